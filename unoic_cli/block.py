@@ -1,0 +1,204 @@
+"""One block of scores as it travels from a file to a kernel, and what a reader may be asked for.
+
+Units
+-----
+A *sample* is one entry of the file's first axis; a *unit* is what gets a label: the sample itself,
+or each of its pixels. Units are numbered ``sample * pixels_per_sample + pixel`` in every layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Kind = Literal["logits", "log_probs", "probs", "predictions"]
+Encoding = Literal["float16", "bfloat16", "float32", "float64"]
+Layout = Literal["rows", "planes"]
+
+SCORE_KINDS: tuple[Kind, ...] = ("logits", "log_probs", "probs")
+FIELDS = ("labels", "delta", "split", "group", "sample_id")
+"""Optional arrays of a logits file. labels and delta are per unit, the rest per sample."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one file's scores lie and what they are: small, picklable, reopened by each worker.
+
+    Attributes
+    ----------
+    name : str
+        The input as the user typed it (``FILE`` or ``FILE::GROUP``); errors start with it.
+    format : str
+        Name in the registry of formats; ``arrays`` for data in memory.
+    n_samples, n_classes : int
+        N and K.
+    image_shape : tuple of int
+        ``(H, W)``, or ``()`` when a sample is a single row of scores.
+    kind : str
+        What the scores are, by the name of their dataset or columns. ``predictions`` files
+        hold class indices only (``encoding`` and ``layout`` then mean nothing).
+    encoding : str
+        How a score is stored; blocks hold float16 and bfloat16 as their uint16 bits.
+    layout : str
+        ``rows``: the K scores of a unit lie side by side, (N, K) or (N, H, W, K).
+        ``planes``: class-major images, (N, K, H, W).
+    fields : frozenset of str
+        Which of `FIELDS` the file has.
+    source_counts, source_prior : tuple of float or None
+        (K,) as stored.
+    class_names : tuple of str or None
+        (K,) as stored.
+    storage : str
+        One phrase for `info`: ``contiguous``, ``chunked (64, 14), gzip``, ``3 row groups, zstd`` ...
+    attributes : dict of str to str
+        Other text metadata worth showing (provenance written by `calibrate`, for one).
+    locator : dict
+        What the format needs to find its arrays again; nobody else looks inside.
+    """
+
+    name: str
+    format: str
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    kind: Kind
+    encoding: Encoding
+    layout: Layout
+    fields: frozenset[str]
+    source_counts: tuple[float, ...] | None = None
+    source_prior: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    storage: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    locator: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pixels(self) -> int:
+        """Units per sample: H * W, or 1."""
+        count = 1
+        for extent in self.image_shape:
+            count *= extent
+        return count
+
+    @property
+    def n_units(self) -> int:
+        """Rows of scores in the file: N, or N * H * W."""
+        return self.n_samples * self.pixels
+
+    @property
+    def scores_name(self) -> str:
+        """``FILE:DATASET`` of the scores, for messages."""
+        return f"{self.name}:{self.kind}"
+
+
+@dataclass
+class LogitBlock:
+    """Consecutive units of one source, as stored (nothing scaled, checked or dropped yet).
+
+    Attributes
+    ----------
+    start, stop : int
+        Units of the source that the block holds. A `planes` block holds whole images, or a part
+        of one single image.
+    scores : ndarray or None
+        Native-endian and C-contiguous; uint16 bits for float16 and bfloat16, else float32 or
+        float64. Shape (T, K) for `rows`; (B, K, P) for `planes` with T = B * P. None when not asked for.
+    predictions : ndarray or None
+        (T,) unsigned integers, of a ``predictions`` source.
+    labels : ndarray or None
+        (T,), the stored integer dtype, native-endian.
+    delta : ndarray or None
+        (T,) float64, already repeated per unit; or (1,) when the file has one scalar.
+    split, group, sample_id : ndarray or None
+        Per SAMPLE: one entry for each sample that the block touches, in order
+        (samples ``start // pixels`` to ``ceil(stop / pixels)``). Text as object arrays of str
+        (`split`, `group`); `sample_id` as stored (text or integers).
+
+    Notes
+    -----
+    Arrays may be views of a reader's reused buffers: valid until the next block is asked for.
+    """
+
+    start: int
+    stop: int
+    scores: NDArray[Any] | None = None
+    predictions: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+    delta: NDArray[np.float64] | None = None
+    split: NDArray[Any] | None = None
+    group: NDArray[Any] | None = None
+    sample_id: NDArray[Any] | None = None
+
+
+class Reader(Protocol):
+    """An open source, owned by one thread."""
+
+    def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
+        """Units [start, stop) in order, as one or more blocks, with just the fields asked for.
+
+        `fields` may name ``scores`` (of a predictions source: the predictions) and any of the source's `fields`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class Writer(Protocol):
+    """An output file under a temporary name, until it is committed."""
+
+    ordered: bool
+    """True when blocks must come in the order of their units, from one thread at a time."""
+
+    def write(self, block: LogitBlock) -> None:
+        """Store a block whose `start` and `stop` count units of the OUTPUT."""
+        ...
+
+    def commit(self) -> None:
+        """Flush, fsync and rename onto the final name."""
+        ...
+
+    def abort(self) -> None:
+        """Remove what was written. Safe to call twice, or after `commit`."""
+        ...
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What a writer must know of a file before its first block.
+
+    Attributes
+    ----------
+    n_samples, n_classes, image_shape, kind, encoding, layout, class_names
+        As in `Source`. ``kind="predictions"`` writes no scores.
+    predictions : bool
+        Also write ``predictions`` (the smallest unsigned dtype that holds K - 1).
+    dtypes : dict of str to numpy dtype string
+        For each optional field to be written, the dtype of what will come (``"int32"``, ``"str"`` ...).
+    scalar_delta : float or None
+        Stored as the scalar ``delta``; blocks then carry none.
+    source_counts, source_prior : tuple of float or None
+        (K,).
+    attributes : dict of str to str
+        Text metadata.
+    """
+
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    kind: Kind
+    encoding: Encoding
+    layout: Layout
+    predictions: bool = False
+    dtypes: dict[str, str] = field(default_factory=dict)
+    scalar_delta: float | None = None
+    class_names: tuple[str, ...] | None = None
+    source_counts: tuple[float, ...] | None = None
+    source_prior: tuple[float, ...] | None = None
+    attributes: dict[str, str] = field(default_factory=dict)

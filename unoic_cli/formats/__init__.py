@@ -1,0 +1,126 @@
+"""File formats: one file each; this registry is the only other place that knows their names.
+
+A format module offers
+    NAME, SUFFIXES
+    matches(head: bytes) -> bool                 does a file that starts like this belong to the format?
+    describe(name, path, group, *, allow_external, strict) -> Source
+    open_reader(source) -> Reader
+    spans(source, target_bytes) -> list[(start, stop)]   units; what one worker reads at once
+    create(path, spec: OutputSpec) -> Writer             (formats that can be written)
+Modules are imported late: reading Parquet does not load h5py, and the other way round.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+from unoic_cli.block import OutputSpec, Reader, Source, Writer
+from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
+
+MODULES = {"hdf5": "unoic_cli.formats.hdf5", "parquet": "unoic_cli.formats.parquet"}
+"""Formats that commands read and write; conversion also knows npz and npy (`formats.numpy_files`)."""
+
+SIGNATURES = {"hdf5": b"\x89HDF\r\n\x1a\n", "parquet": b"PAR1", "npz": b"PK\x03\x04", "npy": b"\x93NUMPY"}
+SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet", ".pq": "parquet"}
+
+
+def module(name: str) -> ModuleType:
+    """The module of a registered format."""
+    return importlib.import_module(MODULES[name])
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named)."""
+    path, separator, group = name.partition("::")
+    return path, ("/" + group.strip("/")) if separator else "/"
+
+
+def detect(name: str) -> str:
+    """The kind of a file by its first bytes: a key of `SIGNATURES`.
+
+    Raises
+    ------
+    NoInputError
+        The file is missing, a folder, or not readable.
+    DataError
+        It is empty or holds something else.
+    """
+    path, _ = split_name(name)
+    expected = "an HDF5 or Parquet file"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+            for offset in (0, 512, 1024, 2048):
+                file.seek(offset)
+                if file.read(8) == SIGNATURES["hdf5"]:
+                    return "hdf5"
+    except FileNotFoundError:
+        raise NoInputError(path, "no such file", f"expected {expected}") from None
+    except IsADirectoryError:
+        raise NoInputError(path, "a folder", f"expected {expected}") from None
+    except OSError as error:
+        raise NoInputError(path, f"cannot be opened ({error.strerror})", f"expected {expected}") from None
+    if not head:
+        raise DataError(path, "an empty file (0 bytes)", f"expected {expected}")
+    for kind, signature in SIGNATURES.items():
+        if head.startswith(signature):
+            return kind
+    raise DataError(path, "neither HDF5 nor Parquet (unknown first bytes)", f"expected {expected}")
+
+
+def describe(name: str, *, allow_external: bool = False) -> Source:
+    """Look into an input and say where its scores lie and what they are, without reading them."""
+    kind = detect(name)
+    path, group = split_name(name)
+    if kind not in MODULES:
+        raise DataError(path, f"a {kind} file", f"make a logits file of it first: unoic convert {path} OUT.h5")
+    if kind != "hdf5" and group != "/":
+        raise UsageError(name, f"a group of a {kind} file", "FILE::GROUP is for HDF5")
+    source: Source = module(kind).describe(name, path, group, allow_external=allow_external)
+    return source
+
+
+def open_reader(source: Source) -> Reader:
+    """Open a source for one thread."""
+    if source.format == "arrays":
+        from unoic_cli.formats import arrays
+
+        return arrays.open_reader(source)
+    reader: Reader = module(source.format).open_reader(source)
+    return reader
+
+
+def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
+    """Cut a source into runs of units that one worker reads at once, about `target_bytes` of scores each."""
+    if source.format == "arrays":
+        from unoic_cli.formats import arrays
+
+        return arrays.spans(source, target_bytes)
+    result: list[tuple[int, int]] = module(source.format).spans(source, target_bytes)
+    return result
+
+
+def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> None:
+    """Refuse an output that exists (without `force`), equals an input, or has no folder to go to."""
+    folder = os.path.dirname(path) or "."
+    for name in inputs:
+        source = split_name(name)[0]
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise CannotCreateError(path, "the output is also an input", "expected another name")
+    if not os.path.isdir(folder):
+        raise CannotCreateError(path, f"the folder {folder} does not exist", "expected an existing folder")
+    if os.path.isdir(path):
+        raise CannotCreateError(path, "a folder", "expected a file name")
+    if os.path.exists(path) and not force:
+        raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
+
+
+def create(path: str, spec: OutputSpec) -> Writer:
+    """Start an output file; its suffix names its format."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
+    writer: Writer = module(SUFFIXES[suffix]).create(path, spec)
+    return writer
