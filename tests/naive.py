@@ -1,0 +1,203 @@
+"""The method in plain float64 numpy, written from the paper's printed formulas: what the kernels are held to.
+
+"Posterior Re-calibration for Imbalanced Datasets" (Tian et al., NeurIPS 2020) and, for delta and the noisy-or,
+"UNO: Uncertainty-aware Noisy-Or Multimodal Fusion" (Tian et al., ICRA 2020). Slow, short, and free of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def slopes(source_prior: ArrayLike, target_prior: ArrayLike) -> Floats:
+    """s_k = log P_t(k) - log P_s(k), the line's slope of class k in Eq. 7; counts do as priors. Shape (K,)."""
+    source, target = np.asarray(source_prior, np.float64), np.asarray(target_prior, np.float64)
+    if not (np.all(source > 0) and np.all(target > 0)):
+        raise ValueError("a prior holds a zero, a negative or a NaN; every class needs a positive one")
+    return np.asarray(np.log(target / target.sum()) - np.log(source / source.sum()), np.float64)
+
+
+def scores(z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0) -> Floats:
+    """delta * z + lambda * s, the logarithm of Eq. 7 before it is normalised; delta scalar or (N,). Shape (N, K)."""
+    factor = np.asarray(delta, np.float64)[..., np.newaxis]
+    return np.asarray(factor * np.asarray(z, np.float64) + lam * np.asarray(s, np.float64), np.float64)
+
+
+def softmax(z: ArrayLike) -> Floats:
+    """exp(z_k) / sum_j exp(z_j), each row shifted by its own maximum."""
+    z = np.asarray(z, np.float64)
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True), np.float64)
+
+
+def posterior(z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0) -> Floats:
+    """Eq. 7: P_f(k|x) proportional to P_d(k|x)^(delta) * (P_t(k) / P_s(k))^lambda. Shape (N, K)."""
+    return softmax(scores(z, s, lam, delta))
+
+
+def predict(z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0) -> Counts:
+    """Arg max of Eq. 7, the lowest class on ties. Shape (N,)."""
+    return np.asarray(np.argmax(scores(z, s, lam, delta), axis=-1), np.int64)
+
+
+def counts(
+    labels: ArrayLike, predictions: ArrayLike, n_classes: int, ignore: int | None = None
+) -> tuple[Counts, Counts, Counts]:
+    """True positives, predicted and support per class; rows labelled < 0 or `ignore` are in none of them. (K,) each."""
+    table = confusion(labels, predictions, n_classes, ignore)
+    return np.diagonal(table).copy(), np.asarray(table.sum(axis=0), np.int64), np.asarray(table.sum(axis=1), np.int64)
+
+
+def confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int, ignore: int | None = None) -> Counts:
+    """Rows of each true class (first axis) given each predicted class (second axis). Shape (K, K)."""
+    table = np.zeros((n_classes, n_classes), np.int64)
+    labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    kept = (labels >= 0) & (labels != (-1 if ignore is None else ignore))
+    np.add.at(table, (labels[kept], predictions[kept]), 1)
+    return table
+
+
+def metrics(tp: ArrayLike, predicted: ArrayLike, support: ArrayLike, absent: str = "reference") -> dict[str, float]:
+    """Accuracy, mean class accuracy, mean IoU and macro F1.
+
+    `absent` says which classes enter the means: ``reference`` those in the truth or the predictions (a class only
+    predicted has IoU and F1 of 0), ``truth-only`` those in the truth, ``zero`` all, with 0 where nothing is defined.
+    Mean class accuracy takes the classes in the truth, under ``zero`` all of them. An empty mean is NaN.
+    """
+    if absent not in ("reference", "truth-only", "zero"):
+        raise ValueError(f"unknown policy for absent classes: {absent}")
+    recalls: list[float] = []
+    ious: list[float] = []
+    f1s: list[float] = []
+    for t, p, n in np.stack([tp, predicted, support], axis=-1).tolist():
+        if n > 0 or absent == "zero":
+            recalls.append(t / n if n else 0.0)
+        if n > 0 or absent == "zero" or (absent == "reference" and p > 0):
+            ious.append(t / (n + p - t) if n + p else 0.0)
+            f1s.append(2 * t / (n + p) if n + p else 0.0)
+    return {
+        "acc": float(np.sum(tp) / np.sum(support)) if np.sum(support) else float("nan"),
+        "macc": mean(recalls),
+        "miou": mean(ious),
+        "f1": mean(f1s),
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """Sum over count, NaN of nothing."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def curve(
+    z: ArrayLike, labels: ArrayLike, s: ArrayLike, lams: Sequence[float] | Floats, delta: ArrayLike = 1.0
+) -> tuple[Counts, Counts, Counts]:
+    """True positives and predicted, (G, K) each, and support, (K,): one `predict` (Eq. 7) per lambda."""
+    n_classes = np.asarray(s).size
+    tp = np.zeros((len(lams), n_classes), np.int64)
+    predicted = np.zeros_like(tp)
+    support = np.zeros(n_classes, np.int64)
+    for g, lam in enumerate(lams):
+        tp[g], predicted[g], support = counts(labels, predict(z, s, float(lam), delta), n_classes)
+    return tp, predicted, support
+
+
+def top_k_hits(
+    z: ArrayLike, labels: ArrayLike, s: ArrayLike, lams: Sequence[float] | Floats, k: int, delta: ArrayLike = 1.0
+) -> Counts:
+    """Rows whose label ranks below k at each lambda of Eq. 7; of equal scores the lower class ranks first. (G,)."""
+    label = np.asarray(labels, np.int64)[:, np.newaxis]
+    hits = np.zeros(len(lams), np.int64)
+    for g, lam in enumerate(lams):
+        score = scores(z, s, float(lam), delta)
+        own = np.take_along_axis(score, np.maximum(label, 0), axis=1)
+        ahead = (score > own) | ((score == own) & (np.arange(score.shape[1]) < label))
+        hits[g] = np.sum((ahead.sum(axis=1) < k) & (label[:, 0] >= 0))
+    return hits
+
+
+def entropy(p: ArrayLike) -> Floats:
+    """H = -sum_k p_k log p_k in nats, with 0 log 0 = 0. Shape (N,), or () for one row."""
+    p = np.asarray(p, np.float64)
+    return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1), np.float64)
+
+
+def entropy_delta(H: ArrayLike, mu: float, sigma: float, power: float = 1) -> Floats:
+    """UNO: delta = mu / (max(0, H - mu - sigma) + mu), to the given power; 1 at mu = 0 without excess entropy."""
+    excess = np.maximum(0.0, np.asarray(H, np.float64) - mu - sigma)
+    ratio = np.where(excess > 0, mu / np.where(excess > 0, excess + mu, 1.0), 1.0)
+    return np.asarray(ratio**power, np.float64)
+
+
+def normalised(p: ArrayLike) -> Floats:
+    """Each row divided by its sum."""
+    p = np.asarray(p, np.float64)
+    return np.asarray(p / p.sum(axis=-1, keepdims=True), np.float64)
+
+
+def flatten(p: ArrayLike, delta: ArrayLike) -> Floats:
+    """P_k^delta, normalised: the first step of Algorithm 1; delta scalar or (N,)."""
+    return normalised(np.asarray(p, np.float64) ** np.asarray(delta, np.float64)[..., np.newaxis])
+
+
+def noisy_or(ps: Sequence[ArrayLike], normalise: bool = True) -> Floats:
+    """Algorithm 1: 1 - prod_m (1 - P_m(k)), normalised unless told not to. Each (N, K) or (K,)."""
+    missed = np.prod([1.0 - np.asarray(p, np.float64) for p in ps], axis=0)
+    return normalised(1.0 - missed) if normalise else np.asarray(1.0 - missed, np.float64)
+
+
+def noisy_or_winner(log_ps: Sequence[ArrayLike]) -> Counts:
+    """Arg max of the noisy-or from log-probabilities: the least sum_m log(1 - P_m(k)), each 1 - P summed from the rest.
+
+    The same class as `noisy_or`, but right where 1 - P is lost to rounding. Each (N, K) or (K,).
+    """
+    missed: Any = 0.0
+    for log_p in log_ps:
+        log_p = np.asarray(log_p, np.float64)
+        others = [np.delete(log_p, k, axis=-1) for k in range(log_p.shape[-1])]
+        missed = missed + np.stack([np.logaddexp.reduce(rest, axis=-1) for rest in others], axis=-1)
+    return np.asarray(np.argmin(missed, axis=-1), np.int64)
+
+
+def average(ps: Sequence[ArrayLike]) -> Floats:
+    """Mean of the experts' posteriors."""
+    return np.asarray(np.mean([np.asarray(p, np.float64) for p in ps], axis=0), np.float64)
+
+
+def product(ps: Sequence[ArrayLike]) -> Floats:
+    """Product of the experts' posteriors, normalised."""
+    return normalised(np.prod([np.asarray(p, np.float64) for p in ps], axis=0))
+
+
+def algorithm2(
+    metric: Callable[[int], float], step_count_start: int, step_count_max: int
+) -> tuple[int, dict[int, float]]:
+    """Algorithm 2 on the indices i of the lattice lambda = i * step: the index returned, and every value it saw.
+
+    The upper end doubles while it is no worse than lambda = 0, up to `step_count_max`; then the interval halves
+    towards the larger of two neighbours. Repaired: indices in place of lambda values, a bounded first loop, and the
+    best value seen (lowest index on ties) is returned, so never one below lambda = 0. Exact on unimodal curves only.
+    """
+    visited: dict[int, float] = {}
+
+    def value(index: int) -> float:
+        if index not in visited:
+            visited[index] = metric(index)
+        return visited[index]
+
+    low, high = 0, min(max(step_count_start, 1), step_count_max)
+    while value(high) >= value(0) and high < step_count_max:
+        high = min(2 * high, step_count_max)
+    while high > low + 1:
+        middle = (low + high) // 2
+        if value(middle) > value(middle + 1):
+            high = middle
+        else:
+            low = middle
+    return max(sorted(visited), key=lambda index: visited[index]), visited

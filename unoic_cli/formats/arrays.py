@@ -1,0 +1,218 @@
+"""A source over numpy arrays in memory, held to the same rules as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unoic_cli.block import Encoding, Kind, LogitBlock, Source
+from unoic_cli.errors import DataError
+from unoic_cli.formats import schema
+
+NAME = "arrays"
+
+_ENCODINGS: dict[str, Encoding] = {"float16": "float16", "float32": "float32", "float64": "float64"}
+
+
+def describe(
+    scores: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    kind: Kind = "logits",
+    delta: ArrayLike | None = None,
+    source_counts: ArrayLike | None = None,
+    source_prior: ArrayLike | None = None,
+    class_names: ArrayLike | None = None,
+    split: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+    sample_id: ArrayLike | None = None,
+    class_axis: int = 1,
+    n_classes: int | None = None,
+    name: str = "<array>",
+) -> Source:
+    """Make a source of arrays; they are kept, not copied.
+
+    Parameters
+    ----------
+    scores : array_like
+        (N, K), (N, K, H, W) or (N, H, W, K) floats; with ``kind="predictions"`` (N,) or (N, H, W) unsigned integers.
+    labels : array_like, optional
+        (N,) or (N, H, W) integers.
+    kind : str
+        What the scores are: ``logits``, ``log_probs``, ``probs`` or ``predictions``.
+    delta : array_like, optional
+        Scalar, (N,) or (N, H, W).
+    source_counts, source_prior, class_names : array_like, optional
+        (K,).
+    split, group, sample_id : array_like, optional
+        (N,) text; `sample_id` may be integers.
+    class_axis : int
+        Axis of the classes: 1, or the last.
+    n_classes : int, optional
+        K, for ``kind="predictions"`` only.
+    name : str
+        What messages call the arrays.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    DataError
+        A wrong shape or dtype.
+
+    Examples
+    --------
+    >>> source = describe(np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
+    >>> source.n_samples, source.n_classes, sorted(source.fields)
+    (4, 3, ['labels'])
+    """
+    array = np.asarray(scores)
+    where = f"{name}:{kind}"
+    shape = _shape(where, array, kind, class_axis, n_classes)
+    arrays: dict[str, Any] = {"scores": array}
+    given = {"labels": labels, "delta": delta, "split": split, "group": group, "sample_id": sample_id}
+    for key, values in given.items():
+        if values is not None:
+            arrays[key] = _field(f"{name}:{key}", key, np.asarray(values), shape)
+    vectors = {"source_counts": source_counts, "source_prior": source_prior}
+    return Source(
+        name=name,
+        format=NAME,
+        n_samples=shape.n_samples,
+        n_classes=shape.n_classes,
+        image_shape=shape.image_shape,
+        kind=kind,
+        encoding=_ENCODINGS.get(array.dtype.name, "float32"),
+        layout=shape.layout,
+        fields=frozenset(arrays) - {"scores"},
+        class_names=None
+        if class_names is None
+        else schema.class_names(f"{name}:class_names", class_names, shape.n_classes),
+        storage="in memory",
+        locator=arrays,
+        **{
+            key: schema.class_vector(f"{name}:{key}", values, shape.n_classes)
+            for key, values in vectors.items()
+            if values is not None
+        },
+    )
+
+
+def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_classes: int | None) -> schema.ScoreShape:
+    if kind == "predictions":
+        if array.dtype.kind != "u":
+            raise DataError(where, f"{array.dtype} values", "expected unsigned integers")
+        if n_classes is None:
+            raise DataError(where, "no n_classes", "expected the number of classes K")
+        return schema.prediction_shape(where, array.shape, n_classes)
+    if array.dtype.name not in _ENCODINGS:
+        raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}")
+    return schema.score_shape(where, array.shape, class_axis)
+
+
+def _field(where: str, key: str, values: NDArray[Any], shape: schema.ScoreShape) -> NDArray[Any]:
+    if key == "labels":
+        schema.check_labels(where, values.shape, values.dtype, shape)
+    elif key == "delta":
+        schema.check_delta(where, values.shape, values.dtype, shape)
+    else:
+        schema.check_per_sample(where, values.shape, shape.n_samples)
+        if key != "sample_id" or values.dtype.kind not in "iu":
+            return schema.text(where, values)
+    return values
+
+
+def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
+    """Whole samples of about `target_bytes`, or pieces of one image."""
+    array = source.locator["scores"]
+    unit_bytes = array.dtype.itemsize * (1 if source.kind == "predictions" else source.n_classes)
+    return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes)
+
+
+def open_reader(source: Source) -> ArrayReader:
+    """A reader over the arrays of a source made by `describe`."""
+    return ArrayReader(source)
+
+
+class ArrayReader:
+    """Copies blocks out of arrays, whatever their strides and byte order."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._buffers = schema.Buffers()
+
+    def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
+        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        source = self._source
+        for first, last in schema.pieces(start, stop, source.pixels, source.layout):
+            block = LogitBlock(first, last)
+            for name in fields:
+                self._fill(block, name)
+            yield block
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _fill(self, block: LogitBlock, name: str) -> None:
+        source, (start, stop) = self._source, (block.start, block.stop)
+        array = source.locator[name]
+        if name == "scores" and source.kind != "predictions":
+            block.scores = self._scores(array, start, stop)
+        elif name == "scores":
+            block.predictions = self._units("predictions", array, start, stop, array.dtype)
+        elif name == "labels":
+            block.labels = self._units(name, array, start, stop, array.dtype)
+        elif name == "delta":
+            block.delta = self._delta(array, start, stop)
+        else:
+            first, last = schema.samples_of(start, stop, source.pixels)
+            setattr(block, name, array[first:last])
+
+    def _scores(self, array: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+        source = self._source
+        if source.layout == "rows":
+            out = self._buffers.take("scores", (stop - start, source.n_classes), schema.native(array.dtype))
+            self._copy(array, start, stop, out)
+        else:
+            first, last = schema.samples_of(start, stop, source.pixels)
+            pixels = (stop - start) // (last - first)
+            shape = (last - first, source.n_classes, pixels)
+            out = self._buffers.take("scores", shape, schema.native(array.dtype))
+            begin = start - first * source.pixels
+            for image, target in zip(array[first:last], out, strict=True):
+                at = 0
+                for _, _, h0, h1, w0, w1 in schema.boxes(begin, begin + pixels, source.image_shape):
+                    size = (h1 - h0) * (w1 - w0)
+                    target[:, at : at + size] = image[:, h0:h1, w0:w1].reshape(source.n_classes, size)
+                    at += size
+        return out.view(schema.score_dtype(source.encoding))
+
+    def _units(self, role: str, array: NDArray[Any], start: int, stop: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        source = self._source
+        flat = array.reshape(source.n_samples, *source.image_shape)  # drops a class axis of length 1
+        out = self._buffers.take(role, (stop - start,), schema.native(dtype))
+        self._copy(flat, start, stop, out)
+        return out
+
+    def _copy(self, array: NDArray[Any], start: int, stop: int, out: NDArray[Any]) -> None:
+        """Copy units, box by box, as reshaping a strided array would copy all of it."""
+        at = 0
+        for n0, n1, h0, h1, w0, w1 in schema.boxes(start, stop, self._source.image_shape):
+            piece = array[n0:n1, h0:h1, w0:w1] if self._source.image_shape else array[n0:n1]
+            size = (n1 - n0) * (h1 - h0) * (w1 - w0)
+            out[at : at + size] = piece.reshape(size, *out.shape[1:])
+            at += size
+
+    def _delta(self, array: NDArray[Any], start: int, stop: int) -> NDArray[np.float64]:
+        source = self._source
+        if array.ndim == 0:
+            return array.reshape(1).astype(np.float64)
+        if array.ndim == 1:
+            first, last = schema.samples_of(start, stop, source.pixels)
+            return schema.per_unit(array[first:last].astype(np.float64), start, stop, source.pixels)
+        return self._units("delta", array, start, stop, np.dtype(np.float64))

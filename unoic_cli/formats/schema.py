@@ -1,0 +1,421 @@
+"""What every format shares: the rules of the logits schema, how sources are cut, and safe output files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.block import Layout
+from unoic_cli.errors import CannotCreateError, DataError, StorageError
+
+SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
+"""What a block holds for each encoding: 16-bit floats travel as their bits."""
+
+SLACK = 64
+"""Zeroed bytes after each array of a block, so that a kernel may load whole vector registers."""
+
+_MAX_IO = 1 << 30  # one system call moves less than 2 GiB
+
+Boxes = Iterator[tuple[int, int, int, int, int, int]]
+
+
+class ScoreShape(NamedTuple):
+    """A checked shape of scores (or of predictions, which have no class axis)."""
+
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def pixels(self) -> int:
+        """Units per sample."""
+        return math.prod(self.image_shape)
+
+
+def score_dtype(encoding: str) -> np.dtype[Any]:
+    """The native dtype in which a block holds scores of this encoding."""
+    return np.dtype(SCORE_DTYPES[encoding])
+
+
+def prediction_dtype(n_classes: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype that holds ``n_classes - 1``."""
+    return np.min_scalar_type(n_classes - 1)
+
+
+def native(dtype: np.dtype[Any] | str) -> np.dtype[Any]:
+    """The same dtype in this machine's byte order."""
+    return np.dtype(dtype).newbyteorder("=")
+
+
+# ------------------------------------------------------------------------------------------------
+# shapes and dtypes
+
+
+def score_shape(where: str, shape: Sequence[int], class_axis: int = 1) -> ScoreShape:
+    """Check the shape of scores.
+
+    Parameters
+    ----------
+    where : str
+        ``FILE:DATASET``, for messages.
+    shape : sequence of int
+        ``(N, K)``, ``(N, K, H, W)`` or, with `class_axis` last, ``(N, H, W, K)``.
+    class_axis : int
+        1 (or its negative twin), or the last axis.
+
+    Raises
+    ------
+    DataError
+        The rank is neither 2 nor 4, the class axis is elsewhere, or an extent is too small.
+
+    Examples
+    --------
+    >>> score_shape("val.h5:logits", (10, 3, 4, 5))
+    ScoreShape(n_samples=10, n_classes=3, image_shape=(4, 5), layout='planes')
+    """
+    rank = len(shape)
+    if rank not in (2, 4):
+        raise DataError(where, f"shape {tuple(shape)}", "expected (N, K), (N, K, H, W) or (N, H, W, K)")
+    if not -rank <= class_axis < rank or class_axis % rank not in (1, rank - 1):
+        raise DataError(where, f"class_axis {class_axis} of {rank} axes", f"expected 1 or {rank - 1} (the last)")
+    if class_axis % rank == rank - 1:
+        return _check_extents(where, ScoreShape(shape[0], shape[-1], tuple(shape[1:-1]), "rows"))
+    return _check_extents(where, ScoreShape(shape[0], shape[1], tuple(shape[2:]), "planes"))
+
+
+def prediction_shape(where: str, shape: Sequence[int], n_classes: int) -> ScoreShape:
+    """Check the shape of a ``predictions`` source: ``(N,)``, ``(N, 1)``, ``(N, H, W)`` or ``(N, 1, H, W)``."""
+    if len(shape) not in (1, 2, 3, 4) or (len(shape) in (2, 4) and shape[1] != 1):
+        raise DataError(where, f"shape {tuple(shape)}", "expected (N,) or (N, H, W)")
+    image_shape = tuple(shape[-2:]) if len(shape) > 2 else ()
+    return _check_extents(where, ScoreShape(shape[0], n_classes, image_shape, "rows"))
+
+
+def _check_extents(where: str, shape: ScoreShape) -> ScoreShape:
+    if shape.n_samples == 0:
+        raise DataError(where, "no samples (N = 0)", "expected at least one")
+    if shape.n_classes < 2:
+        raise DataError(where, f"{shape.n_classes} class(es) (K = {shape.n_classes})", "expected two or more classes")
+    if shape.pixels == 0:
+        raise DataError(where, f"images of zero size {shape.image_shape}", "expected at least one pixel")
+    return shape
+
+
+def check_labels(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> None:
+    """Labels are integers, one for each unit; a length-1 class axis is allowed."""
+    check_integers(where, dtype)
+    n, image = scores.n_samples, scores.image_shape
+    if tuple(shape) not in ((n, *image), (n, 1, *image)):
+        raise DataError(where, f"shape {tuple(shape)}", f"expected {(n, *image)} to match the scores")
+
+
+def check_integers(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse anything but integers."""
+    if dtype.kind not in "iu":
+        raise DataError(where, f"{_dtype_name(dtype)} values", "expected integers")
+
+
+def check_delta(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> str:
+    """Which sort of delta this is: ``scalar``, ``sample`` or ``unit``."""
+    if dtype.kind not in "fiu":
+        raise DataError(where, f"{_dtype_name(dtype)} values", "expected floats")
+    sorts = {
+        (): "scalar",
+        (scores.n_samples, *scores.image_shape): "unit",
+        (scores.n_samples,): "sample" if scores.image_shape else "unit",
+    }
+    if tuple(shape) not in sorts:
+        wanted = " or ".join(str(known) for known in sorts)
+        raise DataError(where, f"shape {tuple(shape)}", f"expected {wanted}")
+    return sorts[tuple(shape)]
+
+
+def class_vector(where: str, values: Any, n_classes: int) -> tuple[float, ...]:
+    """(K,) numbers of a prior or of counts."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise DataError(where, f"{_dtype_name(array.dtype)} values", f"expected {n_classes} numbers")
+    if array.shape != (n_classes,):
+        raise DataError(where, f"shape {array.shape}", f"expected ({n_classes},): one number per class")
+    return tuple(float(value) for value in array)
+
+
+def class_names(where: str, values: Any, n_classes: int) -> tuple[str, ...]:
+    """(K,) names."""
+    array = np.asarray(values)
+    if array.shape != (n_classes,):
+        raise DataError(where, f"shape {array.shape}", f"expected ({n_classes},): one name per class")
+    return tuple(text(where, array))
+
+
+def check_per_sample(where: str, shape: Sequence[int], n_samples: int) -> None:
+    """`split`, `group` and `sample_id` have one entry per sample."""
+    if tuple(shape) != (n_samples,):
+        raise DataError(where, f"shape {tuple(shape)}", f"expected ({n_samples},): one entry per sample")
+
+
+def text(where: str, values: NDArray[Any]) -> NDArray[np.object_]:
+    """Decode bytes or strings into an object array of str.
+
+    Raises
+    ------
+    DataError
+        Something that is not text, or not UTF-8.
+
+    Examples
+    --------
+    >>> text("val.h5:split", np.array([b"val", b"test"])).tolist()
+    ['val', 'test']
+    """
+    result = np.empty(values.shape, dtype=object)
+    for index, value in enumerate(values.tolist()):
+        result[index] = _decode(where, value)
+    return result
+
+
+def _decode(where: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        raise DataError(where, f"{value!r}", "expected text")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(where, f"{value!r}, which is not UTF-8", "expected UTF-8 text") from None
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return "text" if dtype.kind in "SUOT" else dtype.name
+
+
+# ------------------------------------------------------------------------------------------------
+# cutting
+
+
+def samples_of(start: int, stop: int, pixels: int) -> tuple[int, int]:
+    """The samples that units [start, stop) touch.
+
+    Examples
+    --------
+    >>> samples_of(5, 9, 4)
+    (1, 3)
+    """
+    return start // pixels, -(-stop // pixels)
+
+
+def per_unit(values: NDArray[Any], start: int, stop: int, pixels: int) -> NDArray[Any]:
+    """Repeat one value per touched sample into one per unit."""
+    if pixels == 1:
+        return values
+    first, last = samples_of(start, stop, pixels)
+    edges = np.clip(np.arange(first, last + 1) * pixels, start, stop)
+    return np.repeat(values, np.diff(edges))
+
+
+def pieces(start: int, stop: int, pixels: int, layout: Layout) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) so that a `planes` block holds whole images or a part of one single image."""
+    if layout == "rows" or pixels == 1:
+        if start < stop:
+            yield start, stop
+        return
+    while start < stop:
+        whole = stop // pixels * pixels
+        if start % pixels or whole <= start:
+            end = min(stop, (start // pixels + 1) * pixels)
+        else:
+            end = whole
+        yield start, end
+        start = end
+
+
+def boxes(start: int, stop: int, image_shape: tuple[int, ...]) -> Boxes:
+    """Cut units into hyperslabs ``(n0, n1, h0, h1, w0, w1)``, in order."""
+    height, width = image_shape or (1, 1)
+    pixels = height * width
+    while start < stop:
+        sample, pixel = divmod(start, pixels)
+        row, column = divmod(pixel, width)
+        end = min(stop - sample * pixels, pixels)
+        if pixel == 0 and stop - start >= pixels:
+            yield sample, stop // pixels, 0, height, 0, width
+            start = stop // pixels * pixels
+        elif column == 0 and end - pixel >= width:
+            yield sample, sample + 1, row, end // width, 0, width
+            start = sample * pixels + end // width * width
+        else:
+            limit = min(width, column + end - pixel)
+            yield sample, sample + 1, row, row + 1, column, limit
+            start += limit - column
+
+
+def cut_spans(
+    n_samples: int, pixels: int, unit_bytes: int, target_bytes: int, chunk_samples: int = 0
+) -> list[tuple[int, int]]:
+    """Runs of units of about `target_bytes`.
+
+    Parameters
+    ----------
+    n_samples, pixels : int
+        Extent of the source.
+    unit_bytes : int
+        Stored bytes of one unit.
+    target_bytes : int
+        What one span should weigh.
+    chunk_samples : int
+        Chunk extent along the first axis, or 0. A span then holds whole chunks, however large,
+        as each chunk would otherwise be decoded once for each span that touches it.
+
+    Examples
+    --------
+    >>> cut_spans(10, 1, 8, 32)
+    [(0, 4), (4, 8), (8, 10)]
+    >>> cut_spans(2, 100, 8, 600)
+    [(0, 64), (64, 100), (100, 164), (164, 200)]
+    """
+    image_bytes = pixels * unit_bytes
+    grain = max(1, chunk_samples)
+    if chunk_samples or pixels == 1 or image_bytes <= target_bytes:
+        step = grain * max(1, target_bytes // (grain * image_bytes))
+        return [(at * pixels, min(at + step, n_samples) * pixels) for at in range(0, n_samples, step)]
+    count = -(-image_bytes // max(1, target_bytes))
+    step = -(-pixels // (64 * count)) * 64  # whole cache lines of pixels in each plane
+    return [
+        (sample * pixels + at, sample * pixels + min(at + step, pixels))
+        for sample in range(n_samples)
+        for at in range(0, pixels, step)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------
+# memory and files
+
+
+class Buffers:
+    """Memory that a reader reuses from block to block: aligned, with `SLACK` zeroed bytes at the end."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, NDArray[np.uint8]] = {}
+
+    def take(self, role: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array for `role`; whatever it held before is lost."""
+        size = math.prod(shape) * dtype.itemsize
+        store = self._stores.get(role)
+        if store is None or store.size < size + SLACK:
+            raw = np.empty(size + 2 * SLACK, np.uint8)
+            offset = -raw.ctypes.data % SLACK
+            store = self._stores[role] = raw[offset : offset + size + SLACK]
+        store[size : size + SLACK] = 0
+        return store[:size].view(dtype).reshape(shape)
+
+
+def pread_into(where: str, file: int, array: NDArray[Any], offset: int) -> None:
+    """Fill a C-contiguous array from a file; a file that ends too soon is a `StorageError`."""
+    view = memoryview(array.reshape(-1).view(np.uint8))
+    while view:
+        try:
+            count = os.preadv(file, [view[:_MAX_IO]], offset)
+        except OSError as error:
+            raise StorageError(where, f"reading failed ({error.strerror})", "expected readable data") from error
+        if count == 0:
+            raise StorageError(where, "the file ends too soon", f"expected {len(view):,} more bytes")
+        view, offset = view[count:], offset + count
+
+
+def storage_error(path: str, error: OSError) -> StorageError:
+    """Say in one line why writing failed."""
+    reasons = {
+        errno.ENOSPC: ("no space left on device", "expected room for the whole output"),
+        errno.EDQUOT: ("disk quota exceeded", "expected room for the whole output"),
+        errno.EFBIG: ("the file would be larger than allowed", "expected a higher file size limit (ulimit -f)"),
+    }
+    other = (f"writing failed ({error.strerror or error})", "expected a writable disk")
+    found, expected = reasons.get(error.errno or 0, other)
+    return StorageError(path, found, expected)
+
+
+class TemporaryOutput:
+    """A file beside its final name, which `commit` moves into place and `abort` removes.
+
+    Parameters
+    ----------
+    path : str
+        The final name. What is there stays untouched until `commit`.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder, name = os.path.split(path)
+        self.path = path
+        self.temporary = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+        self._folder = folder or "."
+        self.file = -1
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)  # left by a killed process that had the same number
+        try:
+            self.file = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise storage_error(path, error) from error
+            reason = f"cannot be created ({error.strerror})"
+            raise CannotCreateError(path, reason, "expected a writable folder") from error
+
+    def reserve(self, size: int) -> None:
+        """Claim disk space up to `size`, so that a full disk shows before the work is done."""
+        try:
+            os.posix_fallocate(self.file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise storage_error(self.path, error) from error
+
+    def pwrite(self, data: Any, offset: int) -> None:
+        """Write all of a buffer at an offset; any thread, any order."""
+        view = memoryview(data).cast("B")
+        while view:
+            try:
+                count = os.pwrite(self.file, view[:_MAX_IO], offset)
+            except OSError as error:
+                raise storage_error(self.path, error) from error
+            view, offset = view[count:], offset + count
+
+    def commit(self) -> None:
+        """Flush to the disk, then rename onto the final name."""
+        try:
+            os.fsync(self.file)
+            os.close(self.file)
+            self.file = -1
+            os.replace(self.temporary, self.path)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        _sync_folder(self._folder)
+
+    def abort(self) -> None:
+        """Remove the temporary file, if it is still there."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+            with contextlib.suppress(OSError):
+                os.unlink(self.temporary)
+        elif os.path.exists(self.temporary):
+            os.unlink(self.temporary)
+
+
+def _sync_folder(folder: str) -> None:
+    # Some network file systems cannot sync a folder; the rename itself has already happened.
+    with contextlib.suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def two_candidates(where: str, names: Iterable[str]) -> DataError:
+    """More than one array could be the scores."""
+    return DataError(where, f"two candidates ({', '.join(names)})", "expected exactly one of logits, log_probs, probs")

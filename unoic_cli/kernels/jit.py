@@ -1,0 +1,103 @@
+"""The one place where numba is configured: the `kernel` decorator and its cache on disk.
+
+Compiled kernels are kept per user, per processor and per version of these sources. numba's own
+cache would follow a broken file into a crash and fails where its folder cannot be written; this
+one checks a digest before it trusts a file, and whatever goes wrong only costs the compilation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching
+from numba.core.dispatcher import Dispatcher
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JIT_DISABLED = bool(numba.config.DISABLE_JIT)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``UNOIC_CACHE_DIR``, else ``$XDG_CACHE_HOME/unoic`` or ``~/.cache/unoic``.
+
+    A subfolder names the sources, so that a kernel never outlives a change of a function that it inlines.
+    """
+    named = os.environ.get("UNOIC_CACHE_DIR")
+    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unoic"
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return base / f"kernels-{digest.hexdigest()[:16]}"
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
+    """One file per compiled signature, named by its key: no index to race for, a digest against damage."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._py_func = function
+        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._folder = folder
+        self._enabled = True
+
+    def _path(self, sig: Any, codegen: Any) -> Path:
+        key = f"{self._name} {self._index_key(sig, codegen)!r}"
+        return self._folder / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with contextlib.suppress(Exception):
+            target_context.refresh()
+            content = self._path(sig, target_context.codegen()).read_bytes()
+            digest, data = content[:32], content[32:]
+            if hashlib.sha256(data).digest() == digest:
+                payload = pickle.loads(data)
+                return caching.CompileResultCacheImpl.rebuild(None, target_context, payload)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):
+            if not caching.CompileResultCacheImpl.check_cachable(None, data):
+                return
+            path = self._path(sig, data.codegen)
+            payload = caching.dumps(caching.CompileResultCacheImpl.reduce(None, data))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self._folder)
+            try:
+                with open(handle, "wb") as file:
+                    file.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+
+
+try:
+    _FOLDER: Path | None = cache_folder()
+except (OSError, RuntimeError):  # no home, unreadable sources: compile every time
+    _FOLDER = None
+
+
+def kernel(function: F) -> F:
+    """Compile a function that releases the GIL, divides as numpy does, and is cached on disk.
+
+    With ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
+    """
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    if _FOLDER is not None and isinstance(compiled, Dispatcher):
+        compiled._cache = _Cache(function, _FOLDER)
+    return compiled  # type: ignore[no-any-return]  # numba is untyped
+
+
+def inlined(function: F) -> F:
+    """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
+    compiled = numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    return compiled  # type: ignore[no-any-return]  # numba is untyped

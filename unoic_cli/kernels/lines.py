@@ -1,0 +1,104 @@
+"""Every class score as a line in lambda: the tables that all kernels on lines share.
+
+    score_k(lambda) = delta * z_k + lambda * s_k,     s_k = log P_t(k) - log P_s(k)          (Eq. 7)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unoic_cli.kernels.simd import LANES
+
+
+class Lines(NamedTuple):
+    """Slopes of K classes and a lattice of G lambdas, laid out for the kernels.
+
+    Attributes
+    ----------
+    n_classes, n_vectors : int
+        K, and the number of 16-lane vectors that hold K scores.
+    slope : (K,) float64
+        s_k; 0 for a masked class.
+    slope32 : (16 * n_vectors,) float32
+        The same, padded with 0.
+    bias0, bias1 : (16 * n_vectors,) float32
+        lambda * s at the first lattice point, and half a step beyond the last (so that rounding there
+        cannot touch a result); -inf for masked classes and padding.
+    valid : (n_vectors,) int64
+        Bit i of word v is set when class 16 v + i exists and is not masked.
+    lams : (G,) float64
+        The lattice, ascending and evenly spaced.
+    inverse_step : float
+        1 / step.
+    reach : float
+        The largest |lambda * s|.
+    steepest : float
+        The largest |s|.
+    """
+
+    n_classes: int
+    n_vectors: int
+    slope: Any
+    slope32: Any
+    bias0: Any
+    bias1: Any
+    valid: Any
+    lams: Any
+    inverse_step: float
+    reach: float
+    steepest: float
+
+
+def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
+    """Lay out the tables of K slopes over a lattice.
+
+    Parameters
+    ----------
+    slopes : (K,) float64
+        s_k; what stands at masked classes is not looked at.
+    masked : (K,) bool
+        Classes that are never predicted.
+    lams : (G,) float64
+        Ascending, evenly spaced; G >= 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lines = make_lines(np.array([0.0, 1.0]), np.array([False, False]), np.array([0.0, 0.5, 1.0]))
+    >>> lines.bias1[:2].tolist(), int(lines.valid[0])
+    ([0.0, 1.25], 3)
+    """
+    masked = np.asarray(masked, dtype=bool)
+    lams = np.ascontiguousarray(lams, dtype=np.float64)
+    slope = np.where(masked, 0.0, np.asarray(slopes, dtype=np.float64))
+    n_classes = slope.size
+    n_vectors = -(-n_classes // LANES)
+    step = float(lams[1] - lams[0]) if lams.size > 1 else 1.0
+    end = float(lams[-1]) + step / 2
+    allowed = np.zeros(n_vectors * LANES, dtype=bool)
+    allowed[:n_classes] = ~masked
+    padded = np.zeros(n_vectors * LANES)
+    padded[:n_classes] = slope
+    words = (allowed.reshape(n_vectors, LANES) * (1 << np.arange(LANES, dtype=np.int64))).sum(axis=1)
+    steepest = float(np.abs(slope).max())
+    return Lines(
+        n_classes=n_classes,
+        n_vectors=n_vectors,
+        slope=slope,
+        slope32=padded.astype(np.float32),
+        bias0=np.where(allowed, lams[0] * padded, -np.inf).astype(np.float32),
+        bias1=np.where(allowed, end * padded, -np.inf).astype(np.float32),
+        valid=words.astype(np.int64),
+        lams=lams,
+        inverse_step=1.0 / step,
+        reach=steepest * max(abs(float(lams[0])), abs(end)),
+        steepest=steepest,
+    )
+
+
+def tile_rows(n_classes: int) -> int:
+    """Rows (or, rounded to whole vectors, pixels) of a tile that stays in the first-level cache."""
+    width = -(-n_classes // LANES) * LANES
+    return int(min(512, max(1, 4096 // width)))

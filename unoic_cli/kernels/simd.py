@@ -1,0 +1,342 @@
+"""Sixteen scores at a time: the vector operations that the row kernels are made of.
+
+Each operation is written once as LLVM vector instructions (legal on any processor: LLVM splits the
+vectors as the hardware needs) and once as plain Python, which runs when numba's JIT is off and says
+what the instructions mean. A *row* is a unit's K scores in a float32 tile, padded to whole vectors;
+``bias`` and ``slope`` tables are padded the same way, and padding lanes carry -inf in a bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from unoic_cli.kernels.jit import JIT_DISABLED
+
+LANES = 16
+
+_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+
+def _vector(element: Any) -> Any:
+    return ir.VectorType(element, LANES)
+
+
+def _constant(element: Any, value: Any) -> Any:
+    return ir.Constant(_vector(element), [value] * LANES)
+
+
+def _pointer(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
+    data = context.make_array(sig.args[i])(context, builder, args[i]).data
+    return builder.bitcast(builder.gep(data, [offset]), _vector(element).as_pointer())
+
+
+def _splat(builder: Any, element: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_vector(element), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, undefined, _constant(_I32, 0))
+
+
+def _largest(builder: Any, vector: Any) -> Any:
+    """Reduce sixteen floats to their maximum; no lane is NaN (callers check the tile first)."""
+    name = "llvm.vector.reduce.fmax.v16f32"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F32, [_vector(_F32)]), name)
+    return builder.call(function, [vector], fastmath=("nnan", "nsz"))
+
+
+def _greater(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _has_half_hardware(context: Any) -> bool:
+    """Whether the processor converts halves itself; elsewhere `fpext half` needs a library that may be missing."""
+    features = str(context.codegen().magic_tuple()[2])
+    return "+f16c" in features or "+avx512fp16" in features
+
+
+def _half_to_float(context: Any, builder: Any, bits: Any) -> Any:
+    """Sixteen float16 bit patterns to float32, exactly."""
+    if _has_half_hardware(context):
+        return builder.fpext(builder.bitcast(bits, _vector(_F16)), _vector(_F32))
+    wide = builder.zext(bits, _vector(_I32))
+    sign = builder.shl(builder.and_(wide, _constant(_I32, 0x8000)), _constant(_I32, 16))
+    magnitude = builder.and_(wide, _constant(_I32, 0x7FFF))
+    shifted = builder.bitcast(builder.shl(magnitude, _constant(_I32, 13)), _vector(_F32))
+    scaled = builder.bitcast(builder.fmul(shifted, _constant(_F32, 2.0**112)), _vector(_I32))
+    special = builder.icmp_unsigned(">=", magnitude, _constant(_I32, 0x7C00))
+    infinite = builder.select(special, _constant(_I32, 0x7F800000), _constant(_I32, 0))
+    return builder.bitcast(builder.or_(builder.or_(scaled, infinite), sign), _vector(_F32))
+
+
+def _operation(typing: Callable[..., Any], plain: Callable[..., Any]) -> Any:
+    """The compiled operation, or its plain Python twin when the JIT is off."""
+    return plain if JIT_DISABLED else intrinsic(typing)
+
+
+# ---------------------------------------------------------------- widen: stored scores -> float32
+
+
+def plain_half(bits: Any) -> Any:
+    """float16 bit patterns as float32."""
+    return bits.view(np.float16).astype(np.float32)
+
+
+def plain_bfloat16(bits: Any) -> Any:
+    """bfloat16 bit patterns as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _widen(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
+    def typing(typingctx: Any, raw: Any, i: Any, out: Any, o: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            bits = builder.load(_pointer(context, builder, sig, args, 0, args[1], stored))
+            bits.align = 1
+            target = _pointer(context, builder, sig, args, 2, args[3], _F32)
+            builder.store(convert(context, builder, bits), target).align = 4
+            return context.get_dummy_value()
+
+        return types.void(raw, i, out, o), codegen
+
+    return typing
+
+
+def _bfloat16_to_float(context: Any, builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(bits, _vector(_I32)), _constant(_I32, 16)), _vector(_F32))
+
+
+def _same(context: Any, builder: Any, values: Any) -> Any:
+    return values
+
+
+def _narrow(context: Any, builder: Any, values: Any) -> Any:
+    return builder.fptrunc(values, _vector(_F32))
+
+
+def _plain_widen(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def plain(raw: Any, i: int, out: Any, o: int) -> None:
+        with np.errstate(over="ignore"):
+            out[o : o + LANES] = convert(raw[i : i + LANES])
+
+    return plain
+
+
+widen_half = _operation(_widen(_I16, _half_to_float), _plain_widen(plain_half))
+"""widen_half(raw, i, out, o): raw[i:i+16], float16 bits, to out[o:o+16]."""
+widen_bfloat16 = _operation(_widen(_I16, _bfloat16_to_float), _plain_widen(plain_bfloat16))
+"""The same from bfloat16 bits."""
+widen_float32 = _operation(_widen(_F32, _same), _plain_widen(lambda values: values))
+"""The same from float32: a copy."""
+widen_float64 = _operation(_widen(_F64, _narrow), _plain_widen(lambda values: values.astype(np.float32)))
+"""The same from float64, rounded to nearest."""
+
+
+# ---------------------------------------------------------------- scale, and the largest magnitude
+
+
+def _type_scale(typingctx: Any, out: Any, o: Any, factor: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig, args, 0, args[1], _F32)
+        values = builder.load(pointer)
+        values.align = 4
+        builder.store(builder.fmul(values, _splat(builder, _F32, args[2])), pointer).align = 4
+        return context.get_dummy_value()
+
+    return types.void(out, o, types.float32), codegen
+
+
+def _plain_scale(out: Any, o: int, factor: float) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        out[o : o + LANES] *= np.float32(factor)
+
+
+scale = _operation(_type_scale, _plain_scale)
+"""scale(out, o, factor): out[o:o+16] *= factor, in float32."""
+
+
+def _type_magnitude(typingctx: Any, tile: Any, n_vectors: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        highest = cgutils.alloca_once_value(builder, _constant(_I32, 0))
+        with cgutils.for_range(builder, args[1]) as loop:
+            offset = builder.mul(loop.index, ir.Constant(_I64, LANES))
+            values = builder.load(_pointer(context, builder, sig, args, 0, offset, _I32))
+            values.align = 4
+            values = builder.and_(values, _constant(_I32, 0x7FFFFFFF))
+            best = builder.load(highest)
+            builder.store(builder.select(builder.icmp_unsigned(">", values, best), values, best), highest)
+        name = "llvm.vector.reduce.umax.v16i32"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, [_vector(_I32)]), name)
+        return builder.bitcast(builder.call(function, [builder.load(highest)]), _F32)
+
+    return types.float32(tile, types.int64), codegen
+
+
+def _plain_magnitude(tile: Any, n_vectors: int) -> Any:
+    bits = (tile[: n_vectors * LANES].view(np.uint32) & np.uint32(0x7FFFFFFF)).max(initial=0)
+    return np.asarray(bits, dtype=np.uint32).view(np.float32)[()]
+
+
+magnitude = _operation(_type_magnitude, _plain_magnitude)
+"""magnitude(tile, n_vectors): the largest magnitude in a tile; inf or NaN as soon as one score is."""
+
+
+# ---------------------------------------------------------------- one row of scores
+
+
+def _type_row_ends(typingctx: Any, tile: Any, o: Any, n_vectors: Any, bias0: Any, bias1: Any) -> Any:
+    sig = types.UniTuple(types.float32, 2)(tile, types.int64, types.int64, bias0, bias1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        best = [cgutils.alloca_once_value(builder, _constant(_F32, float("-inf"))) for _ in range(2)]
+        with cgutils.for_range(builder, args[2]) as loop:
+            offset = builder.mul(loop.index, ir.Constant(_I64, LANES))
+            values = builder.load(_pointer(context, builder, sig, args, 0, builder.add(args[1], offset), _F32))
+            values.align = 4
+            for i in range(2):
+                bias = builder.load(_pointer(context, builder, sig, args, 3 + i, offset, _F32))
+                bias.align = 4
+                builder.store(_greater(builder, builder.fadd(values, bias), builder.load(best[i])), best[i])
+        return context.make_tuple(builder, sig.return_type, [_largest(builder, builder.load(b)) for b in best])
+
+    return sig, codegen
+
+
+def _plain_row_ends(tile: Any, o: int, n_vectors: int, bias0: Any, bias1: Any) -> tuple[Any, Any]:
+    row = tile[o : o + n_vectors * LANES]
+    return (row + bias0).max(), (row + bias1).max()
+
+
+row_ends = _operation(_type_row_ends, _plain_row_ends)
+"""row_ends(tile, o, n_vectors, bias0, bias1): the largest of row + bias0, and of row + bias1."""
+
+
+def _mask(builder: Any, condition: Any) -> Any:
+    return builder.zext(builder.bitcast(condition, ir.IntType(LANES)), _I64)
+
+
+def _type_lanes_above(typingctx: Any, tile: Any, o: Any, bias: Any, b: Any, threshold: Any) -> Any:
+    sig = types.int64(tile, types.int64, bias, types.int64, types.float32)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        values.align = 4
+        bias = builder.load(_pointer(context, builder, sig, args, 2, args[3], _F32))
+        bias.align = 4
+        threshold = _splat(builder, _F32, args[4])
+        return _mask(builder, builder.fcmp_ordered(">=", builder.fadd(values, bias), threshold))
+
+    return sig, codegen
+
+
+def _bits(condition: Any) -> int:
+    return int(sum(1 << i for i, on in enumerate(condition.tolist()) if on))
+
+
+def _plain_lanes_above(tile: Any, o: int, bias: Any, b: int, threshold: float) -> int:
+    return _bits(tile[o : o + LANES] + bias[b : b + LANES] >= np.float32(threshold))
+
+
+lanes_above = _operation(_type_lanes_above, _plain_lanes_above)
+"""lanes_above(tile, o, bias, b, threshold): bit i is set where tile[o+i] + bias[b+i] >= threshold."""
+
+
+def _type_lanes_above_line(typingctx: Any, tile: Any, o: Any, slope: Any, b: Any, at: Any, threshold: Any) -> Any:
+    sig = types.int64(tile, types.int64, slope, types.int64, types.float32, types.float32)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        values.align = 4
+        slope = builder.load(_pointer(context, builder, sig, args, 2, args[3], _F32))
+        slope.align = 4
+        moved = builder.fadd(values, builder.fmul(slope, _splat(builder, _F32, args[4])))
+        return _mask(builder, builder.fcmp_ordered(">=", moved, _splat(builder, _F32, args[5])))
+
+    return sig, codegen
+
+
+def _plain_lanes_above_line(tile: Any, o: int, slope: Any, b: int, at: float, threshold: float) -> int:
+    moved = tile[o : o + LANES] + slope[b : b + LANES] * np.float32(at)
+    return _bits(moved >= np.float32(threshold))
+
+
+lanes_above_line = _operation(_type_lanes_above_line, _plain_lanes_above_line)
+"""lanes_above_line(tile, o, slope, b, at, threshold): bit i is set where tile[o+i] + at * slope[b+i] >= threshold."""
+
+
+# ---------------------------------------------------------------- bit masks
+
+
+def _type_first_lane(typingctx: Any, mask: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.int64), codegen
+
+
+def _plain_first_lane(mask: int) -> int:
+    return (int(mask) & -int(mask)).bit_length() - 1 if mask else 64
+
+
+first_lane = _operation(_type_first_lane, _plain_first_lane)
+"""first_lane(mask): index of the lowest bit that is set; 64 when none is."""
+
+
+# ---------------------------------------------------------------- sixteen pixels of a class-major tile
+
+
+def _type_planes_ends(
+    typingctx: Any, tile: Any, o: Any, n_classes: Any, stride: Any, bias0: Any, bias1: Any, winners: Any, gaps: Any
+) -> Any:
+    sig = types.void(tile, types.int64, types.int64, types.int64, bias0, bias1, winners, gaps)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lowest = _constant(_F32, float("-inf"))
+        best = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
+        second = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
+        winner = [cgutils.alloca_once_value(builder, _constant(_I32, 0)) for _ in range(2)]
+        with cgutils.for_range(builder, args[2]) as loop:
+            offset = builder.add(args[1], builder.mul(loop.index, args[3]))
+            values = builder.load(_pointer(context, builder, sig, args, 0, offset, _F32))
+            values.align = 4
+            k = _splat(builder, _I32, builder.trunc(loop.index, _I32))
+            for i in range(2):
+                bias = context.make_array(sig.args[4 + i])(context, builder, args[4 + i]).data
+                moved = builder.fadd(values, _splat(builder, _F32, builder.load(builder.gep(bias, [loop.index]))))
+                old = builder.load(best[i])
+                ahead = builder.fcmp_ordered(">", moved, old)
+                loser = builder.select(ahead, old, moved)
+                builder.store(_greater(builder, loser, builder.load(second[i])), second[i])
+                builder.store(builder.select(ahead, moved, old), best[i])
+                builder.store(builder.select(ahead, k, builder.load(winner[i])), winner[i])
+        for i in range(2):
+            place = ir.Constant(_I64, i * LANES)
+            to = _pointer(context, builder, sig, args, 6, place, _I32)
+            builder.store(builder.load(winner[i]), to).align = 4
+            to = _pointer(context, builder, sig, args, 7, place, _F32)
+            builder.store(builder.fsub(builder.load(best[i]), builder.load(second[i])), to).align = 4
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_planes_ends(
+    tile: Any, o: int, n_classes: int, stride: int, bias0: Any, bias1: Any, winners: Any, gaps: Any
+) -> None:
+    values = np.stack([tile[o + k * stride : o + k * stride + LANES] for k in range(n_classes)])
+    with np.errstate(invalid="ignore"):
+        for i, bias in enumerate((bias0, bias1)):
+            moved = values + bias[:n_classes, None]
+            part = slice(i * LANES, (i + 1) * LANES)
+            winners[part] = moved.argmax(0)
+            ordered = np.sort(moved, axis=0)
+            gaps[part] = ordered[-1] - ordered[-2]
+
+
+planes_ends = _operation(_type_planes_ends, _plain_planes_ends)
+"""planes_ends(tile, o, n_classes, stride, bias0, bias1, winners, gaps): for the 16 pixels at o of a (K, stride)
+tile, the lowest class with the best tile + bias into winners (2 x 16, int32) and its lead into gaps (2 x 16)."""

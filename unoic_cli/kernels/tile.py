@@ -1,0 +1,155 @@
+"""From stored scores to a float32 tile that stays in cache, and single scores in float64 for what float32 cannot settle.
+
+``raw`` is always one flat array as a block holds it: uint16 bits (float16, or bfloat16 when
+``brain`` is true), float32 or float64. ``delta`` is float64: empty (scores are used as they are),
+one factor, or one per unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+from unoic_cli.kernels.jit import inlined
+from unoic_cli.kernels.simd import (
+    LANES,
+    plain_bfloat16,
+    plain_half,
+    scale,
+    widen_bfloat16,
+    widen_float32,
+    widen_float64,
+    widen_half,
+)
+
+
+def widen(raw: Any, brain: bool, i: int, out: Any, o: int) -> None:
+    """Sixteen stored scores raw[i:i+16] to float32 in out[o:o+16]."""
+    if raw.dtype == np.uint16:
+        (widen_bfloat16 if brain else widen_half)(raw, i, out, o)
+    else:
+        (widen_float32 if raw.dtype == np.float32 else widen_float64)(raw, i, out, o)
+
+
+@overload(widen)
+def _overload_widen(raw: Any, brain: Any, i: Any, out: Any, o: Any) -> Callable[..., Any]:
+    if raw.dtype == types.uint16:
+
+        def from_bits(raw: Any, brain: Any, i: Any, out: Any, o: Any) -> None:
+            if brain:
+                widen_bfloat16(raw, i, out, o)
+            else:
+                widen_half(raw, i, out, o)
+
+        return from_bits
+    if raw.dtype == types.float32:
+        return lambda raw, brain, i, out, o: widen_float32(raw, i, out, o)
+    return lambda raw, brain, i, out, o: widen_float64(raw, i, out, o)
+
+
+def stored(raw: Any, brain: bool, i: int) -> Any:
+    """One stored score, as float64 and exactly."""
+    value = raw[i : i + 1]
+    if raw.dtype == np.uint16:
+        value = plain_bfloat16(value) if brain else plain_half(value)
+    return np.float64(value[0])
+
+
+@overload(stored)
+def _overload_stored(raw: Any, brain: Any, i: Any) -> Callable[..., Any]:
+    if raw.dtype == types.uint16:
+
+        def from_bits(raw: Any, brain: Any, i: Any) -> Any:
+            bits = np.int64(raw[i])
+            fraction, exponent, bias = 10, (bits >> 10) & 31, 15
+            if brain:
+                fraction, exponent, bias = 7, (bits >> 7) & 255, 127
+            mantissa = np.float64(bits & ((1 << fraction) - 1))
+            if exponent == 2 * bias + 1:
+                value = np.inf if mantissa == 0 else np.nan
+            elif exponent == 0:
+                value = np.ldexp(mantissa, 1 - bias - fraction)
+            else:
+                value = np.ldexp(mantissa + (1 << fraction), exponent - bias - fraction)
+            return -value if bits >> 15 else value
+
+        return from_bits
+    return lambda raw, brain, i: np.float64(raw[i])
+
+
+@inlined
+def factor(delta: Any, unit: int) -> Any:
+    """The unit's delta; call only when `delta` is not empty."""
+    return delta[unit] if delta.size > 1 else delta[0]
+
+
+@inlined
+def score64(raw: Any, brain: bool, i: int, delta: Any, unit: int) -> Any:
+    """delta * z in float64: the number that every decision goes back to."""
+    z = stored(raw, brain, i)
+    return factor(delta, unit) * z if delta.size else z
+
+
+@inlined
+def fill_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: Any, tile: Any) -> None:
+    """Units first..first+n of a `rows` block to the tile, each padded to whole vectors.
+
+    Padding lanes hold finite leftovers of the next unit: tables mask them.
+    """
+    n_vectors = (n_classes + LANES - 1) // LANES
+    width = n_vectors * LANES
+    for i in range(n):
+        source = (first + i) * n_classes
+        if source + width <= raw.size:
+            for v in range(n_vectors):
+                widen(raw, brain, source + v * LANES, tile, i * width + v * LANES)
+        else:
+            for k in range(width):
+                tile[i * width + k] = 0.0
+            for k in range(n_classes):
+                tile[i * width + k] = stored(raw, brain, source + k)
+        if delta.size:
+            for v in range(n_vectors):
+                scale(tile, i * width + v * LANES, factor(delta, first + i))
+
+
+@inlined
+def fill_planes(
+    raw: Any, brain: bool, image: int, first: int, n: int, n_classes: int, pixels: int, delta: Any, tile: Any, stride: int
+) -> None:
+    """Pixels first..first+n of one image of a `planes` block to the class-major (K, stride) tile; pads with zeros."""
+    for k in range(n_classes):
+        source = (image * n_classes + k) * pixels + first
+        whole = n - n % LANES
+        for t in range(0, whole, LANES):
+            widen(raw, brain, source + t, tile, k * stride + t)
+        for t in range(whole, n):
+            tile[k * stride + t] = stored(raw, brain, source + t)
+        for t in range(n, (n + LANES - 1) // LANES * LANES):
+            tile[k * stride + t] = 0.0
+        if delta.size:
+            for t in range(n):
+                tile[k * stride + t] *= np.float32(factor(delta, image * pixels + first + t))
+
+
+@inlined
+def bad_score(z: float, allow_zero: bool) -> bool:
+    """Whether a score may not be there: NaN, +inf, or (unless it is the log of a zero probability) -inf."""
+    return not z < np.inf or (z == -np.inf and not allow_zero)
+
+
+@inlined
+def check_row(tile: Any, o: int, step: int, n_classes: int, allow_zero: bool) -> Any:
+    """The largest finite magnitude of one unit's scores tile[o + k * step]; -1 when the unit is not valid."""
+    largest = np.float32(-1.0)
+    for k in range(n_classes):
+        z = tile[o + k * step]
+        if bad_score(z, allow_zero):
+            return np.float32(-1.0)
+        if z > -np.inf:
+            largest = max(largest, abs(z))
+    return largest
