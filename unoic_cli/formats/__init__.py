@@ -27,7 +27,7 @@ SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet
 
 
 def module(name: str) -> ModuleType:
-    """The module of a registered format."""
+    """Import the module of a registered format."""
     return importlib.import_module(MODULES[name])
 
 
@@ -38,7 +38,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def detect(name: str) -> str:
-    """The kind of a file by its first bytes: a key of `SIGNATURES`.
+    """Tell the kind of a file by its first bytes: a key of `SIGNATURES`.
 
     Raises
     ------

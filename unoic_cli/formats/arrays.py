@@ -79,7 +79,6 @@ def describe(
     for key, values in given.items():
         if values is not None:
             arrays[key] = _field(f"{name}:{key}", key, np.asarray(values), shape)
-    vectors = {"source_counts": source_counts, "source_prior": source_prior}
     return Source(
         name=name,
         format=NAME,
@@ -95,11 +94,8 @@ def describe(
         else schema.class_names(f"{name}:class_names", class_names, shape.n_classes),
         storage="in memory",
         locator=arrays,
-        **{
-            key: schema.class_vector(f"{name}:{key}", values, shape.n_classes)
-            for key, values in vectors.items()
-            if values is not None
-        },
+        source_counts=_vector(f"{name}:source_counts", source_counts, shape.n_classes),
+        source_prior=_vector(f"{name}:source_prior", source_prior, shape.n_classes),
     )
 
 
@@ -113,6 +109,10 @@ def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_class
     if array.dtype.name not in _ENCODINGS:
         raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}")
     return schema.score_shape(where, array.shape, class_axis)
+
+
+def _vector(where: str, values: ArrayLike | None, n_classes: int) -> tuple[float, ...] | None:
+    return None if values is None else schema.class_vector(where, values, n_classes)
 
 
 def _field(where: str, key: str, values: NDArray[Any], shape: schema.ScoreShape) -> NDArray[Any]:
@@ -135,7 +135,7 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
 
 
 def open_reader(source: Source) -> ArrayReader:
-    """A reader over the arrays of a source made by `describe`."""
+    """Open a reader over the arrays of a source made by `describe`."""
     return ArrayReader(source)
 
 

@@ -9,6 +9,8 @@ import contextlib
 import lzma
 import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,7 +21,11 @@ from numpy.typing import NDArray
 
 from unoic_cli.errors import DataError, NoInputError, UsageError
 
-_CORRUPT = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError, NotImplementedError)
+_CORRUPT = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(ValueError, TypeError, KeyError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError),
+)
+"""What zipfile, its codecs and numpy's header parser raise on damaged bytes."""
 
 
 class _Header(NamedTuple):
@@ -52,7 +58,7 @@ def members(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
 
 
 def read(path: str, member: str) -> NDArray[Any]:
-    """A whole member; meant for small arrays.
+    """Read a whole member; meant for small arrays.
 
     Parameters
     ----------
@@ -63,6 +69,7 @@ def read(path: str, member: str) -> NDArray[Any]:
     with _stream(path, member) as file:
         header = _header(where, file)
         data = _exactly(where, file, math.prod(header.shape) * header.dtype.itemsize)
+        _check_end(where, file)
     flat = np.frombuffer(data, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
@@ -94,6 +101,8 @@ def rows(path: str, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
             for start in range(0, header.shape[0], step):
                 count = min(step, header.shape[0] - start)
                 data = _exactly(where, file, count * row_bytes)
+                if start + count == header.shape[0]:
+                    _check_end(where, file)
                 yield np.frombuffer(data, header.dtype).reshape(count, *header.shape[1:])
             return
     whole = read(path, member)
@@ -149,11 +158,15 @@ def _header(where: str, file: IO[bytes]) -> _Header:
             header = _Header(*np.lib.format.read_array_header_2_0(file))
     if header.dtype.hasobject:
         raise DataError(where, "a pickled (object) array", "expected numbers or fixed-length text")
+    if header.dtype.kind == "V":
+        raise DataError(where, "a structured array", "expected numbers or fixed-length text")
+    if any(extent < 0 for extent in header.shape):
+        raise DataError(where, f"shape {header.shape}", "expected an intact npy or npz file")
     return header
 
 
 def _exactly(where: str, file: IO[bytes], size: int) -> bytearray:
-    """Read `size` bytes, and the checksum behind them when they are the last."""
+    """Read `size` bytes, or raise."""
     data = bytearray()
     with _corrupt(where):
         while len(data) < size:
@@ -162,3 +175,9 @@ def _exactly(where: str, file: IO[bytes], size: int) -> bytearray:
                 raise EOFError(f"{size - len(data):,} bytes are missing")
             data += piece
     return data
+
+
+def _check_end(where: str, file: IO[bytes]) -> None:
+    """Touch the end of the stream: a zip member's checksum is compared only there."""
+    with _corrupt(where):
+        file.read(1)

@@ -41,17 +41,17 @@ class ScoreShape(NamedTuple):
 
 
 def score_dtype(encoding: str) -> np.dtype[Any]:
-    """The native dtype in which a block holds scores of this encoding."""
+    """Return the native dtype in which a block holds scores of this encoding."""
     return np.dtype(SCORE_DTYPES[encoding])
 
 
 def prediction_dtype(n_classes: int) -> np.dtype[Any]:
-    """The smallest unsigned dtype that holds ``n_classes - 1``."""
+    """Return the smallest unsigned dtype that holds ``n_classes - 1``."""
     return np.min_scalar_type(n_classes - 1)
 
 
 def native(dtype: np.dtype[Any] | str) -> np.dtype[Any]:
-    """The same dtype in this machine's byte order."""
+    """Return the same dtype in this machine's byte order."""
     return np.dtype(dtype).newbyteorder("=")
 
 
@@ -201,7 +201,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def samples_of(start: int, stop: int, pixels: int) -> tuple[int, int]:
-    """The samples that units [start, stop) touch.
+    """Count the samples that units [start, stop) touch.
 
     Examples
     --------
@@ -228,10 +228,8 @@ def pieces(start: int, stop: int, pixels: int, layout: Layout) -> Iterator[tuple
         return
     while start < stop:
         whole = stop // pixels * pixels
-        if start % pixels or whole <= start:
-            end = min(stop, (start // pixels + 1) * pixels)
-        else:
-            end = whole
+        partial = start % pixels or whole <= start
+        end = min(stop, (start // pixels + 1) * pixels) if partial else whole
         yield start, end
         start = end
 
@@ -259,7 +257,7 @@ def boxes(start: int, stop: int, image_shape: tuple[int, ...]) -> Boxes:
 def cut_spans(
     n_samples: int, pixels: int, unit_bytes: int, target_bytes: int, chunk_samples: int = 0
 ) -> list[tuple[int, int]]:
-    """Runs of units of about `target_bytes`.
+    """Cut a source into runs of units of about `target_bytes`.
 
     Parameters
     ----------
@@ -305,7 +303,7 @@ class Buffers:
         self._stores: dict[str, NDArray[np.uint8]] = {}
 
     def take(self, role: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array for `role`; whatever it held before is lost."""
+        """Lend an array for `role`; whatever it held before is lost."""
         size = math.prod(shape) * dtype.itemsize
         store = self._stores.get(role)
         if store is None or store.size < size + SLACK:
@@ -318,7 +316,7 @@ class Buffers:
 
 def pread_into(where: str, file: int, array: NDArray[Any], offset: int) -> None:
     """Fill a C-contiguous array from a file; a file that ends too soon is a `StorageError`."""
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     while view:
         try:
             count = os.preadv(file, [view[:_MAX_IO]], offset)
@@ -366,10 +364,11 @@ class TemporaryOutput:
             reason = f"cannot be created ({error.strerror})"
             raise CannotCreateError(path, reason, "expected a writable folder") from error
 
-    def reserve(self, size: int) -> None:
-        """Claim disk space up to `size`, so that a full disk shows before the work is done."""
+    def reserve(self, start: int, stop: int) -> None:
+        """Claim disk space for a range of bytes, so that a full disk shows before the work is done."""
         try:
-            os.posix_fallocate(self.file, 0, size)
+            if start < stop:
+                os.posix_fallocate(self.file, start, stop - start)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise storage_error(self.path, error) from error
@@ -400,9 +399,7 @@ class TemporaryOutput:
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
-            with contextlib.suppress(OSError):
-                os.unlink(self.temporary)
-        elif os.path.exists(self.temporary):
+        with contextlib.suppress(OSError):
             os.unlink(self.temporary)
 
 

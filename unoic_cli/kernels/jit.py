@@ -24,6 +24,10 @@ from numba.core.dispatcher import Dispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NO_COUNTING = {"nogil": True, "error_model": "numpy", "_nrt": False}
+"""Options of every kernel. Without numba's runtime no array can be allocated in a kernel (scratch is passed in),
+and in return no reference is counted: those atomic operations took a third of the time."""
+
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 
 
@@ -91,7 +95,7 @@ def kernel(function: F) -> F:
 
     With ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(**NO_COUNTING)(function)
     if _FOLDER is not None and isinstance(compiled, Dispatcher):
         compiled._cache = _Cache(function, _FOLDER)
     return compiled  # type: ignore[no-any-return]  # numba is untyped
@@ -99,5 +103,5 @@ def kernel(function: F) -> F:
 
 def inlined(function: F) -> F:
     """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
-    compiled = numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    compiled = numba.njit(**NO_COUNTING, forceinline=True)(function)
     return compiled  # type: ignore[no-any-return]  # numba is untyped

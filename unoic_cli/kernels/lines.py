@@ -98,7 +98,40 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
     )
 
 
-def tile_rows(n_classes: int) -> int:
-    """Rows (or, rounded to whole vectors, pixels) of a tile that stays in the first-level cache."""
+class Workspace(NamedTuple):
+    """One thread's scratch: kernels allocate nothing themselves.
+
+    The tile holds some rows (or, class-major, some pixels) of scores and stays in the first-level cache.
+    """
+
+    tile: Any
+    row: Any
+    todo: Any
+    starts: Any
+    ends: Any
+    classes: Any
+    winners: Any
+    points: Any
+    scores: Any
+    slopes: Any
+
+
+def make_workspace(n_classes: int) -> Workspace:
+    """Scratch for blocks of K classes, tiles on cache-line boundaries so that no vector straddles two lines."""
     width = -(-n_classes // LANES) * LANES
-    return int(min(512, max(1, 4096 // width)))
+    size = max(4096 // width * width, width, (n_classes + 1) * LANES)
+    memory = np.zeros(size + LANES, dtype=np.float32)
+    shift = -memory.ctypes.data // memory.itemsize % LANES
+    units = size // min(width, n_classes) + LANES
+    return Workspace(
+        tile=memory[shift : shift + size],
+        row=np.zeros(width, dtype=np.float32),
+        todo=np.zeros(units, dtype=np.int32),
+        starts=np.zeros(units, dtype=np.int32),
+        ends=np.zeros(units, dtype=np.int32),
+        classes=np.zeros(n_classes, dtype=np.int64),
+        winners=np.zeros(n_classes, dtype=np.int64),
+        points=np.zeros(n_classes, dtype=np.int64),
+        scores=np.zeros(n_classes, dtype=np.float64),
+        slopes=np.zeros(n_classes, dtype=np.float64),
+    )

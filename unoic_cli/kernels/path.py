@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from unoic_cli.kernels.jit import inlined, kernel
-from unoic_cli.kernels.lines import Lines
+from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.simd import LANES, first_lane, lanes_above, lanes_above_line, magnitude, planes_ends, row_ends
 from unoic_cli.kernels.tile import check_row, fill_planes, fill_rows, score64
 
@@ -40,20 +40,22 @@ def change(counts: Any, fold: int, g: int, old: int, new: int, label: int) -> No
 
 
 @inlined
-def lattice_above(t: float, lines: Lines) -> Any:
-    """The first lattice point at or after t, as a float that may lie outside the lattice."""
-    return np.ceil((t - lines.lams[0]) * lines.inverse_step)
+def position(t: float, lines: Lines) -> float:
+    """Where lambda = t lies on the lattice, in steps."""
+    return (t - lines.lams[0]) * lines.inverse_step
 
 
 @inlined
 def lattice_point(t: float, error: float, lines: Lines) -> int:
-    """The lattice point from which on a line that crosses at t +- error leads; -1 when that is uncertain."""
+    """The lattice point from which on a line that crosses at t +- error leads; -1 when that is uncertain.
+
+    Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G.
+    """
     slack = error + 1e-9 * (1.0 + abs(t))
-    low = max(lattice_above(t - slack, lines), 1.0)
-    high = max(lattice_above(t + slack, lines), 1.0)
-    if low != high:
-        return -1
-    return int(min(low, np.float64(lines.lams.size)))
+    last = np.float64(lines.lams.size - 1)
+    low = np.int64(min(max(position(t - slack, lines), 0.0), last))
+    high = np.int64(min(max(position(t + slack, lines), 0.0), last))
+    return low + 1 if low == high else -1
 
 
 @inlined
@@ -83,22 +85,25 @@ def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -
             continue  # equal at every lambda, bit for bit: the order settled it
         tiny = TINY * (abs(scores[w]) + abs(scores[i]) + lines.reach)
         if steeper > 0.0:
-            at = lattice_above((gap - tiny) / steeper - 1e-9, lines) - 1e-3
-            if at < found:
-                found = min(found, max(g + 1, int(np.ceil(at))))
+            at = position((gap - tiny) / steeper - 1e-9, lines)
+            if at < np.float64(found):
+                found = max(g + 1, np.int64(max(at, 0.0)))
         elif gap - lines.lams[min(g + 1, size - 1)] * steeper < tiny:
             found = min(found, g + 1)
     return found
 
 
 @inlined
-def settle(scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, fold: int, label: int) -> None:
+def settle(
+    scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, fold: int, label: int, started: bool
+) -> None:
     """The exact path of n candidate lines: equal to float64 argmax with lowest-index ties at every lattice point.
 
     `classes` ascends, so the first position on ties is the lowest class.
     """
     w = winner_at(scores, slopes, n, lines.lams[0])
-    counts[fold, 0, classes[w]] += 1 + (np.int64(classes[w] == label) << 32)
+    if not started:
+        counts[fold, 0, classes[w]] += 1 + (np.int64(classes[w] == label) << 32)
     g = next_doubt(scores, slopes, n, 0, w, lines)
     while g < lines.lams.size:
         new = winner_at(scores, slopes, n, lines.lams[g])
@@ -106,6 +111,41 @@ def settle(scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts:
             change(counts, fold, g, classes[w], classes[new], label)
             w = new
         g = next_doubt(scores, slopes, n, g, w, lines)
+
+
+@inlined
+def walk(
+    scores: Any, slopes: Any, n: int, c: int, e: int, z_error: float, lines: Lines, winners: Any, points: Any
+) -> int:
+    """Steps from position c to position e of n candidate lines, each certain, or -1.
+
+    Writes the new winner and the lattice point of each step; returns how many there are.
+    """
+    steps = 0
+    w = c
+    while w != e:
+        nearest, runner_up = np.inf, np.inf
+        best = -1
+        for i in range(n):
+            steeper = slopes[i] - slopes[w]
+            if steeper > 0.0:
+                at = (scores[w] - scores[i] - z_error) / steeper
+                if at < nearest:
+                    nearest, runner_up = at, nearest
+                    best = i
+                elif at < runner_up:
+                    runner_up = at
+        if best < 0:
+            return -1
+        error = 2.0 * z_error / (slopes[best] - slopes[w])
+        g = lattice_point(nearest, error, lines)
+        if g < 0 or not nearest + error + 1e-12 * abs(nearest) < runner_up:
+            return -1
+        winners[steps] = best
+        points[steps] = g
+        steps += 1
+        w = best
+    return steps
 
 
 @inlined
@@ -127,51 +167,48 @@ def above_kink(tile: Any, o: int, v: int, c: int, e: int, at: float, floor: floa
 
 
 @inlined
-def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines) -> Any:
-    """Steps 2 and 3 for one unit whose ends are c and e, both certain and different.
+def resolve_row(
+    tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines,
+    classes: Any, scores: Any, slopes: Any, winners: Any, points: Any,
+) -> int:  # fmt: skip
+    """Step 2 for one unit whose ends c and e are certain and different.
 
-    Returns
-    -------
-    tuple of int
-        (g1, m, g2): c leads until g1, m until g2, then e; m = -1 (and g2 = g1) when c hands over to e.
-        g1 = -1 when float32 does not settle it.
+    Writes the path to `winners` (classes) and `points` (lattice points from which on they lead) and
+    returns the number of changes; -1 when float32 and the tile do not settle it.
     """
     steeper = lines.slope[e] - lines.slope[c]
     if not steeper > 0.0:
-        return -1, -1, -1
+        return -1
     at = crossing(tile, o, c, e, lines)
     error = z_error / steeper
     floor = np.float64(tile[o + c]) + at * lines.slope[c] - margin - 2.0 * error * lines.steepest
-    m = -1
+    n = 2
     for v in range(lines.n_vectors):
         mask = above_kink(tile, o, v, c, e, at, floor, lines)
-        if mask:
-            if m >= 0 or (mask & (mask - 1)) != 0:
-                return -1, -1, -1
-            m = v * LANES + first_lane(mask)
-    if m < 0:
-        g = lattice_point(at, error, lines)
-        return g, -1, g
-    rise, rest = lines.slope[m] - lines.slope[c], lines.slope[e] - lines.slope[m]
-    if not (rise > 0.0 and rest > 0.0):
-        return -1, -1, -1
-    first, second = crossing(tile, o, c, m, lines), crossing(tile, o, m, e, lines)
-    first_error, second_error = z_error / rise, z_error / rest
-    g1, g2 = lattice_point(first, first_error, lines), lattice_point(second, second_error, lines)
-    if g1 < 0 or g2 < 0 or not first + first_error < second - second_error:
-        return -1, -1, -1
-    return g1, m, g2
+        while mask:
+            classes[n] = v * LANES + first_lane(mask)
+            n += 1
+            mask &= mask - 1
+    if n == 2:
+        winners[0] = e
+        points[0] = lattice_point(at, error, lines)
+        return 1 if points[0] >= 0 else -1
+    classes[0], classes[1] = c, e
+    for i in range(n):
+        scores[i] = tile[o + classes[i]]
+        slopes[i] = lines.slope[classes[i]]
+    steps = walk(scores, slopes, n, 0, 1, z_error, lines, winners, points)
+    for i in range(steps):
+        winners[i] = classes[winners[i]]
+    return steps
 
 
 @inlined
-def record(counts: Any, fold: int, label: int, c: int, e: int, g1: int, m: int, g2: int) -> None:
-    """Write down a path that `resolve_row` settled."""
-    counts[fold, 0, c] += 1 + (np.int64(c == label) << 32)
-    if m < 0:
-        change(counts, fold, g1, c, e, label)
-    else:
-        change(counts, fold, g1, c, m, label)
-        change(counts, fold, g2, m, e, label)
+def record(counts: Any, fold: int, label: int, c: int, winners: Any, points: Any, steps: int) -> None:
+    """Write down the changes that `resolve_row` found."""
+    for i in range(steps):
+        change(counts, fold, points[i], c, winners[i], label)
+        c = winners[i]
 
 
 @inlined
@@ -208,28 +245,33 @@ def candidates(tile: Any, o: int, c: int, e: int, z_error: float, margin: float,
 
 
 @inlined
-def winners_of_row(tile: Any, o: int, exact_start: bool, margin: float, lines: Lines) -> Any:
-    """Winners at both ends, and whether they are certain: (c, e, certain)."""
+def winners_of_row(tile: Any, o: int, doubt_start: int, margin0: float, margin1: float, lines: Lines) -> Any:
+    """Winners at both ends and the bits that make them uncertain: (c, e, 0 when certain).
+
+    An exact start passes ``doubt_start = 0`` and ``margin0 = 0``: equal scores then go to the lowest class,
+    without doubt. Otherwise ``doubt_start = -1``.
+    """
     top0, top1 = row_ends(tile, o, lines.n_vectors, lines.bias0, lines.bias1)
-    floor0 = top0 if exact_start else np.float32(top0 - margin)
-    floor1 = np.float32(top1 - margin)
-    if lines.n_vectors == 1:
-        mask0 = lanes_above(tile, o, lines.bias0, 0, floor0)
-        mask1 = lanes_above(tile, o, lines.bias1, 0, floor1)
-        certain = (exact_start or (mask0 & (mask0 - 1)) == 0) and (mask1 & (mask1 - 1)) == 0
-        return first_lane(mask0), first_lane(mask1), certain
-    c, e = -1, -1
-    certain = True
-    for v in range(lines.n_vectors):
-        mask0 = lanes_above(tile, o + v * LANES, lines.bias0, v * LANES, floor0)
-        mask1 = lanes_above(tile, o + v * LANES, lines.bias1, v * LANES, floor1)
+    floor0 = np.float32(top0 - np.float32(margin0))
+    floor1 = np.float32(top1 - np.float32(margin1))
+    mask0 = lanes_above(tile, o, lines.bias0, 0, floor0)
+    mask1 = lanes_above(tile, o, lines.bias1, 0, floor1)
+    doubt = (mask0 & (mask0 - 1) & doubt_start) | (mask1 & (mask1 - 1))
+    c, e = first_lane(mask0), first_lane(mask1)
+    seen0, seen1 = mask0 != 0, mask1 != 0
+    for v in range(1, lines.n_vectors):
+        part = v * LANES
+        mask0 = lanes_above(tile, o + part, lines.bias0, part, floor0)
+        mask1 = lanes_above(tile, o + part, lines.bias1, part, floor1)
         if mask0:
-            certain = certain and (exact_start or (c < 0 and (mask0 & (mask0 - 1)) == 0))
-            c = v * LANES + first_lane(mask0) if c < 0 else c
+            doubt |= doubt_start & ((mask0 & (mask0 - 1)) | seen0)
+            c = c if seen0 else part + first_lane(mask0)
+            seen0 = True
         if mask1:
-            certain = certain and e < 0 and (mask1 & (mask1 - 1)) == 0
-            e = v * LANES + first_lane(mask1) if e < 0 else e
-    return c, e, certain
+            doubt |= (mask1 & (mask1 - 1)) | seen1
+            e = e if seen1 else part + first_lane(mask1)
+            seen1 = True
+    return c, e, doubt
 
 
 @inlined
@@ -238,17 +280,17 @@ def exact_row(
     z_error: float, margin: float, lines: Lines, counts: Any, fold: int, label: int, classes: Any, scores: Any, slopes: Any,
 ) -> None:  # fmt: skip
     """Settle one unit in float64: gather its candidates from the stored scores raw[source + k * step]."""
-    n = candidates(tile, o, c, e, z_error, margin, lines, classes)
+    n = candidates(tile, o, max(c, ~c), e, z_error, margin, lines, classes)
     for i in range(n):
         scores[i] = score64(raw, brain, source + classes[i] * step, delta, unit)
         slopes[i] = lines.slope[classes[i]]
-    settle(scores, slopes, classes, n, lines, counts, fold, label)
+    settle(scores, slopes, classes, n, lines, counts, fold, label, c >= 0)
 
 
 @kernel
 def count_path_rows(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, tile: Any,
+    counts: Any, support: Any, work: Workspace,
 ) -> int:  # fmt: skip
     """Add a `rows` block to the counts of the lambda path.
 
@@ -274,8 +316,8 @@ def count_path_rows(
         Packed changes, added to in place; row G takes changes beyond the lattice.
     support : (F, K) int64
         Units of each label, added to in place.
-    tile : (W,) float32
-        Scratch; W at least 16 * n_vectors.
+    work : Workspace
+        Scratch of the calling thread.
 
     Returns
     -------
@@ -288,14 +330,10 @@ def count_path_rows(
     """
     n_classes = lines.n_classes
     width = lines.n_vectors * LANES
-    per_tile = tile.size // width
-    exact_start = exact and lines.lams[0] == 0.0
-    todo = np.empty(per_tile, np.int32)
-    starts = np.empty(per_tile, np.int32)
-    ends = np.empty(per_tile, np.int32)
-    classes = np.empty(n_classes, np.int64)
-    scores = np.empty(n_classes, np.float64)
-    slopes = np.empty(n_classes, np.float64)
+    per_tile = work.tile.size // width
+    doubt_start = np.int64(0 if exact and lines.lams[0] == 0.0 else -1)
+    todo, starts, ends, classes, winners, points = work.todo, work.starts, work.ends, work.classes, work.winners, work.points
+    scores, slopes, tile = work.scores, work.slopes, work.tile
     n_units = labels.size
     for first in range(0, n_units, per_tile):
         n = min(per_tile, n_units - first)
@@ -309,34 +347,36 @@ def count_path_rows(
                     return first + i
                 largest = max(largest, one)
         margin = MARGIN * (largest + lines.reach)
+        margin0 = margin if doubt_start else 0.0
         z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
         n_todo = 0
         for i in range(n):
             label = labels[first + i]
             if label < 0:
                 continue
-            c, e, certain = winners_of_row(tile, i * width, exact_start, margin, lines)
+            c, e, doubt = winners_of_row(tile, i * width, doubt_start, margin0, margin, lines)
             fold = folds[first + i]
             support[fold, label] += 1
-            if certain and c == e:
-                counts[fold, 0, c] += 1 + (np.int64(c == label) << 32)
-                continue
+            sure = -np.int64(doubt == 0)
+            counts[fold, 0, c] += (1 + (np.int64(c == label) << 32)) & sure
             todo[n_todo] = i
-            starts[n_todo] = c if certain else ~c
+            starts[n_todo] = c ^ ~sure
             ends[n_todo] = e
-            n_todo += 1
+            n_todo += np.int64(doubt != 0) | np.int64(c != e)  # no branch: which units need more is hard to predict
         for j in range(n_todo):
             i, c, e = np.int64(todo[j]), np.int64(starts[j]), np.int64(ends[j])
             unit = first + i
             label, fold = labels[unit], folds[unit]
-            g1, m, g2 = -1, -1, -1
+            steps = -1
             if c >= 0:
-                g1, m, g2 = resolve_row(tile, i * width, c, e, z_error, margin, lines)
-            if g1 >= 0:
-                record(counts, fold, label, c, e, g1, m, g2)
+                steps = resolve_row(
+                    tile, i * width, c, e, z_error, margin, lines, classes, scores, slopes, winners, points
+                )
+            if steps >= 0:
+                record(counts, fold, label, c, winners, points, steps)
             else:
                 exact_row(
-                    tile, i * width, raw, brain, unit * n_classes, 1, delta, unit, c if c >= 0 else ~c, e,
+                    tile, i * width, raw, brain, unit * n_classes, 1, delta, unit, c, e,
                     z_error, margin, lines, counts, fold, label, classes, scores, slopes,
                 )  # fmt: skip
     return -1
@@ -345,7 +385,7 @@ def count_path_rows(
 @kernel
 def count_path_planes(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, tile: Any, n_images: int,
+    counts: Any, support: Any, work: Workspace, n_images: int,
 ) -> int:  # fmt: skip
     """Add a `planes` block (B, K, P) to the counts of the lambda path; as `count_path_rows` otherwise.
 
@@ -357,17 +397,10 @@ def count_path_planes(
     n_units = labels.size
     pixels = n_units // n_images
     width = lines.n_vectors * LANES
-    stride = max(tile.size // n_classes // LANES, 1) * LANES
+    stride = max(work.tile.size // n_classes // LANES, 1) * LANES
     exact_start = exact and lines.lams[0] == 0.0
-    winners = np.empty(2 * LANES, np.int32)
-    gaps = np.empty(2 * LANES, np.float32)
-    row = np.zeros(width, np.float32)
-    todo = np.empty(stride, np.int32)
-    starts = np.empty(stride, np.int32)
-    ends = np.empty(stride, np.int32)
-    classes = np.empty(n_classes, np.int64)
-    scores = np.empty(n_classes, np.float64)
-    slopes = np.empty(n_classes, np.float64)
+    todo, starts, ends, classes, winners, points = work.todo, work.starts, work.ends, work.classes, work.winners, work.points
+    scores, slopes, tile, row, pair, gaps = work.scores, work.slopes, work.tile, work.row, work.pair, work.gaps
     for image in range(n_images):
         for first in range(0, pixels, stride):
             n = min(stride, pixels - first)
@@ -386,42 +419,43 @@ def count_path_planes(
                         return image * pixels + first + i
                     largest = max(largest, one)
             margin = MARGIN * (largest + lines.reach)
+            margin0 = np.float64(-1.0) if exact_start else margin
             z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
             base = image * pixels + first
             n_todo = 0
             for group in range(0, n, LANES):
-                planes_ends(tile, group, n_classes, stride, lines.bias0, lines.bias1, winners, gaps)
+                planes_ends(tile, group, n_classes, stride, lines.bias0, lines.bias1, pair, gaps)
                 for lane in range(min(LANES, n - group)):
                     unit = base + group + lane
                     label = labels[unit]
                     if label < 0:
                         continue
-                    c, e = winners[lane], winners[LANES + lane]
-                    certain = (exact_start or gaps[lane] > margin) and gaps[LANES + lane] > margin
+                    c, e = np.int64(pair[lane]), np.int64(pair[LANES + lane])
+                    sure = -np.int64((gaps[lane] > margin0) & (gaps[LANES + lane] > margin))
                     fold = folds[unit]
                     support[fold, label] += 1
-                    if certain and c == e:
-                        counts[fold, 0, c] += 1 + (np.int64(c == label) << 32)
-                        continue
+                    counts[fold, 0, c] += (1 + (np.int64(c == label) << 32)) & sure
                     todo[n_todo] = group + lane
-                    starts[n_todo] = c if certain else ~c
+                    starts[n_todo] = c ^ ~sure
                     ends[n_todo] = e
-                    n_todo += 1
+                    n_todo += np.int64(sure == 0) | np.int64(c != e)
             for j in range(n_todo):
                 i, c, e = np.int64(todo[j]), np.int64(starts[j]), np.int64(ends[j])
                 unit = base + i
                 label, fold = labels[unit], folds[unit]
                 for k in range(n_classes):
                     row[k] = tile[k * stride + i]
-                g1, m, g2 = -1, -1, -1
+                steps = -1
                 if c >= 0:
-                    g1, m, g2 = resolve_row(row, 0, c, e, z_error, margin, lines)
-                if g1 >= 0:
-                    record(counts, fold, label, c, e, g1, m, g2)
+                    steps = resolve_row(
+                        row, 0, c, e, z_error, margin, lines, classes, scores, slopes, winners, points
+                    )
+                if steps >= 0:
+                    record(counts, fold, label, c, winners, points, steps)
                 else:
                     exact_row(
                         row, 0, raw, brain, image * n_classes * pixels + first + i, pixels, delta, unit,
-                        c if c >= 0 else ~c, e, z_error, margin, lines, counts, fold, label, classes, scores, slopes,
+                        c, e, z_error, margin, lines, counts, fold, label, classes, scores, slopes,
                     )  # fmt: skip
     return -1
 

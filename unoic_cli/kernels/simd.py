@@ -268,6 +268,41 @@ lanes_above_line = _operation(_type_lanes_above_line, _plain_lanes_above_line)
 """lanes_above_line(tile, o, slope, b, at, threshold): bit i is set where tile[o+i] + at * slope[b+i] >= threshold."""
 
 
+def _type_ends_of_vector(
+    typingctx: Any, tile: Any, o: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any
+) -> Any:
+    sig = types.UniTuple(types.int64, 2)(tile, types.int64, bias0, bias1, types.float32, types.float32)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        zero = ir.Constant(_I64, 0)
+        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        values.align = 4
+        masks = []
+        for i in range(2):
+            bias = builder.load(_pointer(context, builder, sig, args, 2 + i, zero, _F32))
+            bias.align = 4
+            moved = builder.fadd(values, bias)
+            floor = _splat(builder, _F32, builder.fsub(_largest(builder, moved), args[4 + i]))
+            masks.append(_mask(builder, builder.fcmp_ordered(">=", moved, floor)))
+        return context.make_tuple(builder, sig.return_type, masks)
+
+    return sig, codegen
+
+
+def _plain_ends_of_vector(
+    tile: Any, o: int, bias0: Any, bias1: Any, margin0: float, margin1: float
+) -> tuple[int, int]:
+    row = tile[o : o + LANES]
+    moved0, moved1 = row + bias0, row + bias1
+    floor0 = moved0.max() - np.float32(margin0)
+    floor1 = moved1.max() - np.float32(margin1)
+    return _bits(moved0 >= floor0), _bits(moved1 >= floor1)
+
+
+ends_of_vector = _operation(_type_ends_of_vector, _plain_ends_of_vector)
+"""ends_of_vector(tile, o, bias0, bias1, margin0, margin1): lanes within margin of the best, with bias0 and with bias1."""
+
+
 # ---------------------------------------------------------------- bit masks
 
 
@@ -290,9 +325,11 @@ first_lane = _operation(_type_first_lane, _plain_first_lane)
 
 
 def _type_planes_ends(
-    typingctx: Any, tile: Any, o: Any, n_classes: Any, stride: Any, bias0: Any, bias1: Any, winners: Any, gaps: Any
-) -> Any:
-    sig = types.void(tile, types.int64, types.int64, types.int64, bias0, bias1, winners, gaps)
+    typingctx: Any, tile: Any, o: Any, n_classes: Any, stride: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any,
+    starts: Any, ends: Any,
+) -> Any:  # fmt: skip
+    whole, real = types.int64, types.float32
+    sig = types.void(tile, whole, whole, whole, bias0, bias1, real, real, starts, ends)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lowest = _constant(_F32, float("-inf"))
@@ -313,30 +350,90 @@ def _type_planes_ends(
                 builder.store(_greater(builder, loser, builder.load(second[i])), second[i])
                 builder.store(builder.select(ahead, moved, old), best[i])
                 builder.store(builder.select(ahead, k, builder.load(winner[i])), winner[i])
+        doubts = []
         for i in range(2):
-            place = ir.Constant(_I64, i * LANES)
-            to = _pointer(context, builder, sig, args, 6, place, _I32)
-            builder.store(builder.load(winner[i]), to).align = 4
-            to = _pointer(context, builder, sig, args, 7, place, _F32)
-            builder.store(builder.fsub(builder.load(best[i]), builder.load(second[i])), to).align = 4
+            lead = builder.fsub(builder.load(best[i]), builder.load(second[i]))
+            doubts.append(builder.fcmp_unordered("<=", lead, _splat(builder, _F32, args[6 + i])))
+        doubt = builder.sext(builder.or_(*doubts), _vector(_I32))
+        for i, value in enumerate((builder.xor(builder.load(winner[0]), doubt), builder.load(winner[1]))):
+            builder.store(value, _pointer(context, builder, sig, args, 8 + i, args[1], _I32)).align = 4
         return context.get_dummy_value()
 
     return sig, codegen
 
 
 def _plain_planes_ends(
-    tile: Any, o: int, n_classes: int, stride: int, bias0: Any, bias1: Any, winners: Any, gaps: Any
-) -> None:
+    tile: Any, o: int, n_classes: int, stride: int, bias0: Any, bias1: Any, margin0: float, margin1: float,
+    starts: Any, ends: Any,
+) -> None:  # fmt: skip
     values = np.stack([tile[o + k * stride : o + k * stride + LANES] for k in range(n_classes)])
-    with np.errstate(invalid="ignore"):
-        for i, bias in enumerate((bias0, bias1)):
-            moved = values + bias[:n_classes, None]
-            part = slice(i * LANES, (i + 1) * LANES)
-            winners[part] = moved.argmax(0)
-            ordered = np.sort(moved, axis=0)
-            gaps[part] = ordered[-1] - ordered[-2]
+    doubt = np.zeros(LANES, dtype=bool)
+    pixels = slice(o, o + LANES)
+    for bias, margin, winners in ((bias0, margin0, starts), (bias1, margin1, ends)):
+        moved = values + bias[:n_classes, None]
+        winners[pixels] = moved.argmax(0)
+        ordered = np.sort(moved, axis=0)
+        with np.errstate(invalid="ignore"):
+            doubt |= ~(ordered[-1] - ordered[-2] > np.float32(margin))
+    starts[pixels] = np.where(doubt, ~starts[pixels], starts[pixels])
 
 
 planes_ends = _operation(_type_planes_ends, _plain_planes_ends)
-"""planes_ends(tile, o, n_classes, stride, bias0, bias1, winners, gaps): for the 16 pixels at o of a (K, stride)
-tile, the lowest class with the best tile + bias into winners (2 x 16, int32) and its lead into gaps (2 x 16)."""
+"""planes_ends(tile, o, n_classes, stride, bias0, bias1, margin0, margin1, starts, ends): for pixels o to o+15 of a
+(K, stride) tile, the lowest class with the best tile + bias0 into starts[o:o+16] (int32; its complement ~c where
+either lead is not above its margin), and with bias1 into ends."""
+
+
+# ---------------------------------------------------------------- array elements without wrapping negative indices
+
+
+def _element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    data = context.make_array(sig.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+def _type_at(typingctx: Any, array: Any, i: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(_element(context, builder, sig, args))
+        return context.cast(builder, value, sig.args[0].dtype, sig.return_type)
+
+    returned = array.dtype if isinstance(array.dtype, types.Float) else types.int64
+    return returned(array, types.int64), codegen
+
+
+at = _operation(_type_at, lambda array, i: array[i])
+"""at(array, i): array[i] of a one-dimensional array, i in range; integers come as int64."""
+
+
+def _type_put(typingctx: Any, array: Any, i: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        stored = context.cast(builder, args[2], sig.args[2], sig.args[0].dtype)
+        builder.store(stored, _element(context, builder, sig, args))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), codegen
+
+
+def _plain_put(array: Any, i: int, value: Any) -> None:
+    array[i] = value
+
+
+put = _operation(_type_put, _plain_put)
+"""put(array, i, value): array[i] = value of a one-dimensional array, i in range."""
+
+
+def _type_add_at(typingctx: Any, array: Any, i: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element(context, builder, sig, args)
+        builder.store(builder.add(builder.load(pointer), args[2]), pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), codegen
+
+
+def _plain_add_at(array: Any, i: int, value: int) -> None:
+    array[i] += value
+
+
+add_at = _operation(_type_add_at, _plain_add_at)
+"""add_at(array, i, value): array[i] += value of a one-dimensional int64 array, i in range."""

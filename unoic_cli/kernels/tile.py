@@ -14,7 +14,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from unoic_cli.kernels.jit import inlined
+from unoic_cli.kernels.jit import NO_COUNTING, inlined
 from unoic_cli.kernels.simd import (
     LANES,
     plain_bfloat16,
@@ -35,7 +35,7 @@ def widen(raw: Any, brain: bool, i: int, out: Any, o: int) -> None:
         (widen_float32 if raw.dtype == np.float32 else widen_float64)(raw, i, out, o)
 
 
-@overload(widen)
+@overload(widen, jit_options=NO_COUNTING)
 def _overload_widen(raw: Any, brain: Any, i: Any, out: Any, o: Any) -> Callable[..., Any]:
     if raw.dtype == types.uint16:
 
@@ -59,7 +59,7 @@ def stored(raw: Any, brain: bool, i: int) -> Any:
     return np.float64(value[0])
 
 
-@overload(stored)
+@overload(stored, jit_options=NO_COUNTING)
 def _overload_stored(raw: Any, brain: Any, i: Any) -> Callable[..., Any]:
     if raw.dtype == types.uint16:
 
@@ -102,17 +102,22 @@ def fill_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: 
     """
     n_vectors = (n_classes + LANES - 1) // LANES
     width = n_vectors * LANES
-    for i in range(n):
-        source = (first + i) * n_classes
-        if source + width <= raw.size:
+    source = first * n_classes
+    safe = min(n, max(0, (raw.size - width - source) // n_classes + 1))  # whole vectors stay inside raw
+    if n_vectors == 1:
+        for i in range(safe):
+            widen(raw, brain, source + i * n_classes, tile, i * LANES)
+    else:
+        for i in range(safe):
             for v in range(n_vectors):
-                widen(raw, brain, source + v * LANES, tile, i * width + v * LANES)
-        else:
-            for k in range(width):
-                tile[i * width + k] = 0.0
-            for k in range(n_classes):
-                tile[i * width + k] = stored(raw, brain, source + k)
-        if delta.size:
+                widen(raw, brain, source + i * n_classes + v * LANES, tile, i * width + v * LANES)
+    for i in range(safe, n):
+        for k in range(n_classes):
+            tile[i * width + k] = stored(raw, brain, source + i * n_classes + k)
+        for k in range(n_classes, width):
+            tile[i * width + k] = 0.0
+    if delta.size:
+        for i in range(n):
             for v in range(n_vectors):
                 scale(tile, i * width + v * LANES, factor(delta, first + i))
 

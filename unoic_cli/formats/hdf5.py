@@ -1,0 +1,868 @@
+"""Logits in HDF5: contiguous arrays go around the library, everything else through it.
+
+libhdf5 runs under one global lock. A contiguous dataset is a run of bytes at a known offset, so
+readers fetch it with ``preadv`` and writers store it with ``pwrite``, from any number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
+from unoic_cli.formats import schema
+
+NAME = "hdf5"
+SUFFIXES = (".h5", ".hdf5", ".hdf")
+
+_FLOATS: dict[tuple[int, ...], Encoding] = {
+    (15, 10, 5, 0, 10): "float16",
+    (15, 7, 8, 0, 7): "bfloat16",
+    (31, 23, 8, 0, 23): "float32",
+    (63, 52, 11, 0, 52): "float64",
+}
+"""Encodings by where sign, exponent and mantissa lie: h5py shows a bfloat16 dataset as float32."""
+
+_EXPECTED_SCORES = f"expected a dataset named {', '.join(SCORE_KINDS)}, or predictions"
+_TEXT_FIELDS = ("split", "group", "sample_id")
+
+
+def matches(head: bytes) -> bool:
+    """Tell whether a file that starts like this is HDF5."""
+    return head.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+# ------------------------------------------------------------------------------------------------
+# describing
+
+
+def describe(name: str, path: str, group: str, *, allow_external: bool = False) -> Source:
+    """Find the scores of a file and check everything that can be checked without reading them.
+
+    Parameters
+    ----------
+    name : str
+        The input as typed; messages start with it.
+    path, group : str
+        The file, and the group (or scores dataset) in it.
+    allow_external : bool
+        Follow external links, external storage and virtual datasets.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    NoInputError
+        The file is missing or not readable.
+    DataError
+        It is not an HDF5 file, or does not hold what the schema asks for.
+    """
+    before = _stamp(path)
+    with _open(name, path) as file, _hdf5_errors(name):
+        place = _Place(name, file, group, allow_external)
+        return _describe(place, path, before)
+
+
+@contextlib.contextmanager
+def _hdf5_errors(where: str) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into one `DataError`."""
+    try:
+        yield
+    except UnoicError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise DataError(where, f"cannot be read as HDF5 ({reason})", "expected an intact HDF5 file") from error
+
+
+def _open(name: str, path: str) -> Any:
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except FileNotFoundError:
+        raise NoInputError(name, "no such file", "expected an HDF5 file") from None
+    except (PermissionError, IsADirectoryError, BlockingIOError) as error:
+        raise NoInputError(name, f"cannot be opened ({error.strerror or error})", "expected an HDF5 file") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise DataError(name, f"truncated or not HDF5 ({reason})", "expected an intact HDF5 file") from error
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Identify a file's state, so that stored offsets are never used on another file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # opening it will say why
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class _Place:
+    """The group that is described, and the only way to get at its members: links are policed here."""
+
+    def __init__(self, name: str, file: Any, group: str, allow_external: bool) -> None:
+        self.name = name
+        self.file = file
+        self.allow_external = allow_external
+        self.chosen = ""
+        found = self.follow(group, name)
+        if isinstance(found, h5py.Dataset):
+            group, _, last = group.rstrip("/").rpartition("/")
+            if last not in (*SCORE_KINDS, "predictions"):
+                raise DataError(name, "a dataset", f"expected a group, or {_EXPECTED_SCORES.removeprefix('expected ')}")
+            self.chosen, group = last, group or "/"
+            found = self.follow(group, name)
+        if found is None:
+            raise DataError(name, f"no group {group}", f"expected one of: {_listing(file)}")
+        self.path = group.rstrip("/")
+        self.group = found
+
+    def where(self, member: str) -> str:
+        """``FILE:DATASET`` for messages."""
+        return f"{self.name}:{member}"
+
+    def dataset(self, member: str) -> Any:
+        """Return a dataset of the group, fit to be read, or None."""
+        found = self.follow(f"{self.path}/{member}", self.where(member))
+        if found is None:
+            return None
+        if not isinstance(found, h5py.Dataset):
+            raise DataError(self.where(member), "not a dataset", "expected a dataset")
+        _check_storage(self.where(member), found, self.allow_external)
+        return found
+
+    def follow(self, path: str, where: str) -> Any:
+        """Walk to an object link by link, as h5py would follow an external one unasked."""
+        if self.allow_external:
+            return self.file.get(path)
+        node, steps, budget = self.file["/"], [step for step in path.split("/") if step], 100
+        while steps:
+            step = steps.pop(0)
+            if not isinstance(node, h5py.Group) or node.get(step, getlink=True) is None:
+                return None
+            link = node.get(step, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise _external(where, f"a link to another file ({link.filename})")
+            if isinstance(link, h5py.SoftLink):
+                budget -= 1
+                if not budget:
+                    raise DataError(where, "soft links in a circle", "expected a dataset")
+                steps = [part for part in link.path.split("/") if part not in ("", ".")] + steps
+                node = self.file["/"] if link.path.startswith("/") else node
+            else:
+                node = node[step]
+        return node
+
+
+def _external(where: str, found: str) -> DataError:
+    return DataError(where, found, "expected data in the file itself (--allow-external reads other files)")
+
+
+def _listing(group: Any) -> str:
+    names = sorted(group)
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "nothing"
+
+
+def _check_storage(where: str, dataset: Any, allow_external: bool) -> None:
+    """Refuse what lies elsewhere, what was never written, and what cannot be decoded."""
+    plist = dataset.id.get_create_plist()
+    external = plist.get_external_count() > 0
+    virtual = plist.get_layout() == h5py.h5d.VIRTUAL
+    if (external or virtual) and not allow_external:
+        raise _external(where, "a virtual dataset" if virtual else "data stored in another file")
+    if dataset.shape is None:
+        raise DataError(where, "an empty (null) dataset", "expected data")
+    for index in range(plist.get_nfilters()):
+        code, _, _, label = plist.get_filter(index)
+        if not h5py.h5z.filter_avail(code):
+            found = f"compressed with filter {code} ({label.decode(errors='replace')}), which is not installed here"
+            raise DataError(where, found, "expected gzip, lzf or none")
+    if dataset.size and not external and not virtual and not _is_allocated(dataset):
+        raise DataError(where, "storage that was never written (it would read as zeros)", "expected a complete file")
+
+
+def _is_allocated(dataset: Any) -> bool:
+    if dataset.chunks is None:
+        return bool(dataset.id.get_storage_size() > 0)
+    needed = math.prod(-(-extent // chunk) for extent, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    return bool(dataset.id.get_num_chunks() >= needed)
+
+
+def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> Source:
+    kind = _find_scores(place)
+    dataset = place.dataset(kind)
+    if dataset is None:
+        raise DataError(place.where(kind), "a link that leads nowhere", "expected a dataset")
+    shape, encoding = _score_facts(place, kind, dataset)
+    arrays = {"scores": _array(place, kind, dataset, shape)}
+    locator: dict[str, Any] = {
+        "path": os.path.abspath(path),
+        "stamp": stamp,
+        "allow_external": place.allow_external,
+        "arrays": arrays,
+        "chunk_samples": dataset.chunks[0] if dataset.chunks else 0,
+    }
+    for field in FIELDS:
+        found = place.dataset(field)
+        if found is not None:
+            arrays[field] = _field(place, field, found, shape, locator)
+    return Source(
+        name=place.name,
+        format=NAME,
+        n_samples=shape.n_samples,
+        n_classes=shape.n_classes,
+        image_shape=shape.image_shape,
+        kind=kind,
+        encoding=encoding,
+        layout=shape.layout,
+        fields=frozenset(arrays) - {"scores"},
+        source_counts=_vector(place, "source_counts", shape.n_classes),
+        source_prior=_vector(place, "source_prior", shape.n_classes),
+        class_names=_class_names(place, shape.n_classes),
+        storage=_storage(dataset),
+        attributes=_attributes(place.group),
+        locator=locator,
+    )
+
+
+def _find_scores(place: _Place) -> Kind:
+    if place.chosen:
+        return place.chosen  # type: ignore[return-value]  # _Place lets only the names of a Kind through
+    names = set(place.group)
+    kinds = [kind for kind in SCORE_KINDS if kind in names]
+    if len(kinds) > 1:
+        raise schema.two_candidates(place.name, kinds)
+    if kinds:
+        return kinds[0]
+    if "predictions" in names:
+        return "predictions"
+    hint = _group_with_scores(place.group)
+    expected = f"{_EXPECTED_SCORES}; try {place.file.filename}::{hint.lstrip('/')}" if hint else _EXPECTED_SCORES
+    raise DataError(place.name, f"no scores among: {_listing(place.group)}", expected)
+
+
+def _group_with_scores(group: Any, depth: int = 3) -> str:
+    """Path of a subgroup that has scores, or an empty string; links are not followed."""
+    for name in sorted(group)[:1000]:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        if not isinstance(group[name], h5py.Group):
+            continue
+        if any(kind in group[name] for kind in SCORE_KINDS):
+            return str(group[name].name)
+        deeper = _group_with_scores(group[name], depth - 1) if depth else ""
+        if deeper:
+            return deeper
+    return ""
+
+
+def _score_facts(place: _Place, kind: Kind, dataset: Any) -> tuple[schema.ScoreShape, Encoding]:
+    where = place.where(kind)
+    if kind == "predictions":
+        if dataset.dtype.kind != "u":
+            raise DataError(where, f"{dataset.dtype} values", "expected unsigned integers")
+        return schema.prediction_shape(where, dataset.shape, _int_attribute(where, dataset, "n_classes")), "float32"
+    encoding = _encoding(dataset)
+    if encoding is None:
+        raise DataError(where, f"{dataset.dtype} values", f"expected {', '.join(schema.SCORE_DTYPES)}")
+    axis = _int_attribute(where, dataset, "class_axis", 1)
+    return schema.score_shape(where, dataset.shape, axis), encoding
+
+
+def _encoding(dataset: Any) -> Encoding | None:
+    if dataset.dtype.kind != "f":
+        return None
+    kind = dataset.id.get_type()
+    encoding = _FLOATS.get(tuple(kind.get_fields()))
+    if encoding is None or kind.get_size() != schema.score_dtype(encoding).itemsize:
+        return None
+    return encoding
+
+
+def _int_attribute(where: str, dataset: Any, name: str, default: int | None = None) -> int:
+    value = dataset.attrs.get(name, default)
+    if value is None:
+        raise DataError(where, f"no attribute {name}", "expected the number of classes K")
+    number = np.asarray(value)
+    if number.size != 1 or number.dtype.kind not in "iu":
+        raise DataError(where, f"attribute {name} = {value!r}", "expected an integer")
+    return int(number.reshape(-1)[0])
+
+
+def _array(place: _Place, member: str, dataset: Any, shape: schema.ScoreShape) -> dict[str, Any]:
+    """Say where a numeric array lies: its offset, or None when it must go through the library."""
+    offset = dataset.id.get_offset()
+    if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(place.file.id).fileno:
+        offset = None  # reached through an external link: the offset counts in another file
+    kind = dataset.id.get_type()
+    size = kind.get_size()
+    if isinstance(kind, h5py.h5t.TypeIntegerID) and kind.get_precision() != 8 * size:
+        raise DataError(place.where(member), f"{kind.get_precision()}-bit integers", "expected whole bytes")
+    if offset is not None:
+        _check_extent(place, member, offset + dataset.size * size)
+    half = dataset.dtype.kind == "f" and size == 2
+    dtype = np.dtype(np.uint16) if half else dataset.dtype
+    big = kind.get_order() == h5py.h5t.ORDER_BE if half else dataset.dtype.byteorder == ">"
+    return {
+        "dataset": f"{place.path}/{member}",
+        "offset": offset,
+        "dtype": dtype.newbyteorder(">" if big else "<").str,
+        "shape": tuple(dataset.shape),
+        "image_axis": _image_axis(member, dataset.shape, shape),
+    }
+
+
+def _image_axis(member: str, shape: tuple[int, ...], scores: schema.ScoreShape) -> int:
+    """Axis of H: 2 in (N, K, H, W) and (N, 1, H, W), 1 in (N, H, W, K) and (N, H, W)."""
+    class_last = member in SCORE_KINDS and scores.layout == "rows"
+    return 2 if len(shape) == 4 and not class_last else 1
+
+
+def _check_extent(place: _Place, member: str, end: int) -> None:
+    size = os.path.getsize(place.file.filename)
+    if end > size:
+        raise DataError(place.where(member), f"data up to byte {end:,} of {size:,}", "expected a complete file")
+
+
+def _field(place: _Place, field: str, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]) -> Any:
+    where = place.where(field)
+    if field == "labels":
+        schema.check_labels(where, dataset.shape, dataset.dtype, shape)
+        return _array(place, field, dataset, shape)
+    if field == "delta":
+        return _delta(place, dataset, shape, locator)
+    schema.check_per_sample(where, dataset.shape, shape.n_samples)
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None
+    if not is_text and (field != "sample_id" or dataset.dtype.kind not in "iu"):
+        raise DataError(where, f"{dataset.dtype} values", "expected text")
+    return {"dataset": f"{place.path}/{field}", "offset": None, "text": is_text}
+
+
+def _delta(place: _Place, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]) -> Any:
+    where = place.where("delta")
+    locator["delta"] = schema.check_delta(where, dataset.shape, dataset.dtype, shape)
+    if dataset.dtype.kind == "f" and _encoding(dataset) in (None, "bfloat16"):
+        raise DataError(where, "an unusual float type", "expected float16, float32 or float64")
+    if locator["delta"] == "scalar":
+        return {"value": float(dataset[()]), "offset": 0}
+    entry = _array(place, "delta", dataset, shape)
+    entry["dtype"] = np.dtype(entry["dtype"].replace("u2", "f2") if dataset.dtype.kind == "f" else entry["dtype"]).str
+    return entry
+
+
+def _vector(place: _Place, member: str, n_classes: int) -> tuple[float, ...] | None:
+    dataset = place.dataset(member)
+    return None if dataset is None else schema.class_vector(place.where(member), dataset[()], n_classes)
+
+
+def _class_names(place: _Place, n_classes: int) -> tuple[str, ...] | None:
+    dataset = place.dataset("class_names")
+    return None if dataset is None else schema.class_names(place.where("class_names"), dataset[()], n_classes)
+
+
+def _storage(dataset: Any) -> str:
+    if dataset.is_virtual:
+        return "virtual"
+    if dataset.external:
+        return "external"
+    if dataset.chunks is None:
+        return "contiguous" if dataset.id.get_offset() is not None else "compact"
+    phrase = f"chunked {dataset.chunks}"
+    plist = dataset.id.get_create_plist()
+    if plist.get_nfilters():
+        labels = [plist.get_filter(index)[3].decode(errors="replace") for index in range(plist.get_nfilters())]
+        phrase += ", " + " + ".join("gzip" if label == "deflate" else label for label in labels)
+    return phrase
+
+
+def _attributes(group: Any) -> dict[str, str]:
+    found = {}
+    for key in group.attrs:
+        with contextlib.suppress(OSError, TypeError, ValueError, RuntimeError):
+            value = group.attrs[key]
+            if isinstance(value, str):
+                found[str(key)] = value
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# reading
+
+
+def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
+    """Cut a source at chunks where there are any, at images where they fit, else inside images."""
+    itemsize = np.dtype(source.locator["arrays"]["scores"]["dtype"]).itemsize
+    unit_bytes = itemsize * (1 if source.kind == "predictions" else source.n_classes)
+    chunk = source.locator["chunk_samples"]
+    return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes, chunk)
+
+
+def open_reader(source: Source) -> Hdf5Reader:
+    """Open a source for one thread."""
+    return Hdf5Reader(source)
+
+
+class Hdf5Reader:
+    """Reads blocks of one source; libhdf5 is opened only when an array needs it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._arrays = source.locator["arrays"]
+        self._buffers = schema.Buffers()
+        self._library: Any = None
+        self._datasets: dict[str, Any] = {}
+        path = source.locator["path"]
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NoInputError(source.name, f"cannot be opened ({error.strerror})", "expected an HDF5 file") from None
+        if _stamp(path) != source.locator["stamp"]:
+            self.close()
+            raise StorageError(source.name, "the file changed while it was in use", "expected it to stay as it was")
+
+    def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
+        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        for first, last in schema.pieces(start, stop, self._source.pixels, self._source.layout):
+            block = LogitBlock(first, last)
+            for name in fields:
+                self._fill(block, name)
+            yield block
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._library is not None:
+            self._datasets.clear()
+            self._library.close()
+            self._library = None
+
+    def _fill(self, block: LogitBlock, name: str) -> None:
+        start, stop = block.start, block.stop
+        if name in _TEXT_FIELDS:
+            setattr(block, name, self._text(name, start, stop))
+        elif name == "delta":
+            block.delta = self._delta(start, stop)
+        elif name == "labels":
+            block.labels = self._flat(name, start, stop)
+        elif self._source.kind == "predictions":
+            block.predictions = self._flat(name, start, stop)
+        else:
+            block.scores = self._scores(start, stop)
+
+    def _where(self, name: str) -> str:
+        return f"{self._source.name}:{self._source.kind if name == 'scores' else name}"
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        return self._buffers.take(name, shape, schema.native(self._arrays[name]["dtype"]))
+
+    def _scores(self, start: int, stop: int) -> NDArray[Any]:
+        source = self._source
+        if source.layout == "rows":
+            out = self._take("scores", (stop - start, source.n_classes))
+            self._read_run("scores", start, stop, out)
+        else:
+            first, last = schema.samples_of(start, stop, source.pixels)
+            out = self._take("scores", (last - first, source.n_classes, (stop - start) // (last - first)))
+            if (stop - start) % source.pixels == 0:
+                self._read_run("scores", start, stop, out)
+            else:
+                self._read_part(start, stop, out[0])
+        return out.view(schema.score_dtype(source.encoding))
+
+    def _flat(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        out = self._take(name, (stop - start,))
+        self._read_run(name, start, stop, out)
+        return out
+
+    def _read_run(self, name: str, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Fill `out` with units that lie one behind the other in the file."""
+        entry = self._arrays[name]
+        if entry["offset"] is None:
+            self._read_boxes(name, start, stop, out)
+        else:
+            unit_bytes = out.nbytes // (stop - start)
+            schema.pread_into(self._where(name), self._file, out, entry["offset"] + start * unit_bytes)
+        self._swap(entry, out)
+
+    def _read_part(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Fill `out`, (K, P), with a part of one image: one strided run per class."""
+        entry, pixels = self._arrays["scores"], self._source.pixels
+        sample, pixel = divmod(start, pixels)
+        if entry["offset"] is None:
+            at = 0
+            for box in schema.boxes(start, stop, self._source.image_shape):
+                piece = self._read_box("scores", box).reshape(len(out), -1)
+                out[:, at : at + piece.shape[1]] = piece
+                at += piece.shape[1]
+        else:
+            for index, row in enumerate(out):
+                at = ((sample * len(out) + index) * pixels + pixel) * out.itemsize
+                schema.pread_into(self._where("scores"), self._file, row, entry["offset"] + at)
+        self._swap(entry, out)
+
+    def _read_boxes(self, name: str, start: int, stop: int, out: NDArray[Any]) -> None:
+        flat, at = out.reshape(-1), 0
+        image = self._source.image_shape if len(self._arrays[name]["shape"]) > 2 else ()
+        for box in schema.boxes(start, stop, image):
+            at += self._read_box(name, box, flat[at:]).size
+
+    def _read_box(self, name: str, box: tuple[int, ...], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read one hyperslab; file and memory have the same shape, else libhdf5 goes element by element."""
+        entry = self._arrays[name]
+        n0, n1, h0, h1, w0, w1 = box
+        begin, count = [0] * len(entry["shape"]), list(entry["shape"])
+        begin[0], count[0] = n0, n1 - n0
+        if len(count) > 2:
+            axis = entry["image_axis"]
+            begin[axis : axis + 2], count[axis : axis + 2] = [h0, w0], [h1 - h0, w1 - w0]
+        size = math.prod(count)
+        out = np.empty(size, schema.native(entry["dtype"])) if out is None else out[:size]
+        with self._read_errors(name):
+            dataset = self._dataset(name).id
+            space = dataset.get_space()
+            space.select_hyperslab(tuple(begin), tuple(count))
+            # the file's own type: no conversion, and bfloat16 passes as its bits
+            dataset.read(h5py.h5s.create_simple(tuple(count)), space, out.reshape(count), dataset.get_type())
+        return out
+
+    @staticmethod
+    def _swap(entry: dict[str, Any], out: NDArray[Any]) -> None:
+        if not np.dtype(entry["dtype"]).isnative:
+            out.byteswap(inplace=True)
+
+    def _delta(self, start: int, stop: int) -> NDArray[np.float64]:
+        sort = self._source.locator["delta"]
+        if sort == "scalar":
+            return np.array([self._arrays["delta"]["value"]])
+        if sort == "unit":
+            return self._flat("delta", start, stop).astype(np.float64)
+        pixels = self._source.pixels
+        values = self._flat("delta", *schema.samples_of(start, stop, pixels)).astype(np.float64)
+        return schema.per_unit(values, start, stop, pixels)
+
+    def _text(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        first, last = schema.samples_of(start, stop, self._source.pixels)
+        with self._read_errors(name):
+            values: NDArray[Any] = self._dataset(name)[first:last]
+        if not self._arrays[name]["text"]:
+            return values.astype(schema.native(values.dtype))
+        return schema.text(self._where(name), values)
+
+    def _dataset(self, name: str) -> Any:
+        if self._library is None:
+            self._library = _open(self._source.name, self._source.locator["path"])
+        if name not in self._datasets:
+            self._datasets[name] = self._library[self._arrays[name]["dataset"]]
+        return self._datasets[name]
+
+    @contextlib.contextmanager
+    def _read_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+            raise DataError(self._where(name), f"cannot be read ({reason})", "expected an intact file") from error
+
+
+# ------------------------------------------------------------------------------------------------
+# writing
+
+
+def create(path: str, spec: OutputSpec) -> Hdf5Writer:
+    """Start an output file under a temporary name.
+
+    Raises
+    ------
+    CannotCreateError
+        The folder is not writable.
+    StorageError
+        There is no room for the whole output.
+    """
+    return Hdf5Writer(path, spec)
+
+
+class _Skeleton(io.RawIOBase):
+    """A file in memory that keeps only the metadata that libhdf5 writes, and where.
+
+    The library never touches the disk: a full one can crash it, while our own writes just fail.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, bytes]] = []
+        self.size = 0
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move."""
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Where we are."""
+        return self._at
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size; nothing is stored for the gap."""
+        self.size = self._at if size is None else size
+        return self.size
+
+    def write(self, data: Any) -> int:
+        """Keep a part."""
+        part = bytes(data)
+        self.parts.append((self._at, part))
+        self._at += len(part)
+        self.size = max(self.size, self._at)
+        return len(part)
+
+    def readinto(self, buffer: Any) -> int:
+        """Give back what was written, later parts over earlier ones."""
+        begin, end = self._at, self._at + len(buffer)
+        out = bytearray(len(buffer))
+        for at, part in self.parts:
+            low, high = max(begin, at), min(end, at + len(part))
+            if low < high:
+                out[low - begin : high - begin] = part[low - at : high - at]
+        buffer[:] = out
+        self._at = end
+        return len(out)
+
+
+def _float_type(encoding: str) -> Any:
+    if encoding != "bfloat16":
+        return h5py.h5t.py_create(np.dtype(encoding).newbyteorder("<"))
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_ebias(127)
+    kind.set_precision(16)
+    kind.set_size(2)
+    return kind
+
+
+def _text_type(length: int) -> Any:
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(max(1, length))
+    kind.set_cset(h5py.h5t.CSET_UTF8)
+    kind.set_strpad(h5py.h5t.STR_NULLPAD)
+    return kind
+
+
+def _make(file: Any, name: str, shape: tuple[int, ...], kind: Any) -> int:
+    """Make a contiguous dataset with a place in the file but no data; return its offset."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+    return int(dataset.get_offset())
+
+
+class Hdf5Writer:
+    """Writes blocks at the offsets of an allocated skeleton: any order, any thread."""
+
+    ordered = False
+
+    def __init__(self, path: str, spec: OutputSpec) -> None:
+        self._spec = spec
+        self._pixels = math.prod(spec.image_shape)
+        self._planes = spec.layout == "planes" and bool(spec.image_shape)
+        self._offsets: dict[str, int] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._columns = {name: _column(spec, name) for name in _TEXT_FIELDS if name in spec.dtypes}
+        self._lock = threading.Lock()
+        self._written = 0
+        self._skeleton = _Skeleton()
+        with h5py.File(self._skeleton, "w") as file:
+            self._build(path, file)
+        self._output = schema.TemporaryOutput(path)
+        try:
+            self._output.reserve(0, self._skeleton.size)
+        except BaseException:
+            self._output.abort()
+            raise
+
+    def _build(self, path: str, file: Any) -> None:
+        spec = self._spec
+        units = (spec.n_samples, *spec.image_shape)
+        if spec.kind != "predictions":
+            shape = (spec.n_samples, spec.n_classes, *spec.image_shape) if self._planes else (*units, spec.n_classes)
+            self._offsets["scores"] = _make(file, spec.kind, shape, _float_type(spec.encoding))
+            if spec.image_shape:
+                file[spec.kind].attrs["class_axis"] = 1 if self._planes else 3
+        if spec.predictions or spec.kind == "predictions":
+            self._add(file, "predictions", units, schema.prediction_dtype(spec.n_classes))
+            file["predictions"].attrs["n_classes"] = spec.n_classes
+        if "labels" in spec.dtypes:
+            self._add(file, "labels", units, np.dtype(spec.dtypes["labels"]))
+        if "delta" in spec.dtypes and spec.scalar_delta is None:
+            self._add(file, "delta", units, np.dtype(spec.dtypes["delta"]))
+        self._small(path, file)
+
+    def _small(self, path: str, file: Any) -> None:
+        spec = self._spec
+        if spec.scalar_delta is not None:
+            file["delta"] = np.float64(spec.scalar_delta)
+        for name in ("source_counts", "source_prior"):
+            values = getattr(spec, name)
+            if values is not None:
+                file[name] = np.asarray(values, np.float64)
+        if spec.class_names is not None:
+            file.create_dataset("class_names", data=list(spec.class_names), dtype=h5py.string_dtype())
+        file.attrs["unoic_schema"] = 1
+        for key, value in spec.attributes.items():
+            if key == "unoic_schema":
+                continue
+            try:
+                file.attrs[key] = value
+            except (OSError, RuntimeError, ValueError) as error:
+                raise DataError(path, f"attribute {key} cannot be stored", "expected short text") from error
+
+    def _add(self, file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._dtypes[name] = dtype.newbyteorder("<")
+        self._offsets[name] = _make(file, name, shape, h5py.h5t.py_create(self._dtypes[name]))
+
+    def write(self, block: LogitBlock) -> None:
+        """Store a block; see `unoic_cli.block.Writer`."""
+        if "scores" in self._offsets and block.scores is not None:
+            self._write_scores(block.scores, block.start, block.stop)
+        for name, dtype in self._dtypes.items():
+            values = getattr(block, name)
+            if values is not None:
+                data = np.ascontiguousarray(np.broadcast_to(values, (block.stop - block.start,)), dtype)
+                self._output.pwrite(data, self._offsets[name] + block.start * dtype.itemsize)
+        first, _ = schema.samples_of(block.start, block.stop, self._pixels)
+        with self._lock:
+            self._written += block.stop - block.start
+            for name, column in self._columns.items():
+                values = getattr(block, name)
+                if values is not None:
+                    column.put(first, values)
+
+    def _write_scores(self, scores: NDArray[Any], start: int, stop: int) -> None:
+        spec = self._spec
+        dtype = schema.score_dtype(spec.encoding).newbyteorder("<")
+        if scores.dtype.kind == "f" and scores.dtype.itemsize == 2:
+            scores = scores.view(np.uint16)
+        if schema.native(scores.dtype) != schema.native(dtype):
+            raise TypeError(f"a block of {scores.dtype} for {spec.encoding}")
+        data = np.ascontiguousarray(scores, dtype)
+        if not self._planes or (stop - start) % self._pixels == 0:
+            unit_bytes = spec.n_classes * dtype.itemsize
+            self._output.pwrite(data, self._offsets["scores"] + start * unit_bytes)
+            return
+        sample, pixel = divmod(start, self._pixels)
+        for index, row in enumerate(data[0]):
+            at = ((sample * spec.n_classes + index) * self._pixels + pixel) * dtype.itemsize
+            self._output.pwrite(row, self._offsets["scores"] + at)
+
+    def commit(self) -> None:
+        """Add the text fields and the metadata, flush, and rename onto the final name."""
+        units = self._spec.n_samples * self._pixels
+        if self._written < units:
+            raise ValueError(f"{self._written} of {units} units were written")
+        texts = {name: column.encoded() for name, column in self._columns.items()}
+        reserved = self._skeleton.size
+        with h5py.File(self._skeleton, "r+") as file:
+            for name, values in texts.items():
+                is_text = values.dtype.kind == "S"
+                kind = _text_type(values.dtype.itemsize) if is_text else h5py.h5t.py_create(values.dtype)
+                self._offsets[name] = _make(file, name, values.shape, kind)
+        self._output.reserve(reserved, self._skeleton.size)
+        for name, values in texts.items():
+            self._output.pwrite(values.view(np.uint8), self._offsets[name])
+        for offset, part in self._skeleton.parts:
+            self._output.pwrite(part, offset)
+        self._truncate()
+        self._output.commit()
+
+    def _truncate(self) -> None:
+        try:
+            os.ftruncate(self._output.file, self._skeleton.size)  # where nothing could be reserved
+        except OSError as error:
+            raise schema.storage_error(self._output.path, error) from error
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._output.abort()
+
+
+class _Codes:
+    """A text column of few distinct values: one small integer per sample."""
+
+    def __init__(self, n_samples: int) -> None:
+        self._codes = np.zeros(n_samples, np.int32)
+        self._known: dict[str, int] = {"": 0}
+
+    def put(self, first: int, values: NDArray[Any]) -> None:
+        """Keep the values of consecutive samples."""
+        codes = [self._known.setdefault(value, len(self._known)) for value in values.tolist()]
+        self._codes[first : first + len(codes)] = codes
+
+    def encoded(self) -> NDArray[Any]:
+        """Fixed-length UTF-8."""
+        return np.array([value.encode() for value in self._known])[self._codes]
+
+
+class _Texts:
+    """A text column of distinct values, as fixed-length UTF-8 that widens when it must."""
+
+    def __init__(self, n_samples: int) -> None:
+        self._values = np.zeros(n_samples, "S1")
+
+    def put(self, first: int, values: NDArray[Any]) -> None:
+        """Keep the values of consecutive samples."""
+        encoded = np.array([value.encode() for value in schema.text("sample_id", values)])
+        if encoded.dtype.itemsize > self._values.dtype.itemsize:
+            self._values = self._values.astype(encoded.dtype)
+        self._values[first : first + len(encoded)] = encoded
+
+    def encoded(self) -> NDArray[Any]:
+        """Fixed-length UTF-8."""
+        return self._values
+
+
+class _Integers:
+    """A column of integers."""
+
+    def __init__(self, n_samples: int, dtype: np.dtype[Any]) -> None:
+        self._values = np.zeros(n_samples, dtype.newbyteorder("<"))
+
+    def put(self, first: int, values: NDArray[Any]) -> None:
+        """Keep the values of consecutive samples."""
+        self._values[first : first + len(values)] = values
+
+    def encoded(self) -> NDArray[Any]:
+        """Little-endian integers."""
+        return self._values
+
+
+def _column(spec: OutputSpec, name: str) -> _Codes | _Texts | _Integers:
+    if name != "sample_id":
+        return _Codes(spec.n_samples)
+    if spec.dtypes[name] in ("str", "object") or np.dtype(spec.dtypes[name]).kind not in "iu":
+        return _Texts(spec.n_samples)
+    return _Integers(spec.n_samples, np.dtype(spec.dtypes[name]))
