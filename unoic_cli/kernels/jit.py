@@ -105,3 +105,9 @@ def inlined(function: F) -> F:
     """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
     compiled = numba.njit(**NO_COUNTING, forceinline=True)(function)
     return compiled  # type: ignore[no-any-return]  # numba is untyped
+
+
+def stage(function: F) -> F:
+    """Compile a step that kernels call per tile or per rare unit: not forced inline, so that each gets registers of its own."""
+    compiled = numba.njit(**NO_COUNTING)(function)
+    return compiled  # type: ignore[no-any-return]  # numba is untyped

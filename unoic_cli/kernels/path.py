@@ -10,7 +10,7 @@ The class that wins as lambda grows is the upper envelope of K lines, so its slo
 3. Whatever float32 cannot settle with a margin to spare, and three or more changes, goes to
    `settle`: float64, on the few classes that are left, lattice point by lattice point where it is close.
 
-Counts are packed: ``counts[fold, g, k]`` grows by 1 when the class starts to be predicted at lattice
+Counts are packed: ``counts[fold, g, k]`` (laid out flat) grows by 1 when the class starts to be predicted at lattice
 point g (falls when it stops), and by 2**32 more when k is the label, so one addition serves both.
 `unpack` takes them apart. A table serves fewer than 2**31 units; the tally empties it in time.
 """
@@ -21,9 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from unoic_cli.kernels.jit import inlined, kernel
+from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.simd import LANES, first_lane, lanes_above, lanes_above_line, magnitude, planes_ends, row_ends
+from unoic_cli.kernels.simd import (
+    LANES,
+    add_at,
+    at,
+    ends_of_vector,
+    first_lane,
+    lanes_above,
+    lanes_above_line,
+    magnitude,
+    planes_ends,
+    put,
+    row_ends,
+)
 from unoic_cli.kernels.tile import check_row, fill_planes, fill_rows, score64
 
 MARGIN = 2.0**-20
@@ -33,10 +45,11 @@ TINY = 2.0**-48
 
 
 @inlined
-def change(counts: Any, fold: int, g: int, old: int, new: int, label: int) -> None:
-    """Record that the winner is `new` instead of `old` from lattice point g on."""
-    counts[fold, g, old] -= 1 + (np.int64(old == label) << 32)
-    counts[fold, g, new] += 1 + (np.int64(new == label) << 32)
+def change(counts: Any, table: int, n_classes: int, g: int, old: int, new: int, label: int) -> None:
+    """Record that the winner is `new` instead of `old` from lattice point g on; `table` is where the fold starts."""
+    row = table + g * n_classes
+    add_at(counts, row + old, -1 - (np.int64(old == label) << 32))
+    add_at(counts, row + new, 1 + (np.int64(new == label) << 32))
 
 
 @inlined
@@ -85,9 +98,9 @@ def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -
             continue  # equal at every lambda, bit for bit: the order settled it
         tiny = TINY * (abs(scores[w]) + abs(scores[i]) + lines.reach)
         if steeper > 0.0:
-            at = position((gap - tiny) / steeper - 1e-9, lines)
-            if at < np.float64(found):
-                found = max(g + 1, np.int64(max(at, 0.0)))
+            place = position((gap - tiny) / steeper - 1e-9, lines)
+            if place < np.float64(found):
+                found = max(g + 1, np.int64(max(place, 0.0)))
         elif gap - lines.lams[min(g + 1, size - 1)] * steeper < tiny:
             found = min(found, g + 1)
     return found
@@ -95,20 +108,21 @@ def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -
 
 @inlined
 def settle(
-    scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, fold: int, label: int, started: bool
+    scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, table: int, label: int, started: bool
 ) -> None:
     """The exact path of n candidate lines: equal to float64 argmax with lowest-index ties at every lattice point.
 
-    `classes` ascends, so the first position on ties is the lowest class.
+    `classes` ascends, so the first position on ties is the lowest class. `started`: the winner at
+    lattice point 0 was certain and is counted already.
     """
     w = winner_at(scores, slopes, n, lines.lams[0])
     if not started:
-        counts[fold, 0, classes[w]] += 1 + (np.int64(classes[w] == label) << 32)
+        add_at(counts, table + classes[w], 1 + (np.int64(classes[w] == label) << 32))
     g = next_doubt(scores, slopes, n, 0, w, lines)
     while g < lines.lams.size:
         new = winner_at(scores, slopes, n, lines.lams[g])
         if new != w:
-            change(counts, fold, g, classes[w], classes[new], label)
+            change(counts, table, lines.n_classes, g, classes[w], classes[new], label)
             w = new
         g = next_doubt(scores, slopes, n, g, w, lines)
 
@@ -129,12 +143,12 @@ def walk(
         for i in range(n):
             steeper = slopes[i] - slopes[w]
             if steeper > 0.0:
-                at = (scores[w] - scores[i] - z_error) / steeper
-                if at < nearest:
-                    nearest, runner_up = at, nearest
+                cross = (scores[w] - scores[i] - z_error) / steeper
+                if cross < nearest:
+                    nearest, runner_up = cross, nearest
                     best = i
-                elif at < runner_up:
-                    runner_up = at
+                elif cross < runner_up:
+                    runner_up = cross
         if best < 0:
             return -1
         error = 2.0 * z_error / (slopes[best] - slopes[w])
@@ -155,9 +169,9 @@ def crossing(tile: Any, o: int, a: int, b: int, lines: Lines) -> float:
 
 
 @inlined
-def above_kink(tile: Any, o: int, v: int, c: int, e: int, at: float, floor: float, lines: Lines) -> Any:
-    """Bits of the classes of vector v, other than c and e, that reach `floor` at lambda = at."""
-    mask = lanes_above_line(tile, o + v * LANES, lines.slope32, v * LANES, np.float32(at), np.float32(floor))
+def above_kink(tile: Any, o: int, v: int, c: int, e: int, lam: float, floor: float, lines: Lines) -> Any:
+    """Bits of the classes of vector v, other than c and e, that reach `floor` at lambda = lam."""
+    mask = lanes_above_line(tile, o + v * LANES, lines.slope32, v * LANES, np.float32(lam), np.float32(floor))
     mask &= lines.valid[v]
     if c // LANES == v:
         mask &= ~(np.int64(1) << (c % LANES))
@@ -167,48 +181,38 @@ def above_kink(tile: Any, o: int, v: int, c: int, e: int, at: float, floor: floa
 
 
 @inlined
-def resolve_row(
-    tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines,
-    classes: Any, scores: Any, slopes: Any, winners: Any, points: Any,
-) -> int:  # fmt: skip
+def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> int:
     """Step 2 for one unit whose ends c and e are certain and different.
 
-    Writes the path to `winners` (classes) and `points` (lattice points from which on they lead) and
-    returns the number of changes; -1 when float32 and the tile do not settle it.
+    Writes the path to ``work.winners`` (classes) and ``work.points`` (lattice points from which on they
+    lead) and returns the number of changes; -1 when float32 and the tile do not settle it.
     """
     steeper = lines.slope[e] - lines.slope[c]
     if not steeper > 0.0:
         return -1
-    at = crossing(tile, o, c, e, lines)
+    lam = crossing(tile, o, c, e, lines)
     error = z_error / steeper
-    floor = np.float64(tile[o + c]) + at * lines.slope[c] - margin - 2.0 * error * lines.steepest
+    floor = np.float64(tile[o + c]) + lam * lines.slope[c] - margin - 2.0 * error * lines.steepest
     n = 2
     for v in range(lines.n_vectors):
-        mask = above_kink(tile, o, v, c, e, at, floor, lines)
+        mask = above_kink(tile, o, v, c, e, lam, floor, lines)
         while mask:
-            classes[n] = v * LANES + first_lane(mask)
+            work.classes[n] = v * LANES + first_lane(mask)
             n += 1
             mask &= mask - 1
     if n == 2:
-        winners[0] = e
-        points[0] = lattice_point(at, error, lines)
-        return 1 if points[0] >= 0 else -1
-    classes[0], classes[1] = c, e
+        g = lattice_point(lam, error, lines)
+        work.winners[0] = e
+        work.points[0] = g
+        return 1 if g >= 0 else -1
+    work.classes[0], work.classes[1] = c, e
     for i in range(n):
-        scores[i] = tile[o + classes[i]]
-        slopes[i] = lines.slope[classes[i]]
-    steps = walk(scores, slopes, n, 0, 1, z_error, lines, winners, points)
+        work.scores[i] = tile[o + work.classes[i]]
+        work.slopes[i] = lines.slope[work.classes[i]]
+    steps = walk(work.scores, work.slopes, n, 0, 1, z_error, lines, work.winners, work.points)
     for i in range(steps):
-        winners[i] = classes[winners[i]]
+        work.winners[i] = work.classes[work.winners[i]]
     return steps
-
-
-@inlined
-def record(counts: Any, fold: int, label: int, c: int, winners: Any, points: Any, steps: int) -> None:
-    """Write down the changes that `resolve_row` found."""
-    for i in range(steps):
-        change(counts, fold, points[i], c, winners[i], label)
-        c = winners[i]
 
 
 @inlined
@@ -218,7 +222,7 @@ def candidates(tile: Any, o: int, c: int, e: int, z_error: float, margin: float,
     top0, top1 = row_ends(tile, row, lines.n_vectors, lines.bias0, lines.bias1)
     steeper = lines.slope[e] - lines.slope[c]
     kink = c != e
-    at, floor = 0.0, 0.0
+    lam, floor = 0.0, 0.0
     if kink:
         if not steeper * 1e6 > lines.steepest:  # nearly parallel: the kink may lie anywhere
             n = 0
@@ -227,15 +231,15 @@ def candidates(tile: Any, o: int, c: int, e: int, z_error: float, margin: float,
                     out[n] = k
                     n += 1
             return n
-        at = crossing(tile, o, c, e, lines)
-        floor = np.float64(tile[o + c]) + at * lines.slope[c] - margin - 2.0 * z_error / steeper * lines.steepest
+        lam = crossing(tile, o, c, e, lines)
+        floor = np.float64(tile[o + c]) + lam * lines.slope[c] - margin - 2.0 * z_error / steeper * lines.steepest
     n = 0
     for v in range(lines.n_vectors):
         part = row + v * LANES
         mask = lanes_above(tile, part, lines.bias0, v * LANES, np.float32(top0 - margin))
         mask |= lanes_above(tile, part, lines.bias1, v * LANES, np.float32(top1 - margin))
         if kink:
-            mask |= lanes_above_line(tile, part, lines.slope32, v * LANES, np.float32(at), np.float32(floor))
+            mask |= lanes_above_line(tile, part, lines.slope32, v * LANES, np.float32(lam), np.float32(floor))
         mask &= lines.valid[v]
         while mask:
             out[n] = v * LANES + first_lane(mask)
@@ -244,47 +248,113 @@ def candidates(tile: Any, o: int, c: int, e: int, z_error: float, margin: float,
     return n
 
 
-@inlined
-def winners_of_row(tile: Any, o: int, doubt_start: int, margin0: float, margin1: float, lines: Lines) -> Any:
-    """Winners at both ends and the bits that make them uncertain: (c, e, 0 when certain).
+@stage
+def ends_of_rows(
+    tile: Any, n: int, doubt_start: int, margin0: float, margin1: float, lines: Lines, starts: Any, ends: Any
+) -> None:
+    """Step 1 for n rows of the tile: winners c at the start and e at the end; ~c where either is uncertain.
 
     An exact start passes ``doubt_start = 0`` and ``margin0 = 0``: equal scores then go to the lowest class,
     without doubt. Otherwise ``doubt_start = -1``.
     """
-    top0, top1 = row_ends(tile, o, lines.n_vectors, lines.bias0, lines.bias1)
-    floor0 = np.float32(top0 - np.float32(margin0))
-    floor1 = np.float32(top1 - np.float32(margin1))
-    mask0 = lanes_above(tile, o, lines.bias0, 0, floor0)
-    mask1 = lanes_above(tile, o, lines.bias1, 0, floor1)
-    doubt = (mask0 & (mask0 - 1) & doubt_start) | (mask1 & (mask1 - 1))
-    c, e = first_lane(mask0), first_lane(mask1)
-    seen0, seen1 = mask0 != 0, mask1 != 0
-    for v in range(1, lines.n_vectors):
-        part = v * LANES
-        mask0 = lanes_above(tile, o + part, lines.bias0, part, floor0)
-        mask1 = lanes_above(tile, o + part, lines.bias1, part, floor1)
-        if mask0:
-            doubt |= doubt_start & ((mask0 & (mask0 - 1)) | seen0)
-            c = c if seen0 else part + first_lane(mask0)
-            seen0 = True
-        if mask1:
-            doubt |= (mask1 & (mask1 - 1)) | seen1
-            e = e if seen1 else part + first_lane(mask1)
-            seen1 = True
-    return c, e, doubt
+    below0, below1 = np.float32(margin0), np.float32(margin1)
+    if lines.n_vectors == 1:
+        for i in range(n):
+            mask0, mask1 = ends_of_vector(tile, i * LANES, lines.bias0, lines.bias1, below0, below1)
+            doubt = (mask0 & (mask0 - 1) & doubt_start) | (mask1 & (mask1 - 1))
+            put(starts, i, first_lane(mask0) ^ -np.int64(doubt != 0))
+            put(ends, i, first_lane(mask1))
+        return
+    width = lines.n_vectors * LANES
+    for i in range(n):
+        top0, top1 = row_ends(tile, i * width, lines.n_vectors, lines.bias0, lines.bias1)
+        floor0, floor1 = np.float32(top0 - below0), np.float32(top1 - below1)
+        c, e = np.int64(-1), np.int64(-1)
+        doubt = np.int64(0)
+        for v in range(lines.n_vectors):
+            part = v * LANES
+            mask0 = lanes_above(tile, i * width + part, lines.bias0, part, floor0)
+            mask1 = lanes_above(tile, i * width + part, lines.bias1, part, floor1)
+            if mask0:
+                doubt |= doubt_start & ((mask0 & (mask0 - 1)) | np.int64(c >= 0))
+                c = c if c >= 0 else part + first_lane(mask0)
+            if mask1:
+                doubt |= (mask1 & (mask1 - 1)) | np.int64(e >= 0)
+                e = e if e >= 0 else part + first_lane(mask1)
+        put(starts, i, c ^ -np.int64(doubt != 0))
+        put(ends, i, e)
+
+
+@stage
+def count_starts(
+    labels: Any, folds: Any, first: int, n: int, starts: Any, ends: Any, lines: Lines, counts: Any, support: Any, todo: Any
+) -> int:  # fmt: skip
+    """Count labels and certain winners at lattice point 0; list in `todo` the units that need more, return how many.
+
+    No branch depends on the ends: which units need more is hard to predict.
+    """
+    n_classes = lines.n_classes
+    table = (lines.lams.size + 1) * n_classes
+    n_todo = 0
+    for i in range(n):
+        label = at(labels, first + i)
+        if label < 0:
+            continue
+        fold = at(folds, first + i)
+        c, e = at(starts, i), at(ends, i)
+        add_at(support, fold * n_classes + label, 1)
+        sure = -np.int64(c >= 0)
+        add_at(counts, fold * table + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
+        put(todo, n_todo, i)
+        n_todo += np.int64(c != e)
+    return n_todo
 
 
 @inlined
-def exact_row(
+def finish_unit(
     tile: Any, o: int, raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int,
-    z_error: float, margin: float, lines: Lines, counts: Any, fold: int, label: int, classes: Any, scores: Any, slopes: Any,
+    z_error: float, margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
 ) -> None:  # fmt: skip
-    """Settle one unit in float64: gather its candidates from the stored scores raw[source + k * step]."""
-    n = candidates(tile, o, max(c, ~c), e, z_error, margin, lines, classes)
+    """Steps 2 and 3 for one unit: its float32 scores at tile[o], its stored ones at raw[source + k * step]."""
+    steps = -1
+    if c >= 0:
+        steps = resolve_row(tile, o, c, e, z_error, margin, lines, work)
+    if steps >= 0:
+        for i in range(steps):
+            new = at(work.winners, i)
+            change(counts, table, lines.n_classes, at(work.points, i), c, new, label)
+            c = new
+        return
+    n = candidates(tile, o, max(c, ~c), e, z_error, margin, lines, work.classes)
     for i in range(n):
-        scores[i] = score64(raw, brain, source + classes[i] * step, delta, unit)
-        slopes[i] = lines.slope[classes[i]]
-    settle(scores, slopes, classes, n, lines, counts, fold, label, c >= 0)
+        work.scores[i] = score64(raw, brain, source + work.classes[i] * step, delta, unit)
+        work.slopes[i] = lines.slope[work.classes[i]]
+    settle(work.scores, work.slopes, work.classes, n, lines, counts, table, label, c >= 0)
+
+
+@stage
+def finish_tile(
+    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any, base: int,
+    z_error: float, margin: float, labels: Any, folds: Any, lines: Lines, counts: Any, work: Workspace,
+) -> None:  # fmt: skip
+    """Steps 2 and 3 for the units listed in ``work.todo``.
+
+    `stride` is that of a class-major tile, whose pixels are gathered into a row first, or 0 for a tile
+    of rows. Score k of unit i of the tile is stored at raw[source + i * unit_step + k * class_step].
+    """
+    n_classes = lines.n_classes
+    table = (lines.lams.size + 1) * n_classes
+    for j in range(n_todo):
+        i = at(work.todo, j)
+        tile, o = work.tile, i * lines.n_vectors * LANES
+        if stride:
+            for k in range(n_classes):
+                put(work.row, k, at(work.tile, k * stride + i))
+            tile, o = work.row, 0
+        finish_unit(
+            tile, o, raw, brain, source + i * unit_step, class_step, delta, base + i, at(work.starts, i), at(work.ends, i),
+            z_error, margin, lines, counts, at(folds, base + i) * table, at(labels, base + i), work,
+        )  # fmt: skip
 
 
 @kernel
@@ -307,14 +377,14 @@ def count_path_rows(
     labels : (T,) int32
         In [0, K), or negative: not counted (its scores are checked all the same).
     folds : (T,) uint8
-        First index of `counts` and `support`.
+        Which table of `counts` and `support` a unit is counted in.
     lines : Lines
         Slopes and lattice (G points).
     exact : bool
         The tile holds the scores themselves, not rounded ones (stored in float32 or less, no delta).
-    counts : (F, G + 1, K) int64
-        Packed changes, added to in place; row G takes changes beyond the lattice.
-    support : (F, K) int64
+    counts : (F * (G + 1) * K,) int64
+        Packed changes, added to in place; row G of each fold takes changes beyond the lattice.
+    support : (F * K,) int64
         Units of each label, added to in place.
     work : Workspace
         Scratch of the calling thread.
@@ -328,15 +398,12 @@ def count_path_rows(
     -----
     O(T K) work for the ends, and O(K) for each unit whose ends differ.
     """
-    n_classes = lines.n_classes
+    n_classes, tile = lines.n_classes, work.tile
     width = lines.n_vectors * LANES
-    per_tile = work.tile.size // width
-    doubt_start = np.int64(0 if exact and lines.lams[0] == 0.0 else -1)
-    todo, starts, ends, classes, winners, points = work.todo, work.starts, work.ends, work.classes, work.winners, work.points
-    scores, slopes, tile = work.scores, work.slopes, work.tile
-    n_units = labels.size
-    for first in range(0, n_units, per_tile):
-        n = min(per_tile, n_units - first)
+    per_tile = tile.size // width
+    exact_start = exact and lines.lams[0] == 0.0
+    for first in range(0, labels.size, per_tile):
+        n = min(per_tile, labels.size - first)
         fill_rows(raw, brain, first, n, n_classes, delta, tile)
         largest = magnitude(tile, n * lines.n_vectors)
         if not largest < np.inf:
@@ -347,38 +414,14 @@ def count_path_rows(
                     return first + i
                 largest = max(largest, one)
         margin = MARGIN * (largest + lines.reach)
-        margin0 = margin if doubt_start else 0.0
         z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
-        n_todo = 0
-        for i in range(n):
-            label = labels[first + i]
-            if label < 0:
-                continue
-            c, e, doubt = winners_of_row(tile, i * width, doubt_start, margin0, margin, lines)
-            fold = folds[first + i]
-            support[fold, label] += 1
-            sure = -np.int64(doubt == 0)
-            counts[fold, 0, c] += (1 + (np.int64(c == label) << 32)) & sure
-            todo[n_todo] = i
-            starts[n_todo] = c ^ ~sure
-            ends[n_todo] = e
-            n_todo += np.int64(doubt != 0) | np.int64(c != e)  # no branch: which units need more is hard to predict
-        for j in range(n_todo):
-            i, c, e = np.int64(todo[j]), np.int64(starts[j]), np.int64(ends[j])
-            unit = first + i
-            label, fold = labels[unit], folds[unit]
-            steps = -1
-            if c >= 0:
-                steps = resolve_row(
-                    tile, i * width, c, e, z_error, margin, lines, classes, scores, slopes, winners, points
-                )
-            if steps >= 0:
-                record(counts, fold, label, c, winners, points, steps)
-            else:
-                exact_row(
-                    tile, i * width, raw, brain, unit * n_classes, 1, delta, unit, c, e,
-                    z_error, margin, lines, counts, fold, label, classes, scores, slopes,
-                )  # fmt: skip
+        doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
+        ends_of_rows(tile, n, doubt_start, margin0, margin, lines, work.starts, work.ends)
+        n_todo = count_starts(labels, folds, first, n, work.starts, work.ends, lines, counts, support, work.todo)
+        finish_tile(
+            n_todo, 0, raw, brain, first * n_classes, n_classes, 1, delta, first,
+            z_error, margin, labels, folds, lines, counts, work,
+        )  # fmt: skip
     return -1
 
 
@@ -387,81 +430,55 @@ def count_path_planes(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
     counts: Any, support: Any, work: Workspace, n_images: int,
 ) -> int:  # fmt: skip
-    """Add a `planes` block (B, K, P) to the counts of the lambda path; as `count_path_rows` otherwise.
+    """Add a `planes` block (B, K, P), B = n_images, to the counts of the lambda path; as `count_path_rows` otherwise.
 
     The tile is class-major too: the ends are found sixteen pixels at a time, without a transposition;
-    only the pixels whose winner changes are gathered into a row. ``n_images`` is B; the tile has
-    at least (K + 1) * 16 lanes.
+    only the pixels whose winner changes are gathered into a row.
     """
-    n_classes = lines.n_classes
-    n_units = labels.size
-    pixels = n_units // n_images
-    width = lines.n_vectors * LANES
-    stride = max(work.tile.size // n_classes // LANES, 1) * LANES
+    n_classes, tile = lines.n_classes, work.tile
+    pixels = labels.size // n_images
+    stride = max(tile.size // n_classes // LANES, 1) * LANES
     exact_start = exact and lines.lams[0] == 0.0
-    todo, starts, ends, classes, winners, points = work.todo, work.starts, work.ends, work.classes, work.winners, work.points
-    scores, slopes, tile, row, pair, gaps = work.scores, work.slopes, work.tile, work.row, work.pair, work.gaps
     for image in range(n_images):
         for first in range(0, pixels, stride):
             n = min(stride, pixels - first)
+            base = image * pixels + first
             fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            largest = np.float32(0.0)
-            for k in range(n_classes):
-                one = magnitude(tile[k * stride : k * stride + stride], (n + LANES - 1) // LANES)
-                largest = one if not one < np.inf else max(largest, one)
-                if not largest < np.inf:
-                    break
+            largest = magnitude(tile, n_classes * stride // LANES)
             if not largest < np.inf:
                 largest = np.float32(0.0)
                 for i in range(n):
                     one = check_row(tile, i, stride, n_classes, allow_zero)
                     if one < 0:
-                        return image * pixels + first + i
+                        return base + i
                     largest = max(largest, one)
             margin = MARGIN * (largest + lines.reach)
-            margin0 = np.float64(-1.0) if exact_start else margin
             z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
-            base = image * pixels + first
-            n_todo = 0
-            for group in range(0, n, LANES):
-                planes_ends(tile, group, n_classes, stride, lines.bias0, lines.bias1, pair, gaps)
-                for lane in range(min(LANES, n - group)):
-                    unit = base + group + lane
-                    label = labels[unit]
-                    if label < 0:
-                        continue
-                    c, e = np.int64(pair[lane]), np.int64(pair[LANES + lane])
-                    sure = -np.int64((gaps[lane] > margin0) & (gaps[LANES + lane] > margin))
-                    fold = folds[unit]
-                    support[fold, label] += 1
-                    counts[fold, 0, c] += (1 + (np.int64(c == label) << 32)) & sure
-                    todo[n_todo] = group + lane
-                    starts[n_todo] = c ^ ~sure
-                    ends[n_todo] = e
-                    n_todo += np.int64(sure == 0) | np.int64(c != e)
-            for j in range(n_todo):
-                i, c, e = np.int64(todo[j]), np.int64(starts[j]), np.int64(ends[j])
-                unit = base + i
-                label, fold = labels[unit], folds[unit]
-                for k in range(n_classes):
-                    row[k] = tile[k * stride + i]
-                steps = -1
-                if c >= 0:
-                    steps = resolve_row(
-                        row, 0, c, e, z_error, margin, lines, classes, scores, slopes, winners, points
-                    )
-                if steps >= 0:
-                    record(counts, fold, label, c, winners, points, steps)
-                else:
-                    exact_row(
-                        row, 0, raw, brain, image * n_classes * pixels + first + i, pixels, delta, unit,
-                        c, e, z_error, margin, lines, counts, fold, label, classes, scores, slopes,
-                    )  # fmt: skip
+            margin0 = -1.0 if exact_start else margin
+            for i in range(0, n, LANES):
+                planes_ends(
+                    tile, i, n_classes, stride, lines.bias0, lines.bias1, np.float32(margin0), np.float32(margin),
+                    work.starts, work.ends,
+                )  # fmt: skip
+            n_todo = count_starts(labels, folds, base, n, work.starts, work.ends, lines, counts, support, work.todo)
+            source = image * n_classes * pixels + first
+            finish_tile(
+                n_todo, stride, raw, brain, source, 1, pixels, delta, base,
+                z_error, margin, labels, folds, lines, counts, work,
+            )  # fmt: skip
     return -1
 
 
 def unpack(counts: Any) -> Any:
-    """Packed changes (F, G + 1, K) to (hits, predicted) at each lattice point, both (F, G, K) int64."""
+    """Packed changes (F, G + 1, K) to (hits, predicted) at each lattice point, both (F, G, K) int64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hits, predicted = unpack(np.array([[[1 + (1 << 32), 0], [-1 - (1 << 32), 1], [0, 0]]]))
+    >>> hits.tolist(), predicted.tolist()
+    ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
+    """
     low = counts.astype(np.int32, casting="unsafe").astype(np.int64)
     high = (counts - low) >> 32
     return np.cumsum(high[:, :-1], axis=1), np.cumsum(low[:, :-1], axis=1)
