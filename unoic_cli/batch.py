@@ -1,0 +1,237 @@
+"""A block made ready for the tallies: labels checked, the split chosen, scores flat and with their factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unoic_cli.block import LogitBlock, Source
+from unoic_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IGNORED_LABELS = (255, -1, -100)
+"""Labels outside [0, K) that mean "no label"; others need ``--ignore-index``."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores as the kernels take them.
+
+    Attributes
+    ----------
+    raw : (T * K,) uint16, float32 or float64
+        In the order of the layout.
+    brain : bool
+        uint16 holds bfloat16 bits, not float16.
+    allow_zero : bool
+        -inf is the log of a zero probability.
+    exact : bool
+        float32 holds delta * z without rounding.
+    delta : (0,), (1,) or (T,) float64
+        Factor of the scores (temperature included); empty for 1.
+    n_units, n_classes : int
+        T and K.
+    pixels : int
+        P of a (B, K, P) `planes` block; 0 for `rows`.
+    """
+
+    raw: NDArray[Any]
+    brain: bool
+    allow_zero: bool
+    exact: bool
+    delta: NDArray[np.float64]
+    n_units: int
+    n_classes: int
+    pixels: int
+
+    def row(self, unit: int) -> NDArray[np.float64]:
+        """One unit's stored scores, for messages."""
+        if self.pixels:
+            image, pixel = divmod(unit, self.pixels)
+            values = self.raw.reshape(-1, self.n_classes, self.pixels)[image, :, pixel]
+        else:
+            values = self.raw[unit * self.n_classes : (unit + 1) * self.n_classes]
+        if values.dtype != np.uint16:
+            return values.astype(np.float64)
+        if self.brain:
+            return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return np.ascontiguousarray(values).view(np.float16).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a tally is given at a time.
+
+    Attributes
+    ----------
+    n_units : int
+        T.
+    scores : Scores or None
+        None when no tally needs them.
+    predictions : (T,) int32 or None
+        Of a ``predictions`` file.
+    labels : (T,) int32 or None
+        In [0, K), or -1 where the label is ignored.
+    n_ignored : int
+        How many are.
+    tables : (T,) int32
+        Which table (fold or group) each unit is counted in; zeros when there is one.
+    block : LogitBlock
+        Where it came from: per-sample fields of the units kept.
+    """
+
+    n_units: int
+    scores: Scores | None
+    predictions: NDArray[np.int32] | None
+    labels: NDArray[np.int32] | None
+    n_ignored: int
+    tables: NDArray[np.int32]
+    block: LogitBlock
+
+
+class InvalidScoreError(Exception):
+    """A unit of a batch has a score that may not be there; carries its index."""
+
+    def __init__(self, unit: int) -> None:
+        super().__init__(unit)
+        self.unit = unit
+
+
+def where_is(source: Source, unit: int) -> str:
+    """Where a unit of a source lies, for messages."""
+    if not source.image_shape:
+        return f"row {unit}"
+    sample, pixel = divmod(unit, source.pixels)
+    return f"sample {sample}, pixel {divmod(pixel, source.image_shape[-1])}"
+
+
+def check_labels(
+    labels: NDArray[Any], n_classes: int, ignored: frozenset[int], source: Source, first: int
+) -> tuple[NDArray[np.int32], int]:
+    """Labels as int32 with -1 for the ignored ones, and how many these are.
+
+    Parameters
+    ----------
+    labels : (T,) any integer dtype
+        As stored.
+    n_classes : int
+        K.
+    ignored : frozenset of int
+        ``--ignore-index`` values, ignored inside [0, K) too. Outside, `IGNORED_LABELS` always are.
+    source, first
+        For the message: unit `first` of the source is ``labels[0]``.
+
+    Raises
+    ------
+    DataError
+        Another value outside [0, K); the first such row is named.
+    """
+    if labels.size == 0:
+        return labels.astype(np.int32), 0
+    inside = int(labels.min()) >= 0 and int(labels.max()) < n_classes
+    if inside and not any(0 <= value < n_classes for value in ignored):
+        return labels.astype(np.int32), 0
+    drop = np.zeros(labels.size, dtype=bool)
+    known = np.iinfo(labels.dtype)
+    for value in ignored:
+        if known.min <= value <= known.max:
+            drop |= labels == value
+    outside = (labels < 0) | (labels >= n_classes)
+    for value in IGNORED_LABELS:
+        if known.min <= value <= known.max:
+            drop |= outside & (labels == value)
+    wrong = outside & ~drop
+    if wrong.any():
+        i = int(wrong.argmax())
+        named = ", ".join(map(str, IGNORED_LABELS))
+        raise DataError(
+            f"{source.name}:labels",
+            f"label {int(labels[i])} at {where_is(source, first + i)}",
+            f"expected labels in [0, {n_classes}), or {named} to be ignored (others: --ignore-index)",
+        )
+    checked = np.where(drop, 0, labels).astype(np.int32)
+    checked[drop] = -1
+    return checked, int(drop.sum())
+
+
+def make_scores(block: LogitBlock, source: Source, temperature: float) -> Scores:
+    """Scores of a block: probabilities become float64 logs, and the temperature joins delta.
+
+    Raises
+    ------
+    DataError
+        A delta that is negative, infinite or NaN.
+    """
+    assert block.scores is not None
+    raw = block.scores
+    pixels = raw.shape[2] if raw.ndim == 3 else 0
+    n_classes = raw.shape[1]
+    n_units = raw.shape[0] * (pixels or 1)
+    brain = source.encoding == "bfloat16"
+    if source.kind == "probs":
+        raw, brain = _log(raw, brain), False
+    delta = np.empty(0) if block.delta is None else block.delta
+    wrong = ~(np.isfinite(delta) & (delta >= 0))
+    if wrong.any():
+        i = int(wrong.argmax())
+        place = where_is(source, block.start + i) if delta.size > 1 else "the scalar"
+        raise DataError(f"{source.name}:delta", f"{delta[i]} at {place}", "expected finite factors, none negative")
+    if temperature != 1.0:
+        delta = (delta if delta.size else np.ones(1)) / temperature
+    if delta.size and (delta == 1.0).all():
+        delta = np.empty(0)
+    return Scores(
+        raw=raw.reshape(-1),
+        brain=brain,
+        allow_zero=source.kind in ("log_probs", "probs"),
+        exact=raw.dtype != np.float64 and not delta.size,
+        delta=delta,
+        n_units=n_units,
+        n_classes=n_classes,
+        pixels=pixels,
+    )
+
+
+def _log(raw: NDArray[Any], brain: bool) -> NDArray[np.float64]:
+    """Log of stored probabilities in float64; NaN where they are negative."""
+    if raw.dtype == np.uint16:
+        values = (raw.astype(np.uint32) << 16).view(np.float32) if brain else raw.view(np.float16)
+    else:
+        values = raw
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(values.astype(np.float64))
+
+
+def keep_units(block: LogitBlock, source: Source, split: str) -> LogitBlock:
+    """The part of a block that belongs to one split; `start` and `stop` stay those of the whole block."""
+    assert block.split is not None
+    samples = block.split == split
+    if samples.all():
+        return block
+    first = block.start // source.pixels
+    units = samples[np.arange(block.start, block.stop) // source.pixels - first]
+
+    def per_unit(array: NDArray[Any] | None) -> Any:
+        return array if array is None or array.size == 1 < units.size else array[units]
+
+    scores = block.scores
+    if scores is not None and scores.ndim == 3:
+        whole_images = scores.shape[2] == source.pixels
+        scores = np.ascontiguousarray(scores[samples]) if whole_images else scores[: int(samples[0])]
+    elif scores is not None:
+        scores = scores[units]
+    return LogitBlock(
+        start=block.start,
+        stop=block.stop,
+        scores=scores,
+        predictions=per_unit(block.predictions),
+        labels=per_unit(block.labels),
+        delta=per_unit(block.delta),
+        split=block.split[samples],
+        group=None if block.group is None else block.group[samples],
+        sample_id=None if block.sample_id is None else block.sample_id[samples],
+    )

@@ -1,0 +1,103 @@
+"""The lattice of lambda values: exact decimals, evenly spaced."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from unoic_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MOST_POINTS = 100_001
+DEFAULT_RANGE = "0:2"
+DEFAULT_STEP = "0.01"
+WIDEST = Fraction(16)
+"""How far the default range may grow."""
+
+
+def _number(text: str, option: str) -> Fraction:
+    try:
+        value = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(option, f"{text!r}", "expected finite decimal numbers") from None
+    if not math.isfinite(float(value)):
+        raise UsageError(option, f"{text!r}", "expected finite decimal numbers")
+    return value
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Lambda values ``start + i * step`` for i in [0, size), each rounded once from the exact decimal.
+
+    Examples
+    --------
+    >>> Lattice.parse("0:2", "0.01").size
+    201
+    >>> Lattice.parse("-1:1:0.5").values().tolist()
+    [-1.0, -0.5, 0.0, 0.5, 1.0]
+    """
+
+    start: Fraction
+    step: Fraction
+    size: int
+
+    @classmethod
+    def parse(cls, range_text: str, step_text: str | None = None) -> Lattice:
+        """From ``A:B`` and a step, or ``A:B:STEP``.
+
+        Raises
+        ------
+        UsageError
+            Not numbers, an empty or reversed range, a step that is not positive or leaves too many points.
+        """
+        parts = range_text.split(":")
+        if len(parts) == 3:
+            if step_text is not None and _number(step_text, "--step") != _number(parts[2], "--range"):
+                raise UsageError("--step", f"{step_text}, but --range names the step {parts[2]}", "expected one step")
+            step_text = parts[2]
+        elif len(parts) != 2:
+            raise UsageError("--range", f"{range_text!r}", "expected A:B or A:B:STEP")
+        start, stop = _number(parts[0], "--range"), _number(parts[1], "--range")
+        step = _number(step_text if step_text is not None else DEFAULT_STEP, "--step")
+        if stop == start:
+            raise UsageError("--range", f"the empty range {range_text}", "expected A:B with A < B")
+        if stop < start:
+            raise UsageError("--range", f"the reversed range {range_text}", "expected A:B with A < B")
+        if step <= 0:
+            raise UsageError("--step", f"{float(step):g}", "expected a positive step")
+        size = (stop - start) // step + 1
+        if size > MOST_POINTS:
+            raise UsageError("--step", f"{size} lattice points", f"expected at most {MOST_POINTS}")
+        if size < 2:
+            raise UsageError("--step", f"a step wider than the range {range_text}", "expected at least two points")
+        return cls(start, step, int(size))
+
+    def values(self) -> NDArray[np.float64]:
+        """Lattice points, shape (size,), ascending."""
+        import numpy as np
+
+        return np.array([float(self.start + i * self.step) for i in range(self.size)], dtype=np.float64)
+
+    def index(self, lam: float) -> int | None:
+        """The point that equals `lam`, or None."""
+        place = (Fraction(repr(lam)) - self.start) / self.step
+        return int(place) if place.denominator == 1 and 0 <= place < self.size else None
+
+    @property
+    def stop(self) -> Fraction:
+        """The last point."""
+        return self.start + (self.size - 1) * self.step
+
+    def extended(self) -> Lattice | None:
+        """The lattice with its upper end doubled; None at the bound."""
+        if self.stop <= 0 or 2 * self.stop > WIDEST:
+            return None
+        return Lattice(self.start, self.step, int((2 * self.stop - self.start) // self.step) + 1)
+
+    def __str__(self) -> str:
+        return f"{float(self.start):g}:{float(self.stop):g}:{float(self.step):g}"

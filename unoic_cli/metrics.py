@@ -1,0 +1,99 @@
+"""Metrics from integer counts. The last axis is the class; other axes (lattice points, folds) are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Absent = Literal["reference", "truth-only", "zero"]
+ABSENT: tuple[Absent, ...] = get_args(Absent)
+ABSENT_RULES: dict[Absent, str] = {
+    "reference": "classes absent from truth and prediction are left out; in miou and f1 a class that is only predicted counts 0",
+    "truth-only": "only classes present in the truth are averaged",
+    "zero": "every class is averaged; absent ones count 0",
+}
+NAMES = ("acc", "macc", "miou", "f1")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Per-class counts of labelled units.
+
+    Attributes
+    ----------
+    hits, predicted : (..., K) int64
+        Units with label = prediction = k, and with prediction k.
+    support : (..., K) int64
+        Units with label k; broadcasts against the others.
+    """
+
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    support: NDArray[np.int64]
+
+    def __getitem__(self, index: Any) -> Counts:
+        """Counts at some lattice points: indexes the axes before the class."""
+        return Counts(self.hits[index], self.predicted[index], self.support)
+
+
+def _mean(numerator: Any, denominator: Any, counted: Any) -> Any:
+    """Mean over classes of numerator / denominator where `counted`; NaN where no class counts."""
+    import numpy as np
+
+    ratio = np.divide(numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0)
+    # one ratio after another, so that a class that counts 0 and one that is left out cannot change the rounding
+    total = np.zeros(ratio.shape[:-1])
+    for k in range(ratio.shape[-1]):
+        total = total + np.where(counted[..., k], ratio[..., k], 0.0)
+    n = counted.sum(axis=-1)
+    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+
+
+def compute(counts: Counts, name: str, absent: Absent = "reference") -> NDArray[np.float64]:
+    """One metric at every position of the leading axes.
+
+    Parameters
+    ----------
+    counts : Counts
+        See there.
+    name : {"acc", "macc", "miou", "f1"}
+        Accuracy; mean over classes of the recall; of TP / (support + predicted - TP); of 2 TP / (support + predicted).
+    absent : {"reference", "truth-only", "zero"}
+        Which classes are averaged; see `ABSENT_RULES`.
+
+    Returns
+    -------
+    (...) float64
+        Fractions in [0, 1]; NaN where nothing can be averaged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = Counts(np.array([2, 3, 0]), np.array([2, 4, 2]), np.array([4, 4, 0]))
+    >>> [round(float(compute(counts, name)), 6) for name in ("acc", "macc", "miou")]
+    [0.625, 0.625, 0.366667]
+    """
+    import numpy as np
+
+    hits, predicted = counts.hits, counts.predicted
+    support = np.broadcast_to(counts.support, hits.shape)
+    if name == "acc":
+        n = support.sum(axis=-1)
+        return np.divide(hits.sum(axis=-1), n, out=np.full(n.shape, np.nan), where=n > 0)
+    present = support > 0
+    counted = {"reference": present | (predicted > 0), "truth-only": present, "zero": np.ones_like(present)}[absent]
+    if name == "macc":
+        return np.asarray(_mean(hits, support, counted if absent == "zero" else present))
+    both = support + predicted
+    if name == "miou":
+        return np.asarray(_mean(hits, both - hits, counted))
+    return np.asarray(_mean(2 * hits, both, counted))
+
+
+def compute_all(counts: Counts, absent: Absent = "reference") -> dict[str, Any]:
+    """All of `NAMES`."""
+    return {name: compute(counts, name, absent) for name in NAMES}

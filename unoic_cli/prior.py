@@ -1,0 +1,238 @@
+"""Class priors, their files, and the slopes s_k = log P_t(k) - log P_s(k) of Eq. 7."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from unoic_cli.errors import DataError, NoInputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Unseen = Literal["mask", "floor", "smooth", "error"]
+UNSEEN: tuple[Unseen, ...] = get_args(Unseen)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A distribution over K classes and where it came from.
+
+    Attributes
+    ----------
+    values : tuple of float
+        (K,) probabilities. They sum to 1 up to rounding, and are never normalised again.
+    origin : str
+        For people: ``uniform``, ``labels``, ``source_counts of val.h5`` ...
+    counts : tuple of float or None
+        (K,) the counts behind the probabilities, where there are any.
+    """
+
+    values: tuple[float, ...]
+    origin: str
+    counts: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_weights(cls, weights: Sequence[float], origin: str, *, counts: bool) -> Prior:
+        """Normalise counts or probabilities.
+
+        Raises
+        ------
+        DataError
+            A weight is negative, infinite or NaN, or all are zero.
+
+        Examples
+        --------
+        >>> Prior.from_weights([3, 1], "labels", counts=True).values
+        (0.75, 0.25)
+        """
+        for k, weight in enumerate(weights):
+            if not math.isfinite(weight) or weight < 0:
+                raise DataError(origin, f"{weight:g} for class {k}", "expected finite counts or probabilities, none negative")
+        total = math.fsum(weights)
+        if total <= 0:
+            raise DataError(origin, "a prior that is zero for every class", "expected a positive count or probability")
+        whole = tuple(float(weight) for weight in weights)
+        return cls(tuple(weight / total for weight in whole), origin, whole if counts else None)
+
+    @classmethod
+    def uniform(cls, n_classes: int) -> Prior:
+        """1 / K for every class."""
+        return cls((1.0 / n_classes,) * n_classes, "uniform")
+
+    def check_length(self, n_classes: int, option: str) -> None:
+        """Refuse a prior of another number of classes."""
+        if len(self.values) != n_classes:
+            found = f"a prior of {len(self.values)} classes ({self.origin})"
+            raise DataError(option, found, f"expected {n_classes}, as the scores have")
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """s_k and the classes that are never predicted.
+
+    Attributes
+    ----------
+    values : (K,) float64
+        log P_t(k) - log P_s(k); 0 at masked classes.
+    masked : (K,) bool
+        Classes without a prior, under ``unseen="mask"``.
+    flat : bool
+        All slopes are equal, so that lambda changes nothing.
+    """
+
+    values: NDArray[np.float64]
+    masked: NDArray[np.bool_]
+    flat: bool
+
+
+def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
+    """Give classes of prior zero a positive one, as the policy says (``mask`` leaves the zeros)."""
+    zeros = [k for k, value in enumerate(prior.values) if value == 0]
+    if not zeros or unseen == "mask":
+        return prior
+    named = ", ".join(map(str, zeros[:8])) + (", ..." if len(zeros) > 8 else "")
+    if unseen == "error":
+        raise DataError(option, f"a prior of zero for class {named} ({prior.origin})", "expected positive priors (--unseen error)")
+    if unseen == "smooth":
+        if prior.counts is None:
+            found = f"--unseen smooth, but the prior ({prior.origin}) is not made of counts"
+            raise UsageError(option, found, "expected counts, or --unseen floor")
+        return Prior.from_weights([count + 1.0 for count in prior.counts], prior.origin + ", smoothed", counts=True)
+    smallest = min(value for value in prior.values if value > 0)
+    filled = [value if value > 0 else smallest for value in prior.values]
+    return Prior.from_weights(filled, prior.origin + ", floored", counts=False)
+
+
+def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes:
+    """Slopes of Eq. 7, zeros handled by an explicit policy that is continuous in lambda at 0.
+
+    Parameters
+    ----------
+    source, target : Prior
+        P_s and P_t.
+    unseen : {"mask", "floor", "smooth", "error"}
+        A class with prior zero is never predicted, at any lambda (mask); takes the smallest positive
+        prior (floor); every count is raised by one (smooth); or is refused (error).
+
+    Examples
+    --------
+    >>> make_slopes(Prior((0.75, 0.25), ""), Prior.uniform(2)).values.round(6).tolist()
+    [-0.405465, 0.693147]
+    """
+    import numpy as np
+
+    source = _filled(source, unseen, "--source-prior")
+    target = _filled(target, unseen, "--target-prior")
+    p_s, p_t = np.array(source.values), np.array(target.values)
+    masked = (p_s == 0) | (p_t == 0)
+    if masked.all():
+        raise DataError("--target-prior", "every class has a zero source or target prior", "expected a class to predict")
+    values = np.zeros(p_s.size)
+    values[~masked] = np.log(p_t[~masked]) - np.log(p_s[~masked])
+    seen = values[~masked]
+    flat = bool(np.ptp(seen) <= 1e-12)
+    return Slopes(values, masked, flat)
+
+
+def parse_list(text: str, option: str) -> Prior | None:
+    """A comma list of weights, or None when the text is something else."""
+    parts = text.split(",")
+    if len(parts) < 2:
+        return None
+    try:
+        weights = [float(part) for part in parts]
+    except ValueError:
+        return None
+    counts = all(weight == int(weight) for weight in weights if math.isfinite(weight)) and sum(weights) > 1.5
+    return Prior.from_weights(weights, option, counts=counts)
+
+
+def _weights(values: Sequence[Any], path: str) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise DataError(path, "entries that are not numbers", "expected one count or probability per class") from None
+
+
+def _by_name(table: dict[str, Any], class_names: Sequence[str] | None, path: str) -> list[float]:
+    """Weights of a name -> weight table in class order; names may also be class indices."""
+    names = class_names if class_names and set(class_names) == set(table) else [str(k) for k in range(len(table))]
+    if set(names) != set(table):
+        known = ", ".join((class_names or names)[:6])
+        raise DataError(path, f"classes {', '.join(list(table)[:6])} ...", f"expected the class names ({known} ...) or indices 0 to K - 1")
+    return _weights([table[name] for name in names], path)
+
+
+def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prior:
+    """Read counts or probabilities from JSON (a list, a table by class name, or an object with ``counts`` or ``prior``), CSV or TSV.
+
+    Raises
+    ------
+    NoInputError, DataError
+        The file cannot be read, or does not hold a prior.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise NoInputError(path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file") from None
+    except (OSError, UnicodeDecodeError):
+        raise NoInputError(path, "cannot be read as text", "expected a JSON, CSV or TSV file of counts or probabilities") from None
+    if not text.strip():
+        raise DataError(path, "an empty file", "expected counts or probabilities")
+    if text.lstrip()[0] in "[{":
+        weights = _from_json(text, class_names, path)
+    else:
+        weights = _from_table(text, class_names, path)
+    counts = all(math.isfinite(weight) and weight == int(weight) for weight in weights) and sum(weights) > 1.5
+    return Prior.from_weights(weights, path, counts=counts)
+
+
+def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"broken JSON (line {error.lineno})", "expected a list of counts or probabilities") from None
+    if isinstance(content, dict):
+        for key in ("counts", "source_counts", "prior", "values", "probabilities"):
+            if isinstance(content.get(key), (list, dict)):
+                content = content[key]
+                break
+    if isinstance(content, dict):
+        return _by_name(content, class_names, path)
+    return _weights(content, path)
+
+
+def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
+    """One weight a line; or a class and a weight a line; with or without a header; or all on one line."""
+    delimiter = "\t" if "\t" in text else ","
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
+
+    def numeric(cell: str) -> bool:
+        try:
+            float(cell)
+        except ValueError:
+            return False
+        return True
+
+    if not numeric(rows[0][-1]):
+        rows = rows[1:]
+    widths = {len(row) for row in rows}
+    if not rows or len(widths) != 1:
+        raise DataError(path, "lines of different lengths", "expected one weight a line, or a class and a weight")
+    if widths == {1}:
+        return _weights([row[0] for row in rows], path)
+    if widths == {2} and len(rows) > 1:
+        table = {row[0]: row[1] for row in rows}
+        if len(table) < len(rows):
+            raise DataError(path, "the same class on two lines", "expected each class once")
+        return _by_name(table, class_names, path)
+    if len(rows) == 1:
+        return _weights(rows[0], path)
+    raise DataError(path, f"{widths.pop()} columns", "expected one weight a line, or a class and a weight")

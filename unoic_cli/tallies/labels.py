@@ -1,0 +1,47 @@
+"""How often each label occurs, and how many are ignored."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unoic_cli.batch import Batch
+
+
+class LabelTally:
+    """Counts of labels per table (fold or group).
+
+    Attributes
+    ----------
+    counts : (F, K) int64
+    n_ignored : int
+        Units whose label is ignored.
+    n_units : int
+        All units seen, labelled or not.
+    """
+
+    needs = frozenset({"labels"})
+
+    def __init__(self, n_classes: int, n_tables: int = 1) -> None:
+        self.counts = np.zeros((n_tables, n_classes), dtype=np.int64)
+        self.n_ignored = 0
+        self.n_units = 0
+
+    def fresh(self) -> LabelTally:
+        """An empty tally like this one."""
+        return LabelTally(self.counts.shape[1], self.counts.shape[0])
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch."""
+        self.n_units += batch.n_units
+        self.n_ignored += batch.n_ignored
+        if batch.labels is not None:
+            n_tables, n_classes = self.counts.shape
+            kept = batch.labels >= 0
+            places = batch.tables[kept].astype(np.int64) * n_classes + batch.labels[kept]
+            self.counts += np.bincount(places, minlength=n_tables * n_classes).reshape(n_tables, n_classes)
+
+    def add(self, other: LabelTally) -> None:
+        """Take over what another thread counted."""
+        self.counts += other.counts
+        self.n_ignored += other.n_ignored
+        self.n_units += other.n_units

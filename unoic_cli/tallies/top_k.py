@@ -1,0 +1,54 @@
+"""Top-k hits at every lattice lambda, by counting the classes above the label's line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unoic_cli.batch import Batch
+from unoic_cli.kernels.lines import Lines, make_workspace
+from unoic_cli.kernels.rank import count_top_k
+
+
+class TopKTally:
+    """Hits of the k best classes along the lambda path; its scores are checked by the path or point tally beside it.
+
+    Parameters
+    ----------
+    lines : Lines
+        Slopes and the lattice of G points.
+    top : int
+        k.
+    n_tables : int
+        F: folds (or 1).
+    """
+
+    needs = frozenset({"scores", "labels"})
+
+    def __init__(self, lines: Lines, top: int, n_tables: int = 1) -> None:
+        self.lines = lines
+        self.top = top
+        self.n_tables = n_tables
+        self._changes = np.zeros(n_tables * lines.lams.size, dtype=np.int64)
+        self._moves = np.zeros(lines.lams.size, dtype=np.int64)
+        self._work = make_workspace(lines.n_classes)
+
+    def fresh(self) -> TopKTally:
+        """An empty tally like this one."""
+        return TopKTally(self.lines, self.top, self.n_tables)
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch."""
+        scores = batch.scores
+        assert scores is not None and batch.labels is not None
+        count_top_k(
+            scores.raw, scores.brain, scores.pixels, scores.delta, batch.labels, batch.tables, self.lines, self.top,
+            self._moves, self._changes, self._work,
+        )  # fmt: skip
+
+    def add(self, other: TopKTally) -> None:
+        """Take over what another thread counted."""
+        self._changes += other._changes
+
+    def hits(self) -> np.ndarray:
+        """Hits at each lattice point, (F, G) int64."""
+        return np.cumsum(self._changes.reshape(self.n_tables, -1), axis=1)
