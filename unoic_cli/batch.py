@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,8 @@ class Batch:
         How many are.
     tables : (T,) int32
         Which table (fold or group) each unit is counted in; zeros when there is one.
-    block : LogitBlock
-        Where it came from: per-sample fields of the units kept.
+    part : Part
+        Where it came from, with the per-sample fields.
     """
 
     n_units: int
@@ -90,7 +91,7 @@ class Batch:
     labels: NDArray[np.int32] | None
     n_ignored: int
     tables: NDArray[np.int32]
-    block: LogitBlock
+    part: Part
 
 
 class InvalidScoreError(Exception):
@@ -110,7 +111,7 @@ def where_is(source: Source, unit: int) -> str:
 
 
 def check_labels(
-    labels: NDArray[Any], n_classes: int, ignored: frozenset[int], source: Source, first: int
+    labels: NDArray[Any], n_classes: int, ignored: frozenset[int], source: Source, unit_of: Callable[[int], int]
 ) -> tuple[NDArray[np.int32], int]:
     """Labels as int32 with -1 for the ignored ones, and how many these are.
 
@@ -122,8 +123,8 @@ def check_labels(
         K.
     ignored : frozenset of int
         ``--ignore-index`` values, ignored inside [0, K) too. Outside, `IGNORED_LABELS` always are.
-    source, first
-        For the message: unit `first` of the source is ``labels[0]``.
+    source, unit_of
+        For the message: the source, and which of its units has ``labels[i]``.
 
     Raises
     ------
@@ -150,7 +151,7 @@ def check_labels(
         named = ", ".join(map(str, IGNORED_LABELS))
         raise DataError(
             f"{source.name}:labels",
-            f"label {int(labels[i])} at {where_is(source, first + i)}",
+            f"label {int(labels[i])} at {where_is(source, unit_of(i))}",
             f"expected labels in [0, {n_classes}), or {named} to be ignored (others: --ignore-index)",
         )
     checked = np.where(drop, 0, labels).astype(np.int32)
@@ -158,7 +159,7 @@ def check_labels(
     return checked, int(drop.sum())
 
 
-def make_scores(block: LogitBlock, source: Source, temperature: float) -> Scores:
+def make_scores(part: Part, temperature: float) -> Scores:
     """Scores of a block: probabilities become float64 logs, and the temperature joins delta.
 
     Raises
@@ -166,6 +167,7 @@ def make_scores(block: LogitBlock, source: Source, temperature: float) -> Scores
     DataError
         A delta that is negative, infinite or NaN.
     """
+    block, source = part.block, part.source
     assert block.scores is not None
     raw = block.scores
     pixels = raw.shape[2] if raw.ndim == 3 else 0
@@ -178,7 +180,7 @@ def make_scores(block: LogitBlock, source: Source, temperature: float) -> Scores
     wrong = ~(np.isfinite(delta) & (delta >= 0))
     if wrong.any():
         i = int(wrong.argmax())
-        place = where_is(source, block.start + i) if delta.size > 1 else "the scalar"
+        place = where_is(source, part.unit_of(i)) if delta.size > 1 else "the scalar"
         raise DataError(f"{source.name}:delta", f"{delta[i]} at {place}", "expected finite factors, none negative")
     if temperature != 1.0:
         delta = (delta if delta.size else np.ones(1)) / temperature
@@ -206,32 +208,69 @@ def _log(raw: NDArray[Any], brain: bool) -> NDArray[np.float64]:
         return np.log(values.astype(np.float64))
 
 
-def keep_units(block: LogitBlock, source: Source, split: str) -> LogitBlock:
-    """The part of a block that belongs to one split; `start` and `stop` stay those of the whole block."""
-    assert block.split is not None
-    samples = block.split == split
-    if samples.all():
-        return block
-    first = block.start // source.pixels
-    units = samples[np.arange(block.start, block.stop) // source.pixels - first]
+@dataclass(frozen=True)
+class Part:
+    """The units of a block that belong to the chosen split.
 
-    def per_unit(array: NDArray[Any] | None) -> Any:
-        return array if array is None or array.size == 1 < units.size else array[units]
+    Attributes
+    ----------
+    block : LogitBlock
+        Their arrays; `start` and `stop` stay those of the whole block.
+    source : Source
+    units : (T,) int64 or None
+        Their positions in the whole block; None when all are kept.
+    samples : (S,) int64
+        Sample of the source for each entry of the per-sample fields.
+    """
+
+    block: LogitBlock
+    source: Source
+    units: NDArray[np.int64] | None
+    samples: NDArray[np.int64]
+
+    def unit_of(self, i: int) -> int:
+        """The unit of the source behind entry i."""
+        return self.block.start + (i if self.units is None else int(self.units[i]))
+
+    def sample_of_units(self) -> NDArray[np.int64]:
+        """The source's sample of each unit kept, (T,)."""
+        units = np.arange(self.block.stop - self.block.start) if self.units is None else self.units
+        return np.asarray((self.block.start + units) // self.source.pixels)
+
+    def per_unit(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Repeat per-sample values (S,) for the units kept."""
+        return np.asarray(values[np.searchsorted(self.samples, self.sample_of_units())])
+
+
+def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:
+    """The part of a block that belongs to a split (all of it for None)."""
+    samples = np.arange(block.start // source.pixels, -(-block.stop // source.pixels))
+    if split is None:
+        return Part(block, source, None, samples)
+    assert block.split is not None
+    chosen = np.asarray(block.split == split)
+    if chosen.all():
+        return Part(block, source, None, samples)
+    kept = chosen[np.arange(block.start, block.stop) // source.pixels - samples[0]]
+    units = np.flatnonzero(kept)
+
+    def of_units(array: NDArray[Any] | None) -> Any:
+        return array if array is None or array.size < kept.size else array[units]
 
     scores = block.scores
     if scores is not None and scores.ndim == 3:
-        whole_images = scores.shape[2] == source.pixels
-        scores = np.ascontiguousarray(scores[samples]) if whole_images else scores[: int(samples[0])]
+        scores = np.ascontiguousarray(scores[chosen])
     elif scores is not None:
         scores = scores[units]
-    return LogitBlock(
+    part = LogitBlock(
         start=block.start,
         stop=block.stop,
         scores=scores,
-        predictions=per_unit(block.predictions),
-        labels=per_unit(block.labels),
-        delta=per_unit(block.delta),
-        split=block.split[samples],
-        group=None if block.group is None else block.group[samples],
-        sample_id=None if block.sample_id is None else block.sample_id[samples],
+        predictions=of_units(block.predictions),
+        labels=of_units(block.labels),
+        delta=of_units(block.delta),
+        split=block.split[chosen],
+        group=None if block.group is None else block.group[chosen],
+        sample_id=None if block.sample_id is None else block.sample_id[chosen],
     )
+    return Part(part, source, units, samples[chosen])

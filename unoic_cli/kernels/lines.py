@@ -135,3 +135,9 @@ def make_workspace(n_classes: int) -> Workspace:
         scores=np.zeros(n_classes, dtype=np.float64),
         slopes=np.zeros(n_classes, dtype=np.float64),
     )
+
+
+def make_point(slopes: Any, masked: Any, lam: float) -> Lines:
+    """The tables for one lambda: both ends are that lambda."""
+    lines = make_lines(slopes, masked, np.array([lam]))
+    return lines._replace(bias1=lines.bias0, reach=lines.steepest * abs(lam))

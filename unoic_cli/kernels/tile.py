@@ -35,7 +35,7 @@ def widen(raw: Any, brain: bool, i: int, out: Any, o: int) -> None:
         (widen_float32 if raw.dtype == np.float32 else widen_float64)(raw, i, out, o)
 
 
-@overload(widen, jit_options=NO_COUNTING)
+@overload(widen, strict=False, jit_options=NO_COUNTING)
 def _overload_widen(raw: Any, brain: Any, i: Any, out: Any, o: Any) -> Callable[..., Any]:
     if raw.dtype == types.uint16:
 
@@ -59,7 +59,7 @@ def stored(raw: Any, brain: bool, i: int) -> Any:
     return np.float64(value[0])
 
 
-@overload(stored, jit_options=NO_COUNTING)
+@overload(stored, strict=False, jit_options=NO_COUNTING)
 def _overload_stored(raw: Any, brain: Any, i: Any) -> Callable[..., Any]:
     if raw.dtype == types.uint16:
 

@@ -37,7 +37,9 @@ class LabelTally:
         if batch.labels is not None:
             n_tables, n_classes = self.counts.shape
             kept = batch.labels >= 0
-            places = batch.tables[kept].astype(np.int64) * n_classes + batch.labels[kept]
+            places = batch.labels[kept].astype(np.int64)
+            if n_tables > 1:
+                places += batch.tables[kept] * np.int64(n_classes)
             self.counts += np.bincount(places, minlength=n_tables * n_classes).reshape(n_tables, n_classes)
 
     def add(self, other: LabelTally) -> None:
