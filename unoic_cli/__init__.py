@@ -1,0 +1,66 @@
+"""Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
+
+Every command is a function here: `search_lambda`, `calibrate`, `evaluate`, `info`, `prior`, `convert`.
+Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from unoic_cli.errors import UnoicError
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unoic_cli.calibration import Calibration
+    from unoic_cli.prior import Prior
+    from unoic_cli.tasks.calibrate import CalibrateResult, calibrate
+    from unoic_cli.tasks.convert import ConvertResult, convert
+    from unoic_cli.tasks.evaluate import EvaluateResult, evaluate
+    from unoic_cli.tasks.info import InfoResult, info
+    from unoic_cli.tasks.prior import PriorResult, prior
+    from unoic_cli.tasks.search import SearchResult, search_lambda
+
+_WHERE = {
+    "Calibration": "calibration",
+    "Prior": "prior",
+    "CalibrateResult": "tasks.calibrate",
+    "calibrate": "tasks.calibrate",
+    "ConvertResult": "tasks.convert",
+    "convert": "tasks.convert",
+    "EvaluateResult": "tasks.evaluate",
+    "evaluate": "tasks.evaluate",
+    "InfoResult": "tasks.info",
+    "info": "tasks.info",
+    "PriorResult": "tasks.prior",
+    "prior": "tasks.prior",
+    "SearchResult": "tasks.search",
+    "search_lambda": "tasks.search",
+}
+
+__all__ = [
+    "CalibrateResult",
+    "Calibration",
+    "ConvertResult",
+    "EvaluateResult",
+    "InfoResult",
+    "Prior",
+    "PriorResult",
+    "SearchResult",
+    "UnoicError",
+    "__version__",
+    "calibrate",
+    "convert",
+    "evaluate",
+    "info",
+    "prior",
+    "search_lambda",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,9 @@ from unoic_cli.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+DELTAS = (2.0**-126, 1e30)
+"""Positive factors that float32 holds well enough to scale float32 scores."""
+
 IGNORED_LABELS = (255, -1, -100)
 """Labels outside [0, K) that mean "no label"; others need ``--ignore-index``."""
 
@@ -180,12 +183,18 @@ def make_scores(part: Part, temperature: float) -> Scores:
     wrong = ~(np.isfinite(delta) & (delta >= 0))
     if wrong.any():
         i = int(wrong.argmax())
-        place = where_is(source, part.unit_of(i)) if delta.size > 1 else "the scalar"
+        single = delta.size == 1 and (block.stop - block.start > 1 or source.n_units == 1)
+        place = "the scalar" if single else where_is(source, part.unit_of(i))
         raise DataError(f"{source.name}:delta", f"{delta[i]} at {place}", "expected finite factors, none negative")
     if temperature != 1.0:
         delta = (delta if delta.size else np.ones(1)) / temperature
     if delta.size and (delta == 1.0).all():
         delta = np.empty(0)
+    if ((delta > 0) & ((delta < DELTAS[0]) | (delta > DELTAS[1]))).any():
+        shape = (raw.shape[0], 1, pixels) if pixels else (raw.shape[0], 1)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            raw = _wide(raw, brain) * (delta.reshape(shape) if delta.size > 1 else delta)
+        delta, brain = np.empty(0), False
     return Scores(
         raw=raw.reshape(-1),
         brain=brain,
@@ -198,14 +207,17 @@ def make_scores(part: Part, temperature: float) -> Scores:
     )
 
 
+def _wide(raw: NDArray[Any], brain: bool) -> NDArray[np.float64]:
+    """Stored scores in float64."""
+    if raw.dtype == np.uint16:
+        raw = (raw.astype(np.uint32) << 16).view(np.float32) if brain else raw.view(np.float16)
+    return raw.astype(np.float64)
+
+
 def _log(raw: NDArray[Any], brain: bool) -> NDArray[np.float64]:
     """Log of stored probabilities in float64; NaN where they are negative."""
-    if raw.dtype == np.uint16:
-        values = (raw.astype(np.uint32) << 16).view(np.float32) if brain else raw.view(np.float16)
-    else:
-        values = raw
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(values.astype(np.float64))
+        return np.log(_wide(raw, brain))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unoic_cli import formats
+from unoic_cli.batch import choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 
@@ -155,3 +157,25 @@ def open_dataset(
     n_samples = sum(s.n_samples if split is None else _samples_in_split(s, split) for s in sources)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
+
+
+def split_units(data: DataSet, spans: Sequence[Span]) -> list[int]:
+    """For each span, how many units of the split come before it in the data set."""
+    starts, total = [], 0
+    if data.split is None:
+        for span in spans:
+            starts.append(total)
+            total += span.stop - span.start
+        return starts
+    wanted = frozenset({"split"})
+    for source, group in itertools.groupby(spans, key=lambda span: span.source):
+        reader = formats.open_reader(source)
+        try:
+            for span in group:
+                starts.append(total)
+                for block in reader.blocks(span.start, span.stop, wanted):
+                    part = choose_split(block, source, data.split)
+                    total += block.stop - block.start if part.units is None else part.units.size
+        finally:
+            reader.close()
+    return starts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
 MOST_POINTS = 100_001
 DEFAULT_RANGE = "0:2"
 DEFAULT_STEP = "0.01"
+LARGEST = 1_000_000
+"""The largest |lambda| of a lattice."""
+FINEST = 10**12
+"""Lambdas may be divided into so many steps: float64 tells lattice points apart with room to spare."""
 WIDEST = Fraction(16)
 """How far the default range may grow."""
 
 
 def _number(text: str, option: str) -> Fraction:
     try:
-        value = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
+        value = Decimal(text.strip())
+    except InvalidOperation:
         raise UsageError(option, f"{text!r}", "expected finite decimal numbers") from None
-    if not math.isfinite(float(value)):
+    if not value.is_finite():
         raise UsageError(option, f"{text!r}", "expected finite decimal numbers")
-    return value
+    if value and not -300 < value.adjusted() < 300:  # nothing to compute with, and slow as a fraction
+        raise UsageError(option, f"{text!r}", f"expected decimal numbers up to {LARGEST}")
+    return Fraction(value)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class Lattice:
             raise UsageError("--range", f"the reversed range {range_text}", "expected A:B with A < B")
         if step <= 0:
             raise UsageError("--step", f"{float(step):g}", "expected a positive step")
+        largest = max(abs(start), abs(stop))
+        if largest > LARGEST:
+            raise UsageError("--range", f"{range_text}", f"expected lambdas between -{LARGEST} and {LARGEST}")
+        if step < largest / FINEST:
+            raise UsageError("--step", f"{float(step):g}", f"expected at least {float(largest / FINEST):g} in the range {range_text}")
         size = (stop - start) // step + 1
         if size > MOST_POINTS:
             raise UsageError("--step", f"{size} lattice points", f"expected at most {MOST_POINTS}")
@@ -85,7 +97,9 @@ class Lattice:
 
     def index(self, lam: float) -> int | None:
         """The point that equals `lam`, or None."""
-        place = (Fraction(repr(lam)) - self.start) / self.step
+        if not math.isfinite(lam):
+            return None
+        place = (Fraction(repr(float(lam))) - self.start) / self.step
         return int(place) if place.denominator == 1 and 0 <= place < self.size else None
 
     @property

@@ -54,7 +54,10 @@ class Prior:
         for k, weight in enumerate(weights):
             if not math.isfinite(weight) or weight < 0:
                 raise DataError(origin, f"{weight:g} for class {k}", "expected finite counts or probabilities, none negative")
-        total = math.fsum(weights)
+        try:
+            total = math.fsum(weights)
+        except OverflowError:
+            raise DataError(origin, "a sum that leaves float64's range", "expected counts or probabilities") from None
         if total <= 0:
             raise DataError(origin, "a prior that is zero for every class", "expected a positive count or probability")
         whole = tuple(float(weight) for weight in weights)
@@ -156,7 +159,7 @@ def parse_list(text: str, option: str) -> Prior | None:
 def _weights(values: Sequence[Any], path: str) -> list[float]:
     try:
         return [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(path, "entries that are not numbers", "expected one count or probability per class") from None
 
 
@@ -178,7 +181,7 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         The file cannot be read, or does not hold a prior.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except FileNotFoundError:
         raise NoInputError(path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file") from None
@@ -199,6 +202,8 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(path, f"broken JSON (line {error.lineno})", "expected a list of counts or probabilities") from None
+    except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
+        raise DataError(path, "JSON beyond any prior", "expected a list of counts or probabilities") from None
     if isinstance(content, dict):
         for key in ("counts", "source_counts", "prior", "values", "probabilities"):
             if isinstance(content.get(key), (list, dict)):
@@ -212,7 +217,11 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
 def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
     """One weight a line; or a class and a weight a line; with or without a header; or all on one line."""
     delimiter = "\t" if "\t" in text else ","
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
+    except csv.Error as error:
+        raise DataError(path, f"text that is not a table ({error})", "expected one weight a line, or a class and a weight") from None
+    rows = [row for row in rows if any(row)]
 
     def numeric(cell: str) -> bool:
         try:
@@ -221,7 +230,7 @@ def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list
             return False
         return True
 
-    if not numeric(rows[0][-1]):
+    if rows and not numeric(rows[0][-1]):
         rows = rows[1:]
     widths = {len(row) for row in rows}
     if not rows or len(widths) != 1:

@@ -146,7 +146,14 @@ def invalid_score(batch: Batch, unit: int) -> DataError:
     bad = ~np.isfinite(row) & ~((row == -np.inf) & scores.allow_zero)
     expected = f"expected finite {source.kind.replace('_', '-')}"
     if not bad.any():
-        found = "no class of positive probability" if (row == -np.inf).all() else "scores that leave float32's range"
+        zeros = row == -np.inf
+        factor = 1.0 if not scores.delta.size else float(scores.delta[unit if scores.delta.size > 1 else 0])
+        if zeros.any() and factor == 0.0:
+            found = "a zero probability under a delta of 0"
+        elif zeros.any() and (np.abs(row[~zeros]) * factor <= np.finfo(np.float32).max).all():
+            found = "no class of positive probability" + ("" if zeros.all() else " that may be predicted")
+        else:
+            found = "scores that leave float32's range"
         return DataError(source.scores_name, f"{found} at {place}", expected)
     k = int(bad.argmax())
     value = "a negative or NaN probability" if source.kind == "probs" else str(row[k])

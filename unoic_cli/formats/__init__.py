@@ -82,6 +82,11 @@ def describe(name: str, *, allow_external: bool = False) -> Source:
     return source
 
 
+def has_predictions(source: Source) -> bool:
+    """Tell whether usable predictions lie beside the scores; readers then give ``predictions`` when asked."""
+    return bool(source.locator.get("has_predictions"))
+
+
 def open_reader(source: Source) -> Reader:
     """Open a source for one thread."""
     if source.format == "arrays":

@@ -217,6 +217,9 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
         found = place.dataset(field)
         if found is not None:
             arrays[field] = _field(place, field, found, shape, locator)
+    fields = frozenset(arrays) - {"scores"}
+    if kind != "predictions":
+        _note_predictions(place, shape, locator)
     return Source(
         name=place.name,
         format=NAME,
@@ -226,7 +229,7 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
         kind=kind,
         encoding=encoding,
         layout=shape.layout,
-        fields=frozenset(arrays) - {"scores"},
+        fields=fields,
         source_counts=_vector(place, "source_counts", shape.n_classes),
         source_prior=_vector(place, "source_prior", shape.n_classes),
         class_names=_class_names(place, shape.n_classes),
@@ -234,6 +237,16 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
         attributes=_attributes(place.group),
         locator=locator,
     )
+
+
+def _note_predictions(place: _Place, shape: schema.ScoreShape, locator: dict[str, Any]) -> None:
+    """Say where predictions beside the scores lie; those that do not fit the scores are left alone."""
+    with contextlib.suppress(DataError):
+        dataset = place.dataset("predictions")
+        units = (shape.n_samples, *shape.image_shape)
+        if dataset is not None and dataset.dtype.kind == "u" and tuple(dataset.shape) == units:
+            locator["arrays"]["predictions"] = _array(place, "predictions", dataset, shape)
+            locator["has_predictions"] = True
 
 
 def _find_scores(place: _Place) -> Kind:
@@ -455,8 +468,8 @@ class Hdf5Reader:
             setattr(block, name, self._text(name, start, stop))
         elif name == "delta":
             block.delta = self._delta(start, stop)
-        elif name == "labels":
-            block.labels = self._flat(name, start, stop)
+        elif name in ("labels", "predictions"):
+            setattr(block, name, self._flat(name, start, stop))
         elif self._source.kind == "predictions":
             block.predictions = self._flat(name, start, stop)
         else:

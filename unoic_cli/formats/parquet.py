@@ -129,9 +129,14 @@ def _describe(name: str, path: str, file: Any) -> Source:
             "columns": columns,
             "form": form,
             "fields": fields,
+            "has_predictions": kind != "predictions" and _are_predictions(table),
             "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
         },
     )
+
+
+def _are_predictions(table: Any) -> bool:
+    return "predictions" in table.names and pa.types.is_unsigned_integer(table.field("predictions").type)
 
 
 def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
@@ -367,7 +372,10 @@ class ParquetReader:
         locator = self._source.locator
         columns: list[str] = []
         for field in sorted(fields):
-            columns += locator["columns"] if field == "scores" else [locator["fields"][field]]
+            if field == "scores":
+                columns += locator["columns"]
+            else:
+                columns += [field if field == "predictions" else locator["fields"][field]]
         return columns
 
     def _batches(self, groups: list[int], columns: list[str]) -> Iterator[Any]:
@@ -385,7 +393,7 @@ class ParquetReader:
     def _block(self, batch: Any, start: int, stop: int, fields: frozenset[str]) -> LogitBlock:
         block = LogitBlock(start, stop)
         for field in fields:
-            if field == "scores" and self._source.kind == "predictions":
+            if field == "predictions" or (field == "scores" and self._source.kind == "predictions"):
                 block.predictions = self._numbers(batch, "predictions")
             elif field == "scores":
                 block.scores = self._scores(batch, start)

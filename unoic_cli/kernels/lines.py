@@ -32,6 +32,8 @@ class Lines(NamedTuple):
         The lattice, ascending and evenly spaced.
     inverse_step : float
         1 / step.
+    slack : float
+        Uncertainty of a lambda that is compared with the lattice: far above float64's, far below a usual step.
     reach : float
         The largest |lambda * s|.
     steepest : float
@@ -47,6 +49,7 @@ class Lines(NamedTuple):
     valid: Any
     lams: Any
     inverse_step: float
+    slack: float
     reach: float
     steepest: float
 
@@ -92,7 +95,8 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
         bias1=np.where(allowed, end * padded, -np.inf).astype(np.float32),
         valid=words.astype(np.int64),
         lams=lams,
-        inverse_step=1.0 / step,
+        inverse_step=(lams.size - 1) / float(lams[-1] - lams[0]) if lams.size > 1 else 1.0,
+        slack=1e-9 * (1.0 + max(abs(float(lams[0])), abs(end))),
         reach=steepest * max(abs(float(lams[0])), abs(end)),
         steepest=steepest,
     )

@@ -36,7 +36,7 @@ from unoic_cli.kernels.simd import (
     put,
     row_ends,
 )
-from unoic_cli.kernels.tile import check_row, fill_planes, fill_rows, score64
+from unoic_cli.kernels.tile import check_row, clear_padding, fill_planes, fill_rows, score64
 
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
@@ -64,7 +64,7 @@ def lattice_point(t: float, error: float, lines: Lines) -> int:
 
     Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G.
     """
-    slack = error + 1e-9 * (1.0 + abs(t))
+    slack = error + lines.slack
     last = np.float64(lines.lams.size - 1)
     low = np.int64(min(max(position(t - slack, lines), 0.0), last))
     high = np.int64(min(max(position(t + slack, lines), 0.0), last))
@@ -98,7 +98,7 @@ def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -
             continue  # equal at every lambda, bit for bit: the order settled it
         tiny = TINY * (abs(scores[w]) + abs(scores[i]) + lines.reach)
         if steeper > 0.0:
-            place = position((gap - tiny) / steeper - 1e-9, lines)
+            place = position((gap - tiny) / steeper - lines.slack, lines)
             if place < np.float64(found):
                 found = max(g + 1, np.int64(max(place, 0.0)))
         elif gap - lines.lams[min(g + 1, size - 1)] * steeper < tiny:
@@ -137,6 +137,7 @@ def walk(
     """
     steps = 0
     w = c
+    second = lines.lams[min(1, lines.lams.size - 1)]
     while w != e:
         nearest, runner_up = np.inf, np.inf
         best = -1
@@ -149,6 +150,10 @@ def walk(
                     best = i
                 elif cross < runner_up:
                     runner_up = cross
+            elif w == c:  # an exact start may lead by less than float64 resolves elsewhere
+                lead = scores[w] - scores[i]
+                if not lead - second * steeper > z_error and (lead != 0.0 or steeper != 0.0):
+                    return -1
         if best < 0:
             return -1
         error = 2.0 * z_error / (slopes[best] - slopes[w])
@@ -409,12 +414,13 @@ def count_path_rows(
         if not largest < np.inf:
             largest = np.float32(0.0)
             for i in range(n):
-                one = check_row(tile, i * width, 1, n_classes, allow_zero)
+                one = check_row(tile, i * width, 1, lines, allow_zero)
                 if one < 0:
                     return first + i
                 largest = max(largest, one)
+            clear_padding(tile, n, n_classes)
         margin = MARGIN * (largest + lines.reach)
-        z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
+        z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
         doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
         ends_of_rows(tile, n, doubt_start, margin0, margin, lines, work.starts, work.ends)
         n_todo = count_starts(labels, folds, first, n, work.starts, work.ends, lines, counts, support, work.todo)
@@ -448,12 +454,12 @@ def count_path_planes(
             if not largest < np.inf:
                 largest = np.float32(0.0)
                 for i in range(n):
-                    one = check_row(tile, i, stride, n_classes, allow_zero)
+                    one = check_row(tile, i, stride, lines, allow_zero)
                     if one < 0:
                         return base + i
                     largest = max(largest, one)
             margin = MARGIN * (largest + lines.reach)
-            z_error = TINY * (largest + lines.reach) if exact else MARGIN * largest
+            z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
             margin0 = -1.0 if exact_start else margin
             for i in range(0, n, LANES):
                 planes_ends(

@@ -10,13 +10,7 @@ from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.path import MARGIN, ends_of_rows
 from unoic_cli.kernels.simd import LANES, add_at, at, magnitude, planes_ends, put
-from unoic_cli.kernels.tile import check_row, fill_planes, fill_rows, score64
-
-
-@inlined
-def allowed(lines: Lines, k: int) -> bool:
-    """Whether class k may be predicted."""
-    return bool((lines.valid[k // LANES] >> (k % LANES)) & 1)
+from unoic_cli.kernels.tile import allowed, check_row, clear_padding, fill_planes, fill_rows, score64
 
 
 @inlined
@@ -76,10 +70,11 @@ def predict_rows(
         if not largest < np.inf:
             largest = np.float32(0.0)
             for i in range(n):
-                one = check_row(tile, i * width, 1, n_classes, allow_zero)
+                one = check_row(tile, i * width, 1, lines, allow_zero)
                 if one < 0:
                     return first + i
                 largest = max(largest, one)
+            clear_padding(tile, n, n_classes)
         margin = 0.0 if exact_start else MARGIN * (largest + lines.reach)
         ends_of_rows(tile, n, -1, margin, margin, lines, work.starts, work.ends)
         take_winners(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts, out)
@@ -104,7 +99,7 @@ def predict_planes(
             if not largest < np.inf:
                 largest = np.float32(0.0)
                 for i in range(n):
-                    one = check_row(tile, i, stride, n_classes, allow_zero)
+                    one = check_row(tile, i, stride, lines, allow_zero)
                     if one < 0:
                         return base + i
                     largest = max(largest, one)

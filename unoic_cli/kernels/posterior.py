@@ -9,8 +9,7 @@ import numpy as np
 
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.points import allowed
-from unoic_cli.kernels.tile import score64
+from unoic_cli.kernels.tile import allowed, bad_score, score64, stored
 
 FIXED_POINT = 2.0**40
 """Scale of summed probabilities: integers, so that any order of summation gives the same bits."""
@@ -85,8 +84,9 @@ def write_posterior(
 
 @kernel
 def sum_posterior(
-    raw: Any, brain: bool, pixels: int, delta: Any, n_units: int, lines: Lines, sums: Any, work: Workspace
-) -> int:
+    raw: Any, brain: bool, allow_zero: bool, pixels: int, delta: Any, n_units: int, lines: Lines, sums: Any,
+    work: Workspace,
+) -> int:  # fmt: skip
     """Add each class's probability, in units of 2**-40, to sums (K,) int64; fewer than 2**22 units a call.
 
     Returns -1, or the first unit whose scores are not valid.
@@ -96,6 +96,9 @@ def sum_posterior(
         winner, total = shifted_scores(raw, brain, source, step, delta, unit, lines, work.scores)
         if winner < 0 or not total < np.inf:
             return unit
+        for k in range(lines.n_classes):
+            if work.scores[k] == -np.inf and bad_score(stored(raw, brain, source + k * step), allow_zero):
+                return unit
         for k in range(lines.n_classes):
             sums[k] += np.int64(exp(work.scores[k]) / total * FIXED_POINT + 0.5)
     return -1

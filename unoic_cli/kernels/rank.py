@@ -9,8 +9,7 @@ import numpy as np
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.path import TINY, position
-from unoic_cli.kernels.points import allowed
-from unoic_cli.kernels.tile import score64
+from unoic_cli.kernels.tile import allowed, score64
 
 
 @inlined
@@ -67,16 +66,18 @@ def count_top_k(
             above = is_above(z, s, z_label, s_label, first_lam, before)
             after = is_above(z, s, z_label, s_label, last_lam, before)
             rank += above
+            if z == -np.inf or z_label == -np.inf or (z == z_label and s == s_label):
+                continue
             tiny = TINY * (abs(z) + abs(z_label) + lines.reach)
             clear = abs(z - z_label + first_lam * (s - s_label)) > tiny
-            clear = clear or abs(z - z_label + last_lam * (s - s_label)) > tiny
-            if above == after and (clear or (z == z_label and s == s_label) or z == -np.inf):
+            if above == after and clear and abs(z - z_label + last_lam * (s - s_label)) > tiny:
                 continue
             begin, end = 1, size
-            if clear and s != s_label:  # the change lies at the crossing, give or take a lattice point
+            if s != s_label:  # any change lies at the crossing, give or take float64's resolution and a lattice point
                 place = position((z_label - z) / (s - s_label), lines)
-                begin = np.int64(min(max(place - 1.0, 1.0), np.float64(size)))
-                end = min(begin + 4, size)
+                around = 2.0 + tiny / abs(s - s_label) * lines.inverse_step
+                begin = np.int64(min(max(place - around, 1.0), np.float64(size)))
+                end = np.int64(min(max(place + around + 1.0, 1.0), np.float64(size)))
             for g in range(begin, end):
                 now = is_above(z, s, z_label, s_label, lines.lams[g], before)
                 if now != above:

@@ -15,6 +15,7 @@ from numba.core import types
 from numba.extending import overload
 
 from unoic_cli.kernels.jit import NO_COUNTING, inlined
+from unoic_cli.kernels.lines import Lines
 from unoic_cli.kernels.simd import (
     LANES,
     plain_bfloat16,
@@ -98,7 +99,7 @@ def score64(raw: Any, brain: bool, i: int, delta: Any, unit: int) -> Any:
 def fill_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: Any, tile: Any) -> None:
     """Units first..first+n of a `rows` block to the tile, each padded to whole vectors.
 
-    Padding lanes hold finite leftovers of the next unit: tables mask them.
+    Padding lanes hold leftovers of the next units: tables mask them as long as they are finite.
     """
     n_vectors = (n_classes + LANES - 1) // LANES
     width = n_vectors * LANES
@@ -148,13 +149,33 @@ def bad_score(z: float, allow_zero: bool) -> bool:
 
 
 @inlined
-def check_row(tile: Any, o: int, step: int, n_classes: int, allow_zero: bool) -> Any:
-    """The largest finite magnitude of one unit's scores tile[o + k * step]; -1 when the unit is not valid."""
-    largest = np.float32(-1.0)
-    for k in range(n_classes):
+def allowed(lines: Lines, k: int) -> bool:
+    """Whether class k may be predicted."""
+    return bool((lines.valid[k // LANES] >> (k % LANES)) & 1)
+
+
+@inlined
+def check_row(tile: Any, o: int, step: int, lines: Lines, allow_zero: bool) -> Any:
+    """The largest finite magnitude of one unit's scores tile[o + k * step]; -1 when the unit is not valid.
+
+    A unit whose every class is masked or has probability zero is not: it has no winner.
+    """
+    largest = np.float32(0.0)
+    possible = False
+    for k in range(lines.n_classes):
         z = tile[o + k * step]
         if bad_score(z, allow_zero):
             return np.float32(-1.0)
         if z > -np.inf:
             largest = max(largest, abs(z))
-    return largest
+            possible = possible or allowed(lines, k)
+    return largest if possible else np.float32(-1.0)
+
+
+@inlined
+def clear_padding(tile: Any, n: int, n_classes: int) -> None:
+    """Zero the padding of the last rows of a tile, which hold scores of units after it that nobody has checked."""
+    width = (n_classes + LANES - 1) // LANES * LANES
+    for i in range(max(0, n - LANES), n):
+        for k in range(n_classes, width):
+            tile[i * width + k] = 0.0

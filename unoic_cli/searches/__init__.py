@@ -1,0 +1,84 @@
+"""Search strategies for lambda: one file each; this registry is the only other place that knows their names.
+
+A strategy is a function ``search(problem, lattice) -> Found``. It asks the problem for counts and
+never sees the data; what the counts are counted from is not its business.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from unoic_cli.lattice import Lattice
+from unoic_cli.metrics import Counts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+METHODS = ("path", "grid", "paper")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Counts at some lambdas.
+
+    Attributes
+    ----------
+    lams : (G,) float64
+        Ascending.
+    counts : Counts
+        (F, G, K), per fold.
+    top_hits : (F, G) int64 or None
+        Units whose label is among the k best, where top-k accuracy was asked for.
+    """
+
+    lams: NDArray[np.float64]
+    counts: Counts
+    top_hits: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search looked at.
+
+    Attributes
+    ----------
+    curve : Curve
+        Everything it evaluated.
+    choose : callable or None
+        For strategies that do not look everywhere: chosen index into the curve, given a function from
+        index to objective value. None: the best value of the curve is chosen.
+    evaluations, reads : int
+        Single-lambda evaluations made, and passes over the data.
+    """
+
+    curve: Curve
+    evaluations: int
+    reads: int
+    choice: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Problem(Protocol):
+    """What a strategy may ask for."""
+
+    def path(self, lattice: Lattice) -> Curve:
+        """Every lattice point from one read, by the lambda path."""
+        ...
+
+    def points(self, lams: Sequence[float]) -> Curve:
+        """These lambdas, evaluated plainly in one read."""
+        ...
+
+    def objective(self, curve: Curve) -> NDArray[np.float64]:
+        """The value to maximise at every point of a curve, (G,); -inf where a constraint fails."""
+        ...
+
+
+def method(name: str) -> Callable[[Problem, Lattice], Found]:
+    """The strategy of that name."""
+    search: Callable[[Problem, Lattice], Found] = importlib.import_module(f"unoic_cli.searches.{name}").search
+    return search

@@ -30,8 +30,9 @@ class PosteriorTally:
         assert scores is not None
         sums = np.zeros(len(self.sums), dtype=np.int64)
         bad = sum_posterior(
-            scores.raw, scores.brain, scores.pixels, scores.delta, batch.n_units, self._lines, sums, self._work
-        )
+            scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.delta, batch.n_units, self._lines, sums,
+            self._work,
+        )  # fmt: skip
         if bad >= 0:
             raise InvalidScoreError(bad)
         self.sums = [total + int(part) for total, part in zip(self.sums, sums, strict=True)]

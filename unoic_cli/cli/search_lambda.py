@@ -1,0 +1,113 @@
+"""``unoic search-lambda``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from unoic_cli.cli.common import (
+    AbsentOption,
+    AllowExternalOption,
+    FilesArgument,
+    ForceOption,
+    FormatOption,
+    IgnoreIndexOption,
+    SourcePriorOption,
+    SplitOption,
+    TargetPriorOption,
+    TemperatureOption,
+    ThreadsOption,
+    Told,
+    UnseenOption,
+    check_format,
+    show,
+)
+
+
+def search_lambda(
+    files: FilesArgument,
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="METRIC", help="What to maximise: macc, acc, miou, f1, or topN (top5).")
+    ] = "macc",
+    range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="A:B[:STEP]",
+            help="Lambdas to look at. Default: 0:2, grown to 16 at most while the best value sits on its upper end.",
+        ),
+    ] = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="STEP", help="Lattice step. Default: 0.01.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="path (exact, one read for all lambdas), grid (each lambda plainly), paper (Algorithm 2).",
+        ),
+    ] = "path",
+    subject_to: Annotated[
+        str | None,
+        typer.Option(
+            "--subject-to",
+            metavar="TEXT",
+            help="Constraints joined by and, such as 'miou>=0.8 and acc>=base-0.005'; base is the value at lambda 0.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", metavar="K", help="Cross-validate too: tune on K-1 folds, test on the one held out."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the folds. Default: 0.")] = None,
+    source_prior: SourcePriorOption = None,
+    target_prior: TargetPriorOption = None,
+    unseen: UnseenOption = None,
+    temperature: TemperatureOption = None,
+    absent: AbsentOption = "reference",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the calibration (JSON) for --calibration.")
+    ] = None,
+    curve: Annotated[str | None, typer.Option("--curve", metavar="FILE", help="Write the curve as TSV.")] = None,
+    split: SplitOption = None,
+    ignore_index: IgnoreIndexOption = None,
+    force: ForceOption = False,
+    allow_external: AllowExternalOption = False,
+    threads: ThreadsOption = None,
+    format: FormatOption = None,
+) -> None:
+    """Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.
+
+    Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior.
+
+    Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
+    """
+    from unoic_cli.report.search import render_search
+    from unoic_cli.tasks import search as task
+
+    check_format(format)
+    with Told() as told:
+        result = task.search_lambda(
+            files,
+            metric=metric,
+            range=range,
+            step=step,
+            method=method,
+            subject_to=subject_to,
+            folds=folds,
+            seed=seed,
+            source_prior=source_prior,
+            target_prior="uniform" if target_prior is None else target_prior,
+            unseen=unseen or "mask",  # type: ignore[arg-type]  # the task checks it
+            temperature=1.0 if temperature is None else temperature,
+            absent=absent,  # type: ignore[arg-type]  # the task checks it
+            output=output,
+            curve_output=curve,
+            force=force,
+            split=split,
+            ignore_index=ignore_index or (),
+            allow_external=allow_external,
+            threads=threads,
+            **told.arguments(),
+        )
+    show(result, format, render_search, task.curve_tsv)

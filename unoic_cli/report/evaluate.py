@@ -1,0 +1,78 @@
+"""What `evaluate` counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from unoic_cli.metrics import NAMES
+from unoic_cli.report.common import facts, metric_table, percent
+
+if TYPE_CHECKING:
+    from unoic_cli.tasks.evaluate import EvaluateResult
+
+MOST_CLASSES = 40
+"""Classes in the terminal table; of more, those of lowest recall."""
+
+
+def render_evaluate(result: EvaluateResult) -> RenderableType:
+    """Metrics over all, per group and per class."""
+    about = [
+        ("data", f"{result.overall.n:,} labelled, {result.overall.n_ignored:,} ignored"),
+        ("lambda", f"{result.lam:g}" + (f", temperature {result.temperature:g}" if result.temperature != 1 else "")),
+        ("absent classes", f"{result.absent}"),
+    ]
+    rows = [("all", result.overall.values)]
+    if result.groups is not None:
+        rows += [(name, group.values) for name, group in result.groups.items()]
+    parts: list[RenderableType] = [facts(about), Text(), metric_table(rows, NAMES), Text(), _classes(result)]
+    if result.confusion is not None:
+        parts += [Text(), _confusion(result)]
+    return Group(*parts)
+
+
+def _classes(result: EvaluateResult) -> Table:
+    rows = result.overall.per_class(result.class_names)
+    title = None
+    if len(rows) > MOST_CLASSES:
+        title = f"the {MOST_CLASSES} classes of lowest recall (all of {len(rows)}: --format json)"
+        rows = sorted(rows, key=lambda row: 2.0 if row["recall"] is None else row["recall"])[:MOST_CLASSES]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for name in ("support", "predicted", "recall", "precision", "IoU", "F1"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        ratios = (percent(row[name]) for name in ("recall", "precision", "iou", "f1"))
+        table.add_row(row["name"] or str(row["class"]), f"{row['support']:,}", f"{row['predicted']:,}", *ratios)
+    return table
+
+
+def _confusion(result: EvaluateResult) -> RenderableType:
+    assert result.confusion is not None
+    n_classes = len(result.confusion)
+    if n_classes > MOST_CLASSES:
+        return Text(f"confusion matrix of {n_classes} classes: --format json")
+    names = result.class_names or [str(k) for k in range(n_classes)]
+    table = Table(title="confusion, rows = truth", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, row in zip(names, result.confusion.tolist(), strict=True):
+        table.add_row(name, *(f"{count:,}" for count in row))
+    return table
+
+
+def evaluate_tsv(result: EvaluateResult) -> str:
+    """A row for each class, or for each group when there are groups, after a header line."""
+    if result.groups is not None:
+        lines = ["\t".join(["group", "n", "n_ignored", *NAMES])]
+        for name, group in {"(all)": result.overall, **result.groups}.items():
+            lines.append("\t".join([name, str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)]))
+        return "\n".join(lines) + "\n"
+    rows = result.overall.per_class(result.class_names)
+    lines = ["\t".join(rows[0])]
+    lines += ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""What `info` found, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from unoic_cli.tasks.info import CountsInfo, FileInfo, InfoResult
+
+MOST_CLASSES = 40
+"""Classes that are listed one by one; of more, the largest and the smallest."""
+
+
+def render_info(result: InfoResult) -> RenderableType:
+    """Facts, classes, warnings and next steps of each file, one below the other.
+
+    Parameters
+    ----------
+    result : InfoResult
+        As returned by `unoic_cli.tasks.info.info`.
+    """
+    parts: list[RenderableType] = []
+    for number, file in enumerate(result.files):
+        if number:
+            parts.append(Text())
+        parts.extend(_file(file))
+    return Group(*parts)
+
+
+def _file(file: FileInfo) -> Iterator[RenderableType]:
+    yield Text(file.name, style="bold")
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(file):
+        table.add_row(name, Text(value))
+    yield table
+    if file.labels is not None or file.predictions is not None or file.source_counts is not None:
+        if file.n_classes > MOST_CLASSES:
+            half = MOST_CLASSES // 2
+            yield Text(f"the {half} most and the {half} least frequent of {file.n_classes:,} classes", style="dim")
+        yield _classes(file)
+    for warning in file.warnings:
+        yield Text(f"warning: {warning}", style="yellow")
+    if file.next:
+        yield Text("next:", style="bold")
+        yield from (Text(f"  {line}", no_wrap=True, overflow="ignore") for line in file.next)  # to be copied whole
+
+
+def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:
+    shape = ", ".join(map(str, file.shape))
+    yield (
+        "scores",
+        f"{file.kind} ({shape}) {file.axes}" + (f", {file.encoding}, {file.layout}" if file.encoding else ""),
+    )
+    yield "storage", f"{file.format}, {file.storage}, {file.n_bytes:,} bytes"
+    if file.image_shape:
+        yield "units", f"{file.n_units:,} pixels in {file.n_samples:,} images"
+    if file.split is not None:
+        yield "only split", file.split
+    yield from _value_facts(file)
+    if file.labels is not None:
+        yield from _count_facts("labels", file.labels)
+    else:
+        yield "labels", "none"
+    if file.predictions is not None:
+        yield from _count_facts("predictions", file.predictions)
+    yield from _prior_facts(file)
+    if file.splits:
+        yield "splits", _counts(file.splits)
+    if file.groups:
+        yield "groups", _counts(file.groups)
+    yield from file.attributes.items()
+
+
+def _value_facts(file: FileInfo) -> Iterator[tuple[str, str]]:
+    if file.values is not None:
+        bad = {"NaN": file.values.n_nan, "+inf": file.values.n_pos_inf, "-inf": file.values.n_neg_inf}
+        listed = "".join(f", {count:,} {name}" for name, count in bad.items() if count)
+        yield "values", f"{_range(file.values.minimum, file.values.maximum)}{listed}; they look like {file.values.look}"
+    if file.delta is not None:
+        yield "delta", f"{file.delta.form}, {_range(file.delta.minimum, file.delta.maximum)}"
+
+
+def _prior_facts(file: FileInfo) -> Iterator[tuple[str, str]]:
+    name = "source_counts" if file.source_counts is not None else "source_prior"
+    if file.source_imbalance is not None:
+        yield name, f"imbalance {file.source_imbalance:,.4g} : 1"
+    elif file.source_counts is None and file.source_prior is None:
+        yield "source prior", "not in the file"
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    return "nothing finite" if minimum is None or maximum is None else f"{minimum:.6g} to {maximum:.6g}"
+
+
+def _count_facts(name: str, counted: CountsInfo) -> Iterator[tuple[str, str]]:
+    text = f"{counted.dtype}, {sum(counted.counts):,} in {len(counted.counts) - counted.n_empty:,} classes"
+    if counted.n_empty:
+        text += f" ({counted.n_empty:,} never occur)"
+    if counted.imbalance is not None:
+        text += f", imbalance {counted.imbalance:,.4g} : 1"
+    yield name, text
+    if counted.ignored:
+        yield "ignored", _counts(counted.ignored)
+    if counted.n_outside:
+        yield "out of range", _counts(counted.outside)
+
+
+def _counts(counts: dict[str, int] | dict[int, int]) -> str:
+    listed = [f"{name} ({count:,})" for name, count in list(counts.items())[:12]]
+    return ", ".join(listed) + (", ..." if len(counts) > 12 else "")
+
+
+def _classes(file: FileInfo) -> Table:
+    """Make a table of counts per class; of many classes, those at both ends of the distribution."""
+    counted = file.labels or file.predictions
+    weights = counted.counts if counted is not None else file.source_counts
+    assert weights is not None
+    shown = sorted(range(file.n_classes), key=lambda k: (-weights[k], k))
+    if file.n_classes > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        shown = shown[:half] + shown[-half:]
+    else:
+        shown.sort()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", justify="right")
+    if file.class_names is not None:
+        table.add_column("name")
+    if counted is not None:
+        table.add_column("labels" if file.labels else "predictions", justify="right")
+    if file.source_counts is not None:
+        table.add_column("source", justify="right")
+    for k in shown:
+        cells = [Text(str(k))]
+        cells += [Text(file.class_names[k])] if file.class_names is not None else []
+        cells += [Text(f"{counted.counts[k]:,}")] if counted is not None else []
+        cells += [Text(f"{file.source_counts[k]:,.10g}")] if file.source_counts is not None else []
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,506 @@
+"""`calibrate`: write the calibrated posterior, and say what it changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli import __version__, formats
+from unoic_cli.batch import Batch
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
+from unoic_cli.calibration import Calibration
+from unoic_cli.dataset import DataSet, Span, split_units
+from unoic_cli.engines import threads as engine
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.kernels.posterior import write_posterior
+from unoic_cli.metrics import Absent, Counts
+from unoic_cli.output import write_text
+from unoic_cli.prior import Unseen
+from unoic_cli.sweep import BatchReader
+from unoic_cli.tallies.labels import LabelTally
+from unoic_cli.tallies.points import PointTally, predict
+from unoic_cli.kernels.points import count_predictions
+from unoic_cli.tasks.common import (
+    Inputs,
+    Notes,
+    OptionArguments,
+    Options,
+    PriorLike,
+    calibration_lines,
+    open_inputs,
+)
+from unoic_cli.tasks.evaluate import Metrics, resolve_calibration
+from unoic_cli.tasks.search import Folds, SearchResult, search_lambda
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Emit = Literal["log-probs", "probs", "predictions"]
+EMIT: tuple[Emit, ...] = get_args(Emit)
+_KINDS: dict[Emit, Kind] = {"log-probs": "log_probs", "probs": "probs", "predictions": "predictions"}
+CROSS_FIT_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What `calibrate` did. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        What was applied to the output.
+    output : str
+        The file written.
+    calibration_output : str or None
+        Where a calibration that was fitted here was written.
+    before, after : Metrics or None
+        Metrics at lambda = 0 and after; None without labels. When lambda was fitted here, `after` is
+        cross-fitted: each unit is predicted with the lambda tuned on the folds without it.
+    fitted : SearchResult or None
+        The search, when lambda was fitted here.
+    gained, lost : tuple of dict
+        Classes whose recall changed most: class, name, support, before, after.
+    n_units : int
+        Units written.
+    emit : str
+        What was written.
+    """
+
+    calibration: Calibration
+    output: str
+    calibration_output: str | None
+    before: Metrics | None
+    after: Metrics | None
+    fitted: SearchResult | None
+    gained: tuple[dict[str, Any], ...]
+    lost: tuple[dict[str, Any], ...]
+    n_units: int
+    emit: Emit
+    files: tuple[str, ...]
+    split: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def folds(self) -> Folds | None:
+        """The cross-fit behind `after`, if there was one."""
+        return None if self.fitted is None else self.fitted.folds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        folds = None
+        if self.fitted is not None and self.fitted.folds is not None:
+            folds = self.fitted.folds.to_dict(self.fitted.best)
+        return {
+            "output": self.output,
+            "emit": self.emit,
+            "n_written": self.n_units,
+            "lambda": self.calibration.lam,
+            "temperature": self.calibration.temperature,
+            "fitted": self.fitted is not None,
+            "before": None if self.before is None else self.before.to_dict(),
+            "after": None if self.after is None else self.after.to_dict(),
+            "after_is": self.after_is,
+            "gained": list(self.gained),
+            "lost": list(self.lost),
+            "folds": folds,
+            "calibration_output": self.calibration_output,
+            "files": list(self.files),
+            "split": self.split,
+            "notes": list(self.notes),
+            "calibration": self.calibration.to_dict(),
+        }
+
+    @property
+    def after_is(self) -> str | None:
+        """What `after` was measured on."""
+        if self.after is None:
+            return None
+        if self.fitted is not None:
+            return "cross-fitted: each unit predicted with the lambda tuned on the other folds"
+        return "the given lambda on this input"
+
+
+def default_output(data: DataSet) -> str:
+    """``STEM.calibrated.SUFFIX`` in the current folder."""
+    path, _ = formats.split_name(data.sources[0].name)
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    return f"{stem}.calibrated{suffix if suffix.lower() in formats.SUFFIXES else '.h5'}"
+
+
+def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None, most: int = 3) -> Any:
+    """Classes whose recall rose and fell most."""
+    rows = []
+    for old, new in zip(before.per_class(class_names), after.per_class(class_names), strict=True):
+        if old["recall"] is not None and new["recall"] != old["recall"]:
+            rows.append(
+                {
+                    "class": old["class"],
+                    "name": old["name"],
+                    "support": old["support"],
+                    "before": old["recall"],
+                    "after": new["recall"],
+                }
+            )
+    rows.sort(key=lambda row: row["before"] - row["after"])
+    gained = tuple(row for row in rows[:most] if row["after"] > row["before"])
+    lost = tuple(row for row in reversed(rows[-most:]) if row["after"] < row["before"])
+    return gained, lost
+
+
+class _Turnstile:
+    """Lets spans through one after another, for writers that need their blocks in order."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.open = True
+        self.condition = threading.Condition()
+
+    def wait(self, index: int) -> bool:
+        """Wait for the turn of a span; False when another worker failed."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.turn == index or not self.open)
+            return self.open
+
+    def advance(self) -> None:
+        with self.condition:
+            self.turn += 1
+            self.condition.notify_all()
+
+    def close(self) -> None:
+        with self.condition:
+            self.open = False
+            self.condition.notify_all()
+
+
+class _Worker:
+    """One thread: reads, calibrates, writes, and counts before and after."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        names = frozenset({"scores", "labels", "group", "sample_id", "split"})
+        self.reader = BatchReader(job.data, names, temperature=job.calibration.temperature)
+        self.work = make_workspace(job.data.n_classes)
+        self.lines = calibration_lines(job.calibration)
+        n_classes = job.data.n_classes
+        self.before = PointTally([calibration_lines(job.calibration, 0.0)])
+        self.labels = LabelTally(n_classes)
+        self.hits, self.predicted, self.support = (np.zeros(n_classes, dtype=np.int64) for _ in range(3))
+        self.at = 0
+
+    def run(self, index: int) -> None:
+        job = self.job
+        self.at = job.starts[index]
+        try:
+            self.reader.batches(index, job.spans[index], lambda batch: self._batch(index, batch))
+            if job.turnstile is not None and job.turnstile.wait(index):
+                job.turnstile.advance()
+        except BaseException:
+            if job.turnstile is not None:
+                job.turnstile.close()
+            raise
+
+    def _batch(self, index: int, batch: Batch) -> None:
+        scores = batch.scores
+        assert scores is not None
+        predictions = np.empty(batch.n_units, dtype=np.int32)
+        predict(batch, self.lines, predictions, self.work)  # checks every score first
+        if batch.labels is not None:
+            self.labels.update(batch)
+            self.before.update(batch)
+            count_predictions(
+                batch.labels, predictions, batch.tables, scores.n_classes, self.hits, self.predicted, self.support
+            )
+        out = None
+        if self.job.spec.kind != "predictions":
+            dtype = np.dtype(self.job.spec.encoding)
+            flat = np.empty(scores.raw.size, dtype=dtype)
+            logs = self.job.spec.kind == "log_probs"
+            write_posterior(
+                scores.raw, scores.brain, scores.pixels, scores.delta, self.lines, logs, dtype.type(-np.inf),
+                flat, predictions, self.work,
+            )  # fmt: skip
+            out = _in_layout(flat, batch, self.job.spec)
+        block = batch.part.block
+        smallest = np.min_scalar_type(scores.n_classes - 1)
+        written = LogitBlock(
+            start=self.at,
+            stop=self.at + batch.n_units,
+            scores=out,
+            predictions=predictions.astype(smallest),
+            labels=_as_stored(block.labels, self.job.spec.dtypes.get("labels")),
+            group=block.group,
+            split=block.split,
+            sample_id=_as_stored(block.sample_id, self.job.spec.dtypes.get("sample_id")),
+        )
+        if self.job.turnstile is None or self.job.turnstile.wait(index):
+            self.job.writer.write(written)
+        self.at += batch.n_units
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+def _as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | None:
+    if array is None or dtype is None:
+        return None
+    return array if dtype == "str" else array.astype(dtype, copy=False)
+
+
+def _in_layout(flat: NDArray[Any], batch: Batch, spec: OutputSpec) -> NDArray[Any]:
+    """A block's posterior in the layout of the output."""
+    scores = batch.scores
+    assert scores is not None
+    if not scores.pixels:
+        return flat.reshape(-1, scores.n_classes)
+    planes = flat.reshape(-1, scores.n_classes, scores.pixels)
+    if spec.layout == "planes":
+        return planes
+    return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1, scores.n_classes)
+
+
+@dataclass
+class _Job:
+    data: DataSet
+    calibration: Calibration
+    spans: list[Span]
+    starts: list[int]
+    spec: OutputSpec
+    writer: Writer
+    turnstile: _Turnstile | None
+
+
+def _dtype_of(data: DataSet, field: str) -> str:
+    """The dtype that holds a field of every source."""
+    dtypes = []
+    for source in data.sources:
+        reader = formats.open_reader(source)
+        try:
+            block = next(iter(reader.blocks(0, source.pixels, frozenset({field}))))
+            dtypes.append(np.asarray(getattr(block, field)).dtype)
+        finally:
+            reader.close()
+    if any(dtype.kind in "OUS" for dtype in dtypes):
+        return "str"
+    return str(np.result_type(*dtypes))
+
+
+def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputSpec:
+    """The form of the output: that of the input, with log-probabilities or probabilities."""
+    shapes = {source.image_shape for source in data.sources}
+    if len(shapes) > 1:
+        raise DataError(data.name, f"images of different sizes: {', '.join(map(str, sorted(shapes)))}", "expected one size for one output file")
+    layouts = {source.layout for source in data.sources}
+    double = any(source.encoding == "float64" for source in data.sources)
+    fields = [name for name in ("labels", "group", "sample_id", "split") if data.has(name)]
+    return OutputSpec(
+        n_samples=data.n_samples,
+        n_classes=data.n_classes,
+        image_shape=shapes.pop(),
+        kind=_KINDS[emit],
+        encoding="float64" if double else "float32",
+        layout="planes" if layouts == {"planes"} else "rows",
+        predictions=True,
+        dtypes={name: _dtype_of(data, name) for name in fields},
+        class_names=data.class_names,
+        attributes={"unoic_version": __version__, "unoic_calibration": json.dumps(calibration.to_dict())},
+    )
+
+
+def _write(data: DataSet, calibration: Calibration, output: str, emit: Emit, options: Options) -> Any:
+    """Stream the data through the calibration into the output; all or nothing."""
+    spec = _output_spec(data, calibration, emit)
+    spans = data.spans()
+    writer = formats.create(output, spec)
+    turnstile = _Turnstile() if writer.ordered else None
+    job = _Job(data, calibration, spans, split_units(data, spans), spec, writer, turnstile)
+    progress = None
+    if options.progress is not None:
+        tell = options.progress
+
+        def progress(done: int) -> None:
+            tell(done, len(spans))
+
+    try:
+        workers = engine.run(
+            len(spans), lambda: _Worker(job), options.threads or engine.available_threads(), progress
+        )
+        writer.commit()
+    except BaseException:
+        if turnstile is not None:
+            turnstile.close()
+        writer.abort()
+        raise
+    return workers
+
+
+def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None, Metrics | None]:
+    """Metrics before and after, from what the workers counted."""
+    first = workers[0]
+    for worker in workers[1:]:
+        first.before.add(worker.before)
+        first.labels.add(worker.labels)
+        first.hits += worker.hits
+        first.predicted += worker.predicted
+        first.support += worker.support
+    if not first.support.any():
+        return None, None
+    counts = first.before.counts()
+    before = Counts(counts.hits[0, 0], counts.predicted[0, 0], counts.support[0, 0])
+    after = Counts(first.hits, first.predicted, first.support)
+    ignored = first.labels.n_ignored
+    return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
+
+
+def calibrate(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    *,
+    output: str | None = None,
+    calibration: str | Calibration | None = None,
+    lam: float | None = None,
+    temperature: float | None = None,
+    emit: Emit = "log-probs",
+    metric: str | None = None,
+    source_prior: PriorLike = None,
+    target_prior: PriorLike = None,
+    unseen: Unseen | None = None,
+    absent: Absent = "reference",
+    force: bool = False,
+    **options: Unpack[OptionArguments],
+) -> CalibrateResult:
+    """Write the calibrated posterior of logits files, with labels, groups and the rest carried over.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, or (N, K), (N, K, H, W) array
+        Logits files, or scores in memory.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    output : str, optional
+        HDF5 or Parquet by its suffix; ``STEM.calibrated.SUFFIX`` in the current folder by default.
+    calibration : path or Calibration, optional
+        What to apply.
+    lam : float, optional
+        Apply this lambda with the priors below. With neither, lambda is fitted on the labels and
+        reported by 3-fold cross-fitting; the calibration is written beside the output.
+    temperature : float, optional
+        Divides the scores.
+    emit : {"log-probs", "probs", "predictions"}
+        What is written besides the predictions.
+    metric : str, optional
+        What a fit maximises; macc by default.
+    source_prior, target_prior, unseen
+        As in `search_lambda`.
+    absent : {"reference", "truth-only", "zero"}
+        Which classes miou and f1 average.
+    force : bool
+        Replace existing outputs.
+    **options
+        Fields of `unoic_cli.tasks.common.Options`.
+
+    Returns
+    -------
+    CalibrateResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or an output that cannot be written; the old file is then untouched.
+
+    Notes
+    -----
+    Eq. 7: softmax(delta / temperature * z + lambda * s). The largest entry of each row written is that of
+    the float64 argmax, so evaluating the output gives the counts of evaluating the input with the calibration.
+    """
+    chosen, notes = Options(**options), Notes(options.get("tell"))
+    data = open_inputs(inputs, labels, chosen, notes)
+    if emit not in EMIT:
+        raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    names = tuple(source.name for source in data.sources)
+    path = output or default_output(data)
+    if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
+        raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
+    formats.check_output(path, force=force, inputs=names)
+    fitted, beside = None, None
+    if calibration is None and lam is None:
+        beside = os.path.splitext(path)[0] + ".calibration.json"
+        formats.check_output(beside, force=force, inputs=names)
+        fitted = _fit(data, metric, temperature, source_prior, target_prior, unseen, absent, chosen, notes)
+        applied = fitted.calibration
+    else:
+        if metric is not None:
+            raise UsageError("--metric", "--metric beside a given lambda", "expected it only where lambda is fitted")
+        given = resolve_calibration(
+            data, calibration, lam, temperature, source_prior, target_prior, unseen, chosen, notes
+        )
+        assert given is not None
+        applied = given
+    workers = _write(data, applied, path, emit, chosen)
+    before, after = _counted(workers, absent)
+    if fitted is not None and fitted.folds is not None and before is not None:
+        after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)
+    if beside is not None:
+        write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
+    gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
+    return CalibrateResult(
+        calibration=applied,
+        output=path,
+        calibration_output=beside,
+        before=before,
+        after=after,
+        fitted=fitted,
+        gained=gained,
+        lost=lost,
+        n_units=sum(source.pixels for source in data.sources[:1]) * data.n_samples,
+        emit=emit,
+        files=names,
+        split=chosen.split,
+        notes=tuple(notes.texts),
+    )
+
+
+def _fit(
+    data: DataSet, metric: str | None, temperature: float | None, source_prior: PriorLike, target_prior: PriorLike,
+    unseen: Unseen | None, absent: Absent, options: Options, notes: Notes,
+) -> SearchResult:  # fmt: skip
+    """Tune lambda on the labels of this input, with cross-fitting."""
+    if not data.has("labels"):
+        raise UsageError(
+            data.name,
+            "no labels, and neither --calibration nor --lambda",
+            "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
+        )
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise UsageError("--temperature", f"{temperature}", "expected a positive number")
+    result = search_lambda(
+        list(data.sources),
+        metric=metric or "macc",
+        folds=CROSS_FIT_FOLDS,
+        source_prior=source_prior,
+        target_prior="uniform" if target_prior is None else target_prior,
+        unseen=unseen or "mask",
+        temperature=1.0 if temperature is None else temperature,
+        absent=absent,
+        split=options.split,
+        ignore_index=options.ignore_index,
+        allow_external=options.allow_external,
+        threads=options.threads,
+        tell=notes.add,
+        progress=options.progress,
+    )
+    notes.add(
+        f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
+        f"cross-fitted over {CROSS_FIT_FOLDS} folds"
+    )
+    return result

@@ -1,0 +1,245 @@
+"""What the tasks share: inputs and the options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+from unoic_cli import __version__
+from unoic_cli.block import Source
+from unoic_cli.calibration import Calibration
+from unoic_cli.dataset import DataSet, open_dataset
+from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.formats import SIGNATURES, split_name
+from unoic_cli.kernels.lines import Lines, make_point
+from unoic_cli.prior import Prior, Slopes, Unseen, parse_list, read_prior_file
+from unoic_cli.sweep import sweep
+from unoic_cli.tallies.labels import LabelTally
+from unoic_cli.tallies.posterior import PosteriorTally
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
+Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source]"
+PriorLike: TypeAlias = "str | Prior | Sequence[float] | None"
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass
+class Notes:
+    """Things worth saying that are not results; collected once each, and told as they come."""
+
+    tell: Callable[[str], None] | None = None
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """Say it, once."""
+        if text not in self.texts:
+            self.texts.append(text)
+            if self.tell is not None:
+                self.tell(text)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that every task takes.
+
+    Attributes
+    ----------
+    split : str or None
+        Only the samples of this split.
+    ignore_index : sequence of int
+        Labels to leave out, besides 255, -1 and -100 outside [0, K).
+    allow_external : bool
+        Follow external links, external storage and virtual datasets.
+    threads : int or None
+        Worker threads; by default what the machine gives this process.
+    tell : callable or None
+        Called with each note as it comes.
+    progress : callable or None
+        Called with spans done and spans in all.
+    """
+
+    split: str | None = None
+    ignore_index: Sequence[int] = ()
+    allow_external: bool = False
+    threads: int | None = None
+    tell: Callable[[str], None] | None = None
+    progress: Progress | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What influences a result."""
+        return {"split": self.split, "ignore_index": list(self.ignore_index)}
+
+
+class OptionArguments(TypedDict, total=False):
+    """The fields of `Options`, as keyword arguments of every task."""
+
+    split: str | None
+    ignore_index: Sequence[int]
+    allow_external: bool
+    threads: int | None
+    tell: Callable[[str], None] | None
+    progress: Progress | None
+
+
+def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes) -> DataSet:
+    """Files, sources or arrays as one data set."""
+    if options.threads is not None and options.threads < 1:
+        raise UsageError("--threads", str(options.threads), "expected at least 1")
+    names: list[str | Source]
+    if isinstance(inputs, (str, os.PathLike, Source)):
+        names = [inputs if isinstance(inputs, Source) else os.fspath(inputs)]
+    elif isinstance(inputs, (list, tuple)) and all(isinstance(item, (str, os.PathLike, Source)) for item in inputs):
+        names = [item if isinstance(item, Source) else os.fspath(item) for item in inputs]
+    else:
+        from unoic_cli.formats import arrays
+
+        names = [arrays.describe(inputs, labels)]  # type: ignore[arg-type]  # what is left are arrays
+        labels = None
+    if labels is not None:
+        raise UsageError("labels", "labels beside files", "expected them in the files, or arrays as inputs")
+    data = open_dataset(
+        names, split=options.split, ignore_index=options.ignore_index, allow_external=options.allow_external
+    )
+    if options.split is None and any("split" in source.fields for source in data.sources):
+        notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
+    return data
+
+
+def is_logits_file(name: str) -> bool:
+    """Whether a name is that of an HDF5 or Parquet file."""
+    path, group = split_name(name)
+    if group != "/":
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError:
+        return False
+    return head.startswith((SIGNATURES["hdf5"], SIGNATURES["parquet"]))
+
+
+def count_labels(data: DataSet, options: Options) -> LabelTally:
+    """Label counts in one stream over the labels alone."""
+    tally = LabelTally(data.n_classes)
+    sweep(data, [tally], n_threads=options.threads)
+    return tally
+
+
+def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prior:
+    tally = PosteriorTally(data.n_classes)
+    sweep(data, [tally], n_threads=options.threads, temperature=temperature, progress=options.progress)
+    return Prior.from_weights(tally.mean(), "mean-posterior", counts=False)
+
+
+def _labels_prior(data: DataSet, options: Options, origin: str, option: str) -> Prior:
+    data.require("labels", f"for {option} labels")
+    counts = count_labels(data, options).counts[0].tolist()
+    if sum(counts) == 0:
+        raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
+    return Prior.from_weights(counts, origin, counts=True)
+
+
+def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options, *, temperature: float = 1.0) -> Prior:
+    """One grammar for source and target priors.
+
+    Parameters
+    ----------
+    spec : str, Prior or sequence of float
+        ``uniform``; a comma list; a JSON, CSV or TSV file; ``labels``; ``mean-posterior``; or a logits
+        file, whose labels are counted.
+    data : DataSet
+        The input that ``labels`` and ``mean-posterior`` speak of.
+    option : str
+        For messages.
+
+    Raises
+    ------
+    UnoicError
+        The prior cannot be read, or is not one of K classes.
+    """
+    if isinstance(spec, Prior):
+        prior = spec
+    elif spec is None or not isinstance(spec, str):
+        weights = [float(value) for value in (spec if spec is not None else ())]
+        whole = all(value == int(value) for value in weights if value == value and abs(value) < 1e18)
+        prior = Prior.from_weights(weights, option, counts=whole and sum(weights) > 1.5)
+    elif spec == "uniform":
+        prior = Prior.uniform(data.n_classes)
+    elif spec == "labels":
+        prior = _labels_prior(data, options, "labels", option)
+    elif spec == "mean-posterior":
+        prior = _mean_posterior(data, options, temperature)
+    else:
+        prior = parse_list(spec, option) or _file_prior(spec, data, option, options)
+    prior.check_length(data.n_classes, option)
+    return prior
+
+
+def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prior:
+    if not is_logits_file(spec):
+        try:
+            return read_prior_file(spec, data.class_names)
+        except NoInputError:
+            if os.sep in spec or "." in spec:
+                raise
+            known = "expected uniform, labels, mean-posterior, a comma list, or a file"
+            raise UsageError(option, f"{spec!r}", known) from None
+    other = open_dataset([spec], ignore_index=options.ignore_index, allow_external=options.allow_external)
+    return _labels_prior(other, options, f"labels of {spec}", option)
+
+
+def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
+    """The source prior: as asked for, else what the file says, else its labels."""
+    if spec is not None:
+        return resolve_prior(spec, data, "--source-prior", options, temperature=temperature)
+    for key, counts in (("source_counts", True), ("source_prior", False)):
+        for source in data.sources:
+            stored = getattr(source, key)
+            if stored:
+                return Prior.from_weights(stored, f"{key} of {source.name}", counts=counts)
+    if not data.has("labels"):
+        raise UsageError(
+            "--source-prior",
+            f"none given, and {data.name} has neither source_counts nor labels",
+            "expected the class frequencies of the TRAINING data (a list, a file), or mean-posterior",
+        )
+    notes.add(
+        "source prior: the label frequencies of this input (it stores no source_counts); "
+        "if the network was trained on other frequencies, give them with --source-prior"
+    )
+    return _labels_prior(data, options, "labels", "--source-prior")
+
+
+def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes) -> None:
+    """Say what the priors imply: classes that are never predicted, or a lambda without effect."""
+    masked = [k for k, on in enumerate(slopes.masked.tolist()) if on]
+    if masked:
+        names = data.class_names or [str(k) for k in range(data.n_classes)]
+        listed = ", ".join(names[k] for k in masked[:8]) + (" ..." if len(masked) > 8 else "")
+        noun = "class" if len(masked) == 1 else "classes"
+        notes.add(f"{len(masked)} {noun} with a prior of zero, never predicted (--unseen {unseen}): {listed}")
+    if slopes.flat:
+        notes.add("source and target prior are equal: lambda changes nothing")
+
+
+def prior_to_dict(prior: Prior) -> dict[str, Any]:
+    """For reports: values, and where they came from."""
+    counts = None if prior.counts is None else list(prior.counts)
+    return {"values": list(prior.values), "counts": counts, "origin": prior.origin}
+
+
+def calibration_lines(calibration: Calibration, lam: float | None = None) -> Lines:
+    """Kernel tables of a calibration at its lambda, or at another."""
+    slopes = calibration.slopes()
+    return make_point(slopes.values, slopes.masked, calibration.lam if lam is None else lam)
+
+
+def provenance(data: DataSet, options: Options, **more: Any) -> dict[str, Any]:
+    """Which program, files and options a result came from."""
+    files = [source.name for source in data.sources]
+    return {"unoic": __version__, "files": files, **options.to_dict(), **more}

@@ -1,0 +1,592 @@
+"""Make a logits file: of numpy arrays, or of a logits file in the other format."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from unoic_cli import formats
+from unoic_cli.batch import where_is
+from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats import numpy_files, schema
+from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROBABILITY_NAMES = ("pred_probs", "probs", "probabilities", "softmax")
+LOGITS_NAMES = ("logits", "outputs", "scores", "log_probs", *PROBABILITY_NAMES)
+"""Names of arrays that may be the scores; so may any ``logits_...``."""
+
+LABELS_NAMES = ("labels", "label", "targets", "target", "y", "y_true", "gt")
+COUNTS_NAMES = ("source_counts", "train_counts")
+PER_SAMPLE = ("split", "group", "sample_id")
+
+Members = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What was written.
+
+    Attributes
+    ----------
+    input, output : str
+        As typed; the input with the member that the scores came from.
+    kind, kind_from : str
+        What the scores are, and how that was decided.
+    n_samples, n_classes, image_shape, encoding
+        N, K, (H, W) or (), and the type of a score.
+    fields : tuple of str
+        What was kept beside the scores.
+    dropped : tuple of str
+        Members of the input that were not.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    input: str
+    output: str
+    kind: Kind
+    kind_from: str
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    encoding: str
+    fields: tuple[str, ...]
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An opened input of either sort.
+
+    Attributes
+    ----------
+    source : Source
+        Its `kind` is provisional for arrays.
+    scores : str
+        ``FILE:MEMBER`` of the scores, for messages; the member's name is evidence of their kind.
+    blocks : callable
+        All units in order, with just the fields asked for.
+    dtypes : dict of str to str
+        Of the fields to be written, as in `OutputSpec`.
+    """
+
+    source: Source
+    scores: str
+    blocks: Callable[[frozenset[str]], Iterator[LogitBlock]]
+    dtypes: dict[str, str]
+    scalar_delta: float | None = None
+    has_predictions: bool = False
+    dropped: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def convert(
+    source: str,
+    out: str,
+    *,
+    logits_key: str | None = None,
+    labels_key: str | None = None,
+    kind: str | None = None,
+    class_axis: int | None = None,
+    labels: str | None = None,
+    force: bool = False,
+    allow_external: bool = False,
+) -> ConvertResult:
+    """Write an npz, npy, HDF5 or Parquet file as HDF5 or Parquet, block by block; every bit of the scores is kept.
+
+    Parameters
+    ----------
+    source : str
+        ``FILE.npz``, ``FILE.npy``, ``FILE.parquet`` or ``FILE.h5[::GROUP]``.
+    out : str
+        The output; its suffix names the format.
+    logits_key, labels_key : str, optional
+        Members of an npz file, where their names do not tell.
+    kind : {"logits", "log_probs", "probs"}, optional
+        What the scores are. Otherwise the values of an npz or npy file decide, once; HDF5 and
+        Parquet files say it themselves.
+    class_axis : int, optional
+        Of an npz or npy file: 1 (the default) for (N, K) and (N, K, H, W), -1 for (N, H, W, K).
+    labels : str, optional
+        Another npy or npz file with the labels of an npz or npy file.
+    force : bool
+        Replace an output that exists.
+    allow_external : bool
+        Follow links of an HDF5 file to other files.
+
+    Returns
+    -------
+    ConvertResult
+
+    Raises
+    ------
+    UsageError
+        Options that make no sense for this input, or an unknown suffix of the output.
+    DataError
+        The arrays are not what a logits file holds, or leave a doubt about what they are.
+    CannotCreateError, StorageError
+        The output cannot be written. Nothing is left behind, and an older file is untouched.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "val.npz")
+    ...     np.savez(path, logits=np.float32([[2.5, -1], [0, 3]]), y=np.array([0, 1]))
+    ...     result = convert(path, os.path.join(folder, "val.h5"))
+    >>> result.kind, result.n_samples, result.n_classes, result.fields
+    ('logits', 2, 2, ('labels',))
+    """
+    array_options = {"--logits-key": logits_key, "--labels-key": labels_key, "--class-axis": class_axis}
+    array_options["--labels"] = labels
+    if kind is not None and kind not in SCORE_KINDS:
+        raise UsageError("--kind", kind, f"expected one of {', '.join(SCORE_KINDS)}")
+    is_arrays = formats.detect(source) not in formats.MODULES
+    if not is_arrays:
+        _refuse_options(source, array_options)
+    _check_output(out, force, (source,) if labels is None else (source, labels))
+    if is_arrays:
+        arrays = _Arrays(source, logits_key, labels_key, labels, 1 if class_axis is None else class_axis)
+        given = arrays.as_input()
+    else:
+        given = _stored_input(source, allow_external)
+    decided, reason = _decide_kind(given, kind, is_arrays)
+    fields = _copy(given, decided, out)
+    _add_notes(given, decided)
+    return _result(given, out, decided, reason, fields)
+
+
+def _result(given: _Input, out: str, kind: Kind, reason: str, fields: tuple[str, ...]) -> ConvertResult:
+    return ConvertResult(
+        input=given.scores,
+        output=out,
+        kind=kind,
+        kind_from=reason,
+        n_samples=given.source.n_samples,
+        n_classes=given.source.n_classes,
+        image_shape=given.source.image_shape,
+        encoding=given.source.encoding,
+        fields=fields,
+        dropped=given.dropped,
+        notes=tuple(given.notes),
+    )
+
+
+def _refuse_options(source: str, options: dict[str, Any]) -> None:
+    used = [name for name, value in options.items() if value is not None]
+    if used:
+        raise UsageError(used[0], f"given, but {source} is no npz or npy file", "expected it for such files only")
+
+
+def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> None:
+    """Check the name of the output before the input is read, which may take long."""
+    suffix = os.path.splitext(out)[1].lower()
+    if suffix not in formats.SUFFIXES:
+        raise UsageError(out, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")
+    formats.check_output(out, force=force, inputs=inputs)
+
+
+# ------------------------------------------------------------------------------------------------
+# what the scores are
+
+
+def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple[Kind, str]:
+    """Kind of the scores and how it was decided, after a look at all values where it matters."""
+    source = given.source
+    if not is_arrays and declared is None:
+        return source.kind, "the name of the scores"
+    if source.kind == "predictions":
+        raise UsageError("--kind", f"given, but {source.name} holds predictions", "expected scores")
+    values = ScoreValues(source.encoding, source.n_classes)
+    for block in given.blocks(frozenset({"scores"})):
+        assert block.scores is not None
+        start = block.start
+        values.update(block.scores, lambda unit, start=start: start + unit)  # type: ignore[misc]  # bound at once
+    name = given.scores.rpartition(":")[2].lower()
+    decided, reason = (declared, "--kind") if declared else _seen_kind(given, name, values)
+    _refuse_not_finite(given, values, decided)
+    if decided == "log_probs":
+        _refuse_first(
+            given, values, "positive", "expected logarithms of probabilities, none above 0 (else --kind logits)"
+        )
+    if decided == "probs":
+        hint = f"expected probabilities in [0, 1]{'' if declared else ', as the name says (else --kind logits)'}"
+        _refuse_first(given, values, "outside", hint)
+    given.notes.extend(_kind_notes(given, decided, name, values))
+    return decided, reason
+
+
+def _seen_kind(given: _Input, name: str, values: ScoreValues) -> tuple[Kind, str]:
+    """Kind by the name of the member and by all of its values; doubts are refused."""
+    if name == "log_probs":
+        return "log_probs", "the name of the member"
+    if "outside" in values.first:
+        return ("probs" if name in PROBABILITY_NAMES else "logits"), "the values: not all lie in [0, 1]"
+    if "sum" not in values.first:
+        return "probs", "the values: all lie in [0, 1] and each row sums to 1"
+    row = values.first["sum"]
+    found = f"all values lie in [0, 1], but {where_is(given.source, row.unit)} sums to {row.value:.6g}"
+    raise DataError(given.scores, found, "expected --kind probs or --kind logits to say what they are")
+
+
+def _refuse_not_finite(given: _Input, values: ScoreValues, kind: Kind) -> None:
+    expected = "expected finite values"
+    if kind == "logits" and "-inf" in values.first:
+        expected += " (-inf is for --kind log_probs only)"
+    for name, text in (("nan", "NaN"), ("+inf", "inf"), ("-inf", "-inf")):
+        if name in values.first and (name, kind) != ("-inf", "log_probs"):
+            raise DataError(given.scores, f"{text} at {where_is(given.source, values.first[name].unit)}", expected)
+
+
+def _refuse_first(given: _Input, values: ScoreValues, name: str, expected: str) -> None:
+    if name in values.first:
+        unit, value = values.first[name]
+        raise DataError(given.scores, f"{value:.6g} at {where_is(given.source, unit)}", expected)
+
+
+def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> list[str]:
+    notes = []
+    sums = values.first.get("sum" if kind == "probs" else "exp_sum")
+    if kind != "logits" and sums is not None:
+        what = "probabilities" if kind == "probs" else "exponentials"
+        notes.append(f"the {what} at {where_is(given.source, sums.unit)} sum to {sums.value:.6g}, not 1")
+    if kind == "logits" and values.look == "probabilities":
+        notes.append("stored as logits, though all values lie in [0, 1] and each row sums to 1")
+    if kind == "probs" and sums is None and name not in (*PROBABILITY_NAMES, "scores", "outputs"):
+        notes.append(f"stored as probs: the values of {name} lie in [0, 1] and each row sums to 1")
+    return notes
+
+
+# ------------------------------------------------------------------------------------------------
+# copying
+
+
+def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
+    """Write all blocks; return the names of what was kept beside the scores."""
+    source = given.source
+    spec = OutputSpec(
+        n_samples=source.n_samples,
+        n_classes=source.n_classes,
+        image_shape=source.image_shape,
+        kind=kind,
+        encoding=source.encoding,
+        layout=source.layout,
+        predictions=given.has_predictions,
+        dtypes=given.dtypes,
+        scalar_delta=given.scalar_delta,
+        class_names=source.class_names,
+        source_counts=source.source_counts,
+        source_prior=source.source_prior,
+        attributes=source.attributes,
+    )
+    fields = frozenset(given.dtypes) | {"scores"} | ({"predictions"} if given.has_predictions else set())
+    labels = ClassCounts(source.n_classes)
+    writer = formats.create(out, spec)
+    try:
+        for block in given.blocks(fields):
+            if block.labels is not None:
+                labels.update(block.labels)
+            if given.has_predictions:
+                _check_predictions(source, block)
+            writer.write(block)
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+    given.notes.extend(_label_notes(labels, source.n_classes))
+    extras = ["predictions"] if given.has_predictions else []
+    extras += ["delta"] if given.scalar_delta is not None else []
+    extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
+    return tuple(sorted([*given.dtypes, *extras]))
+
+
+def _check_predictions(source: Source, block: LogitBlock) -> None:
+    """Refuse predictions that the output's smaller type would change."""
+    assert block.predictions is not None
+    wrong = block.predictions >= source.n_classes
+    if wrong.any():
+        i = int(wrong.argmax())
+        found = f"{block.predictions[i]} at {where_is(source, block.start + i)}"
+        raise DataError(f"{source.name}:predictions", found, f"expected classes in [0, {source.n_classes})")
+
+
+def _label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
+    outside = labels.outside.sorted()
+    if not outside:
+        return []
+    listed = ", ".join(f"{value} ({count:,} times)" for value, count in list(outside.items())[:5])
+    return [f"labels outside [0, {n_classes}): {listed}{', ...' if len(outside) > 5 else ''}"]
+
+
+def _add_notes(given: _Input, kind: Kind) -> None:
+    if kind == "probs" and given.source.encoding == "float16":
+        given.notes.append("float16 probabilities cannot hold a rare class: below 6e-8 they are zero; prefer logits")
+    if given.dropped:
+        given.notes.append(f"not used: {', '.join(given.dropped)}")
+
+
+# ------------------------------------------------------------------------------------------------
+# HDF5 and Parquet
+
+
+def _stored_input(name: str, allow_external: bool) -> _Input:
+    """Open a logits file as an input."""
+    source = formats.describe(name, allow_external=allow_external)
+
+    def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
+        reader = formats.open_reader(source)
+        try:
+            for start, stop in formats.spans(source, BLOCK_BYTES):
+                yield from reader.blocks(start, stop, fields)
+        finally:
+            reader.close()
+
+    has_predictions = formats.has_predictions(source)
+    scalar = scalar_delta(source)
+    fields = source.fields - {"delta"} if scalar is not None else source.fields
+    return _Input(source, source.scores_name, blocks, _field_dtypes(source, fields), scalar, has_predictions)
+
+
+def _field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
+    """Dtypes of optional fields, by a look at the first unit."""
+    if not fields:
+        return {}
+    reader = formats.open_reader(source)
+    try:
+        first = next(reader.blocks(0, 1, fields))
+    finally:
+        reader.close()
+    dtypes = {name: getattr(first, name).dtype for name in sorted(fields)}
+    return {name: "str" if dtype.kind == "O" else dtype.name for name, dtype in dtypes.items()}
+
+
+# ------------------------------------------------------------------------------------------------
+# npz and npy
+
+
+class _Arrays:
+    """Which arrays of an npz or npy file are what, and streams over them."""
+
+    def __init__(
+        self, path: str, logits_key: str | None, labels_key: str | None, labels: str | None, class_axis: int
+    ) -> None:
+        self.path = path
+        self.members = numpy_files.members(path)
+        self.notes: list[str] = []
+        self.places: dict[str, tuple[str, str]] = {}
+        """Path and member of each field that is streamed."""
+        self.arrays: Members = {}
+        """Shape and dtype of each of these."""
+        member = _choose_logits(path, self.members, logits_key)
+        self.where = f"{path}:{member}"
+        self._take("scores", path, member)
+        self.encoding = self._encoding(member)
+        self.shape = schema.score_shape(self.where, self.arrays["scores"][0], class_axis)
+        self._find_labels(labels, labels_key)
+        self.scalar_delta = self._find_delta()
+        for name in PER_SAMPLE:
+            if name in self.members and self._is_free(name):
+                self._take(name, path, name)
+                schema.check_per_sample(f"{path}:{name}", self.arrays[name][0], self.shape.n_samples)
+
+    def _take(self, role: str, path: str, member: str) -> None:
+        self.places[role] = (path, member)
+        self.arrays[role] = (self.members if path == self.path else numpy_files.members(path))[member]
+
+    def _is_free(self, member: str) -> bool:
+        return (self.path, member) not in self.places.values()
+
+    def _encoding(self, member: str) -> Encoding:
+        dtype = self.arrays["scores"][1]
+        if dtype.kind in "iub":
+            hint = "; class indices are stored as predictions" if len(self.arrays["scores"][0]) in (1, 3) else ""
+            raise DataError(f"{self.path}:{member}", f"{dtype.name} values", f"expected floats{hint}")
+        if dtype.name not in ("float16", "float32", "float64"):
+            raise DataError(f"{self.path}:{member}", f"{dtype.name} values", "expected float16, float32 or float64")
+        return cast("Encoding", dtype.name)
+
+    def _find_labels(self, path: str | None, key: str | None) -> None:
+        if path is None:
+            free = {name: facts for name, facts in self.members.items() if self._is_free(name) or name == key}
+            member = _choose(
+                self.path, free, [name for name in free if name.lower() in LABELS_NAMES], key, "--labels-key"
+            )
+            path = self.path
+        else:
+            members = numpy_files.members(path)
+            named = list(members) if len(members) == 1 else [name for name in members if name.lower() in LABELS_NAMES]
+            member = _choose(path, members, named, key, "--labels-key")
+            if member is None:
+                raise DataError(path, f"no labels among {_listing(members)}", "expected --labels-key NAME")
+        if member is None:
+            self.notes.append(f"no labels (none of {', '.join(LABELS_NAMES)}; --labels-key NAME takes another)")
+            return
+        self._take("labels", path, member)
+        self._check_labels(f"{path}:{member}")
+
+    def _check_labels(self, where: str) -> None:
+        shape, dtype = self.arrays["labels"]
+        scores = self.arrays["scores"][0]
+        wanted = (self.shape.n_samples, *self.shape.image_shape)
+        if shape == scores:
+            raise DataError(
+                where, f"shape {shape}, as of the scores", "expected class indices (one-hot? store its argmax)"
+            )
+        if dtype.kind == "f":
+            raise DataError(
+                where, f"{dtype.name} values", "expected integers (whole numbers? store labels.astype(int))"
+            )
+        if dtype.kind == "b":
+            if self.shape.n_classes != 2:
+                raise DataError(where, f"true or false for {self.shape.n_classes} classes", "expected class indices")
+            dtype = np.dtype(np.uint8)
+        if shape == scores[:-1] != wanted:
+            raise DataError(
+                where, f"shape {shape}", f"expected {wanted}; or --class-axis -1 for classes on the last axis"
+            )
+        schema.check_labels(where, shape, dtype, self.shape)
+
+    def _find_delta(self) -> float | None:
+        if "delta" not in self.members or not self._is_free("delta"):
+            return None
+        shape, dtype = self.members["delta"]
+        self._take("delta", self.path, "delta")
+        if schema.check_delta(f"{self.path}:delta", shape, dtype, self.shape) != "scalar":
+            return None
+        return float(numpy_files.read(self.path, "delta"))
+
+    def as_input(self) -> _Input:
+        """Everything that `convert` needs."""
+        counts = next((name for name in COUNTS_NAMES if name in self.members and self._is_free(name)), None)
+        source_counts, source_prior = self._vector(counts), self._vector("source_prior")
+        class_names = self._class_names()
+        used = {member for path, member in self.places.values() if path == self.path} | {counts}
+        used |= {"source_prior", "class_names"}
+        source = Source(
+            name=self.path,
+            format="numpy",
+            n_samples=self.shape.n_samples,
+            n_classes=self.shape.n_classes,
+            image_shape=self.shape.image_shape,
+            kind="logits",
+            encoding=self.encoding,
+            layout=self.shape.layout,
+            fields=frozenset(self.places) - {"scores"},
+            source_counts=source_counts,
+            source_prior=source_prior,
+            class_names=class_names,
+            attributes={"converted_from": f"{os.path.basename(self.path)}:{self.places['scores'][1]}"},
+        )
+        dtypes = {name: self._dtype(name) for name in self.places if name != "scores"}
+        if self.scalar_delta is not None:
+            del dtypes["delta"]
+        dropped = tuple(name for name in self.members if name not in used)
+        return _Input(source, self.where, self.blocks, dtypes, self.scalar_delta, False, dropped, self.notes)
+
+    def _vector(self, member: str | None) -> tuple[float, ...] | None:
+        if member is None or member not in self.members:
+            return None
+        where = f"{self.path}:{member}"
+        return schema.class_vector(where, numpy_files.read(self.path, member), self.shape.n_classes)
+
+    def _class_names(self) -> tuple[str, ...] | None:
+        if "class_names" not in self.members:
+            return None
+        where = f"{self.path}:class_names"
+        return schema.class_names(where, numpy_files.read(self.path, "class_names"), self.shape.n_classes)
+
+    def _dtype(self, role: str) -> str:
+        dtype = self.arrays[role][1]
+        if role == "labels":
+            return "uint8" if dtype.kind == "b" else dtype.name
+        if role == "delta":
+            return dtype.name if dtype.name in ("float16", "float32") else "float64"
+        if dtype.kind in "iu" and role != "sample_id":
+            self.notes.append(f"{role}: integers, stored as text")
+        return dtype.name if dtype.kind in "iu" and role == "sample_id" else "str"
+
+    def blocks(self, fields: frozenset[str]) -> Iterator[LogitBlock]:
+        """All units in order, whole samples at a time."""
+        n_samples, pixels = self.shape.n_samples, self.shape.pixels
+        itemsize = self.arrays["scores"][1].itemsize
+        step = max(1, BLOCK_BYTES // (itemsize * self.shape.n_classes * pixels))
+        streams = {name: self._stream(name, step) for name in fields}
+        try:
+            for first in range(0, n_samples, step):
+                last = min(first + step, n_samples)
+                block = LogitBlock(first * pixels, last * pixels)
+                for name, stream in streams.items():
+                    setattr(block, name, self._block_field(name, next(stream), block))
+                yield block
+        finally:
+            for stream in streams.values():
+                stream.close()
+
+    def _stream(self, role: str, step: int) -> Any:
+        path, member = self.places[role]
+        shape, dtype = self.arrays[role]
+        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        return numpy_files.rows(path, member, step * max(1, row_bytes))
+
+    def _block_field(self, role: str, values: NDArray[Any], block: LogitBlock) -> NDArray[Any]:
+        """Rows of one member as a block holds them."""
+        pixels = self.shape.pixels
+        if role in PER_SAMPLE:
+            if values.dtype.kind not in "iu":
+                return schema.text(f"{self.path}:{role}", values)
+            return values if role == "sample_id" else values.astype(str).astype(object)
+        values = np.ascontiguousarray(values, schema.native(values.dtype))
+        if role == "labels":
+            return values.reshape(-1).view(np.uint8) if values.dtype.kind == "b" else values.reshape(-1)
+        if role == "delta":
+            flat = values.reshape(-1).astype(np.float64)
+            whole = flat.size == block.stop - block.start
+            return flat if whole else schema.per_unit(flat, block.start, block.stop, pixels)
+        scores = values.view(np.uint16) if values.dtype == np.float16 else values
+        if self.shape.layout == "planes":
+            return scores.reshape(len(scores), self.shape.n_classes, pixels)
+        return scores.reshape(-1, self.shape.n_classes)
+
+
+def _choose_logits(path: str, members: Members, key: str | None) -> str:
+    """Name of the member that holds the scores."""
+    if len(members) == 1 and formats.detect(path) == "npy":
+        candidates = list(members)
+    else:
+        candidates = [name for name in members if name.lower() in LOGITS_NAMES or name.lower().startswith("logits_")]
+    member = _choose(path, members, candidates, key, "--logits-key")
+    if member is None:
+        known = f"{', '.join(LOGITS_NAMES)} or logits_..."
+        raise DataError(path, f"no scores among {_listing(members)}", f"expected --logits-key NAME, or one of {known}")
+    return member
+
+
+def _choose(path: str, members: Members, candidates: Sequence[str], key: str | None, option: str) -> str | None:
+    """Take the member named by `key`, else the only candidate; None when there is none."""
+    if key is not None:
+        if key not in members:
+            raise DataError(f"{path}:{key}", f"no such array for {option}", f"expected one of {_listing(members)}")
+        return key
+    if len(candidates) > 1:
+        raise DataError(path, f"{len(candidates)} candidates ({', '.join(candidates)})", f"expected {option} NAME")
+    return candidates[0] if candidates else None
+
+
+def _listing(members: Members) -> str:
+    """Names, shapes and dtypes, as far as they fit on a line."""
+    listed = [f"{name} {shape} {dtype.name}" for name, (shape, dtype) in members.items()]
+    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "nothing"

@@ -1,0 +1,670 @@
+"""Look into logits files: what they hold, whether it can be used, and what to run next."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from unoic_cli import formats
+from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
+from unoic_cli.block import Encoding, LogitBlock, Source
+from unoic_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Look = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
+
+TOLERANCES: dict[Encoding, float] = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-4}
+"""How far the probabilities of a row may sum from 1 (float64 arrays are often softmaxes made in float32)."""
+
+BLOCK_BYTES = 4 << 20
+MOST_NAMES = 1000
+"""Distinct split names, group names or labels outside [0, K) that are counted one by one."""
+
+_NEARLY_BALANCED = 1.2
+_TUNING_SPLITS = ("val", "valid", "validation", "dev", "cal", "calibration")
+_TEST_SPLITS = ("test", "tst", "eval", "evaluation")
+
+
+# ------------------------------------------------------------------------------------------------
+# what is gathered block by block
+
+
+class Finding(NamedTuple):
+    """The first unit of its sort: where it is, and the value (or the sum of the row) found there."""
+
+    unit: int
+    value: float
+
+
+class ScoreValues:
+    """What scores look like, gathered block by block; NaN takes part in nothing but its own count.
+
+    Parameters
+    ----------
+    encoding : str
+        How a score is stored.
+    n_classes : int
+        K.
+
+    Attributes
+    ----------
+    n_nan, n_pos_inf, n_neg_inf : int
+        Values of these sorts.
+    minimum, maximum : float
+        Of the finite values; ``inf`` and ``-inf`` when there are none.
+    first : dict of str to Finding
+        First unit with ``nan``, ``+inf``, ``-inf``, a value ``outside`` [0, 1], a ``positive`` value;
+        first row whose values (``sum``) or their exponentials (``exp_sum``) do not sum to 1. The sums
+        are no longer looked at once they cannot change what the scores look like.
+
+    Examples
+    --------
+    >>> values = ScoreValues("float32", 2)
+    >>> values.update(np.array([[0.25, 0.75], [1.0, 0.0]], np.float32), lambda i: i)
+    >>> values.look
+    'probabilities'
+    >>> values.update(np.array([[0.25, 0.5]], np.float32), lambda i: 2 + i)
+    >>> values.look, values.first["sum"]
+    ('logits', Finding(unit=2, value=0.75))
+    """
+
+    def __init__(self, encoding: Encoding, n_classes: int) -> None:
+        self.n_nan = self.n_pos_inf = self.n_neg_inf = 0
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.first: dict[str, Finding] = {}
+        self.tolerance = TOLERANCES[encoding]
+        # rounding log p moves the sum of the exponentials by up to the entropy times that of the type
+        self._log_tolerance = self.tolerance * (1 + math.log(n_classes))
+        self._brain = encoding == "bfloat16"
+
+    @property
+    def look(self) -> Look:
+        """What the values look like."""
+        if self.minimum > self.maximum:
+            return "nothing finite"
+        if not self.first.keys() & {"outside", "sum"}:
+            return "probabilities"
+        if not self.first.keys() & {"positive", "exp_sum"}:
+            return "log-probabilities"
+        return "logits"
+
+    def update(self, scores: NDArray[Any], unit_of: Callable[[int], int]) -> None:
+        """Add scores as blocks hold them, (T, K) or (B, K, P); `unit_of` numbers their units."""
+        if scores.size == 0:
+            return
+        values = _as_floats(scores, self._brain)
+        with np.errstate(invalid="ignore"):
+            low, high = float(values.min()), float(values.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                low, high = self._not_finite(values, unit_of)
+            self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+            self._check_probs(values, unit_of)
+            self._check_log_probs(values, unit_of)
+
+    def _not_finite(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> tuple[float, float]:
+        """Count what is not finite; return the range of the rest."""
+        nan, pos_inf, neg_inf = np.isnan(values), values == np.inf, values == -np.inf
+        self.n_nan += int(nan.sum())
+        self.n_pos_inf += int(pos_inf.sum())
+        self.n_neg_inf += int(neg_inf.sum())
+        for name, wrong in (("nan", nan), ("+inf", pos_inf), ("-inf", neg_inf)):
+            self._remember(name, wrong, values, unit_of)
+        finite = values[np.isfinite(values)]
+        return (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
+
+    def _check_probs(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> None:
+        self._remember("outside", (values < 0) | (values > 1 + self.tolerance), values, unit_of)
+        if not self.first.keys() & {"outside", "sum"}:
+            sums = values.sum(axis=1, dtype=np.float64, keepdims=True)
+            self._remember("sum", np.abs(sums - 1) > self.tolerance, sums, unit_of)
+
+    def _check_log_probs(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> None:
+        self._remember("positive", values > self._log_tolerance, values, unit_of)
+        if not self.first.keys() & {"positive", "exp_sum"}:
+            sums = np.exp(values).sum(axis=1, dtype=np.float64, keepdims=True)
+            self._remember("exp_sum", np.abs(sums - 1) > self._log_tolerance, sums, unit_of)
+
+    def _remember(
+        self, name: str, wrong: NDArray[np.bool_], values: NDArray[Any], unit_of: Callable[[int], int]
+    ) -> None:
+        """Keep the first unit that is `wrong`; axis 1 is that of the classes, or of length 1."""
+        if name in self.first or not wrong.any():
+            return
+        width = wrong.shape[1]
+        flags = np.moveaxis(wrong, 1, -1).reshape(-1, width)
+        unit = int(flags.any(axis=1).argmax())
+        value = np.moveaxis(values, 1, -1).reshape(-1, width)[unit, flags[unit].argmax()]
+        self.first[name] = Finding(unit_of(unit), float(value))
+
+
+def _as_floats(scores: NDArray[Any], brain: bool) -> NDArray[Any]:
+    """Bits of 16-bit floats as float32; anything else as it is."""
+    if scores.dtype != np.uint16:
+        return scores
+    if brain:
+        return (scores.astype(np.uint32) << 16).view(np.float32)
+    return scores.view(np.float16).astype(np.float32)
+
+
+class ClassCounts:
+    """How often each class occurs among labels (or predictions), and which values are no class.
+
+    Attributes
+    ----------
+    counts : (K,) int64
+        Values in [0, K).
+    outside : Names
+        Values outside, with their counts.
+
+    Examples
+    --------
+    >>> labels = ClassCounts(3)
+    >>> labels.update(np.array([0, 2, 2, 255], np.uint8))
+    >>> labels.counts.tolist(), dict(labels.outside.counts)
+    ([1, 0, 2], {255: 1})
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.counts = np.zeros(n_classes, np.int64)
+        self.outside = Names()
+
+    def update(self, labels: NDArray[Any]) -> None:
+        """Count (T,) integers of any type."""
+        inside = (labels >= 0) & (labels < self.counts.size)
+        self.counts += np.bincount(labels[inside].astype(np.int64), minlength=self.counts.size)
+        if not inside.all():
+            self.outside.update(labels[~inside].tolist())
+
+
+class Names:
+    """Counts by name for up to `MOST_NAMES` names; later ones are counted together.
+
+    Attributes
+    ----------
+    counts : Counter
+        Of each name.
+    n_more : int
+        Entries of all other names.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[Any] = Counter()
+        self.n_more = 0
+
+    def update(self, names: Iterable[Any]) -> None:
+        """Count each of `names`."""
+        for name, count in Counter(names).items():
+            if name in self.counts or len(self.counts) < MOST_NAMES:
+                self.counts[name] += count
+            else:
+                self.n_more += count
+
+    def sorted(self) -> dict[Any, int]:
+        """Return the counts in the order of the names."""
+        return dict(sorted(self.counts.items()))
+
+
+class _Delta:
+    """Range of delta, and how many factors cannot be used."""
+
+    def __init__(self, scalar: float | None) -> None:
+        self.scalar = scalar is not None
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.n_invalid = 0
+
+    def update(self, delta: NDArray[np.float64]) -> None:
+        valid = delta[np.isfinite(delta)]
+        if valid.size:
+            self.minimum = min(self.minimum, float(valid.min()))
+            self.maximum = max(self.maximum, float(valid.max()))
+        self.n_invalid += int(delta.size - valid.size + (valid < 0).sum())
+
+
+def scalar_delta(source: Source) -> float | None:
+    """The one delta of all units, if the file has a single number; told by a look at two units."""
+    if "delta" not in source.fields:
+        return None
+    reader = formats.open_reader(source)
+    try:
+        first = next(reader.blocks(0, min(2, source.n_units), frozenset({"delta"})))
+    finally:
+        reader.close()
+    is_scalar = first.delta is not None and first.delta.size == 1 < first.stop
+    return float(first.delta[0]) if first.delta is not None and is_scalar else None
+
+
+# ------------------------------------------------------------------------------------------------
+# results
+
+
+@dataclass(frozen=True)
+class ValuesInfo:
+    """Attributes as in `ScoreValues`; minimum and maximum are None where nothing is finite."""
+
+    look: Look
+    n_nan: int
+    n_pos_inf: int
+    n_neg_inf: int
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
+class CountsInfo:
+    """Labels or predictions by class.
+
+    Attributes
+    ----------
+    dtype : str
+        As stored.
+    counts : tuple of int
+        (K,).
+    imbalance : float or None
+        Largest count / smallest count that is not zero.
+    n_empty : int
+        Classes that do not occur.
+    ignored : dict of int to int
+        Count of each value that stands for "no label".
+    outside : dict of int to int
+        Count of each other value outside [0, K).
+    n_outside : int
+        Their sum, values too many to list included.
+    """
+
+    dtype: str
+    counts: tuple[int, ...]
+    imbalance: float | None
+    n_empty: int
+    ignored: dict[int, int]
+    outside: dict[int, int]
+    n_outside: int
+
+
+@dataclass(frozen=True)
+class DeltaInfo:
+    """Form is ``scalar`` or ``per unit``; `n_invalid` counts negative, infinite and NaN factors."""
+
+    form: str
+    minimum: float | None
+    maximum: float | None
+    n_invalid: int
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What `info` says about one file.
+
+    Attributes
+    ----------
+    name, format, storage, n_bytes
+        The input as typed, its format, one phrase on how scores are stored, and the file's size.
+    kind, encoding, layout, axes, shape
+        What the scores are called, their type, ``rows`` or ``planes``, ``NK``, ``NCHW`` or ``NHWC``, and their shape.
+    n_samples, n_classes, image_shape, n_units
+        N, K, (H, W) or (), and N * H * W.
+    split : str or None
+        The one split that values, labels, groups and delta are about.
+    values : ValuesInfo or None
+        None for predictions.
+    labels, predictions : CountsInfo or None
+        By class; `predictions` only of a file that holds nothing else.
+    delta : DeltaInfo or None
+        Factors of the logits.
+    source_counts, source_prior, source_imbalance
+        As stored, and largest / smallest that is not zero.
+    splits, groups : dict of str to int
+        Samples of each; empty when the file has none.
+    fields, class_names, attributes
+        As in `unoic_cli.block.Source`.
+    warnings : tuple of str
+        What stands in the way of using the file.
+    next : tuple of str
+        Command lines to run next.
+    """
+
+    name: str
+    format: str
+    storage: str
+    n_bytes: int
+    kind: str
+    encoding: str | None
+    layout: str | None
+    axes: str
+    shape: tuple[int, ...]
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    n_units: int
+    split: str | None
+    values: ValuesInfo | None
+    labels: CountsInfo | None
+    predictions: CountsInfo | None
+    delta: DeltaInfo | None
+    source_counts: tuple[float, ...] | None
+    source_prior: tuple[float, ...] | None
+    source_imbalance: float | None
+    splits: dict[str, int]
+    groups: dict[str, int]
+    fields: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+    attributes: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InfoResult:
+    """One `FileInfo` for each input, in order."""
+
+    files: tuple[FileInfo, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return dataclasses.asdict(self)
+
+
+# ------------------------------------------------------------------------------------------------
+# the task
+
+
+def info(inputs: Sequence[str], *, split: str | None = None, allow_external: bool = False) -> InfoResult:
+    """Read logits files once, in fixed memory, and say what they hold.
+
+    Labels out of range, NaN and infinities are counted and warned of, not refused.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        ``FILE`` or ``FILE::GROUP``.
+    split : str, optional
+        Look only at samples of this split.
+    allow_external : bool
+        Follow links to other files.
+
+    Returns
+    -------
+    InfoResult
+
+    Raises
+    ------
+    NoInputError, DataError
+        A file cannot be opened or does not follow the schema, or has no such split.
+
+    Examples
+    --------
+    >>> import os, tempfile, h5py
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "val.h5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["logits"] = np.array([[2.0, -1.0], [0.5, 1.5], [3.0, 0.0]], np.float32)
+    ...         file["labels"] = np.array([0, 1, 0])
+    ...     seen = info([path]).files[0]
+    >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
+    ('NK', 'logits', (2, 1), 2.0)
+    """
+    return InfoResult(tuple(_look(formats.describe(name, allow_external=allow_external), split) for name in inputs))
+
+
+class _Gathered:
+    """Everything that one read of a source gathers."""
+
+    def __init__(self, source: Source, split: str | None) -> None:
+        self.source = source
+        self.split = split
+        self.scores = ScoreValues(source.encoding, source.n_classes)
+        self.labels = ClassCounts(source.n_classes)
+        self.predictions = ClassCounts(source.n_classes)
+        scalar = scalar_delta(source)
+        self.delta = _Delta(scalar)
+        if scalar is not None:
+            self.delta.update(np.array([scalar]))
+        self.splits, self.groups = Names(), Names()
+        self.dtypes = {"labels": "", "predictions": ""}
+
+    def update(self, block: LogitBlock) -> None:
+        # an image that was cut is counted by the block that has its first pixel
+        begun = int(block.start % self.source.pixels > 0)
+        if block.split is not None:
+            self.splits.update(block.split[begun:].tolist())
+        part = choose_split(block, self.source, self.split)
+        if part.block.group is not None:
+            self.groups.update(part.block.group[part.samples * self.source.pixels >= block.start].tolist())
+        if part.block.scores is not None:
+            self.scores.update(part.block.scores, part.unit_of)
+        for name, counts in (("labels", self.labels), ("predictions", self.predictions)):
+            values = getattr(part.block, name)
+            if values is not None:
+                self.dtypes[name] = values.dtype.name
+                counts.update(values)
+        if part.block.delta is not None and not self.delta.scalar:
+            self.delta.update(part.block.delta)
+
+
+def _look(source: Source, split: str | None) -> FileInfo:
+    if split is not None and "split" not in source.fields:
+        raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
+    gathered = _Gathered(source, split)
+    fields = (source.fields | {"scores"}) - {"sample_id"}
+    reader = formats.open_reader(source)
+    try:
+        for start, stop in formats.spans(source, BLOCK_BYTES):
+            for block in reader.blocks(start, stop, fields):
+                gathered.update(block)
+    finally:
+        reader.close()
+    if split is not None and split not in gathered.splits.counts:
+        known = ", ".join(sorted(gathered.splits.counts)[:20])
+        raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
+    seen = _file_info(source, gathered)
+    warnings = _warnings(seen, gathered)
+    return dataclasses.replace(seen, warnings=tuple(warnings), next=tuple(_next(seen)))
+
+
+def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
+    is_predictions = source.kind == "predictions"
+    path = formats.split_name(source.name)[0]
+    axes, shape = _axes(source)
+    weights = source.source_counts or source.source_prior
+    return FileInfo(
+        name=source.name,
+        format=source.format,
+        storage=source.storage,
+        n_bytes=os.path.getsize(path),
+        kind=source.kind,
+        encoding=None if is_predictions else source.encoding,
+        layout=None if is_predictions else source.layout,
+        axes=axes,
+        shape=shape,
+        n_samples=source.n_samples,
+        n_classes=source.n_classes,
+        image_shape=source.image_shape,
+        n_units=source.n_units,
+        split=gathered.split,
+        values=None if is_predictions else _values_info(gathered.scores),
+        labels=_counts_info(gathered, "labels", IGNORED_LABELS) if "labels" in source.fields else None,
+        predictions=_counts_info(gathered, "predictions", ()) if is_predictions else None,
+        delta=_delta_info(gathered.delta) if "delta" in source.fields else None,
+        source_counts=source.source_counts,
+        source_prior=source.source_prior,
+        source_imbalance=None if weights is None else imbalance_ratio(weights),
+        splits=gathered.splits.sorted(),
+        groups=gathered.groups.sorted(),
+        fields=tuple(sorted(source.fields)),
+        class_names=source.class_names,
+        attributes=dict(source.attributes),
+    )
+
+
+def _axes(source: Source) -> tuple[str, tuple[int, ...]]:
+    """Name of the axes, and the shape as stored."""
+    n, k, image = source.n_samples, source.n_classes, source.image_shape
+    if source.kind == "predictions":
+        return ("NHW" if image else "N"), (n, *image)
+    if not image:
+        return "NK", (n, k)
+    return ("NCHW", (n, k, *image)) if source.layout == "planes" else ("NHWC", (n, *image, k))
+
+
+def imbalance_ratio(weights: Sequence[float]) -> float | None:
+    """Largest weight / smallest weight that is not zero; None when all are zero.
+
+    Examples
+    --------
+    >>> imbalance_ratio([90, 0, 9])
+    10.0
+    """
+    positive = [weight for weight in weights if weight > 0]
+    return max(positive) / min(positive) if positive else None
+
+
+def _values_info(values: ScoreValues) -> ValuesInfo:
+    finite = values.minimum <= values.maximum
+    return ValuesInfo(
+        look=values.look,
+        n_nan=values.n_nan,
+        n_pos_inf=values.n_pos_inf,
+        n_neg_inf=values.n_neg_inf,
+        minimum=values.minimum if finite else None,
+        maximum=values.maximum if finite else None,
+    )
+
+
+def _counts_info(gathered: _Gathered, name: str, ignorable: tuple[int, ...]) -> CountsInfo:
+    found: ClassCounts = getattr(gathered, name)
+    counts = tuple(found.counts.tolist())
+    outside = {value: n for value, n in found.outside.sorted().items() if value not in ignorable}
+    return CountsInfo(
+        dtype=gathered.dtypes[name],
+        counts=counts,
+        imbalance=imbalance_ratio(counts),
+        n_empty=counts.count(0),
+        ignored={value: n for value, n in found.outside.sorted().items() if value in ignorable},
+        outside=outside,
+        n_outside=sum(outside.values()) + found.outside.n_more,
+    )
+
+
+def _delta_info(delta: _Delta) -> DeltaInfo:
+    finite = delta.minimum <= delta.maximum
+    return DeltaInfo(
+        form="scalar" if delta.scalar else "per unit",
+        minimum=delta.minimum if finite else None,
+        maximum=delta.maximum if finite else None,
+        n_invalid=delta.n_invalid,
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# what stands in the way, and what to do next
+
+
+def _warnings(seen: FileInfo, gathered: _Gathered) -> list[str]:
+    found = _label_warnings(seen)
+    if seen.values is not None:
+        places = {key: where_is(gathered.source, finding.unit) for key, finding in gathered.scores.first.items()}
+        found += _value_warnings(seen, seen.values, places)
+    if seen.delta is not None and seen.delta.n_invalid:
+        found.append(f"delta: {seen.delta.n_invalid:,} factors are negative, infinite or NaN; they will be refused")
+    return found
+
+
+def _value_warnings(seen: FileInfo, values: ValuesInfo, places: dict[str, str]) -> list[str]:
+    found = []
+    bad = [("nan", "NaN", values.n_nan), ("+inf", "+inf", values.n_pos_inf)]
+    bad += [("-inf", "-inf", values.n_neg_inf)] if seen.kind != "log_probs" else []
+    for key, label, count in bad:
+        if count:
+            found.append(f"{seen.kind}: {count:,} values are {label}, the first at {places[key]}; they will be refused")
+    disagreement = _disagreement(seen.kind, values.look)
+    if disagreement:
+        found.append(f"{disagreement}; if so: {_rename_command(seen, values.look)}")
+    if seen.kind == "probs" and seen.encoding == "float16":
+        found.append("probs: float16 cannot hold a rare class (below 6e-8 it is zero); store logits where you can")
+    return found
+
+
+def _disagreement(kind: str, look: Look) -> str:
+    """Where the name of the scores and their values do not fit together."""
+    if kind == "probs" and look not in ("probabilities", "nothing finite"):
+        return f"named probs, but the values look like {look}"
+    if kind in ("logits", "log_probs") and look == "probabilities":
+        return f"named {kind}, but the values look like probabilities"
+    if kind == "log_probs" and look == "logits":
+        return "named log_probs, but the exponentials of a row do not sum to 1"
+    return ""
+
+
+def _label_warnings(seen: FileInfo) -> list[str]:
+    found = []
+    for name, counted in (("labels", seen.labels), ("predictions", seen.predictions)):
+        if counted is not None and counted.n_outside:
+            listed = ", ".join(f"{value} ({count:,} times)" for value, count in list(counted.outside.items())[:5])
+            hint = "; they will be refused" + (" unless named by --ignore-index" if name == "labels" else "")
+            found.append(f"{name}: {counted.n_outside:,} lie outside [0, {seen.n_classes}): {listed}{hint}")
+    if seen.labels is not None and not any(seen.labels.counts):
+        found.append("labels: not one lies in [0, K); only commands that need no labels will work")
+    return found
+
+
+def _output(seen: FileInfo, word: str) -> str:
+    """Name of an output beside the input, quoted for the shell."""
+    stem, suffix = os.path.splitext(formats.split_name(seen.name)[0])
+    return shlex.quote(f"{stem}.{word}{suffix or '.h5'}")
+
+
+def _rename_command(seen: FileInfo, look: Look) -> str:
+    """Command that gives the scores the name that fits what they look like."""
+    kind = {"probabilities": "probs", "log-probabilities": "log_probs"}.get(look, "logits")
+    return f"unoic convert {shlex.quote(seen.name)} {_output(seen, kind)} --kind {kind}"
+
+
+def _next(seen: FileInfo) -> list[str]:
+    """Command lines to run next."""
+    name = shlex.quote(seen.name)
+    tuning, test = _choose_splits(seen)
+    ignore = _ignore_option(seen)
+    if seen.predictions is not None:
+        return [f"unoic evaluate {name}{test}{ignore}"] if seen.labels else []
+    has_prior = seen.source_counts is not None or seen.source_prior is not None
+    calibrate = f"unoic calibrate {name} -o {_output(seen, 'calibrated')}"
+    if seen.labels is not None and any(seen.labels.counts):
+        lines = [f"unoic search-lambda {name}{tuning}{ignore}", calibrate]
+        if not has_prior and (seen.labels.imbalance or 1) < _NEARLY_BALANCED:
+            reason = "no source counts, and labels too balanced to stand in for them"
+            lines = [f"{line} --source-prior mean-posterior  # {reason}" for line in lines]
+        return [*lines, f"unoic evaluate {name}{test}{ignore}"] if test else lines
+    if has_prior:
+        return [calibrate]
+    reason = "no labels, no counts: the source prior is then the mean predicted posterior"
+    return [f"{calibrate} --source-prior mean-posterior  # {reason}"]
+
+
+def _choose_splits(seen: FileInfo) -> tuple[str, str]:
+    """``--split`` options of the samples to tune on and of those to report on."""
+    if seen.split is not None:
+        return f" --split {shlex.quote(seen.split)}", ""
+    names = list(seen.splits)
+    if not names:
+        return "", ""
+    test = next((name for name in names if name.lower() in _TEST_SPLITS), None)
+    rest = [name for name in names if name != test] or names
+    tuning = next((name for name in rest if name.lower() in _TUNING_SPLITS), rest[0])
+    test = test or next((name for name in names if name != tuning), None)
+    return f" --split {shlex.quote(tuning)}", "" if test in (None, tuning) else f" --split {shlex.quote(str(test))}"
+
+
+def _ignore_option(seen: FileInfo) -> str:
+    """``--ignore-index`` for the one value that is out of range everywhere, as void labels are."""
+    if seen.labels is None or len(seen.labels.outside) != 1:
+        return ""
+    return f" --ignore-index {next(iter(seen.labels.outside))}"

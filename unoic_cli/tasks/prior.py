@@ -1,0 +1,130 @@
+"""`prior`: count the labels of logits files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+from unoic_cli import formats
+from unoic_cli.errors import DataError
+from unoic_cli.output import write_text
+from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class PriorResult:
+    """Label counts of a data set.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        (K,).
+    prior : tuple of float
+        (K,) frequencies.
+    n, n_ignored : int
+        Labelled and ignored units.
+    class_names : tuple of str or None
+        (K,).
+    imbalance_ratio : float or None
+        Largest over smallest positive count.
+    files : tuple of str
+        What was counted.
+    split : str or None
+        The split that was counted.
+    notes : tuple of str
+        What was worth saying on the way.
+    """
+
+    counts: tuple[int, ...]
+    prior: tuple[float, ...]
+    n: int
+    n_ignored: int
+    class_names: tuple[str, ...] | None
+    imbalance_ratio: float | None
+    files: tuple[str, ...]
+    split: str | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command; ``--source-prior`` and ``--target-prior`` read it."""
+        return {
+            "counts": list(self.counts),
+            "prior": list(self.prior),
+            "n": self.n,
+            "n_ignored": self.n_ignored,
+            "n_classes": len(self.counts),
+            "class_names": list(self.class_names) if self.class_names else None,
+            "imbalance_ratio": self.imbalance_ratio,
+            "files": list(self.files),
+            "split": self.split,
+            "notes": list(self.notes),
+        }
+
+
+def prior(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    *,
+    output: str | None = None,
+    force: bool = False,
+    **options: Unpack[OptionArguments],
+) -> PriorResult:
+    """Count labels in one stream over the labels alone.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, or array
+        Logits files, or scores in memory.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    output : str, optional
+        Write the result as JSON.
+    force : bool
+        Replace an existing output.
+    **options
+        Fields of `unoic_cli.tasks.common.Options`.
+
+    Returns
+    -------
+    PriorResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or no labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> prior(np.zeros((4, 3), dtype=np.float32), [0, 2, 2, 255]).counts
+    (1, 0, 2)
+    """
+    chosen, notes = Options(**options), Notes(options.get("tell"))
+    data = open_inputs(inputs, labels, chosen, notes)
+    if output is not None:
+        formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources))
+    data.require("labels", "to count them")
+    tally = count_labels(data, chosen)
+    counts = tally.counts[0].tolist()
+    n = sum(counts)
+    if n == 0:
+        raise DataError(data.name, f"no labelled sample ({tally.n_ignored} ignored)", "expected labels")
+    positive = [count for count in counts if count > 0]
+    result = PriorResult(
+        counts=tuple(counts),
+        prior=tuple(count / n for count in counts),
+        n=n,
+        n_ignored=tally.n_ignored,
+        class_names=data.class_names,
+        imbalance_ratio=max(positive) / min(positive),
+        files=tuple(source.name for source in data.sources),
+        split=chosen.split,
+        notes=tuple(notes.texts),
+    )
+    if output is not None:
+        write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
+    return result

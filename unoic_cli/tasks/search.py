@@ -1,0 +1,610 @@
+"""`search_lambda`: the whole lambda curve from one read, and the lambda to take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli import formats
+from unoic_cli.calibration import Calibration
+from unoic_cli.dataset import DataSet, Span
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.folds import FoldPlan, plan_folds
+from unoic_cli.kernels.lines import make_lines, make_point
+from unoic_cli.lattice import DEFAULT_RANGE, Lattice
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute, compute_all
+from unoic_cli.output import write_text
+from unoic_cli.prior import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.searches import METHODS, Curve, Found
+from unoic_cli.searches import method as find_method
+from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
+from unoic_cli.sweep import sweep
+from unoic_cli.tallies.labels import LabelTally
+from unoic_cli.tallies.path import PathTally
+from unoic_cli.tallies.points import PointTally
+from unoic_cli.tallies.top_k import TopKTally
+from unoic_cli.tasks.common import (
+    Inputs,
+    Notes,
+    OptionArguments,
+    Options,
+    PriorLike,
+    open_inputs,
+    prior_to_dict,
+    provenance,
+    resolve_prior,
+    tell_slopes,
+)
+from unoic_cli.tasks.common import source_prior as find_source_prior
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Cross-validated choice of lambda: tuned on k - 1 folds, tested on the one held out.
+
+    Attributes
+    ----------
+    k, seed : int
+    unit : str
+        ``samples`` (stratified by label) or ``images`` (never divided).
+    lams : tuple of float
+        The lambda tuned without each fold.
+    tested, baseline : tuple of dict
+        Metrics of each fold at its lambda, and at lambda = 0.
+    pooled_before, pooled_after : Counts
+        Per-class counts of all folds, each unit predicted with the lambda tuned without it; and at lambda = 0.
+    """
+
+    k: int
+    seed: int
+    unit: str
+    lams: tuple[float, ...]
+    tested: tuple[dict[str, float], ...]
+    baseline: tuple[dict[str, float], ...]
+    pooled_before: Counts
+    pooled_after: Counts
+
+    def to_dict(self, optimistic: dict[str, float]) -> dict[str, Any]:
+        """For JSON; `optimistic` is what tuning and testing on the same data gives."""
+        names = list(self.tested[0])
+        columns = {name: [fold[name] for fold in self.tested] for name in names}
+        before = {name: [fold[name] for fold in self.baseline] for name in names}
+
+        def summary(columns: dict[str, list[float]]) -> dict[str, Any]:
+            return {
+                name: {"mean": _mean(values), "std": _std(values), "values": values} for name, values in columns.items()
+            }
+
+        return {
+            "k": self.k,
+            "seed": self.seed,
+            "unit": self.unit,
+            "protocol": "lambda tuned on k-1 folds, tested on the fold held out",
+            "ddof": 1,
+            "lambda": {"mean": _mean(self.lams), "std": _std(self.lams), "values": list(self.lams)},
+            "held_out": summary(columns),
+            "baseline": summary(before),
+            "optimistic": {"note": "tuned and tested on the same data", **optimistic},
+        }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What `search_lambda` found. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    lam : float
+        The chosen lambda.
+    plateau : tuple of float
+        First and last lambda of the best plateau; `lam` is its middle lattice point.
+    metric : str
+        What was maximised.
+    calibration : Calibration
+        Ready for `calibrate` and `evaluate`.
+    n, n_ignored, n_classes : int
+        Labelled units, ignored ones, and K.
+    baseline, rebalanced, best : dict
+        Metrics at lambda 0, 1 and the chosen one.
+    lams : (G,) float64
+        The lambdas of the curve.
+    curve : dict of str to (G,) float64
+        Each metric at every lambda.
+    counts : Counts
+        Per-class counts (G, K) behind the curve.
+    folds : Folds or None
+        The cross-validated figures.
+    notes : tuple of str
+        What was worth saying on the way.
+    details : dict
+        Method, evaluations, reads, constraints and options.
+    """
+
+    lam: float
+    plateau: tuple[float, float]
+    metric: str
+    calibration: Calibration
+    n: int
+    n_ignored: int
+    n_classes: int
+    baseline: dict[str, float]
+    rebalanced: dict[str, float]
+    best: dict[str, float]
+    lams: NDArray[np.float64]
+    curve: dict[str, NDArray[np.float64]]
+    counts: Counts
+    folds: Folds | None
+    notes: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "lambda": self.lam,
+            "plateau": list(self.plateau),
+            "metric": self.metric,
+            "n": self.n,
+            "n_ignored": self.n_ignored,
+            "n_classes": self.n_classes,
+            "source_prior": prior_to_dict(self.calibration.source_prior),
+            "target_prior": prior_to_dict(self.calibration.target_prior),
+            "baseline": self.baseline,
+            "rebalanced": self.rebalanced,
+            "best": self.best,
+            "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
+            "folds": None if self.folds is None else self.folds.to_dict(self.best),
+            **self.details,
+            "notes": list(self.notes),
+            "calibration": self.calibration.to_dict(),
+        }
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+@dataclass
+class _Problem:
+    """The data and what is asked of it: counts for the searches, values for the choice."""
+
+    data: DataSet
+    slopes: Slopes
+    metric: str
+    constraints: tuple[Constraint, ...]
+    absent: Absent
+    top: int | None
+    spans: list[Span]
+    folds: FoldPlan | None
+    options: Options
+    temperature: float
+    labels: LabelTally | None = None
+    base: Curve | None = None
+
+    @property
+    def n_tables(self) -> int:
+        return self.folds.n_folds if self.folds else 1
+
+    def _sweep(self, tallies: list[Any]) -> None:
+        labels = LabelTally(self.data.n_classes)
+        sweep(
+            self.data, [labels, *tallies], spans=self.spans, folds=self.folds, temperature=self.temperature,
+            n_threads=self.options.threads, progress=self.options.progress,
+        )  # fmt: skip
+        self.labels = labels
+
+    def path(self, lattice: Lattice) -> Curve:
+        lams = lattice.values()
+        lines = make_lines(self.slopes.values, self.slopes.masked, lams)
+        path = PathTally(lines, self.n_tables)
+        top = None if self.top is None else TopKTally(lines, self.top, self.n_tables)
+        off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
+        points = PointTally([self._point(lam) for lam in off], self.n_tables) if off else None
+        off_top = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in off if self.top is not None]
+        self._sweep([tally for tally in (path, top, points, *off_top) if tally is not None])
+        curve = Curve(lams, path.counts(), None if top is None else top.hits())
+        if self.base is None:
+            self.base = self._base(curve, lattice, points, off_top)
+        return curve
+
+    def points(self, lams: Sequence[float]) -> Curve:
+        wanted = list(lams)
+        extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
+        points = PointTally([self._point(lam) for lam in wanted + extra], self.n_tables)
+        tops = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in wanted + extra if self.top is not None]
+        self._sweep([points, *tops])
+        hits = np.concatenate([tally.hits() for tally in tops], axis=1) if tops else None
+        counts = points.counts()
+        everything = np.array(wanted + extra)
+        if self.base is None:
+            places = [int(np.flatnonzero(everything == lam)[0]) for lam in (0.0, 1.0)]
+            self.base = _take(Curve(everything, counts, hits), places)
+        return _take(Curve(everything, counts, hits), list(range(len(wanted))))
+
+    def _point(self, lam: float) -> Any:
+        return make_point(self.slopes.values, self.slopes.masked, lam)
+
+    def _base(self, curve: Curve, lattice: Lattice, points: PointTally | None, tops: list[TopKTally]) -> Curve:
+        """Counts at lambda 0 and 1: from the curve where it holds them, else from their own evaluation."""
+        parts = []
+        others = 0
+        for lam in (0.0, 1.0):
+            place = lattice.index(lam)
+            if place is not None:
+                parts.append(_take(curve, [place]))
+                continue
+            assert points is not None
+            hits = tops[others].hits() if tops else None
+            counts = points.counts()
+            one = Counts(counts.hits[:, [others]], counts.predicted[:, [others]], counts.support)
+            parts.append(Curve(np.array([lam]), one, hits))
+            others += 1
+        return Curve(
+            np.array([0.0, 1.0]),
+            Counts(
+                np.concatenate([part.counts.hits for part in parts], axis=1),
+                np.concatenate([part.counts.predicted for part in parts], axis=1),
+                curve.counts.support,
+            ),
+            None
+            if curve.top_hits is None
+            else np.concatenate([p.top_hits for p in parts if p.top_hits is not None], 1),
+        )
+
+    def values(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """A metric along a curve, (G,), over some folds (all by default)."""
+        counts = pooled(curve.counts, folds)
+        if top_of(name) is None:
+            return compute(counts, name, self.absent)
+        assert curve.top_hits is not None
+        hits = curve.top_hits if folds is None else curve.top_hits[list(folds)]
+        n = int(counts.support.sum())
+        return hits.sum(axis=0) / n if n else np.full(curve.lams.size, np.nan)
+
+    def metrics(self, curve: Curve, index: int, folds: Sequence[int] | None = None) -> dict[str, float]:
+        """All metrics at one point."""
+        names = [*NAMES, *([f"top{self.top}"] if self.top else [])]
+        one = _take(curve, [index])
+        return {name: float(self.values(one, name, folds)[0]) for name in names}
+
+    def objective(self, curve: Curve, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The metric where every constraint holds, else -inf."""
+        values = np.asarray(self.values(curve, self.metric, folds), dtype=np.float64)
+        values = np.where(np.isnan(values), -np.inf, values)
+        for constraint in self.constraints:
+            assert self.base is not None
+            base = float(self.values(self.base, constraint.metric, folds)[0])
+            values = np.where(constraint.holds(self.values(curve, constraint.metric, folds), base), values, -np.inf)
+        return values
+
+
+def pooled(counts: Counts, folds: Sequence[int] | None = None) -> Counts:
+    """Counts summed over folds (all by default): (F, G, K) to (G, K)."""
+    chosen = slice(None) if folds is None else list(folds)
+    return Counts(counts.hits[chosen].sum(0), counts.predicted[chosen].sum(0), counts.support[chosen].sum(0))
+
+
+def _take(curve: Curve, indices: list[int]) -> Curve:
+    counts = Counts(curve.counts.hits[:, indices], curve.counts.predicted[:, indices], curve.counts.support)
+    return Curve(curve.lams[indices], counts, None if curve.top_hits is None else curve.top_hits[:, indices])
+
+
+def _infeasible(problem: _Problem, curve: Curve) -> DataError:
+    """No lambda meets the constraints: show how close each comes."""
+    parts = []
+    for constraint in problem.constraints:
+        values = problem.values(curve, constraint.metric)
+        reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
+        lam = curve.lams[int(np.nanargmax(values == reach))]
+        parts.append(f"{constraint.metric} reaches {reach:.6g} (at lambda {lam:g})")
+    wanted = " and ".join(map(str, problem.constraints))
+    return DataError(
+        "--subject-to",
+        f"no lambda in [{curve.lams[0]:g}, {curve.lams[-1]:g}] meets {wanted}",
+        f"best reachable: {', '.join(parts)}",
+    )
+
+
+def _choose(problem: _Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+    values = problem.objective(found.curve, folds)
+    if not np.isfinite(values).any():
+        raise _infeasible(problem, found.curve)
+    if found.choice is not None and folds is None:
+        return Plateau(found.choice, found.choice, found.choice, float(values[found.choice]))
+    if found.choice is not None:
+        best = int(np.argmax(values))
+        return Plateau(best, best, best, float(values[best]))
+    return best_plateau(values, found.curve.lams)
+
+
+def _search(problem: _Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes) -> tuple[Found, Plateau, int]:
+    """Search, and let a default range grow while the best value sits on its upper end. Returns reads, too."""
+    search = find_method(name)
+    found = search(problem, lattice)
+    plateau = _choose(problem, found)
+    reads = found.reads
+    if name == "paper":
+        return found, plateau, reads
+    while not explicit and plateau.last == lattice.size - 1 and plateau.first > 0:
+        wider = lattice.extended()
+        if wider is None:
+            break
+        more = search(problem, wider)
+        reads += more.reads
+        better = _choose(problem, more)
+        if not better.value > plateau.value:
+            break
+        notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
+        found, plateau, lattice = more, better, wider
+    if plateau.first > 0 or plateau.last < found.curve.lams.size - 1:
+        ends = []
+        if plateau.last == found.curve.lams.size - 1:
+            ends.append("upper")
+        if plateau.first == 0 and lattice.start != 0:
+            ends.append("lower")
+        if ends:
+            notes.add(
+                f"the best value touches the {' and '.join(ends)} end of the range {lattice}: a wider --range may find a better one"
+            )
+    return found, plateau, reads
+
+
+def _cross_validate(problem: _Problem, found: Found) -> Folds:
+    """Tune on all folds but one, test on that one; every count is there already."""
+    assert problem.folds is not None and problem.base is not None
+    k = problem.folds.n_folds
+    lams, tested, baseline, after = [], [], [], []
+    for fold in range(k):
+        others = [i for i in range(k) if i != fold]
+        support = found.curve.counts.support
+        if not support[fold].any() or not support[others].any():
+            raise DataError(
+                problem.data.name,
+                f"fold {fold} of {k} or its complement has no labelled unit",
+                "expected more data, or fewer --folds",
+            )
+        index = _choose(problem, found, others).middle
+        lams.append(float(found.curve.lams[index]))
+        tested.append(problem.metrics(found.curve, index, [fold]))
+        baseline.append(problem.metrics(problem.base, 0, [fold]))
+        after.append(pooled(_take(found.curve, [index]).counts, [fold])[0])
+    return Folds(
+        k=k,
+        seed=problem.folds.seed,
+        unit="images" if problem.folds.image_ranks else "samples",
+        lams=tuple(lams),
+        tested=tuple(tested),
+        baseline=tuple(baseline),
+        pooled_before=pooled(problem.base.counts)[0],
+        pooled_after=Counts(
+            np.sum([c.hits for c in after], 0),
+            np.sum([c.predicted for c in after], 0),
+            np.sum([c.support[0] for c in after], 0),
+        ),
+    )
+
+
+def _check_options(
+    metric: str, method: str, folds: int | None, absent: str, unseen: str, subject_to: str | None, n_classes: int
+) -> tuple[tuple[Constraint, ...], int | None]:
+    """Refuse options that make no sense; return the constraints and the k of top-k accuracy."""
+    check_metric(metric, "--metric")
+    if method not in METHODS:
+        raise UsageError("--method", f"{method!r}", f"expected one of {', '.join(METHODS)}")
+    if absent not in ABSENT:
+        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    if unseen not in UNSEEN:
+        raise UsageError("--unseen", f"{unseen!r}", f"expected one of {', '.join(UNSEEN)}")
+    if folds is not None and folds < 2:
+        raise UsageError("--folds", str(folds), "expected at least 2")
+    constraints = parse_constraints(subject_to) if subject_to is not None else ()
+    tops = {top for name in (metric, *(c.metric for c in constraints)) if (top := top_of(name)) is not None}
+    if len(tops) > 1:
+        raise UsageError("--subject-to", "two different topN metrics", "expected one N")
+    top = tops.pop() if tops else None
+    if top is not None and top >= n_classes:
+        raise UsageError(
+            "--metric", f"top{top} with {n_classes} classes, which is always 1", f"expected N < {n_classes}"
+        )
+    return constraints, top
+
+
+def search_lambda(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    *,
+    metric: str = "macc",
+    range: str | None = None,
+    step: str | float | None = None,
+    method: str = "path",
+    subject_to: str | None = None,
+    folds: int | None = None,
+    seed: int | None = None,
+    source_prior: PriorLike = None,
+    target_prior: PriorLike = "uniform",
+    unseen: Unseen = "mask",
+    temperature: float = 1.0,
+    absent: Absent = "reference",
+    output: str | None = None,
+    curve_output: str | None = None,
+    force: bool = False,
+    **options: Unpack[OptionArguments],
+) -> SearchResult:
+    """Find the lambda of Eq. 7 that serves a metric best on labelled data.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, or (N, K), (N, K, H, W) array
+        Logits files (``FILE`` or ``FILE::GROUP``; several are one data set), or scores in memory.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    metric : {"macc", "acc", "miou", "f1", "top5"}
+        What to maximise; ``topN`` for any N < K.
+    range, step : str, optional
+        ``"A:B"`` and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
+        while the best value sits on its upper end.
+    method : {"path", "grid", "paper"}
+        One exact read for all lambdas; each lambda plainly; or Algorithm 2.
+    subject_to : str, optional
+        Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric at lambda = 0.
+    folds : int, optional
+        Also cross-validate: tune on k - 1 folds, test on the one held out.
+    seed : int, optional
+        Of the folds; 0 by default.
+    source_prior, target_prior : str, sequence or Prior, optional
+        See `unoic_cli.tasks.common.resolve_prior`. The source is by default what the file stores, else its
+        label frequencies; the target uniform.
+    unseen : {"mask", "floor", "smooth", "error"}
+        What happens to classes of prior zero.
+    temperature : float
+        Divides the scores.
+    absent : {"reference", "truth-only", "zero"}
+        Which classes miou and f1 average.
+    output, curve_output : str, optional
+        Write the calibration (JSON), and the curve (TSV).
+    force : bool
+        Replace existing outputs.
+    **options
+        Fields of `unoic_cli.tasks.common.Options`: split, ignore_index, allow_external, threads ...
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, constraints that no lambda meets, or an output that cannot be written.
+
+    Notes
+    -----
+    With ``method="path"`` the counts at every lattice point equal those of float64
+    ``argmax(delta * z + lambda * s)`` with ties to the lowest class, and take one read of the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores = np.array([[2.0, 1.5], [2.0, 0.0], [1.0, 0.0], [0.2, 1.0]], dtype=np.float32)
+    >>> result = search_lambda(scores, [1, 0, 0, 1], source_prior=[3, 1])
+    >>> result.baseline["macc"], result.best["macc"], round(result.lam, 2)
+    (0.75, 1.0, 0.68)
+    """
+    chosen, notes = Options(**options), Notes(options.get("tell"))
+    data = open_inputs(inputs, labels, chosen, notes)
+    constraints, top = _check_options(metric, method, folds, absent, unseen, subject_to, data.n_classes)
+    lattice = Lattice.parse(range or DEFAULT_RANGE, None if step is None else str(step))
+    if seed is not None and folds is None:
+        raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise UsageError("--temperature", f"{temperature}", "expected a positive number")
+    for path in (output, curve_output):
+        if path is not None:
+            formats.check_output(path, force=force, inputs=tuple(s.name for s in data.sources))
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require("labels", "to search lambda")
+    source = find_source_prior(source_prior, data, chosen, notes, temperature=temperature)
+    target = resolve_prior(target_prior, data, "--target-prior", chosen, temperature=temperature)
+    slopes = make_slopes(source, target, unseen)
+    tell_slopes(slopes, data, unseen, notes)
+    spans = data.spans()
+    plan = plan_folds(data, spans, folds, seed or 0) if folds else None
+    problem = _Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
+    found, plateau, reads = _search(problem, lattice, method, range is not None, notes)
+    assert problem.labels is not None
+    n = int(problem.labels.counts.sum())
+    if n == 0:
+        raise DataError(data.name, f"no labelled sample ({problem.labels.n_ignored} ignored)", "expected labels")
+    for text in found.notes:
+        notes.add(text)
+    index = _chosen_index(plateau, found, slopes, notes)
+    result = _result(problem, found, plateau, index, source, target, unseen, notes, reads, method, subject_to)
+    if output is not None:
+        write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
+    if curve_output is not None:
+        write_text(curve_output, curve_tsv(result))
+    return result
+
+
+def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) -> int:
+    """The middle of the plateau; lambda = 0 where lambda changes nothing."""
+    lams = found.curve.lams
+    if slopes.flat:
+        zero = np.flatnonzero(lams == 0.0)
+        if zero.size:
+            return int(zero[0])
+    if plateau.first == 0 and plateau.last == lams.size - 1:
+        notes.add("the metric is the same at every lambda of the range")
+    return plateau.middle
+
+
+def _result(
+    problem: _Problem, found: Found, plateau: Plateau, index: int, source: Prior, target: Prior, unseen: Unseen,
+    notes: Notes, reads: int, method: str, subject_to: str | None,
+) -> SearchResult:  # fmt: skip
+    """Put the result together."""
+    curve, data = found.curve, problem.data
+    assert problem.base is not None and problem.labels is not None
+    lam = float(curve.lams[index])
+    n = int(problem.labels.counts.sum())
+    more: dict[str, Any] = {
+        "method": method,
+        "evaluations": found.evaluations,
+        "reads": reads,
+        "range": [float(curve.lams[0]), float(curve.lams[-1])],
+        "subject_to": subject_to,
+        "temperature": problem.temperature,
+        "unseen": unseen,
+        "absent": problem.absent,
+        "absent_rule": ABSENT_RULES[problem.absent],
+    }
+    origin = provenance(data, problem.options, metric=problem.metric, **more, n=n)
+    calibration = Calibration(lam, source, target, problem.temperature, unseen, data.class_names, origin)
+    names = [*NAMES, *([f"top{problem.top}"] if problem.top else [])]
+    return SearchResult(
+        lam=lam,
+        plateau=(float(curve.lams[plateau.first]), float(curve.lams[plateau.last])),
+        metric=problem.metric,
+        calibration=calibration,
+        n=n,
+        n_ignored=problem.labels.n_ignored,
+        n_classes=data.n_classes,
+        baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
+        rebalanced={"lambda": 1.0, **problem.metrics(problem.base, 1)},
+        best={"lambda": lam, **problem.metrics(curve, index)},
+        lams=curve.lams,
+        curve={name: problem.values(curve, name) for name in names},
+        counts=pooled(curve.counts),
+        folds=_cross_validate(problem, found) if problem.folds else None,
+        notes=tuple(notes.texts),
+        details={
+            "files": origin["files"],
+            "split": problem.options.split,
+            "ignore_index": list(problem.options.ignore_index),
+            **more,
+        },
+    )
+
+
+def curve_tsv(result: SearchResult) -> str:
+    """The curve as tab-separated values with a header line."""
+    names = list(result.curve)
+    lines = ["\t".join(["lambda", *names])]
+    for i, lam in enumerate(result.lams.tolist()):
+        lines.append("\t".join([repr(lam), *(repr(float(result.curve[name][i])) for name in names)]))
+    return "\n".join(lines) + "\n"
