@@ -38,7 +38,7 @@ def look(tmp_path):
 
 
 def draw(result):
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=160, file=io.StringIO())
     console.print(render_info(result))
     return console.file.getvalue()
 
@@ -193,14 +193,19 @@ def test_storage_and_attributes(tmp_path):
 
 
 def test_next(look, tmp_path):
-    path = str(tmp_path / "x.h5")
+    path, calibrated = str(tmp_path / "x.h5"), str(tmp_path / "x.calibrated.h5")
     counts = {"source_counts": [9, 3, 1]}
     seen = look(logits=LOGITS, labels=LABELS, **counts)
-    assert seen.next == (f"unoic search-lambda {path}", f"unoic calibrate {path} -o {tmp_path}/x.calibrated.h5")
-    assert look(logits=LOGITS, **counts).next == seen.next[1:]
-    assert "--source-prior mean-posterior  # no labels" in look(logits=LOGITS).next[0]
+    assert seen.next == (f"unoic search-lambda {path}", f"unoic calibrate {path} -o {calibrated}")
+    assert look(logits=LOGITS, **counts).next == (f"unoic calibrate {path} --lambda 1 -o {calibrated}",)
+    assert look(logits=LOGITS, labels=LABELS).next == seen.next
+    bare = look(logits=LOGITS).next
+    assert bare == (f"unoic calibrate {path} --lambda 1 --source-prior mean-posterior -o {calibrated}",)
+    assert "no labels and no counts" in look(logits=LOGITS).advice[0]
     balanced = look(logits=LOGITS, labels=[0, 1, 2, 0, 1, 2])
-    assert all("mean-posterior" in line for line in balanced.next)
+    assert all("--source-prior mean-posterior" in line for line in balanced.next)
+    assert "too balanced" in balanced.advice[0]
+    assert seen.advice == ()
     spaced = look(name="my file.h5", logits=LOGITS, labels=LABELS, **counts)
     assert shlex.split(spaced.next[1])[2::2] == [str(tmp_path / "my file.h5"), str(tmp_path / "my file.calibrated.h5")]
 
@@ -215,16 +220,25 @@ def test_next(look, tmp_path):
     ],
 )
 def test_next_names_the_splits(tmp_path, splits, tuning, test):
-    path = str(tmp_path / "x.h5")
+    path, calibration = str(tmp_path / "x.h5"), str(tmp_path / "x.calibration.json")
     with h5py.File(path, "w") as file:
         file["logits"], file["labels"], file["source_counts"] = LOGITS[:3], [0, 1, 0], [9, 3, 1]
         file["split"] = np.array(splits.split(",")).astype("S")
     lines = info([path]).files[0].next
-    assert lines[0] == f"unoic search-lambda {path} --split {tuning}"
-    assert [line.rpartition(" ")[2] for line in lines[2:]] == ([test] if test else [])
+    assert lines[0] == f"unoic search-lambda {path} --split {tuning} -o {calibration}"
+    assert lines[1:-1] == ((f"unoic evaluate {path} --split {test} --calibration {calibration}",) if test else ())
+    assert lines[-1].startswith(f"unoic calibrate {path} --calibration {calibration} -o ")
     chosen = info([path], split=tuning).files[0]
-    assert chosen.next[0] == lines[0]
-    assert chosen.labels is not None
+    assert (chosen.next[0], len(chosen.next), chosen.split) == (lines[0], 2, tuning)
+
+
+def test_long_command_lines_can_be_copied(look):
+    result = task.InfoResult((look(logits=LOGITS, labels=[0, 1, 2, 0, 1, 2]),))
+    commands = draw(result).partition("next:\n")[2]
+    for line in result.files[0].next:
+        assert shlex.split(line) in [
+            shlex.split(text) for text in commands.replace("\\\n", "").replace("\n  unoic", "\n\0unoic").split("\0")
+        ]
 
 
 def test_errors(tmp_path, look):
@@ -265,4 +279,3 @@ def test_json_and_terminal(tmp_path):
         "search-lambda",
     ):
         assert part in text
-    assert f"  {result.files[0].next[1]}\n" in text  # not wrapped, however long

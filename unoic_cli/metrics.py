@@ -45,10 +45,8 @@ def _mean(numerator: Any, denominator: Any, counted: Any) -> Any:
     import numpy as np
 
     ratio = np.divide(numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0)
-    # one ratio after another, so that a class that counts 0 and one that is left out cannot change the rounding
-    total = np.zeros(ratio.shape[:-1])
-    for k in range(ratio.shape[-1]):
-        total = total + np.where(counted[..., k], ratio[..., k], 0.0)
+    # a running sum adds one class after another: a class that counts 0 or is left out cannot change the rounding
+    total = np.cumsum(np.where(counted, ratio, 0.0), axis=-1)[..., -1]
     n = counted.sum(axis=-1)
     return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unoic_cli.cli.common import AllowExternalOption, ForceOption, FormatOption, note, show
+from unoic_cli.cli.common import AllowExternalOption, ForceOption, FormatOption, check_format, note, show
 
 
 def convert(
@@ -45,6 +45,7 @@ def convert(
     from unoic_cli.report.convert import render_convert
     from unoic_cli.tasks import convert as task
 
+    check_format(format)
     result = task.convert(
         source,
         out,

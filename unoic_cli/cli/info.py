@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unoic_cli.cli.common import AllowExternalOption, FilesArgument, FormatOption, show
+from unoic_cli.cli.common import AllowExternalOption, FilesArgument, FormatOption, check_format, show
 
 
 def info(
@@ -26,4 +26,5 @@ def info(
     from unoic_cli.report.info import render_info
     from unoic_cli.tasks import info as task
 
+    check_format(format)
     show(task.info(files, split=split, allow_external=allow_external), format, render_info)

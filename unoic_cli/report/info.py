@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,20 @@ def render_info(result: InfoResult) -> RenderableType:
     return Group(*parts)
 
 
+class _Command:
+    """A command line, broken as a shell allows it, so that it can be copied from a narrow terminal."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Break before each option of a line that is too long."""
+        line, text = self.line, f"  {self.line}"
+        if len(text) > options.max_width and not {"'", '"'} & set(line):
+            text = "  " + re.sub(r" (?=--?[a-z])", r" \\\n      ", line)
+        yield Text(text, overflow="fold")
+
+
 def _file(file: FileInfo) -> Iterator[RenderableType]:
     yield Text(file.name, style="bold")
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -47,9 +62,10 @@ def _file(file: FileInfo) -> Iterator[RenderableType]:
         yield _classes(file)
     for warning in file.warnings:
         yield Text(f"warning: {warning}", style="yellow")
+    yield from map(Text, file.advice)
     if file.next:
         yield Text("next:", style="bold")
-        yield from (Text(f"  {line}", no_wrap=True, overflow="ignore") for line in file.next)  # to be copied whole
+        yield from map(_Command, file.next)
 
 
 def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:

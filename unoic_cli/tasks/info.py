@@ -231,7 +231,7 @@ class _Delta:
 
 
 def scalar_delta(source: Source) -> float | None:
-    """The one delta of all units, if the file has a single number; told by a look at two units."""
+    """Read the one delta of all units, if the file has a single number; two units tell."""
     if "delta" not in source.fields:
         return None
     reader = formats.open_reader(source)
@@ -328,6 +328,8 @@ class FileInfo:
         As in `unoic_cli.block.Source`.
     warnings : tuple of str
         What stands in the way of using the file.
+    advice : tuple of str
+        Why `next` is not the obvious.
     next : tuple of str
         Command lines to run next.
     """
@@ -359,6 +361,7 @@ class FileInfo:
     class_names: tuple[str, ...] | None
     attributes: dict[str, str]
     warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
 
 
@@ -467,7 +470,9 @@ def _look(source: Source, split: str | None) -> FileInfo:
         raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
     seen = _file_info(source, gathered)
     warnings = _warnings(seen, gathered)
-    return dataclasses.replace(seen, warnings=tuple(warnings), next=tuple(_next(seen)))
+    reason = _prior_option(seen)[1]
+    advice = (reason,) if reason else ()
+    return dataclasses.replace(seen, warnings=tuple(warnings), advice=advice, next=tuple(_next(seen)))
 
 
 def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
@@ -616,37 +621,51 @@ def _label_warnings(seen: FileInfo) -> list[str]:
     return found
 
 
-def _output(seen: FileInfo, word: str) -> str:
-    """Name of an output beside the input, quoted for the shell."""
+def _beside(seen: FileInfo, ending: str) -> str:
+    """Name of an output beside the input, quoted for the shell; an ending without a dot takes the input's suffix."""
     stem, suffix = os.path.splitext(formats.split_name(seen.name)[0])
-    return shlex.quote(f"{stem}.{word}{suffix or '.h5'}")
+    return shlex.quote(f"{stem}.{ending}" if "." in ending else f"{stem}.{ending}{suffix or '.h5'}")
 
 
 def _rename_command(seen: FileInfo, look: Look) -> str:
     """Command that gives the scores the name that fits what they look like."""
     kind = {"probabilities": "probs", "log-probabilities": "log_probs"}.get(look, "logits")
-    return f"unoic convert {shlex.quote(seen.name)} {_output(seen, kind)} --kind {kind}"
+    return f"unoic convert {shlex.quote(seen.name)} {_beside(seen, kind)} --kind {kind}"
 
 
 def _next(seen: FileInfo) -> list[str]:
     """Command lines to run next."""
-    name = shlex.quote(seen.name)
-    tuning, test = _choose_splits(seen)
-    ignore = _ignore_option(seen)
+    name, ignore = shlex.quote(seen.name), _ignore_option(seen)
     if seen.predictions is not None:
-        return [f"unoic evaluate {name}{test}{ignore}"] if seen.labels else []
-    has_prior = seen.source_counts is not None or seen.source_prior is not None
-    calibrate = f"unoic calibrate {name} -o {_output(seen, 'calibrated')}"
-    if seen.labels is not None and any(seen.labels.counts):
-        lines = [f"unoic search-lambda {name}{tuning}{ignore}", calibrate]
-        if not has_prior and (seen.labels.imbalance or 1) < _NEARLY_BALANCED:
-            reason = "no source counts, and labels too balanced to stand in for them"
-            lines = [f"{line} --source-prior mean-posterior  # {reason}" for line in lines]
-        return [*lines, f"unoic evaluate {name}{test}{ignore}"] if test else lines
-    if has_prior:
-        return [calibrate]
-    reason = "no labels, no counts: the source prior is then the mean predicted posterior"
-    return [f"{calibrate} --source-prior mean-posterior  # {reason}"]
+        return [f"unoic evaluate {name}{ignore}"] if seen.labels else []
+    prior, _ = _prior_option(seen)
+    calibrated = _beside(seen, "calibrated")
+    if seen.labels is None or not any(seen.labels.counts):
+        return [f"unoic calibrate {name} --lambda 1{prior} -o {calibrated}"]
+    tuning, test = _choose_splits(seen)
+    if not tuning:
+        return [
+            f"unoic search-lambda {name}{ignore}{prior}",
+            f"unoic calibrate {name}{ignore}{prior} -o {calibrated}",
+        ]
+    calibration = _beside(seen, "calibration.json")
+    lines = [f"unoic search-lambda {name}{tuning}{ignore}{prior} -o {calibration}"]
+    lines += [f"unoic evaluate {name}{test}{ignore} --calibration {calibration}"] if test else []
+    return [*lines, f"unoic calibrate {name} --calibration {calibration}{ignore} -o {calibrated}"]
+
+
+def _prior_option(seen: FileInfo) -> tuple[str, str]:
+    """``--source-prior`` where neither the file nor its labels tell it, and why."""
+    if seen.predictions is not None or seen.source_counts is not None or seen.source_prior is not None:
+        return "", ""
+    if seen.labels is None or not any(seen.labels.counts):
+        reason = "no labels and no counts of the training data: the mean predicted posterior is taken as source prior"
+    elif seen.labels.n_empty == 0 and (seen.labels.imbalance or 1) < _NEARLY_BALANCED:
+        reason = "no counts of the training data, and labels too balanced to stand in for them: "
+        reason += "the mean predicted posterior is taken as source prior"
+    else:
+        return "", ""
+    return " --source-prior mean-posterior", reason
 
 
 def _choose_splits(seen: FileInfo) -> tuple[str, str]:
