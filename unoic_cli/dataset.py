@@ -12,7 +12,7 @@ from unoic_cli.batch import choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 
-SPAN_BYTES = 4 << 20
+SPAN_BYTES = 2 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
 
 

@@ -40,6 +40,8 @@ from unoic_cli.kernels.tile import check_row, clear_padding, fill_planes, fill_r
 
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
+COPIES = 4
+"""Successive units are counted in different copies of row 0: adding to one place again and again would stall."""
 TINY = 2.0**-48
 """The same for comparisons of float64 scores."""
 
@@ -64,11 +66,13 @@ def lattice_point(t: float, error: float, lines: Lines) -> int:
 
     Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G.
     """
-    slack = error + lines.slack
-    last = np.float64(lines.lams.size - 1)
-    low = np.int64(min(max(position(t - slack, lines), 0.0), last))
-    high = np.int64(min(max(position(t + slack, lines), 0.0), last))
-    return low + 1 if low == high else -1
+    last = lines.lams.size - 1
+    place = min(max(position(t, lines), 0.0), np.float64(last))
+    slack = (error + 1e-9 * (1.0 + abs(t))) * lines.inverse_step
+    g = np.int64(place)
+    rest = place - np.float64(g)
+    clear = (rest > slack or g == 0 or g == last) and rest < 1.0 - slack
+    return g + 1 if clear else -1
 
 
 @inlined
@@ -137,31 +141,27 @@ def walk(
     """
     steps = 0
     w = c
-    second = lines.lams[min(1, lines.lams.size - 1)]
     while w != e:
+        z, s = at(scores, w), at(slopes, w)
         nearest, runner_up = np.inf, np.inf
         best = -1
         for i in range(n):
-            steeper = slopes[i] - slopes[w]
+            steeper = at(slopes, i) - s
             if steeper > 0.0:
-                cross = (scores[w] - scores[i] - z_error) / steeper
+                cross = (z - at(scores, i) - z_error) / steeper
                 if cross < nearest:
                     nearest, runner_up = cross, nearest
                     best = i
                 elif cross < runner_up:
                     runner_up = cross
-            elif w == c:  # an exact start may lead by less than float64 resolves elsewhere
-                lead = scores[w] - scores[i]
-                if not lead - second * steeper > z_error and (lead != 0.0 or steeper != 0.0):
-                    return -1
         if best < 0:
             return -1
-        error = 2.0 * z_error / (slopes[best] - slopes[w])
+        error = 2.0 * z_error / (at(slopes, best) - s)
         g = lattice_point(nearest, error, lines)
         if g < 0 or not nearest + error + 1e-12 * abs(nearest) < runner_up:
             return -1
-        winners[steps] = best
-        points[steps] = g
+        put(winners, steps, best)
+        put(points, steps, g)
         steps += 1
         w = best
     return steps
@@ -177,12 +177,9 @@ def crossing(tile: Any, o: int, a: int, b: int, lines: Lines) -> float:
 def above_kink(tile: Any, o: int, v: int, c: int, e: int, lam: float, floor: float, lines: Lines) -> Any:
     """Bits of the classes of vector v, other than c and e, that reach `floor` at lambda = lam."""
     mask = lanes_above_line(tile, o + v * LANES, lines.slope32, v * LANES, np.float32(lam), np.float32(floor))
-    mask &= lines.valid[v]
-    if c // LANES == v:
-        mask &= ~(np.int64(1) << (c % LANES))
-    if e // LANES == v:
-        mask &= ~(np.int64(1) << (e % LANES))
-    return mask
+    mask &= at(lines.valid, v)
+    mask &= ~(np.int64(c >> 4 == v) << (c & 15))
+    return mask & ~(np.int64(e >> 4 == v) << (e & 15))
 
 
 @inlined
@@ -192,31 +189,35 @@ def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float
     Writes the path to ``work.winners`` (classes) and ``work.points`` (lattice points from which on they
     lead) and returns the number of changes; -1 when float32 and the tile do not settle it.
     """
-    steeper = lines.slope[e] - lines.slope[c]
+    steeper = at(lines.slope, e) - at(lines.slope, c)
     if not steeper > 0.0:
         return -1
-    lam = crossing(tile, o, c, e, lines)
-    error = z_error / steeper
-    floor = np.float64(tile[o + c]) + lam * lines.slope[c] - margin - 2.0 * error * lines.steepest
+    inverse = 1.0 / steeper
+    z = np.float64(at(tile, o + c))
+    lam = (z - np.float64(at(tile, o + e))) * inverse
+    error = z_error * inverse
+    floor = z + lam * at(lines.slope, c) - margin - 2.0 * error * lines.steepest
     n = 2
     for v in range(lines.n_vectors):
         mask = above_kink(tile, o, v, c, e, lam, floor, lines)
         while mask:
-            work.classes[n] = v * LANES + first_lane(mask)
+            put(work.classes, n, v * LANES + first_lane(mask))
             n += 1
             mask &= mask - 1
     if n == 2:
         g = lattice_point(lam, error, lines)
-        work.winners[0] = e
-        work.points[0] = g
+        put(work.winners, 0, e)
+        put(work.points, 0, g)
         return 1 if g >= 0 else -1
-    work.classes[0], work.classes[1] = c, e
+    put(work.classes, 0, c)
+    put(work.classes, 1, e)
     for i in range(n):
-        work.scores[i] = tile[o + work.classes[i]]
-        work.slopes[i] = lines.slope[work.classes[i]]
+        k = at(work.classes, i)
+        put(work.scores, i, np.float64(at(tile, o + k)))
+        put(work.slopes, i, at(lines.slope, k))
     steps = walk(work.scores, work.slopes, n, 0, 1, z_error, lines, work.winners, work.points)
     for i in range(steps):
-        work.winners[i] = work.classes[work.winners[i]]
+        put(work.winners, i, at(work.classes, at(work.winners, i)))
     return steps
 
 
@@ -299,7 +300,7 @@ def count_starts(
     No branch depends on the ends: which units need more is hard to predict.
     """
     n_classes = lines.n_classes
-    table = (lines.lams.size + 1) * n_classes
+    table = (lines.lams.size + COPIES) * n_classes
     n_todo = 0
     for i in range(n):
         label = at(labels, first + i)
@@ -307,9 +308,11 @@ def count_starts(
             continue
         fold = at(folds, first + i)
         c, e = at(starts, i), at(ends, i)
-        add_at(support, fold * n_classes + label, 1)
+        turn = i & (COPIES - 1)
+        add_at(support, (fold * COPIES + turn) * n_classes + label, 1)
         sure = -np.int64(c >= 0)
-        add_at(counts, fold * table + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
+        row = fold * table + np.int64(turn > 0) * (lines.lams.size + turn) * n_classes
+        add_at(counts, row + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
         put(todo, n_todo, i)
         n_todo += np.int64(c != e)
     return n_todo
@@ -348,7 +351,7 @@ def finish_tile(
     of rows. Score k of unit i of the tile is stored at raw[source + i * unit_step + k * class_step].
     """
     n_classes = lines.n_classes
-    table = (lines.lams.size + 1) * n_classes
+    table = (lines.lams.size + COPIES) * n_classes
     for j in range(n_todo):
         i = at(work.todo, j)
         tile, o = work.tile, i * lines.n_vectors * LANES
@@ -387,10 +390,11 @@ def count_path_rows(
         Slopes and lattice (G points).
     exact : bool
         The tile holds the scores themselves, not rounded ones (stored in float32 or less, no delta).
-    counts : (F * (G + 1) * K,) int64
-        Packed changes, added to in place; row G of each fold takes changes beyond the lattice.
-    support : (F * K,) int64
-        Units of each label, added to in place.
+    counts : (F * (G + 4) * K,) int64
+        Packed changes, added to in place; row G of each fold takes changes beyond the lattice, and the
+        rows after it are copies of row 0.
+    support : (F * 4 * K,) int64
+        Units of each label in four copies, added to in place.
     work : Workspace
         Scratch of the calling thread.
 
@@ -476,15 +480,21 @@ def count_path_planes(
 
 
 def unpack(counts: Any) -> Any:
-    """Packed changes (F, G + 1, K) to (hits, predicted) at each lattice point, both (F, G, K) int64.
+    """Packed changes (F, G + 4, K) to (hits, predicted) at each lattice point, both (F, G, K) int64.
 
     Examples
     --------
     >>> import numpy as np
-    >>> hits, predicted = unpack(np.array([[[1 + (1 << 32), 0], [-1 - (1 << 32), 1], [0, 0]]]))
+    >>> packed = np.zeros((1, 6, 2), dtype=np.int64)
+    >>> packed[0, 0, 0], packed[0, 1] = 1 + (1 << 32), [-1 - (1 << 32), 1]
+    >>> hits, predicted = unpack(packed)
     >>> hits.tolist(), predicted.tolist()
     ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
     """
-    low = counts.astype(np.int32, casting="unsafe").astype(np.int64)
-    high = (counts - low) >> 32
-    return np.cumsum(high[:, :-1], axis=1), np.cumsum(low[:, :-1], axis=1)
+    n_points = counts.shape[1] - COPIES
+    changes = counts[:, :n_points].copy()
+    changes[:, 0] += counts[:, n_points + 1 :].sum(axis=1)
+    predicted = changes.astype(np.int32, casting="unsafe").astype(np.int64)
+    changes -= predicted
+    changes >>= 32
+    return np.cumsum(changes, axis=1, out=changes), np.cumsum(predicted, axis=1, out=predicted)

@@ -6,7 +6,7 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.kernels.lines import Lines, make_workspace
-from unoic_cli.kernels.path import count_path_planes, count_path_rows, unpack
+from unoic_cli.kernels.path import COPIES, count_path_planes, count_path_rows, unpack
 from unoic_cli.metrics import Counts
 
 _FLUSH = 1 << 30
@@ -30,8 +30,8 @@ class PathTally:
         self.lines = lines
         self.n_tables = n_tables
         shape = (n_tables, lines.lams.size, lines.n_classes)
-        self._packed = np.zeros(n_tables * (lines.lams.size + 1) * lines.n_classes, dtype=np.int64)
-        self._support = np.zeros(n_tables * lines.n_classes, dtype=np.int64)
+        self._packed = np.zeros(n_tables * (lines.lams.size + COPIES) * lines.n_classes, dtype=np.int64)
+        self._support = np.zeros(n_tables * COPIES * lines.n_classes, dtype=np.int64)
         self._pending = 0
         self._shape = shape
         self._counted: tuple[np.ndarray, np.ndarray] | None = None
@@ -61,7 +61,7 @@ class PathTally:
 
     def _flush(self) -> None:
         n_tables, size, n_classes = self._shape
-        hits, predicted = unpack(self._packed.reshape(n_tables, size + 1, n_classes))
+        hits, predicted = unpack(self._packed.reshape(n_tables, size + COPIES, n_classes))
         if self._counted is None:
             self._counted = hits, predicted
         else:
@@ -88,4 +88,4 @@ class PathTally:
         self._flush()
         assert self._counted is not None
         hits, predicted = self._counted
-        return Counts(hits, predicted, self._support.reshape(self.n_tables, 1, -1))
+        return Counts(hits, predicted, self._support.reshape(self.n_tables, COPIES, -1).sum(axis=1, keepdims=True))

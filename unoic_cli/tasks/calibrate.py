@@ -26,8 +26,8 @@ from unoic_cli.metrics import Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.prior import Unseen
 from unoic_cli.sweep import BatchReader
-from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.points import PointTally, predict
+from unoic_cli.tallies.units import UnitTally
 from unoic_cli.kernels.points import count_predictions
 from unoic_cli.tasks.common import (
     Inputs,
@@ -192,7 +192,7 @@ class _Worker:
         self.lines = calibration_lines(job.calibration)
         n_classes = job.data.n_classes
         self.before = PointTally([calibration_lines(job.calibration, 0.0)])
-        self.labels = LabelTally(n_classes)
+        self.units = UnitTally()
         self.hits, self.predicted, self.support = (np.zeros(n_classes, dtype=np.int64) for _ in range(3))
         self.at = 0
 
@@ -214,7 +214,7 @@ class _Worker:
         predictions = np.empty(batch.n_units, dtype=np.int32)
         predict(batch, self.lines, predictions, self.work)  # checks every score first
         if batch.labels is not None:
-            self.labels.update(batch)
+            self.units.update(batch)
             self.before.update(batch)
             count_predictions(
                 batch.labels, predictions, batch.tables, scores.n_classes, self.hits, self.predicted, self.support
@@ -347,7 +347,7 @@ def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None
     first = workers[0]
     for worker in workers[1:]:
         first.before.add(worker.before)
-        first.labels.add(worker.labels)
+        first.units.add(worker.units)
         first.hits += worker.hits
         first.predicted += worker.predicted
         first.support += worker.support
@@ -356,7 +356,7 @@ def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None
     counts = first.before.counts()
     before = Counts(counts.hits[0, 0], counts.predicted[0, 0], counts.support[0, 0])
     after = Counts(first.hits, first.predicted, first.support)
-    ignored = first.labels.n_ignored
+    ignored = first.units.n_ignored
     return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
 
 

@@ -138,7 +138,7 @@ def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prio
 
 def _labels_prior(data: DataSet, options: Options, origin: str, option: str) -> Prior:
     data.require("labels", f"for {option} labels")
-    counts = count_labels(data, options).counts[0].tolist()
+    counts = count_labels(data, options).counts.tolist()
     if sum(counts) == 0:
         raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
     return Prior.from_weights(counts, origin, counts=True)

@@ -17,8 +17,8 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
 from unoic_cli.prior import UNSEEN, Prior, Unseen
 from unoic_cli.sweep import sweep
-from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.points import PointTally
+from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -279,7 +279,7 @@ def evaluate(
     groups = _groups(data) if by == "group" else None
     used = applied or plain_calibration(data.n_classes)
     tally = PointTally([calibration_lines(used)], len(groups) if groups else 1, confusion=confusion)
-    ignored = LabelTally(data.n_classes, len(groups) if groups else 1)
+    ignored = UnitTally(len(groups) if groups else 1)
     sweep(
         data, [tally, ignored], temperature=used.temperature, groups=groups,
         n_threads=chosen.threads, progress=chosen.progress,

@@ -109,7 +109,7 @@ def prior(
         formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources))
     data.require("labels", "to count them")
     tally = count_labels(data, chosen)
-    counts = tally.counts[0].tolist()
+    counts = tally.counts.tolist()
     n = sum(counts)
     if n == 0:
         raise DataError(data.name, f"no labelled sample ({tally.n_ignored} ignored)", "expected labels")

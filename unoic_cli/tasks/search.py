@@ -24,10 +24,10 @@ from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
 from unoic_cli.sweep import sweep
-from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.top_k import TopKTally
+from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -193,7 +193,7 @@ class _Problem:
     folds: FoldPlan | None
     options: Options
     temperature: float
-    labels: LabelTally | None = None
+    units: UnitTally | None = None
     base: Curve | None = None
 
     @property
@@ -201,12 +201,12 @@ class _Problem:
         return self.folds.n_folds if self.folds else 1
 
     def _sweep(self, tallies: list[Any]) -> None:
-        labels = LabelTally(self.data.n_classes)
+        units = UnitTally()
         sweep(
-            self.data, [labels, *tallies], spans=self.spans, folds=self.folds, temperature=self.temperature,
+            self.data, [units, *tallies], spans=self.spans, folds=self.folds, temperature=self.temperature,
             n_threads=self.options.threads, progress=self.options.progress,
         )  # fmt: skip
-        self.labels = labels
+        self.units = units
 
     def path(self, lattice: Lattice) -> Curve:
         lams = lattice.values()
@@ -526,10 +526,10 @@ def search_lambda(
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
     problem = _Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
     found, plateau, reads = _search(problem, lattice, method, range is not None, notes)
-    assert problem.labels is not None
-    n = int(problem.labels.counts.sum())
+    assert problem.units is not None
+    n = int(found.curve.counts.support.sum())
     if n == 0:
-        raise DataError(data.name, f"no labelled sample ({problem.labels.n_ignored} ignored)", "expected labels")
+        raise DataError(data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
     for text in found.notes:
         notes.add(text)
     index = _chosen_index(plateau, found, slopes, notes)
@@ -559,9 +559,9 @@ def _result(
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
     curve, data = found.curve, problem.data
-    assert problem.base is not None and problem.labels is not None
+    assert problem.base is not None and problem.units is not None
     lam = float(curve.lams[index])
-    n = int(problem.labels.counts.sum())
+    n = int(curve.counts.support.sum())
     more: dict[str, Any] = {
         "method": method,
         "evaluations": found.evaluations,
@@ -582,7 +582,7 @@ def _result(
         metric=problem.metric,
         calibration=calibration,
         n=n,
-        n_ignored=problem.labels.n_ignored,
+        n_ignored=problem.units.n_ignored,
         n_classes=data.n_classes,
         baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
         rebalanced={"lambda": 1.0, **problem.metrics(problem.base, 1)},
