@@ -7,10 +7,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from unoic_cli.errors import DataError, NoInputError
+from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.lattice import LARGEST
 from unoic_cli.prior import UNSEEN, Prior, Slopes, Unseen, make_slopes
 
 VERSION = 1
+
+
+def check_lambda(lam: float, where: str) -> None:
+    """Refuse a lambda that is NaN, infinite, or so large that no score counts beside it."""
+    if not (math.isfinite(lam) and abs(lam) <= LARGEST):
+        raise UsageError(where, f"{lam}", f"expected a finite number between -{LARGEST} and {LARGEST}")
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,9 @@ class Calibration:
     unseen: Unseen = "mask"
     class_names: tuple[str, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_lambda(self.lam, "lambda")
 
     def slopes(self) -> Slopes:
         """s_k and the masked classes."""
@@ -89,16 +99,16 @@ class Calibration:
             lam, temperature = float(content["lambda"]), float(modality.get("temperature", 1.0))
             source = _prior_from_dict(modality["source_prior"], where)
             target = _prior_from_dict(content["target_prior"], where)
-            names = content.get("class_names")
+            names = None if content.get("class_names") is None else _names(content["class_names"], len(source.values))
             unseen = content.get("unseen", "mask")
             provenance = dict(content.get("provenance") or {})
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DataError(where, "a damaged calibration (entries missing or of the wrong type)", expected) from None
-        if not math.isfinite(lam) or not (math.isfinite(temperature) and temperature > 0):
+        if not abs(lam) <= LARGEST or not (math.isfinite(temperature) and temperature > 0):
             raise DataError(where, f"lambda {lam}, temperature {temperature}", "expected finite numbers, the temperature positive")
         if unseen not in UNSEEN or len(source.values) != len(target.values):
             raise DataError(where, "a damaged calibration (priors of different lengths, or an unknown policy)", expected)
-        return cls(lam, source, target, temperature, unseen, tuple(names) if names else None, provenance)
+        return cls(lam, source, target, temperature, unseen, names, provenance)
 
     @classmethod
     def load(cls, path: str) -> Calibration:
@@ -117,7 +127,7 @@ class Calibration:
             raise NoInputError(path, "no such file", expected) from None
         except OSError as error:
             raise NoInputError(path, f"cannot be opened ({error.strerror})", expected) from None
-        except (UnicodeDecodeError, json.JSONDecodeError):
+        except (ValueError, RecursionError):  # not text, not JSON, or nested or numbered beyond reason
             raise DataError(path, "not JSON", expected) from None
 
 
@@ -131,4 +141,14 @@ def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
     if not all(math.isfinite(value) and value >= 0 for value in values) or abs(math.fsum(values) - 1) > 1e-6:
         raise DataError(where, "a prior that is not a distribution", "expected values >= 0 that sum to 1")
     counts = content.get("counts")
-    return Prior(values, str(content.get("origin", where)), None if counts is None else tuple(map(float, counts)))
+    if counts is not None:
+        counts = tuple(float(count) for count in counts)
+        if len(counts) != len(values) or not all(math.isfinite(count) and count >= 0 for count in counts):
+            raise DataError(where, "a prior with counts that are none", "expected one count >= 0 for each class")
+    return Prior(values, str(content.get("origin", where)), counts)
+
+
+def _names(content: Any, n_classes: int) -> tuple[str, ...]:
+    if not isinstance(content, list) or len(content) != n_classes or not all(isinstance(name, str) for name in content):
+        raise ValueError
+    return tuple(content)

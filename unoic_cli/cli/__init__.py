@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from unoic_cli import __version__
+from unoic_cli.cli.common import one_line
 from unoic_cli.errors import UnoicError
 
 COMMANDS = {
@@ -21,6 +23,9 @@ COMMANDS = {
     "evaluate": "evaluate",
 }
 """Command name -> module of `unoic_cli.cli` and function in it, in the order of the help."""
+
+
+_INTERRUPTED = "interrupted; outputs that were not finished are removed"
 
 
 def _version(wanted: bool) -> None:
@@ -57,37 +62,69 @@ def make_app() -> typer.Typer:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"unoic: error: {message}", file=sys.stderr)
+    print(f"unoic: error: {one_line(message)}", file=sys.stderr)
     return code
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run a command line and return its exit code; every error ends as one line on stderr."""
+    """Run a command line and return its exit code; every error ends as one line on stderr.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Without the program's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        0; 2 usage, 65 data, 66 no input, 70 a fault of the program, 73 cannot create, 74 storage, 130 interrupted,
+        141 broken pipe.
+    """
+    if sys.stderr is None:  # closed by the shell
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process
+    if sys.stdout is None:
+        return _fail("stdout: closed; expected a place for the result", 74)
     try:
         code: Any = typer.main.get_command(make_app()).main(args=args, prog_name="unoic", standalone_mode=False)
         sys.stdout.flush()
     except UnoicError as error:
         return _fail(str(error), error.exit_code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the parser ends so when it meets a broken pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _fail("interrupted; no output was written", 130)
+        return _fail(_INTERRUPTED, 130)
     except MemoryError:
         return _fail("out of memory; expected more, or smaller images", 74)
     except OSError as error:
         return _fail(f"{error.filename or 'system'}: {error.strerror or error}; expected storage that works", 74)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.ctx.get_help())  # type: ignore[attr-defined]  # the parser's copy of click has no public name
+            return 0
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own usage errors
             where = getattr(getattr(error, "ctx", None), "command_path", "unoic")
-            text = " ".join(str(error.format_message()).split()).rstrip(".")
+            text = str(error.format_message()).strip().rstrip(".")
             return _fail(f"{where}: {text}; see {where} --help", 2)
-        raise
+        if os.environ.get("UNOIC_DEBUG"):
+            raise
+        return _fail(f"internal error: {type(error).__name__}: {error}; expected none: UNOIC_DEBUG=1 shows where", 70)
     if code == 130:
-        return _fail("interrupted; no output was written", 130)
+        return _fail(_INTERRUPTED, 130)
     return code if isinstance(code, int) else 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point of the ``unoic`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
+    for name in ("SIGTERM", "SIGHUP"):  # sent by batch systems: leave as tidily as after Ctrl-C
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     sys.exit(run())

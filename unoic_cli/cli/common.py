@@ -85,9 +85,14 @@ class Result(Protocol):
         ...
 
 
+def one_line(text: str) -> str:
+    """Text that stays on one line and sends no escape codes, whatever a file's name holds."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
 def note(text: str) -> None:
     """Say something on stderr that is not a result."""
-    print(f"unoic: note: {text}", file=sys.stderr)
+    print(f"unoic: note: {one_line(text)}", file=sys.stderr)
 
 
 def check_format(format: str | None) -> str:
@@ -127,7 +132,7 @@ def show(
     if chosen == "table":
         from rich.console import Console
 
-        Console(highlight=False).print(table(result))
+        Console(highlight=False, markup=False, emoji=False).print(table(result))
     elif chosen == "json":
         print(json.dumps(_plain(result.to_dict()), indent=1))
     else:

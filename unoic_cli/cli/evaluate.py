@@ -22,6 +22,7 @@ from unoic_cli.cli.common import (
     check_format,
     show,
 )
+from unoic_cli.errors import UsageError
 
 CalibrationOption = Annotated[
     str | None, typer.Option("--calibration", "-c", metavar="FILE", help="Apply a calibration (JSON).")
@@ -57,7 +58,8 @@ def evaluate(
     from unoic_cli.report.evaluate import evaluate_tsv, render_evaluate
     from unoic_cli.tasks import evaluate as task
 
-    check_format(format)
+    if check_format(format) == "tsv" and confusion:
+        raise UsageError("--confusion", "--confusion with --format tsv, which has no matrix", "expected table or json")
     with Told() as told:
         result = task.evaluate(
             files,

@@ -23,6 +23,7 @@ from unoic_cli.cli.common import (
     check_format,
     show,
 )
+from unoic_cli.errors import UsageError
 
 
 def search_lambda(
@@ -85,7 +86,8 @@ def search_lambda(
     from unoic_cli.report.search import render_search
     from unoic_cli.tasks import search as task
 
-    check_format(format)
+    if check_format(format) == "tsv" and folds is not None:
+        raise UsageError("--folds", "--folds with --format tsv, which is the curve alone", "expected table or json")
     with Told() as told:
         result = task.search_lambda(
             files,

@@ -49,6 +49,8 @@ def detect(name: str) -> str:
     """
     path, _ = split_name(name)
     expected = "an HDF5 or Parquet file"
+    if not path:
+        raise NoInputError("FILES", "an empty name", f"expected {expected}")
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -61,7 +63,7 @@ def detect(name: str) -> str:
     except IsADirectoryError:
         raise NoInputError(path, "a folder", f"expected {expected}") from None
     except OSError as error:
-        raise NoInputError(path, f"cannot be opened ({error.strerror})", f"expected {expected}") from None
+        raise NoInputError(path, f"cannot be opened ({error.strerror or error})", f"expected {expected}") from None
     if not head:
         raise DataError(path, "an empty file (0 bytes)", f"expected {expected}")
     for kind, signature in SIGNATURES.items():
@@ -109,6 +111,8 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
 
 def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> None:
     """Refuse an output that exists (without `force`), equals an input, or has no folder to go to."""
+    if not path:
+        raise UsageError("--output", "an empty name", "expected the name of a file")
     folder = os.path.dirname(path) or "."
     for name in inputs:
         source = split_name(name)[0]
@@ -118,6 +122,8 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
         raise CannotCreateError(path, f"the folder {folder} does not exist", "expected an existing folder")
     if os.path.isdir(path):
         raise CannotCreateError(path, "a folder", "expected a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CannotCreateError(path, "a device, pipe or socket", "expected a file name")
     if os.path.exists(path) and not force:
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 

@@ -98,16 +98,16 @@ def kernel(function: F) -> F:
     compiled = numba.njit(**NO_COUNTING)(function)
     if _FOLDER is not None and isinstance(compiled, Dispatcher):
         compiled._cache = _Cache(function, _FOLDER)
-    return compiled  # type: ignore[no-any-return]  # numba is untyped
+    return compiled
 
 
 def inlined(function: F) -> F:
     """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
     compiled = numba.njit(**NO_COUNTING, forceinline=True)(function)
-    return compiled  # type: ignore[no-any-return]  # numba is untyped
+    return compiled
 
 
 def stage(function: F) -> F:
     """Compile a step that kernels call per tile or per rare unit: not forced inline, so that each gets registers of its own."""
     compiled = numba.njit(**NO_COUNTING)(function)
-    return compiled  # type: ignore[no-any-return]  # numba is untyped
+    return compiled

@@ -61,7 +61,7 @@ def position(t: float, lines: Lines) -> float:
 
 
 @inlined
-def lattice_point(t: float, error: float, lines: Lines) -> int:
+def lattice_point(t: float, error: float, lines: Lines) -> Any:
     """The lattice point from which on a line that crosses at t +- error leads; -1 when that is uncertain.
 
     Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G.
@@ -89,7 +89,7 @@ def winner_at(scores: Any, slopes: Any, n: int, lam: float) -> int:
 
 
 @inlined
-def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -> int:
+def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -> Any:
     """First lattice point after g where the winner w might lose, at float64's resolution; G when there is none."""
     size = lines.lams.size
     found = size
@@ -301,7 +301,7 @@ def count_starts(
     """
     n_classes = lines.n_classes
     table = (lines.lams.size + COPIES) * n_classes
-    n_todo = 0
+    n_todo: Any = 0
     for i in range(n):
         label = at(labels, first + i)
         if label < 0:

@@ -13,6 +13,11 @@ METRIC_TITLES = {"acc": "acc", "macc": "mAcc", "miou": "mIoU", "f1": "F1"}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+def cell(text: str) -> str:
+    """Text for one cell of tab-separated values."""
+    return " ".join(text.split())
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """A fraction as a percentage; a dash where there is none."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unoic_cli.metrics import NAMES
-from unoic_cli.report.common import facts, metric_table, percent
+from unoic_cli.report.common import cell, facts, metric_table, percent
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.evaluate import EvaluateResult
@@ -70,9 +70,9 @@ def evaluate_tsv(result: EvaluateResult) -> str:
     if result.groups is not None:
         lines = ["\t".join(["group", "n", "n_ignored", *NAMES])]
         for name, group in {"(all)": result.overall, **result.groups}.items():
-            lines.append("\t".join([name, str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)]))
+            lines.append("\t".join([cell(name), str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)]))
         return "\n".join(lines) + "\n"
     rows = result.overall.per_class(result.class_names)
     lines = ["\t".join(rows[0])]
-    lines += ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
+    lines += ["\t".join("" if value is None else cell(str(value)) for value in row.values()) for row in rows]
     return "\n".join(lines) + "\n"

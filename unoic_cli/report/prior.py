@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.table import Table
 
-from unoic_cli.report.common import facts, percent
+from unoic_cli.report.common import cell, facts, percent
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.prior import PriorResult
@@ -31,5 +31,5 @@ def prior_tsv(result: PriorResult) -> str:
     """Class and count; `--source-prior` reads it."""
     names = result.class_names or [str(k) for k in range(len(result.counts))]
     lines = ["class\tcount"]
-    lines += [f"{name}\t{count}" for name, count in zip(names, result.counts, strict=True)]
+    lines += [f"{cell(name)}\t{count}" for name, count in zip(names, result.counts, strict=True)]
     return "\n".join(lines) + "\n"

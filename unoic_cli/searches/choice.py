@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TOP = re.compile(r"top([1-9]\d*)")
+_TOP = re.compile(r"top([1-9][0-9]{0,8})")
 _TERM = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,

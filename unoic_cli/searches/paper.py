@@ -67,12 +67,13 @@ def search(problem: Problem, lattice: Lattice) -> Found:
             high = middle
         else:
             low = middle
-    visited.value(low), visited.value(high)
+    for index in (0, low, high):
+        visited.value(index)
     order = sorted(visited.values)
     values = np.array([visited.values[i] for i in order])
     choice = int(np.argmax(values))
     notes = []
-    steps = np.sign(np.diff(values))
+    steps = np.sign(np.diff(values[np.isfinite(values)]))  # -inf: a constraint fails
     steps = steps[steps != 0]
     if (np.diff(steps) > 0).any():
         notes.append("Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path")

@@ -22,7 +22,7 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.kernels.posterior import write_posterior
-from unoic_cli.metrics import Absent, Counts
+from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.prior import Unseen
 from unoic_cli.sweep import BatchReader
@@ -36,6 +36,7 @@ from unoic_cli.tasks.common import (
     Options,
     PriorLike,
     calibration_lines,
+    files_among,
     open_inputs,
 )
 from unoic_cli.tasks.evaluate import Metrics, resolve_calibration
@@ -252,7 +253,9 @@ class _Worker:
 def _as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | None:
     if array is None or dtype is None:
         return None
-    return array if dtype == "str" else array.astype(dtype, copy=False)
+    if dtype == "str":
+        return array if array.dtype.kind not in "iu" else array.astype(str).astype(object)
+    return array.astype(dtype, copy=False)
 
 
 def _in_layout(flat: NDArray[Any], batch: Batch, spec: OutputSpec) -> NDArray[Any]:
@@ -290,7 +293,8 @@ def _dtype_of(data: DataSet, field: str) -> str:
             reader.close()
     if any(dtype.kind in "OUS" for dtype in dtypes):
         return "str"
-    return str(np.result_type(*dtypes))
+    joined = np.result_type(*dtypes)
+    return str(joined if joined.kind in "iu" else np.dtype(np.int64))  # uint64 beside signed ones
 
 
 def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputSpec:
@@ -428,14 +432,17 @@ def calibrate(
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     names = tuple(source.name for source in data.sources)
-    path = output or default_output(data)
+    if absent not in ABSENT:
+        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    path = default_output(data) if output is None else os.fspath(output)
     if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
-    formats.check_output(path, force=force, inputs=names)
+    kept = (*names, *files_among(calibration, source_prior, target_prior))
+    formats.check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
     if calibration is None and lam is None:
         beside = os.path.splitext(path)[0] + ".calibration.json"
-        formats.check_output(beside, force=force, inputs=names)
+        formats.check_output(beside, force=force, inputs=kept)
         fitted = _fit(data, metric, temperature, source_prior, target_prior, unseen, absent, chosen, notes)
         applied = fitted.calibration
     else:

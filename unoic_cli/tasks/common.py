@@ -110,6 +110,16 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
     return data
 
 
+def output_path(path: str | os.PathLike[str] | None) -> str | None:
+    """An output's name as text."""
+    return None if path is None else os.fspath(path)
+
+
+def files_among(*specs: Any) -> tuple[str, ...]:
+    """Those arguments that may name a file which an output must not replace."""
+    return tuple(os.fspath(spec) for spec in specs if isinstance(spec, (str, os.PathLike)))
+
+
 def is_logits_file(name: str) -> bool:
     """Whether a name is that of an HDF5 or Parquet file."""
     path, group = split_name(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibration import Calibration
+from unoic_cli.calibration import Calibration, check_lambda
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
@@ -177,7 +178,7 @@ def resolve_calibration(
             raise UsageError("--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda")
         if used:
             raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
-        loaded = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+        loaded = calibration if isinstance(calibration, Calibration) else Calibration.load(os.fspath(calibration))
         loaded.check_fits(data.n_classes, data.class_names, data.name)
         tell_slopes(loaded.slopes(), data, loaded.unseen, notes)
         return loaded
@@ -185,8 +186,7 @@ def resolve_calibration(
         if used:
             raise UsageError(used[0], f"{used[0]} without --lambda", "expected --lambda, which it belongs to")
         return None
-    if not math.isfinite(lam):
-        raise UsageError("--lambda", f"{lam}", "expected a finite number")
+    check_lambda(lam, "--lambda")
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
         raise UsageError("--temperature", f"{temperature}", "expected a positive number")
     if unseen is not None and unseen not in UNSEEN:
@@ -303,7 +303,7 @@ def evaluate(
 
 
 def _details(data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None) -> dict[str, Any]:
-    name = calibration if isinstance(calibration, str) else None
+    name = None if calibration is None or isinstance(calibration, Calibration) else os.fspath(calibration)
     return {"calibration": name, "by": by, **{k: v for k, v in provenance(data, options).items() if k != "unoic"}}
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from unoic_cli import formats
-from unoic_cli.errors import DataError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.output import write_text
-from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs
+from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs, output_path
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -104,6 +104,9 @@ def prior(
     (1, 0, 2)
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
+    output = output_path(output)
+    if force and output is None:
+        raise UsageError("--force", "--force without --output", "expected an output that it may replace")
     data = open_inputs(inputs, labels, chosen, notes)
     if output is not None:
         formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources))

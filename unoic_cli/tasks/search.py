@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
@@ -34,7 +35,9 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     PriorLike,
+    files_among,
     open_inputs,
+    output_path,
     prior_to_dict,
     provenance,
     resolve_prior,
@@ -44,6 +47,9 @@ from unoic_cli.tasks.common import source_prior as find_source_prior
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+
+MOST_FOLDS = 1000
 
 
 @dataclass(frozen=True)
@@ -304,15 +310,19 @@ def _take(curve: Curve, indices: list[int]) -> Curve:
     return Curve(curve.lams[indices], counts, None if curve.top_hits is None else curve.top_hits[:, indices])
 
 
-def _infeasible(problem: _Problem, curve: Curve) -> DataError:
+def _infeasible(problem: _Problem, curve: Curve, folds: Sequence[int] | None) -> DataError:
     """No lambda meets the constraints: show how close each comes."""
     parts = []
     for constraint in problem.constraints:
-        values = problem.values(curve, constraint.metric)
+        values = problem.values(curve, constraint.metric, folds)
+        if np.isnan(values).all():
+            continue
         reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
         lam = curve.lams[int(np.nanargmax(values == reach))]
         parts.append(f"{constraint.metric} reaches {reach:.6g} (at lambda {lam:g})")
     wanted = " and ".join(map(str, problem.constraints))
+    if folds is not None:
+        wanted += f" on folds {', '.join(map(str, folds))}"
     return DataError(
         "--subject-to",
         f"no lambda in [{curve.lams[0]:g}, {curve.lams[-1]:g}] meets {wanted}",
@@ -322,8 +332,11 @@ def _infeasible(problem: _Problem, curve: Curve) -> DataError:
 
 def _choose(problem: _Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
     values = problem.objective(found.curve, folds)
+    if not found.curve.counts.support.any():
+        assert problem.units is not None
+        raise DataError(problem.data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
     if not np.isfinite(values).any():
-        raise _infeasible(problem, found.curve)
+        raise _infeasible(problem, found.curve, folds)
     if found.choice is not None and folds is None:
         return Plateau(found.choice, found.choice, found.choice, float(values[found.choice]))
     if found.choice is not None:
@@ -412,6 +425,8 @@ def _check_options(
         raise UsageError("--unseen", f"{unseen!r}", f"expected one of {', '.join(UNSEEN)}")
     if folds is not None and folds < 2:
         raise UsageError("--folds", str(folds), "expected at least 2")
+    if folds is not None and folds > MOST_FOLDS:
+        raise UsageError("--folds", str(folds), f"expected at most {MOST_FOLDS}")
     constraints = parse_constraints(subject_to) if subject_to is not None else ()
     tops = {top for name in (metric, *(c.metric for c in constraints)) if (top := top_of(name)) is not None}
     if len(tops) > 1:
@@ -507,14 +522,20 @@ def search_lambda(
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
     constraints, top = _check_options(metric, method, folds, absent, unseen, subject_to, data.n_classes)
-    lattice = Lattice.parse(range or DEFAULT_RANGE, None if step is None else str(step))
+    lattice = Lattice.parse(DEFAULT_RANGE if range is None else range, None if step is None else str(step))
     if seed is not None and folds is None:
         raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
     if not (np.isfinite(temperature) and temperature > 0):
         raise UsageError("--temperature", f"{temperature}", "expected a positive number")
+    output, curve_output = output_path(output), output_path(curve_output)
+    if force and output is None and curve_output is None:
+        raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
+    if output is not None and curve_output is not None and os.path.realpath(output) == os.path.realpath(curve_output):
+        raise UsageError("--curve", f"{curve_output}, which is --output too", "expected two names")
     for path in (output, curve_output):
         if path is not None:
-            formats.check_output(path, force=force, inputs=tuple(s.name for s in data.sources))
+            inputs_named = (*(s.name for s in data.sources), *files_among(source_prior, target_prior))
+            formats.check_output(path, force=force, inputs=inputs_named)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to search lambda")
@@ -526,10 +547,6 @@ def search_lambda(
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
     problem = _Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
     found, plateau, reads = _search(problem, lattice, method, range is not None, notes)
-    assert problem.units is not None
-    n = int(found.curve.counts.support.sum())
-    if n == 0:
-        raise DataError(data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
     for text in found.notes:
         notes.add(text)
     index = _chosen_index(plateau, found, slopes, notes)
