@@ -183,8 +183,7 @@ def make_scores(part: Part, temperature: float) -> Scores:
     wrong = ~(np.isfinite(delta) & (delta >= 0))
     if wrong.any():
         i = int(wrong.argmax())
-        single = delta.size == 1 and (block.stop - block.start > 1 or source.n_units == 1)
-        place = "the scalar" if single else where_is(source, part.unit_of(i))
+        place = "the scalar" if part.scalar_delta else where_is(source, part.unit_of(i))
         raise DataError(f"{source.name}:delta", f"{delta[i]} at {place}", "expected finite factors, none negative")
     if temperature != 1.0:
         delta = (delta if delta.size else np.ones(1)) / temperature
@@ -233,12 +232,15 @@ class Part:
         Their positions in the whole block; None when all are kept.
     samples : (S,) int64
         Sample of the source for each entry of the per-sample fields.
+    scalar_delta : bool
+        ``block.delta`` is one factor for all units, not that of the only unit.
     """
 
     block: LogitBlock
     source: Source
     units: NDArray[np.int64] | None
     samples: NDArray[np.int64]
+    scalar_delta: bool = False
 
     def unit_of(self, i: int) -> int:
         """The unit of the source behind entry i."""
@@ -257,12 +259,13 @@ class Part:
 def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:
     """The part of a block that belongs to a split (all of it for None)."""
     samples = np.arange(block.start // source.pixels, -(-block.stop // source.pixels))
+    scalar = block.delta is not None and block.delta.size == 1 and (block.stop - block.start > 1 or source.n_units == 1)
     if split is None:
-        return Part(block, source, None, samples)
+        return Part(block, source, None, samples, scalar)
     assert block.split is not None
     chosen = np.asarray(block.split == split)
     if chosen.all():
-        return Part(block, source, None, samples)
+        return Part(block, source, None, samples, scalar)
     kept = chosen[np.arange(block.start, block.stop) // source.pixels - samples[0]]
     units = np.flatnonzero(kept)
 
@@ -285,4 +288,4 @@ def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:
         group=None if block.group is None else block.group[chosen],
         sample_id=None if block.sample_id is None else block.sample_id[chosen],
     )
-    return Part(part, source, units, samples[chosen])
+    return Part(part, source, units, samples[chosen], scalar)

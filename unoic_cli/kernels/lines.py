@@ -38,6 +38,10 @@ class Lines(NamedTuple):
         The largest |lambda * s|.
     steepest : float
         The largest |s|.
+    pair_inverse : (256,) float64, or (0,) when K > 16
+        1 / (s_e - s_c) at 16 c + e, or 0 where e is not steeper than c.
+    pair_others : (256,) int64, or (0,) when K > 16
+        Bits of the classes that may be predicted, other than c and e, at 16 c + e.
     """
 
     n_classes: int
@@ -52,6 +56,8 @@ class Lines(NamedTuple):
     slack: float
     reach: float
     steepest: float
+    pair_inverse: Any
+    pair_others: Any
 
 
 def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
@@ -99,7 +105,19 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
         slack=1e-9 * (1.0 + max(abs(float(lams[0])), abs(end))),
         reach=steepest * max(abs(float(lams[0])), abs(end)),
         steepest=steepest,
+        pair_inverse=_pair_inverse(padded) if n_vectors == 1 else np.zeros(0),
+        pair_others=_pair_others(int(words[0])) if n_vectors == 1 else np.zeros(0, dtype=np.int64),
     )
+
+
+def _pair_inverse(padded: Any) -> Any:
+    difference = padded[None, :] - padded[:, None]
+    return np.divide(1.0, difference, out=np.zeros_like(difference), where=difference > 0).reshape(-1)
+
+
+def _pair_others(valid: int) -> Any:
+    bits = 1 << np.arange(LANES, dtype=np.int64)
+    return (valid & ~(bits[:, None] | bits[None, :])).reshape(-1)
 
 
 class Workspace(NamedTuple):

@@ -41,7 +41,7 @@ from unoic_cli.kernels.tile import check_row, clear_padding, fill_planes, fill_r
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
 COPIES = 4
-"""Successive units are counted in different copies of row 0: adding to one place again and again would stall."""
+"""Successive units are counted in different copies of point 0: adding to one place again and again would stall."""
 TINY = 2.0**-48
 """The same for comparisons of float64 scores."""
 
@@ -49,7 +49,7 @@ TINY = 2.0**-48
 @inlined
 def change(counts: Any, table: int, n_classes: int, g: int, old: int, new: int, label: int) -> None:
     """Record that the winner is `new` instead of `old` from lattice point g on; `table` is where the fold starts."""
-    row = table + g * n_classes
+    row = table + (COPIES - 1 + g) * n_classes
     add_at(counts, row + old, -1 - (np.int64(old == label) << 32))
     add_at(counts, row + new, 1 + (np.int64(new == label) << 32))
 
@@ -64,14 +64,14 @@ def position(t: float, lines: Lines) -> float:
 def lattice_point(t: float, error: float, lines: Lines) -> Any:
     """The lattice point from which on a line that crosses at t +- error leads; -1 when that is uncertain.
 
-    Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G.
+    Crossings before the lattice count from point 1 (point 0 has its own winner), those beyond it from point G:
+    half a step beyond is as good as any, but on the last point, or a little beyond, is uncertain.
     """
-    last = lines.lams.size - 1
-    place = min(max(position(t, lines), 0.0), np.float64(last))
-    slack = (error + 1e-9 * (1.0 + abs(t))) * lines.inverse_step
+    place = min(max(position(t, lines), 0.0), np.float64(lines.lams.size) - 0.5)
+    slack = (error + lines.slack) * lines.inverse_step
     g = np.int64(place)
     rest = place - np.float64(g)
-    clear = (rest > slack or g == 0 or g == last) and rest < 1.0 - slack
+    clear = (rest > slack or g == 0) and rest < 1.0 - slack
     return g + 1 if clear else -1
 
 
@@ -121,7 +121,7 @@ def settle(
     """
     w = winner_at(scores, slopes, n, lines.lams[0])
     if not started:
-        add_at(counts, table + classes[w], 1 + (np.int64(classes[w] == label) << 32))
+        add_at(counts, table + at(classes, w), 1 + (np.int64(classes[w] == label) << 32))
     g = next_doubt(scores, slopes, n, 0, w, lines)
     while g < lines.lams.size:
         new = winner_at(scores, slopes, n, lines.lams[g])
@@ -141,6 +141,7 @@ def walk(
     """
     steps = 0
     w = c
+    second = at(lines.lams, min(1, lines.lams.size - 1))
     while w != e:
         z, s = at(scores, w), at(slopes, w)
         nearest, runner_up = np.inf, np.inf
@@ -154,6 +155,10 @@ def walk(
                     best = i
                 elif cross < runner_up:
                     runner_up = cross
+            elif w == c:  # an exact start may lead by less than float64 resolves elsewhere
+                lead = z - at(scores, i)
+                if not lead - second * steeper > z_error and (lead != 0.0 or steeper != 0.0):
+                    return -1
         if best < 0:
             return -1
         error = 2.0 * z_error / (at(slopes, best) - s)
@@ -183,6 +188,26 @@ def above_kink(tile: Any, o: int, v: int, c: int, e: int, lam: float, floor: flo
 
 
 @inlined
+def over_one(tile: Any, o: int, c: int, m: int, e: int, z_error: float, lines: Lines, work: Workspace) -> int:
+    """Two changes, from c over m to e; -1 when the tile does not settle them."""
+    rise, rest = at(lines.slope, m) - at(lines.slope, c), at(lines.slope, e) - at(lines.slope, m)
+    if not (rise > 0.0 and rest > 0.0):
+        return -1
+    first_inverse, second_inverse = 1.0 / rise, 1.0 / rest
+    z = np.float64(at(tile, o + m))
+    first = (np.float64(at(tile, o + c)) - z) * first_inverse
+    second = (z - np.float64(at(tile, o + e))) * second_inverse
+    g1 = lattice_point(first, z_error * first_inverse, lines)
+    g2 = lattice_point(second, z_error * second_inverse, lines)
+    put(work.winners, 0, m)
+    put(work.points, 0, g1)
+    put(work.winners, 1, e)
+    put(work.points, 1, g2)
+    apart = first + z_error * first_inverse < second - z_error * second_inverse
+    return 2 if apart and g1 >= 0 and g2 >= 0 else -1
+
+
+@inlined
 def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> int:
     """Step 2 for one unit whose ends c and e are certain and different.
 
@@ -209,6 +234,8 @@ def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float
         put(work.winners, 0, e)
         put(work.points, 0, g)
         return 1 if g >= 0 else -1
+    if n == 3:
+        return over_one(tile, o, c, at(work.classes, 2), e, z_error, lines, work)
     put(work.classes, 0, c)
     put(work.classes, 1, e)
     for i in range(n):
@@ -308,14 +335,68 @@ def count_starts(
             continue
         fold = at(folds, first + i)
         c, e = at(starts, i), at(ends, i)
-        turn = i & (COPIES - 1)
-        add_at(support, (fold * COPIES + turn) * n_classes + label, 1)
+        turn = (i & (COPIES - 1)) * n_classes
+        add_at(support, fold * (COPIES * n_classes) + turn + label, 1)
         sure = -np.int64(c >= 0)
-        row = fold * table + np.int64(turn > 0) * (lines.lams.size + turn) * n_classes
-        add_at(counts, row + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
+        add_at(counts, fold * table + turn + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
         put(todo, n_todo, i)
         n_todo += np.int64(c != e)
     return n_todo
+
+
+@inlined
+def gather_row(stride: int, i: int, n_classes: int, work: Workspace) -> None:
+    """Pixel i of a class-major tile to ``work.row``."""
+    for k in range(n_classes):
+        put(work.row, k, at(work.tile, k * stride + i))
+
+
+@stage
+def hand_over(
+    n_todo: int, stride: int, base: int, z_error: float, margin: float, labels: Any, folds: Any, lines: Lines,
+    counts: Any, work: Workspace,
+) -> int:  # fmt: skip
+    """Step 2 where K <= 16, for the units that c hands over to e directly: most of them.
+
+    Returns how many units are left in ``work.todo``. Which they are is hard to predict, so no branch depends on
+    it: for those left, zeros are added.
+    """
+    n_classes = lines.n_classes
+    table = (lines.lams.size + COPIES) * n_classes
+    last = lines.lams.size - 1
+    first_lam = at(lines.lams, 0)
+    slack_by_inverse = z_error * lines.inverse_step
+    margin_by_inverse = 2.0 * z_error * lines.steepest
+    n_left = 0
+    for j in range(n_todo):
+        i = at(work.todo, j)
+        tile, o = work.tile, i << 4
+        if stride:
+            gather_row(stride, i, n_classes, work)
+            tile, o = work.row, 0
+        c, e = at(work.starts, i), at(work.ends, i)
+        certain = c >= 0
+        c ^= c >> 63
+        pair = (c << 4) + e
+        inverse = at(lines.pair_inverse, pair)
+        z = np.float64(at(tile, o + c))
+        lam = (z - np.float64(at(tile, o + e))) * inverse
+        floor = z + lam * at(lines.slope, c) - margin - margin_by_inverse * inverse
+        others = lanes_above_line(tile, o, lines.slope32, 0, np.float32(lam), np.float32(floor))
+        others &= at(lines.pair_others, pair)
+        place = min(max((lam - first_lam) * lines.inverse_step, 0.0), np.float64(last))
+        slack = slack_by_inverse * inverse + 1e-9 * (1.0 + abs(lam)) * lines.inverse_step
+        g = np.int64(place)
+        rest = place - np.float64(g)
+        clear = ((rest > slack) | (g == 0) | (g == last)) & (rest < 1.0 - slack)
+        done = -np.int64(clear & certain & (others == 0) & (inverse > 0.0))
+        label = at(labels, base + i)
+        row = at(folds, base + i) * table + (COPIES + g) * n_classes
+        add_at(counts, row + c, (-1 - (np.int64(c == label) << 32)) & done)
+        add_at(counts, row + e, (1 + (np.int64(e == label) << 32)) & done)
+        put(work.todo, n_left, i)
+        n_left += 1 + done
+    return n_left
 
 
 @inlined
@@ -356,8 +437,7 @@ def finish_tile(
         i = at(work.todo, j)
         tile, o = work.tile, i * lines.n_vectors * LANES
         if stride:
-            for k in range(n_classes):
-                put(work.row, k, at(work.tile, k * stride + i))
+            gather_row(stride, i, n_classes, work)
             tile, o = work.row, 0
         finish_unit(
             tile, o, raw, brain, source + i * unit_step, class_step, delta, base + i, at(work.starts, i), at(work.ends, i),
@@ -391,8 +471,8 @@ def count_path_rows(
     exact : bool
         The tile holds the scores themselves, not rounded ones (stored in float32 or less, no delta).
     counts : (F * (G + 4) * K,) int64
-        Packed changes, added to in place; row G of each fold takes changes beyond the lattice, and the
-        rows after it are copies of row 0.
+        Packed changes, added to in place. The first four rows of each fold are copies of lattice point 0,
+        then come points 1 to G - 1, and a row for changes beyond the lattice.
     support : (F * 4 * K,) int64
         Units of each label in four copies, added to in place.
     work : Workspace
@@ -428,6 +508,8 @@ def count_path_rows(
         doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
         ends_of_rows(tile, n, doubt_start, margin0, margin, lines, work.starts, work.ends)
         n_todo = count_starts(labels, folds, first, n, work.starts, work.ends, lines, counts, support, work.todo)
+        if lines.n_vectors == 1:
+            n_todo = hand_over(n_todo, 0, first, z_error, margin, labels, folds, lines, counts, work)
         finish_tile(
             n_todo, 0, raw, brain, first * n_classes, n_classes, 1, delta, first,
             z_error, margin, labels, folds, lines, counts, work,
@@ -472,6 +554,8 @@ def count_path_planes(
                 )  # fmt: skip
             n_todo = count_starts(labels, folds, base, n, work.starts, work.ends, lines, counts, support, work.todo)
             source = image * n_classes * pixels + first
+            if lines.n_vectors == 1:
+                n_todo = hand_over(n_todo, stride, base, z_error, margin, labels, folds, lines, counts, work)
             finish_tile(
                 n_todo, stride, raw, brain, source, 1, pixels, delta, base,
                 z_error, margin, labels, folds, lines, counts, work,
@@ -486,14 +570,14 @@ def unpack(counts: Any) -> Any:
     --------
     >>> import numpy as np
     >>> packed = np.zeros((1, 6, 2), dtype=np.int64)
-    >>> packed[0, 0, 0], packed[0, 1] = 1 + (1 << 32), [-1 - (1 << 32), 1]
+    >>> packed[0, 0, 0], packed[0, 4] = 1 + (1 << 32), [-1 - (1 << 32), 1]
     >>> hits, predicted = unpack(packed)
     >>> hits.tolist(), predicted.tolist()
     ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
     """
     n_points = counts.shape[1] - COPIES
-    changes = counts[:, :n_points].copy()
-    changes[:, 0] += counts[:, n_points + 1 :].sum(axis=1)
+    changes = counts[:, COPIES - 1 : COPIES - 1 + n_points].copy()
+    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1)
     predicted = changes.astype(np.int32, casting="unsafe").astype(np.int64)
     changes -= predicted
     changes >>= 32

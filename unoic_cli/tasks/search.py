@@ -18,7 +18,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import FoldPlan, plan_folds
 from unoic_cli.kernels.lines import make_lines, make_point
 from unoic_cli.lattice import DEFAULT_RANGE, Lattice
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute, compute_all
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
 from unoic_cli.output import write_text
 from unoic_cli.prior import UNSEEN, Prior, Slopes, Unseen, make_slopes
 from unoic_cli.searches import METHODS, Curve, Found
@@ -352,6 +352,8 @@ def _search(problem: _Problem, lattice: Lattice, name: str, explicit: bool, note
     plateau = _choose(problem, found)
     reads = found.reads
     if name == "paper":
+        if explicit and found.curve.lams[-1] > float(lattice.stop):
+            notes.add(f"Algorithm 2 doubles its upper end: it looked beyond the range {lattice}")
         return found, plateau, reads
     while not explicit and plateau.last == lattice.size - 1 and plateau.first > 0:
         wider = lattice.extended()
