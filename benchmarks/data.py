@@ -25,12 +25,14 @@ def make(n: int, n_classes: int, dtype: str = "float16", seed: int = 0) -> tuple
     return logits.astype(dtype), labels
 
 
-def save(path: str, n: int, n_classes: int, dtype: str = "float16", image: int = 0, repeat: bool = False) -> None:
+def save(
+    path: str, n: int, n_classes: int, dtype: str = "float16", image: int = 0, repeat: bool = False, block: int = 0
+) -> None:
     """Write n units as a contiguous HDF5 file, block by block; `image` > 0 makes (N, K, image, image) planes.
 
     `repeat` writes the same block again and again, for files that only have to be large.
     """
-    block = min(n, 1 << 20) if not image else image * image * max(1, (1 << 18) // (image * image))
+    block = block or (min(n, 1 << 20) if not image else image * image * max(1, (1 << 18) // (image * image)))
     if n % block:
         raise ValueError(f"n must be a multiple of {block}")
     pixels = image * image
@@ -40,7 +42,7 @@ def save(path: str, n: int, n_classes: int, dtype: str = "float16", image: int =
         labels = file.create_dataset("labels", (n // pixels, image, image) if image else (n,), "uint8" if n_classes < 256 else "int32")
         file["source_prior"] = frequencies(n_classes)
         made = None
-        for i, start in enumerate(range(0, n, block)):
+        for i in range(n // block):
             if made is None or not repeat:
                 made = make(block, n_classes, dtype, seed=i)
             z, y = made

@@ -30,7 +30,6 @@ from unoic_cli.searches import METHODS, Curve, method
 from unoic_cli.tasks import calibrate as calibrate_task
 
 COUNTS = [700, 200, 100]
-NOWHERE = 1.5  # a lambda that no lattice holds as its best
 
 
 def sample(n=90, k=3, seed=0, shape=(), dtype="f4"):
@@ -110,9 +109,7 @@ def answer(run):
 
 
 def command(*args, module=False, **options):
-    start = (
-        [sys.executable, "-m", "unoic_cli"] if module else [str(pathlib.Path(sys.executable).with_name("unoic"))]
-    )
+    start = [sys.executable, "-m", "unoic_cli"] if module else [str(pathlib.Path(sys.executable).with_name("unoic"))]
     return subprocess.run([*start, *map(str, args)], capture_output=True, text=True, timeout=120, **options)
 
 
@@ -183,7 +180,9 @@ def test_a_terminal_gets_a_table(rows):
     assert (code, "\x1b[" in shown) == (0, True)
     assert "mIoU" in shown
     assert "{" not in shown
-    code, shown, err = in_terminal("search-lambda", rows, "--folds", "3", env={"TERM": "xterm-256color", "NO_COLOR": "1"})
+    code, shown, err = in_terminal(
+        "search-lambda", rows, "--folds", "3", env={"TERM": "xterm-256color", "NO_COLOR": "1"}
+    )
     assert (code, "fully rebalanced" in shown) == (0, True)
     assert not any(f"\x1b[{colour}m" in shown for colour in range(30, 38))
     code, shown, err = in_terminal("evaluate", rows, "--format", "json")
@@ -192,13 +191,17 @@ def test_a_terminal_gets_a_table(rows):
 
 
 def test_a_terminal_without_the_characters(rows):
-    shown = command("search-lambda", rows, "--folds", "3", "--format", "table", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    shown = command(
+        "search-lambda", rows, "--folds", "3", "--format", "table", env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
     assert (shown.returncode, "held out" in shown.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("name", ["info", "prior", "search-lambda", "calibrate", "evaluate", "convert"])
 def test_formats(name, rows, run):
-    more = {"calibrate": ["--lambda", "1", "-o", "out.h5", "--force"], "convert": ["out.parquet", "--force"]}.get(name, [])
+    more = {"calibrate": ["--lambda", "1", "-o", "out.h5", "--force"], "convert": ["out.parquet", "--force"]}.get(
+        name, []
+    )
     code, out, _ = run(name, rows, *more, "--format", "json")
     assert (code, type(json.loads(out))) == (0, dict)
     code, out, _ = run(name, rows, *more, "--format", "table")
@@ -213,7 +216,9 @@ def test_formats(name, rows, run):
 
 def test_names_are_no_markup_and_stay_in_their_cell(folder, run):
     scores, labels = sample(k=3)
-    path = write_h5("x.h5", scores, labels, class_names=["[/x]", "[red]b", ":smile:\tc"], group=["[/g]", "a\tb", "c"] * 30)
+    path = write_h5(
+        "x.h5", scores, labels, class_names=["[/x]", "[red]b", ":smile:\tc"], group=["[/g]", "a\tb", "c"] * 30
+    )
     for more in ([], ["--confusion"], ["--by", "group"]):
         code, out, _ = run("evaluate", path, "--format", "table", *more)
         assert (code, "[/x]" in out, "[red]b" in out, ":smile:" in out) == (0, True, True, True)
@@ -248,7 +253,9 @@ def test_search_keys(rows, answer):
 
 def test_evaluate_keys(rows, answer):
     seen = answer("evaluate", rows, "--confusion", "--by", "group")
-    assert {"n", "n_ignored", *NAMES, "per_class", "confusion", "groups", "lambda", "absent", "files", "split"} <= set(seen)
+    assert {"n", "n_ignored", *NAMES, "per_class", "confusion", "groups", "lambda", "absent", "files", "split"} <= set(
+        seen
+    )
     keys = {"class", "name", "support", "predicted", "hits", "recall", "precision", "iou", "f1"}
     assert [set(row) for row in seen["per_class"]] == [keys] * 3
     assert [row["name"] for row in seen["per_class"]] == ["a", "b", "c"]
@@ -277,7 +284,7 @@ def test_other_commands_keys(rows, answer, run):
     looked = answer("info", rows, "rows.calibrated.h5")
     assert [file["kind"] for file in looked["files"]] == ["logits", "log_probs"]
     assert answer("convert", rows, "rows.parquet")["kind"] == "logits"
-    code, out, _ = run("search-lambda", rows, "--format", "tsv")
+    _, out, _ = run("search-lambda", rows, "--format", "tsv")
     assert out.splitlines()[0] == "lambda\t" + "\t".join(NAMES)
 
 
@@ -315,7 +322,9 @@ def test_every_command_is_a_function(rows):
 
 
 def test_paths_as_objects(rows):
-    found = unoic_cli.search_lambda(pathlib.Path(rows), output=pathlib.Path("c.json"), curve_output=pathlib.Path("c.tsv"))
+    found = unoic_cli.search_lambda(
+        pathlib.Path(rows), output=pathlib.Path("c.json"), curve_output=pathlib.Path("c.tsv")
+    )
     seen = unoic_cli.evaluate(rows, calibration=pathlib.Path("c.json"))
     assert seen.lam == found.lam
     json.dumps(seen.to_dict())
@@ -370,7 +379,8 @@ def test_calibrate_then_evaluate(
         splits = np.array(["val", "test"] * n)[:n]
         sources.append(
             arrays.describe(
-                np.moveaxis(scores, 1, -1) if layout == "nhwc" else scores, labels, kind=kind, delta=factor, split=splits,
+                np.moveaxis(scores, 1, -1) if layout == "nhwc" else scores, labels, kind=kind, delta=factor,
+                split=splits,
                 group=splits, class_axis=-1 if layout == "nhwc" else 1, source_counts=[50, 20, 20, 10],
             )
         )  # fmt: skip
@@ -407,7 +417,9 @@ def test_pipeline_by_command(folder, answer, out, layout):
 
 def test_the_posterior_is_eq_7(folder):
     scores, labels = sample(40, 4, 3)
-    unoic_cli.calibrate(scores, labels, output="o.h5", lam=0.7, temperature=2.0, source_prior=[7, 1, 1, 1], target_prior=[1, 1, 1, 2])
+    unoic_cli.calibrate(
+        scores, labels, output="o.h5", lam=0.7, temperature=2.0, source_prior=[7, 1, 1, 1], target_prior=[1, 1, 1, 2]
+    )
     expected = naive.posterior(scores, naive.slopes([7, 1, 1, 1], [1, 1, 1, 2]), 0.7, 0.5)
     with h5py.File("o.h5") as file:
         assert np.allclose(np.exp(file["log_probs"][()]), expected, rtol=1e-5)
@@ -415,7 +427,12 @@ def test_the_posterior_is_eq_7(folder):
 
 
 def test_oracle_a(folder):
-    posterior = {0: (0.7, 0.2, 0.1), 0.5: (0.522879, 0.279491, 0.19763), 1: (1 / 3,) * 3, 2: (0.086957, 0.304348, 0.608696)}
+    posterior = {
+        0: (0.7, 0.2, 0.1),
+        0.5: (0.522879, 0.279491, 0.19763),
+        1: (1 / 3,) * 3,
+        2: (0.086957, 0.304348, 0.608696),
+    }
     scores = np.log(np.array([[0.7, 0.2, 0.1]] * 2))
     for lam, expected in posterior.items():
         unoic_cli.calibrate(scores, output="o.h5", lam=lam, source_prior=[7, 2, 1], emit="probs", force=True)
@@ -426,7 +443,12 @@ def test_oracle_a(folder):
 def test_many_classes(folder, answer):
     """A calibration of thousands of classes fits beside the scores."""
     rng = np.random.default_rng(0)
-    path = write_h5("x.h5", rng.normal(size=(300, 3000)).astype("f4"), rng.integers(0, 3000, 300), source_counts=rng.integers(1, 99, 3000))
+    path = write_h5(
+        "x.h5",
+        rng.normal(size=(300, 3000)).astype("f4"),
+        rng.integers(0, 3000, 300),
+        source_counts=rng.integers(1, 99, 3000),
+    )
     for out in ("o.h5", "o.parquet"):
         answer("calibrate", path, "--lambda", "0.5", "-o", out)
         assert answer("evaluate", out)["per_class"] == answer("evaluate", path, "--lambda", "0.5")["per_class"]
@@ -447,12 +469,15 @@ def test_files_of_other_integers(folder):
 
 
 def test_calibration_may_be_a_saved_result(rows, answer, run):
-    code, out, _ = run("search-lambda", rows, "-o", "c.json")
+    _, out, _ = run("search-lambda", rows, "-o", "c.json")
     pathlib.Path("saved.json").write_text(out)
     lam = json.loads(out)["lambda"]
     assert json.loads(pathlib.Path("c.json").read_text())["lambda"] == lam
-    assert answer("evaluate", rows, "-c", "saved.json")["per_class"] == answer("evaluate", rows, "-c", "c.json")["per_class"]
-    code, out, _ = run("calibrate", rows, "-o", "o.h5")
+    assert (
+        answer("evaluate", rows, "-c", "saved.json")["per_class"]
+        == answer("evaluate", rows, "-c", "c.json")["per_class"]
+    )
+    _, out, _ = run("calibrate", rows, "-o", "o.h5")
     pathlib.Path("made.json").write_text(out)
     assert json.loads(out)["calibration_output"] == "o.calibration.json"
     one = answer("evaluate", rows, "-c", "made.json")
@@ -472,8 +497,8 @@ def test_calibrate_without_lambda_is_cross_fitted(rows, answer):
     assert made["folds"]["lambda"] == found["folds"]["lambda"]
     assert made["calibration_output"] == "rows.calibrated.calibration.json"
     assert answer("evaluate", rows, "-c", made["calibration_output"])["lambda"] == found["lambda"]
-    mean = np.mean(found["folds"]["held_out"]["acc"]["values"])  # folds of equal size
-    assert made["after"]["acc"] == pytest.approx(mean)
+    folds = unoic_cli.search_lambda(rows, folds=3).folds
+    assert made["after"]["acc"] == folds.pooled_after.hits.sum() / 90
 
 
 def test_default_output_names(rows, answer):
@@ -490,7 +515,11 @@ def test_default_output_names(rows, answer):
 
 
 def test_force_replaces(rows, answer, run):
-    for args in (["calibrate", "--lambda", "1", "-o", "o.h5"], ["search-lambda", "-o", "o.json"], ["prior", "-o", "p.json"]):
+    for args in (
+        ["calibrate", "--lambda", "1", "-o", "o.h5"],
+        ["search-lambda", "-o", "o.json"],
+        ["prior", "-o", "p.json"],
+    ):
         args = [args[0], rows, *args[1:]]
         answer(*args)
         before = pathlib.Path(args[-1]).read_bytes()
@@ -513,7 +542,11 @@ def test_files_are_one_data_set(folder, answer):
     write_parquet("b.parquet", scores[40:], labels[40:], counts=COUNTS)
     with h5py.File("two.h5", "w") as file:
         for name, part in (("x/y", slice(0, 40)), ("z", slice(40, 90))):
-            file[f"{name}/logits"], file[f"{name}/labels"], file[f"{name}/source_counts"] = scores[part], labels[part], COUNTS
+            file[f"{name}/logits"], file[f"{name}/labels"], file[f"{name}/source_counts"] = (
+                scores[part],
+                labels[part],
+                COUNTS,
+            )
     keys = ("lambda", "plateau", "n", "baseline", "best", "curve", "folds")
     whole = answer("search-lambda", "all.h5", "--folds", 3)
     for files in (["a.h5", "b.parquet"], ["two.h5::x/y", "two.h5::/z"], ["two.h5::x/y/logits", "b.parquet"]):
@@ -535,7 +568,10 @@ def test_split_and_ignore_index(rows, answer):
 
 def test_groups_of_one_split(folder, answer):
     path = write_h5("x.h5", *sample(4), group=["b", "a", "b", "c"], split=["val", "val", "val", "test"])
-    assert [group["group"] for group in answer("evaluate", path, "--by", "group", "--split", "val")["groups"]] == ["b", "a"]
+    assert [group["group"] for group in answer("evaluate", path, "--by", "group", "--split", "val")["groups"]] == [
+        "b",
+        "a",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -550,7 +586,7 @@ def test_absent(folder, answer, rule, miou):
     assert seen["miou"] == pytest.approx(miou, abs=1e-6)
     assert seen["absent"] == rule
     found = answer("search-lambda", path, "--absent", rule, "--source-prior", "uniform")
-    made = answer("calibrate", path, "--absent", rule, "--lambda", 0, "-o", f"{rule}.h5")
+    made = answer("calibrate", path, "--absent", rule, "--lambda", 0, "--source-prior", "uniform")
     assert found["baseline"]["miou"] == made["before"]["miou"] == seen["miou"]
 
 
@@ -588,7 +624,9 @@ def test_priors(rows, answer):
     scores, labels = sample()
     counts = np.bincount(labels).tolist()
     answer("prior", rows, "-o", "p.json")
-    pathlib.Path("p.csv").write_text("class,count\n" + "".join(f"{name},{n}\n" for name, n in zip("cba", counts[::-1], strict=True)))
+    pathlib.Path("p.csv").write_text(
+        "class,count\n" + "".join(f"{name},{n}\n" for name, n in zip("cba", counts[::-1], strict=True))
+    )
     pathlib.Path("p.tsv").write_text("\n".join(map(str, counts)))
     for spec in ("p.json", "p.csv", "p.tsv", "labels", ",".join(map(str, counts)), rows, f"{rows}::/"):
         found = answer("search-lambda", rows, "--source-prior", spec)
@@ -609,7 +647,10 @@ def test_mean_posterior_serves_unlabelled_data(folder, answer):
     path = write_h5("x.h5", sample()[0])
     made = answer("calibrate", path, "--lambda", 1, "--source-prior", "mean-posterior")
     assert (made["before"], made["after"], made["after_is"]) == (None, None, None)
-    assert answer("calibrate", path, "--lambda", 1, "--source-prior", "mean-posterior", "-o", "o.parquet")["n_written"] == 90
+    assert (
+        answer("calibrate", path, "--lambda", 1, "--source-prior", "mean-posterior", "-o", "o.parquet")["n_written"]
+        == 90
+    )
 
 
 # ------------------------------------------------------------------------------------------------
@@ -617,14 +658,14 @@ def test_mean_posterior_serves_unlabelled_data(folder, answer):
 
 
 def test_methods_agree(rows):
-    """Every registered method finds the same lambda on a curve with one narrow peak."""
-    z = np.concatenate([np.full(400, 0.95), np.linspace(-0.9, 2.9, 39)])
-    scores = np.stack([z, np.zeros_like(z)], 1).astype("f8") * np.log(9)
+    """Every registered method finds the same lambda on a concave curve: a unit crosses between any two points."""
+    z = np.arange(-0.995, 3, 0.01)
+    scores = np.stack([z, np.zeros_like(z)], 1) * np.log(9)
     labels = (z < 1).astype(int)
-    labels[:400] = 1
     found = {name: unoic_cli.search_lambda(scores, labels, source_prior=[9, 1], method=name) for name in METHODS}
-    assert {0.95 < result.lam <= 1.0 for result in found.values()} == {True}
-    assert len({result.best["macc"] for result in found.values()}) == 1
+    assert {name: (result.lam, result.best["macc"]) for name, result in found.items()} == dict.fromkeys(
+        METHODS, (1.0, 1.0)
+    )
     for more in ({}, {"range": "-1:1:0.25"}, {"metric": "top2", "range": "-0.5:3"}, {"folds": 4, "seed": 3}):
         path = unoic_cli.search_lambda(rows, method="path", **more)
         grid = unoic_cli.search_lambda(rows, method="grid", **more)
@@ -704,7 +745,7 @@ def test_oracle_h_is_bounded_and_never_worse_than_lambda_zero(lattice):
     rng = np.random.default_rng(0)
     for _ in range(50):
         noise = rng.normal(size=1000)
-        lam, found, problem = paper(lambda lam, noise=noise: noise[round(lam * 10)], lattice)
+        lam, _, problem = paper(lambda lam, noise=noise: noise[round(lam * 10)], lattice)
         assert 0.0 in problem.asked
         assert noise[round(lam * 10)] >= noise[0]
         assert noise[round(lam * 10)] == max(noise[round(one * 10)] for one in problem.asked)
@@ -712,7 +753,7 @@ def test_oracle_h_is_bounded_and_never_worse_than_lambda_zero(lattice):
 
 def test_oracle_h_warns_of_two_peaks():
     metric = {0.0: 0.5, 1.0: 0.3}
-    lam, found, _ = paper(lambda lam: metric.get(round(lam, 1), 0.4 + lam / 100))
+    _, found, _ = paper(lambda lam: metric.get(round(lam, 1), 0.4 + lam / 100))
     assert "one peak" in found.notes[0]
 
 
@@ -722,8 +763,8 @@ def test_paper_is_the_naive_algorithm_on_one_peak(peak, seed, flat):
     rng = np.random.default_rng(seed)
     steps = rng.integers(1, 4, 400)
     values = -np.abs(np.cumsum(steps) - np.cumsum(steps)[peak]).astype(float)
-    best, visited = naive.algorithm2(lambda i: values[i], 20, 160)
-    lam, found, _ = paper(lambda lam: values[round(lam * 10)])
+    best, _ = naive.algorithm2(lambda i: values[i], 20, 160)
+    lam, _, _ = paper(lambda lam: values[round(lam * 10)])
     assert round(lam * 10) == best == peak
 
 
@@ -756,7 +797,6 @@ def test_ranges_below_zero(rows, answer):
         assert found["curve"]["lambda"] == lams
         assert found["curve"]["miou"] == pytest.approx(expected, abs=1e-15)
         assert found["baseline"]["lambda"] == 0
-    assert any("lower end" in note for note in answer("search-lambda", rows, "--range=-2:-1", "--metric", "f1")["notes"]) or True
 
 
 def test_top_n(folder, answer):
@@ -764,7 +804,9 @@ def test_top_n(folder, answer):
     path = write_h5("x.h5", scores, labels, source_counts=[70, 10, 5, 5, 5, 5])
     for more in ([], ["--range", "0.5:1.5"]):
         found = answer("search-lambda", path, "--metric", "top2", *more)
-        hits = naive.top_k_hits(scores, labels, naive.slopes([70, 10, 5, 5, 5, 5], [1] * 6), found["curve"]["lambda"], 2)
+        hits = naive.top_k_hits(
+            scores, labels, naive.slopes([70, 10, 5, 5, 5, 5], [1] * 6), found["curve"]["lambda"], 2
+        )
         assert found["curve"]["top2"] == (hits / 80).tolist()
         assert found["best"]["top2"] == max(found["curve"]["top2"])
         assert found["baseline"]["top2"] == naive.top_k_hits(scores, labels, [0] * 6, [0.0], 2)[0] / 80
@@ -777,7 +819,9 @@ def test_subject_to(rows, answer):
     bound = free["baseline"]["acc"]
     tied = answer("search-lambda", rows, "--subject-to", "acc >= base-0.01 and macc>0.1")
     assert tied["best"]["acc"] >= bound - 0.01
-    feasible = [m for m, a in zip(tied["curve"]["macc"], tied["curve"]["acc"], strict=True) if a >= bound - 0.01 and m > 0.1]
+    feasible = [
+        m for m, a in zip(tied["curve"]["macc"], tied["curve"]["acc"], strict=True) if a >= bound - 0.01 and m > 0.1
+    ]
     assert tied["best"]["macc"] == max(feasible)
     assert tied["subject_to"] == "acc >= base-0.01 and macc>0.1"
     for name in METHODS:
@@ -814,7 +858,8 @@ def test_fold_protocol_by_hand(folder):
         assert result.folds.tested[fold]["macc"] == pytest.approx(values(folds == fold)[chosen], abs=1e-15)
         assert result.folds.baseline[fold]["macc"] == pytest.approx(values(folds == fold)[0], abs=1e-15)
     pooled = sum(
-        naive.confusion(labels[folds == f], naive.predict(scores[folds == f], slopes, result.folds.lams[f]), 3) for f in range(3)
+        naive.confusion(labels[folds == f], naive.predict(scores[folds == f], slopes, result.folds.lams[f]), 3)
+        for f in range(3)
     )
     assert result.folds.pooled_after.hits.tolist() == np.diag(pooled).tolist()
     assert result.folds.pooled_after.predicted.tolist() == pooled.sum(0).tolist()
@@ -846,7 +891,11 @@ def test_images_are_never_divided(folder, answer):
 def test_threads_and_spans_change_nothing(folder, monkeypatch, run):
     scores, labels = sample(300, 4, 4)
     path = write_h5("x.h5", scores, labels, source_counts=[7, 1, 1, 1], group=["a", "b", "c"] * 100)
-    calls = (["search-lambda", path, "--folds", "3"], ["evaluate", path, "--by", "group", "--confusion"], ["prior", path])
+    calls = (
+        ["search-lambda", path, "--folds", "3"],
+        ["evaluate", path, "--by", "group", "--confusion"],
+        ["prior", path],
+    )
     want = [run(*args, "--threads", "1") for args in calls]
     for out in ("o.h5", "o.parquet"):
         run("calibrate", path, "--lambda", 1, "-o", out, "--threads", 1)

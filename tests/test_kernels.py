@@ -366,7 +366,7 @@ def small(values, slopes, lams, **options):
 UNDER_RESOLUTION = small([0.0, 1e-30, -4.9], [0.5, 0.5, 3.0], np.linspace(0, 2, 21))
 UNDER_RESOLUTION_TOO = small([0.0, 0.0, 1e-20, -4.9], [0.5, 0.5 - 1e-16, 0.5 - 2e-16, 3], np.linspace(0, 4, 41))
 # a crossing that rounding smears over many lattice points
-SMEARED = small([[0.0, 1e-14, -9], [1e-14, 0, 0]], [1 + 1e-14, 1, 2], np.linspace(0, 2, 2001))
+SMEARED = small([[0.0, 1.5e-14, -9], [1.5e-14, 0, 0]], [1 + 1.5e-14, 1, 2], np.linspace(0, 2, 2001))
 
 
 @few
@@ -411,7 +411,13 @@ def test_lattice_points_where_a_threshold_falls_exactly(problem, a, b):
 def test_lattices_far_from_zero_and_very_fine_ones():
     rng = np.random.default_rng(8)
     n = 6 if JIT_DISABLED else 60
-    for name in ("-1000:1000:50", "999:1000:0.05", "-100000:100000:8000", "0:0.00002:0.000001", "1:1.0000002:0.00000001"):
+    for name in (
+        "-1000:1000:50",
+        "999:1000:0.05",
+        "-100000:100000:8000",
+        "0:0.00002:0.000001",
+        "1:1.0000002:0.00000001",
+    ):
         lams = lattice_of(name)
         slopes = rng.normal(size=5)
         values = -rng.choice(lams, (n, 1)) * slopes + rng.choice([0, 1e-9, 1e-3], (n, 5))
@@ -528,8 +534,8 @@ def test_the_first_bad_unit_is_named(encoding, layout, value):
     assert unit == bad
     assert f"{value} at " in message
     assert ", class 1; expected finite logits" in message
+    tally = PosteriorTally(3)
     with pytest.raises(InvalidScoreError) as error:
-        tally = PosteriorTally(3)
         tally.update(problem.batch())
     assert error.value.unit == bad
     if value == -INF:

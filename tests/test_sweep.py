@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def cut(data, edges):
     spans = []
     for source in data.sources:
         at = sorted({0, source.n_units, *(source.n_units * edge // 64 for edge in edges)})
-        spans += [Span(source, a, b) for a, b in zip(at, at[1:], strict=False)]
+        spans += [Span(source, a, b) for a, b in itertools.pairwise(at)]
     return spans
 
 
@@ -88,7 +89,9 @@ def count(data, *, edges=(), n_threads=1, folds=None, groups=None, seed=0):
     sweep(data, tallies, spans=spans, folds=plan, groups=groups, n_threads=n_threads)
     found = [path.counts(), points.counts()]
     return {
-        "path": [(c.hits.tolist(), c.predicted.tolist(), np.broadcast_to(c.support, c.hits.shape).tolist()) for c in found],
+        "path": [
+            (c.hits.tolist(), c.predicted.tolist(), np.broadcast_to(c.support, c.hits.shape).tolist()) for c in found
+        ],
         "confusion": points.confusion.tolist(),
         "top": top.hits().tolist(),
         "labels": (labels.counts.tolist(), labels.n_ignored),
@@ -279,7 +282,8 @@ def test_other_labels_are_refused_and_the_first_row_is_named(values, dtype, bad,
     with pytest.raises(DataError) as error:
         sweep(data, [LabelTally(3)], spans=cut(data, edges), n_threads=n_threads)
     assert str(error.value) == (
-        f"<array>:labels: label {bad} at row 1; expected labels in [0, 3), or 255, -1, -100 to be ignored (others: --ignore-index)"
+        f"<array>:labels: label {bad} at row 1; "
+        "expected labels in [0, 3), or 255, -1, -100 to be ignored (others: --ignore-index)"
     )
     with pytest.raises(DataError, match=f"label {bad} at row 1;"):
         plan_folds(data, cut(data, edges), 2, 0)
@@ -325,7 +329,9 @@ def test_errors_inside_a_split_name_the_row_of_the_file(layout, image_shape, pla
 
 def test_a_split_that_is_not_there():
     source = source_of(table(0, 6))
-    with pytest.raises(DataError, match=r"<array>:split: no sample of split 'train'; expected one of (val|test) \(\d\)"):
+    with pytest.raises(
+        DataError, match=r"<array>:split: no sample of split 'train'; expected one of (val|test) \(\d\)"
+    ):
         dataset(source, split="train")
     with pytest.raises(DataError, match="<array>: no split; expected split text for --split val"):
         dataset(source_of(table(0, 6), fields=("labels",)), split="val")
@@ -335,7 +341,9 @@ def test_a_split_that_is_not_there():
 
 
 @several
-@given(st.sets(st.integers(0, 63), min_size=1, max_size=6), EDGES, st.integers(1, 6), st.sampled_from(["rows", "planes"]))
+@given(
+    st.sets(st.integers(0, 63), min_size=1, max_size=6), EDGES, st.integers(1, 6), st.sampled_from(["rows", "planes"])
+)
 def test_of_several_bad_rows_the_first_is_named(bad, edges, n_threads, layout):
     data = table(1, 8, (2, 4))
     flat = data["scores"].reshape(64, N_CLASSES)
@@ -358,13 +366,13 @@ def test_the_first_file_with_a_bad_row_is_named():
             data["scores"][2] = np.inf
         files.append(source_of(data, name=f"file{i}"))
     for n_threads in (1, 4):
-        with pytest.raises(DataError, match="^file1:logits: inf at row 2, class 0"):
+        with pytest.raises(DataError, match=r"^file1:logits: inf at row 2, class 0"):
             count(dataset(*files), n_threads=n_threads)
 
 
 def test_the_scalar_delta_is_named_as_such():
     source = arrays.describe(np.zeros((3, 2), np.float32), np.zeros(3, int), delta=-1.0)
-    with pytest.raises(DataError, match="<array>:delta: -1.0 at the scalar"):
+    with pytest.raises(DataError, match=r"<array>:delta: -1\.0 at the scalar"):
         sweep(dataset(source), [PosteriorTally(2)])
 
 
@@ -409,7 +417,7 @@ def run(n_spans, act, n_threads):
 def test_every_span_runs_once(n_threads):
     workers = run(20, lambda index: time.sleep(0.0005), n_threads)
     assert len(workers) == n_threads
-    assert sorted(sum((worker.ran for worker in workers), [])) == list(range(20))
+    assert sorted(itertools.chain.from_iterable(worker.ran for worker in workers)) == list(range(20))
     assert all(worker.ran == sorted(worker.ran) for worker in workers)
     assert len(run(0, lambda index: None, n_threads)) == 1
     assert len(run(3, lambda index: None, 0)) == 1

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration
-    from unoic_cli.prior import Prior
+    from unoic_cli.priors import Prior
     from unoic_cli.tasks.calibrate import CalibrateResult, calibrate
     from unoic_cli.tasks.convert import ConvertResult, convert
     from unoic_cli.tasks.evaluate import EvaluateResult, evaluate
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Calibration": "calibration",
-    "Prior": "prior",
+    "Prior": "priors",
     "CalibrateResult": "tasks.calibrate",
     "calibrate": "tasks.calibrate",
     "ConvertResult": "tasks.convert",

@@ -9,7 +9,7 @@ from typing import Any
 
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.lattice import LARGEST
-from unoic_cli.prior import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
 
 VERSION = 1
 
@@ -105,9 +105,13 @@ class Calibration:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DataError(where, "a damaged calibration (entries missing or of the wrong type)", expected) from None
         if not abs(lam) <= LARGEST or not (math.isfinite(temperature) and temperature > 0):
-            raise DataError(where, f"lambda {lam}, temperature {temperature}", "expected finite numbers, the temperature positive")
+            raise DataError(
+                where, f"lambda {lam}, temperature {temperature}", "expected finite numbers, the temperature positive"
+            )
         if unseen not in UNSEEN or len(source.values) != len(target.values):
-            raise DataError(where, "a damaged calibration (priors of different lengths, or an unknown policy)", expected)
+            raise DataError(
+                where, "a damaged calibration (priors of different lengths, or an unknown policy)", expected
+            )
         return cls(lam, source, target, temperature, unseen, names, provenance)
 
     @classmethod

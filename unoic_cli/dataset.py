@@ -102,7 +102,9 @@ def _check_alike(sources: Sequence[Source]) -> None:
     first = sources[0]
     for source in sources[1:]:
         if source.n_classes != first.n_classes:
-            raise DataError(source.name, f"{source.n_classes} classes", f"expected {first.n_classes}, as in {first.name}")
+            raise DataError(
+                source.name, f"{source.n_classes} classes", f"expected {first.n_classes}, as in {first.name}"
+            )
         if (source.kind == "predictions") != (first.kind == "predictions"):
             raise DataError(source.name, f"{source.kind}", f"expected {first.kind}, as in {first.name}")
         if source.class_names and first.class_names and source.class_names != first.class_names:
@@ -158,7 +160,6 @@ def open_dataset(
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 
-
 def split_units(data: DataSet, spans: Sequence[Span]) -> list[int]:
     """For each span, how many units of the split come before it in the data set."""
     starts, total = [], 0
@@ -168,10 +169,12 @@ def split_units(data: DataSet, spans: Sequence[Span]) -> list[int]:
             total += span.stop - span.start
         return starts
     wanted = frozenset({"split"})
-    for source, group in itertools.groupby(spans, key=lambda span: span.source):
+    for _, group in itertools.groupby(spans, key=lambda span: id(span.source)):
+        run = list(group)
+        source = run[0].source
         reader = formats.open_reader(source)
         try:
-            for span in group:
+            for span in run:
                 starts.append(total)
                 for block in reader.blocks(span.start, span.stop, wanted):
                     part = choose_split(block, source, data.split)

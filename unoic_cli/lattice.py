@@ -81,7 +81,8 @@ class Lattice:
         if largest > LARGEST:
             raise UsageError("--range", f"{range_text}", f"expected lambdas between -{LARGEST} and {LARGEST}")
         if step < largest / FINEST:
-            raise UsageError("--step", f"{float(step):g}", f"expected at least {float(largest / FINEST):g} in the range {range_text}")
+            expected = f"expected at least {float(largest / FINEST):g} in the range {range_text}"
+            raise UsageError("--step", f"{float(step):g}", expected)
         size = (stop - start) // step + 1
         if size > MOST_POINTS:
             raise UsageError("--step", f"{size} lattice points", f"expected at most {MOST_POINTS}")

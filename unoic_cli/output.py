@@ -22,7 +22,9 @@ def write_text(path: str, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder or ".")
     except OSError as error:
-        raise CannotCreateError(path, f"cannot be created ({error.strerror})", "expected a folder that can be written to") from None
+        raise CannotCreateError(
+            path, f"cannot be created ({error.strerror})", "expected a folder that can be written to"
+        ) from None
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)

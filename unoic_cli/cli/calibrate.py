@@ -41,7 +41,8 @@ def calibrate(
         str, typer.Option("--emit", metavar="WHAT", help="log-probs, probs, or predictions alone.")
     ] = "log-probs",
     metric: Annotated[
-        str | None, typer.Option("--metric", metavar="METRIC", help="What to maximise where lambda is fitted. Default: macc.")
+        str | None,
+        typer.Option("--metric", metavar="METRIC", help="What to maximise where lambda is fitted. Default: macc."),
     ] = None,
     source_prior: SourcePriorOption = None,
     target_prior: TargetPriorOption = None,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FilesArgument: TypeAlias = Annotated[
     list[str],
-    typer.Argument(metavar="FILES...", help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set."),
+    typer.Argument(
+        metavar="FILES", help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set."
+    ),
 ]
 SplitOption: TypeAlias = Annotated[
     str | None, typer.Option("--split", metavar="NAME", help="Only the samples of this split.")
@@ -42,7 +44,9 @@ SourcePriorOption: TypeAlias = Annotated[
 ]
 TargetPriorOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--target-prior", metavar="PRIOR", help="Class frequencies wanted; as --source-prior. Default: uniform."),
+    typer.Option(
+        "--target-prior", metavar="PRIOR", help="Class frequencies wanted; as --source-prior. Default: uniform."
+    ),
 ]
 UnseenOption: TypeAlias = Annotated[
     str | None,
@@ -73,7 +77,9 @@ ThreadsOption: TypeAlias = Annotated[
 ]
 FormatOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--format", metavar="FORMAT", help="table, json or tsv. Default: table on a terminal, json in a pipe."),
+    typer.Option(
+        "--format", metavar="FORMAT", help="table, json or tsv. Default: table on a terminal, json in a pipe."
+    ),
 ]
 
 

@@ -67,7 +67,8 @@ def search_lambda(
     temperature: TemperatureOption = None,
     absent: AbsentOption = "reference",
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the calibration (JSON) for --calibration.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the calibration (JSON) for --calibration."),
     ] = None,
     curve: Annotated[str | None, typer.Option("--curve", metavar="FILE", help="Write the curve as TSV.")] = None,
     split: SplitOption = None,

@@ -690,6 +690,7 @@ def _make(file: Any, name: str, shape: tuple[int, ...], kind: Any) -> int:
     plist.set_layout(h5py.h5d.CONTIGUOUS)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)  # the same content is the same bytes, whenever it is written
     dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
     return int(dataset.get_offset())
 

@@ -363,9 +363,9 @@ def hand_over(
     """
     n_classes = lines.n_classes
     table = (lines.lams.size + COPIES) * n_classes
-    last = lines.lams.size - 1
+    beyond = np.float64(lines.lams.size) - 0.5
     first_lam = at(lines.lams, 0)
-    slack_by_inverse = z_error * lines.inverse_step
+    slack_by_inverse, slack_in_steps = z_error * lines.inverse_step, lines.slack * lines.inverse_step
     margin_by_inverse = 2.0 * z_error * lines.steepest
     n_left = 0
     for j in range(n_todo):
@@ -384,11 +384,11 @@ def hand_over(
         floor = z + lam * at(lines.slope, c) - margin - margin_by_inverse * inverse
         others = lanes_above_line(tile, o, lines.slope32, 0, np.float32(lam), np.float32(floor))
         others &= at(lines.pair_others, pair)
-        place = min(max((lam - first_lam) * lines.inverse_step, 0.0), np.float64(last))
-        slack = slack_by_inverse * inverse + 1e-9 * (1.0 + abs(lam)) * lines.inverse_step
+        place = min(max((lam - first_lam) * lines.inverse_step, 0.0), beyond)  # as `lattice_point`
+        slack = slack_by_inverse * inverse + slack_in_steps
         g = np.int64(place)
         rest = place - np.float64(g)
-        clear = ((rest > slack) | (g == 0) | (g == last)) & (rest < 1.0 - slack)
+        clear = ((rest > slack) | (g == 0)) & (rest < 1.0 - slack)
         done = -np.int64(clear & certain & (others == 0) & (inverse > 0.0))
         label = at(labels, base + i)
         row = at(folds, base + i) * table + (COPIES + g) * n_classes

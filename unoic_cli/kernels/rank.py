@@ -72,7 +72,7 @@ def count_top_k(
             clear = abs(z - z_label + first_lam * (s - s_label)) > tiny
             if above == after and clear and abs(z - z_label + last_lam * (s - s_label)) > tiny:
                 continue
-            begin, end = 1, size
+            begin, end = np.int64(1), np.int64(size)
             if s != s_label:  # any change lies at the crossing, give or take float64's resolution and a lattice point
                 place = position((z_label - z) / (s - s_label), lines)
                 around = 2.0 + tiny / abs(s - s_label) * lines.inverse_step

@@ -70,7 +70,9 @@ def evaluate_tsv(result: EvaluateResult) -> str:
     if result.groups is not None:
         lines = ["\t".join(["group", "n", "n_ignored", *NAMES])]
         for name, group in {"(all)": result.overall, **result.groups}.items():
-            lines.append("\t".join([cell(name), str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)]))
+            lines.append(
+                "\t".join([cell(name), str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)])
+            )
         return "\n".join(lines) + "\n"
     rows = result.overall.per_class(result.class_names)
     lines = ["\t".join(rows[0])]

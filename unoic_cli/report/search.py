@@ -32,7 +32,11 @@ def render_search(result: SearchResult) -> RenderableType:
     ]
     if result.details.get("subject_to"):
         about.append(("subject to", result.details["subject_to"]))
-    parts: list[RenderableType] = [facts(about), Text(), metric_table(rows, names, "percent, tuned and measured on the same data")]
+    parts: list[RenderableType] = [
+        facts(about),
+        Text(),
+        metric_table(rows, names, "percent, tuned and measured on the same data"),
+    ]
     if result.folds is not None:
         parts += [Text(), _folds(result.folds, names)]
     values = result.curve[result.metric].tolist()
@@ -52,5 +56,6 @@ def _folds(folds: Folds, names: list[str]) -> RenderableType:
         ("held out, mean", {name: summary["held_out"][name]["mean"] for name in names}),
         ("held out, std", {name: summary["held_out"][name]["std"] for name in names}),
     ]
-    title = f"{folds.k} folds of {folds.unit}: lambda {spread['mean']:.4g} ± {spread['std']:.2g} (ddof 1), tested on the fold held out"
+    lam = f"lambda {spread['mean']:.4g} ± {spread['std']:.2g} (ddof 1)"
+    title = f"{folds.k} folds of {folds.unit}: {lam}, tested on the fold held out"
     return metric_table(rows, names, title)

@@ -25,7 +25,9 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 def check_metric(name: str, option: str) -> str:
     """A metric's name, or the error that lists them all."""
     if name not in NAMES and not _TOP.fullmatch(name):
-        raise UsageError(option, f"the unknown metric {name!r}", f"expected one of {', '.join(NAMES)}, top5 (or another topN)")
+        raise UsageError(
+            option, f"the unknown metric {name!r}", f"expected one of {', '.join(NAMES)}, top5 (or another topN)"
+        )
     return name
 
 
@@ -108,13 +110,17 @@ def parse_constraints(text: str) -> tuple[Constraint, ...]:
     for part in re.split(r"\s+and\s+", text.strip()):
         match = _TERM.fullmatch(part)
         if not match:
-            raise UsageError("--subject-to", f"{part!r}", "expected comparisons like miou>=0.8 or acc>=base-0.005, joined by and")
+            raise UsageError(
+                "--subject-to", f"{part!r}", "expected comparisons like miou>=0.8 or acc>=base-0.005, joined by and"
+            )
         name, comparison, bound, sign, offset = match.groups()
         check_metric(name, "--subject-to")
         relative = bound.startswith("base")
         try:
             value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
         except ValueError:
-            raise UsageError("--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number") from None
+            raise UsageError(
+                "--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
+            ) from None
         constraints.append(Constraint(name, comparison, relative, value))
     return tuple(constraints)

@@ -55,12 +55,14 @@ def search(problem: Problem, lattice: Lattice) -> Found:
         The range does not begin at 0, where Algorithm 2 starts.
     """
     if lattice.start != 0:
-        raise UsageError("--range", f"{lattice} with --method paper", "expected a range from 0, where Algorithm 2 starts")
+        raise UsageError(
+            "--range", f"{lattice} with --method paper", "expected a range from 0, where Algorithm 2 starts"
+        )
     visited = _Visited(problem, lattice)
-    low, high = 0, lattice.size - 1
+    low, high = 0, lattice.size - 1  # the peak may lie below the first end, even if that beats lambda = 0: low stays
     bound = max(high, int(WIDEST / lattice.step))
     while high < bound and visited.value(high) >= visited.value(0):
-        low, high = (high if visited.value(high) > visited.value(low) else low), min(2 * high, bound)
+        high = min(2 * high, bound)
     while high - low > 1:
         middle = (low + high) // 2
         if visited.value(middle) >= visited.value(middle + 1):

@@ -21,14 +21,14 @@ from unoic_cli.dataset import DataSet, Span, split_units
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.kernels.points import count_predictions
 from unoic_cli.kernels.posterior import write_posterior
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
-from unoic_cli.prior import Unseen
+from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader
 from unoic_cli.tallies.points import PointTally, predict
 from unoic_cli.tallies.units import UnitTally
-from unoic_cli.kernels.points import count_predictions
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -301,7 +301,11 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputS
     """The form of the output: that of the input, with log-probabilities or probabilities."""
     shapes = {source.image_shape for source in data.sources}
     if len(shapes) > 1:
-        raise DataError(data.name, f"images of different sizes: {', '.join(map(str, sorted(shapes)))}", "expected one size for one output file")
+        raise DataError(
+            data.name,
+            f"images of different sizes: {', '.join(map(str, sorted(shapes)))}",
+            "expected one size for one output file",
+        )
     layouts = {source.layout for source in data.sources}
     double = any(source.encoding == "float64" for source in data.sources)
     fields = [name for name in ("labels", "group", "sample_id", "split") if data.has(name)]
@@ -334,9 +338,7 @@ def _write(data: DataSet, calibration: Calibration, output: str, emit: Emit, opt
             tell(done, len(spans))
 
     try:
-        workers = engine.run(
-            len(spans), lambda: _Worker(job), options.threads or engine.available_threads(), progress
-        )
+        workers = engine.run(len(spans), lambda: _Worker(job), options.threads or engine.available_threads(), progress)
         writer.commit()
     except BaseException:
         if turnstile is not None:
@@ -424,6 +426,17 @@ def calibrate(
     -----
     Eq. 7: softmax(delta / temperature * z + lambda * s). The largest entry of each row written is that of
     the float64 argmax, so evaluating the output gives the counts of evaluating the input with the calibration.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> scores = np.array([[2.0, 1.5], [2.0, 0.0]], dtype=np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "out.h5")
+    ...     result = calibrate(scores, [1, 0], output=path, lam=1.0, source_prior=[3, 1])
+    >>> result.before.values["acc"], result.after.values["acc"]
+    (0.5, 1.0)
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)

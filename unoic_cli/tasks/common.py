@@ -14,7 +14,7 @@ from unoic_cli.dataset import DataSet, open_dataset
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import SIGNATURES, split_name
 from unoic_cli.kernels.lines import Lines, make_point
-from unoic_cli.prior import Prior, Slopes, Unseen, parse_list, read_prior_file
+from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally

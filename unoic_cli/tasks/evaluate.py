@@ -16,7 +16,7 @@ from unoic_cli.calibration import Calibration, check_lambda
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
-from unoic_cli.prior import UNSEEN, Prior, Unseen
+from unoic_cli.priors import UNSEEN, Prior, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.units import UnitTally
@@ -175,7 +175,9 @@ def resolve_calibration(
     used = [name for name, value in given.items() if value is not None]
     if calibration is not None:
         if lam is not None:
-            raise UsageError("--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda")
+            raise UsageError(
+                "--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda"
+            )
         if used:
             raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
         loaded = calibration if isinstance(calibration, Calibration) else Calibration.load(os.fspath(calibration))
@@ -275,7 +277,11 @@ def evaluate(
         data, calibration, lam, temperature, source_prior, target_prior, unseen, chosen, notes
     )
     if applied is not None and data.sources[0].kind == "predictions":
-        raise UsageError("--lambda" if lam is not None else "--calibration", "a calibration for a file of predictions", "expected scores")
+        raise UsageError(
+            "--lambda" if lam is not None else "--calibration",
+            "a calibration for a file of predictions",
+            "expected scores",
+        )
     groups = _groups(data) if by == "group" else None
     used = applied or plain_calibration(data.n_classes)
     tally = PointTally([calibration_lines(used)], len(groups) if groups else 1, confusion=confusion)

@@ -367,7 +367,13 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class InfoResult:
-    """One `FileInfo` for each input, in order."""
+    """What `info` saw. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    files : tuple of FileInfo
+        One for each input, in order.
+    """
 
     files: tuple[FileInfo, ...]
 

@@ -20,7 +20,7 @@ from unoic_cli.kernels.lines import make_lines, make_point
 from unoic_cli.lattice import DEFAULT_RANGE, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
 from unoic_cli.output import write_text
-from unoic_cli.prior import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
@@ -374,7 +374,8 @@ def _search(problem: _Problem, lattice: Lattice, name: str, explicit: bool, note
             ends.append("lower")
         if ends:
             notes.add(
-                f"the best value touches the {' and '.join(ends)} end of the range {lattice}: a wider --range may find a better one"
+                f"the best value touches the {' and '.join(ends)} end of the range {lattice}: "
+                "a wider --range may find a better one"
             )
     return found, plateau, reads
 

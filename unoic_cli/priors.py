@@ -220,7 +220,8 @@ def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
     except csv.Error as error:
-        raise DataError(path, f"text that is not a table ({error})", "expected one weight a line, or a class and a weight") from None
+        expected = "expected one weight a line, or a class and a weight"
+        raise DataError(path, f"text that is not a table ({error})", expected) from None
     rows = [row for row in rows if any(row)]
 
     def numeric(cell: str) -> bool:

@@ -1,0 +1,101 @@
+"""The documentation: pages made from the program are current, links lead somewhere, docstrings are whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import unoic_cli
+from unoic_cli.cli import COMMANDS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("sample_data/*/*.md")})
+FUNCTIONS = [name for name in unoic_cli.__all__ if name in {command.replace("-", "_") for command in COMMANDS}]
+
+
+@pytest.fixture(scope="module")
+def make_cli():
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cli_page_is_current(make_cli):
+    stored = make_cli.PATH.read_text(encoding="utf-8")
+    if make_cli.STAMP not in stored:
+        pytest.skip("another typer lays help out differently")
+    assert stored == make_cli.page(), "run python docs/make_cli.py"
+
+
+def test_cli_page_has_every_command(make_cli):
+    stored = make_cli.PATH.read_text(encoding="utf-8")
+    assert re.findall(r"^## unoic (\S+)$", stored, re.MULTILINE) == list(COMMANDS)
+
+
+def test_cli_page_does_not_depend_on_the_terminal(make_cli, monkeypatch):
+    one = make_cli.help_of("evaluate")
+    for name, value in (("COLUMNS", "200"), ("TERM", "xterm-256color"), ("FORCE_COLOR", "1"), ("TERMINAL_WIDTH", "40")):
+        monkeypatch.setenv(name, value)
+    assert make_cli.help_of("evaluate") == one
+    assert max(map(len, one.splitlines())) <= 80
+
+
+def anchors(text):
+    """Names that headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_local_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|href)="([^"]+)"', prose)
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_commands_are_functions():
+    assert {name.replace("_", "-") for name in FUNCTIONS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name in unoic_cli.__all__ if not name.startswith("__")])
+def test_docstrings(name):
+    thing = getattr(unoic_cli, name)
+    text = inspect.getdoc(thing) or ""
+    assert re.match(r"\S.*[.:`]", text), "a summary line"
+    if inspect.isclass(thing):
+        assert re.search(r"^(Attributes|Parameters)\n-+$", text, re.MULTILINE)
+        return
+    assert name in FUNCTIONS
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert re.search(rf"^{section}\n-+$", text, re.MULTILINE), section
+    described = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+$", text, re.MULTILINE | re.DOTALL)[1]
+    named = {
+        part.strip(" *")
+        for line in re.findall(r"^\S.*$", described, re.MULTILINE)
+        for part in line.split(" : ")[0].split(",")
+    }
+    assert named == set(inspect.signature(thing).parameters)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_are_parameters(name):
+    """What the command takes, the function takes: under the same names, apart from those of the terminal."""
+    command = getattr(importlib.import_module(f"unoic_cli.cli.{name}"), name)
+    function = getattr(unoic_cli, name)
+    shared = {"split", "ignore_index", "allow_external", "threads"}
+    other = {"files": "inputs", "format": None, "curve": "curve_output"}
+    taken = {other.get(key, key) for key in inspect.signature(command).parameters} - {None}
+    assert taken - shared <= set(inspect.signature(function).parameters)
