@@ -39,7 +39,9 @@ def save(
     shape = (n // pixels, n_classes, image, image) if image else (n, n_classes)
     with h5py.File(path, "w") as file:
         scores = file.create_dataset("logits", shape, dtype)
-        labels = file.create_dataset("labels", (n // pixels, image, image) if image else (n,), "uint8" if n_classes < 256 else "int32")
+        labels = file.create_dataset(
+            "labels", (n // pixels, image, image) if image else (n,), "uint8" if n_classes < 256 else "int32"
+        )
         file["source_prior"] = frequencies(n_classes)
         made = None
         for i in range(n // block):

@@ -1,6 +1,6 @@
 """Peak memory of whole commands on a 1 GB and a 4 GB file (generated, then deleted).
 
-    python benchmarks/memory.py [--gigabytes 1 4] [--folder /tmp]
+python benchmarks/memory.py [--gigabytes 1 4] [--folder /tmp]
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--folder", default=tempfile.gettempdir())
     chosen = parser.parse_args()
-    forms = [("float16 rows, K=14", 14, "float16", 0), ("float16 planes, K=14", 14, "float16", 512), ("float32 rows, K=1000", 1000, "float32", 0)]
+    forms = [
+        ("float16 rows, K=14", 14, "float16", 0),
+        ("float16 planes, K=14", 14, "float16", 512),
+        ("float32 rows, K=1000", 1000, "float32", 0),
+    ]
     for name, n_classes, dtype, image in forms:
         for size in chosen.gigabytes:
             unit = n_classes * (2 if dtype == "float16" else 4)

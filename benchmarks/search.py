@@ -80,11 +80,16 @@ def compare(path: str, n_classes: int, runs: int, threads: int, name: str, paper
         one.append(seconds(numpy_one, z, y, s, 0.5))
     ratio = statistics.median(a / b for a, b in zip(ours, one, strict=True))
     rate = y.size / statistics.median(ours) / 1e6
-    line = f"{name:34s} {y.size / 1e6:8.2f} M  ours {statistics.median(ours):7.4f} s ({rate:6.1f} M/s)  numpy x1 {statistics.median(one):7.4f} s  ratio {ratio:6.3f} = 1/{1 / ratio:.1f}"
+    line = (
+        f"{name:34s} {y.size / 1e6:8.2f} M  ours {statistics.median(ours):7.4f} s ({rate:6.1f} M/s)"
+        f"  numpy x1 {statistics.median(one):7.4f} s  ratio {ratio:6.3f} = 1/{1 / ratio:.1f}"
+    )
     if paper:
         begin = time.perf_counter()
         evaluations = algorithm_2(z, y, s)
-        line += f"  Algorithm 2: {evaluations} evaluations, 1/{(time.perf_counter() - begin) / statistics.median(ours):.0f}"
+        line += (
+            f"  Algorithm 2: {evaluations} evaluations, 1/{(time.perf_counter() - begin) / statistics.median(ours):.0f}"
+        )
     print(line, flush=True)
 
 
@@ -114,7 +119,9 @@ def main() -> None:
         path = os.path.join(chosen.folder, f"unoic-benchmark-{os.getpid()}.h5")
         try:
             save(path, size, n_classes, dtype, image)
-            compare(path, n_classes, chosen.runs, threads, name, paper=n_classes == 14 and not image and dtype == "float16")
+            compare(
+                path, n_classes, chosen.runs, threads, name, paper=n_classes == 14 and not image and dtype == "float16"
+            )
         finally:
             if os.path.exists(path):
                 os.unlink(path)

@@ -851,6 +851,28 @@ def test_damaged_bytes(capfd, data, name):
         pathlib.Path(path).unlink(missing_ok=True)
 
 
+FOOTERS = """
+from unoic_cli import UnoicError, formats
+whole = open("x.parquet", "rb").read()
+start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+for i in range(start, len(whole) - 8):
+    for value in (0, whole[i] ^ 2, whole[i] ^ 16):
+        with open("bad.parquet", "wb") as file:
+            file.write(whole[:i] + bytes([value]) + whole[i + 1 :])
+        try:
+            formats.describe("bad.parquet")
+        except UnoicError:
+            pass
+print("all")
+"""
+
+
+def test_no_damaged_footer_kills_the_process():
+    parquet()
+    shown = subprocess.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, timeout=120, check=False)
+    assert (shown.returncode, shown.stdout) == (0, "all\n"), shown.stderr[-500:]
+
+
 WORDS = """
 0 1 -1 0.5 1e-300 1e300 nan inf uniform labels mean-posterior 1,2,3 0,0,1 x.h5 c.json acc macc miou top1 top2 path grid
 paper 0:1 -1:1:0.5 0:0.01:1e-8 mask smooth floor zero a group acc>=base probs predictions 2 ٣

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 Absent = Literal["reference", "truth-only", "zero"]
 ABSENT: tuple[Absent, ...] = get_args(Absent)
 ABSENT_RULES: dict[Absent, str] = {
-    "reference": "classes absent from truth and prediction are left out; in miou and f1 a class that is only predicted counts 0",
+    "reference": "classes absent from truth and prediction are left out; "
+    "in miou and f1 a class that is only predicted counts 0",
     "truth-only": "only classes present in the truth are averaged",
     "zero": "every class is averaged; absent ones count 0",
 }
@@ -44,7 +45,9 @@ def _mean(numerator: Any, denominator: Any, counted: Any) -> Any:
     """Mean over classes of numerator / denominator where `counted`; NaN where no class counts."""
     import numpy as np
 
-    ratio = np.divide(numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0)
+    ratio = np.divide(
+        numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0
+    )
     # a running sum adds one class after another: a class that counts 0 or is left out cannot change the rounding
     total = np.cumsum(np.where(counted, ratio, 0.0), axis=-1)[..., -1]
     n = counted.sum(axis=-1)
@@ -81,7 +84,7 @@ def compute(counts: Counts, name: str, absent: Absent = "reference") -> NDArray[
     support = np.broadcast_to(counts.support, hits.shape)
     if name == "acc":
         n = support.sum(axis=-1)
-        return np.divide(hits.sum(axis=-1), n, out=np.full(n.shape, np.nan), where=n > 0)
+        return np.asarray(np.divide(hits.sum(axis=-1), n, out=np.full(n.shape, np.nan), where=n > 0))
     present = support > 0
     counted = {"reference": present | (predicted > 0), "truth-only": present, "zero": np.ones_like(present)}[absent]
     if name == "macc":

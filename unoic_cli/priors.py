@@ -53,7 +53,9 @@ class Prior:
         """
         for k, weight in enumerate(weights):
             if not math.isfinite(weight) or weight < 0:
-                raise DataError(origin, f"{weight:g} for class {k}", "expected finite counts or probabilities, none negative")
+                raise DataError(
+                    origin, f"{weight:g} for class {k}", "expected finite counts or probabilities, none negative"
+                )
         try:
             total = math.fsum(weights)
         except OverflowError:
@@ -101,7 +103,9 @@ def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
         return prior
     named = ", ".join(map(str, zeros[:8])) + (", ..." if len(zeros) > 8 else "")
     if unseen == "error":
-        raise DataError(option, f"a prior of zero for class {named} ({prior.origin})", "expected positive priors (--unseen error)")
+        raise DataError(
+            option, f"a prior of zero for class {named} ({prior.origin})", "expected positive priors (--unseen error)"
+        )
     if unseen == "smooth":
         if prior.counts is None:
             found = f"--unseen smooth, but the prior ({prior.origin}) is not made of counts"
@@ -135,7 +139,9 @@ def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes
     p_s, p_t = np.array(source.values), np.array(target.values)
     masked = (p_s == 0) | (p_t == 0)
     if masked.all():
-        raise DataError("--target-prior", "every class has a zero source or target prior", "expected a class to predict")
+        raise DataError(
+            "--target-prior", "every class has a zero source or target prior", "expected a class to predict"
+        )
     values = np.zeros(p_s.size)
     values[~masked] = np.log(p_t[~masked]) - np.log(p_s[~masked])
     seen = values[~masked]
@@ -168,12 +174,18 @@ def _by_name(table: dict[str, Any], class_names: Sequence[str] | None, path: str
     names = class_names if class_names and set(class_names) == set(table) else [str(k) for k in range(len(table))]
     if set(names) != set(table):
         known = ", ".join((class_names or names)[:6])
-        raise DataError(path, f"classes {', '.join(list(table)[:6])} ...", f"expected the class names ({known} ...) or indices 0 to K - 1")
+        raise DataError(
+            path,
+            f"classes {', '.join(list(table)[:6])} ...",
+            f"expected the class names ({known} ...) or indices 0 to K - 1",
+        )
     return _weights([table[name] for name in names], path)
 
 
 def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prior:
-    """Read counts or probabilities from JSON (a list, a table by class name, or an object with ``counts`` or ``prior``), CSV or TSV.
+    """Read counts or probabilities from JSON, CSV or TSV.
+
+    JSON holds a list, a table by class name, or an object with ``counts`` or ``prior``.
 
     Raises
     ------
@@ -184,15 +196,17 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except FileNotFoundError:
-        raise NoInputError(path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file") from None
+        raise NoInputError(
+            path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file"
+        ) from None
     except (OSError, UnicodeDecodeError):
-        raise NoInputError(path, "cannot be read as text", "expected a JSON, CSV or TSV file of counts or probabilities") from None
+        raise NoInputError(
+            path, "cannot be read as text", "expected a JSON, CSV or TSV file of counts or probabilities"
+        ) from None
     if not text.strip():
         raise DataError(path, "an empty file", "expected counts or probabilities")
-    if text.lstrip()[0] in "[{":
-        weights = _from_json(text, class_names, path)
-    else:
-        weights = _from_table(text, class_names, path)
+    read = _from_json if text.lstrip()[0] in "[{" else _from_table
+    weights = read(text, class_names, path)
     counts = all(math.isfinite(weight) and weight == int(weight) for weight in weights) and sum(weights) > 1.5
     return Prior.from_weights(weights, path, counts=counts)
 
@@ -201,7 +215,9 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(path, f"broken JSON (line {error.lineno})", "expected a list of counts or probabilities") from None
+        raise DataError(
+            path, f"broken JSON (line {error.lineno})", "expected a list of counts or probabilities"
+        ) from None
     except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
         raise DataError(path, "JSON beyond any prior", "expected a list of counts or probabilities") from None
     if isinstance(content, dict):

@@ -108,9 +108,7 @@ class BatchReader:
         scores = None if block.scores is None else make_scores(part, self.temperature)
         labels, n_ignored, predictions = None, 0, None
         if block.labels is not None:
-            labels, n_ignored = check_labels(
-                block.labels, source.n_classes, self.data.ignored, source, part.unit_of
-            )
+            labels, n_ignored = check_labels(block.labels, source.n_classes, self.data.ignored, source, part.unit_of)
         if block.predictions is not None:
             predictions = check_predictions(block.predictions, part)
         n_units = block.stop - block.start if part.units is None else part.units.size

@@ -43,14 +43,13 @@ def available_threads() -> int:
 class _Queue:
     """Span indices in order; the first failure (by index) wins and stops the rest."""
 
-    def __init__(self, n_spans: int, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, n_spans: int) -> None:
         self.n_spans = n_spans
         self.next = 0
         self.done = 0
         self.failure: tuple[int, BaseException] | None = None
         self.stopped = False
         self.lock = threading.Lock()
-        self.progress = progress
 
     def take(self) -> int | None:
         with self.lock:
@@ -70,14 +69,17 @@ class _Queue:
                 self.failure = index, error
 
 
-def _work(queue: _Queue, worker: Worker) -> None:
-    while (index := queue.take()) is not None:
-        try:
-            worker.run(index)
-        except BaseException as error:  # handed to the main thread, which raises it
-            queue.fail(index, error)
-            return
-        queue.finished()
+def _work(queue: _Queue, worker: Worker, ended: threading.Event) -> None:
+    try:
+        while (index := queue.take()) is not None:
+            try:
+                worker.run(index)
+            except BaseException as error:  # handed to the main thread, which raises it
+                queue.fail(index, error)
+                return
+            queue.finished()
+    finally:
+        ended.set()
 
 
 def run(
@@ -102,22 +104,24 @@ def run(
         What the failing span of the lowest index raised: all spans before it were processed, so the
         outcome does not depend on timing.
     """
-    queue = _Queue(n_spans, progress)
+    queue = _Queue(n_spans)
     workers = [make_worker() for _ in range(max(1, min(n_threads, n_spans)))]
-    threads = [threading.Thread(target=_work, args=(queue, worker), daemon=True) for worker in workers]
+    started: list[threading.Event] = []
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.1)
+        for worker in workers:
+            ended = threading.Event()
+            threading.Thread(target=_work, args=(queue, worker, ended), daemon=True).start()
+            started.append(ended)
+        for ended in started:
+            while not ended.wait(0.1):
                 if progress is not None:
                     progress(queue.done)
+        if progress is not None:
+            progress(queue.done)
     finally:
         queue.stopped = True
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for ended in started:  # not Thread.join: interrupted once, it may take a running thread for an ended one
+            ended.wait()
         for worker in workers:
             worker.close()
     if queue.failure is not None:

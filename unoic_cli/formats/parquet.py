@@ -122,7 +122,7 @@ def _describe(name: str, path: str, file: Any) -> Source:
         source_counts=_vector(name, metadata, "source_counts", n_classes),
         source_prior=_vector(name, metadata, "source_prior", n_classes),
         class_names=_class_names(name, metadata, n_classes),
-        storage=_storage(file.metadata),
+        storage=_storage(file),
         attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
         locator={
             "path": os.path.abspath(path),
@@ -302,8 +302,11 @@ def _check_field(where: str, field: str, kind: Any) -> None:
         raise DataError(where, f"{kind} values", f"expected {expected.get(field, 'text')}")
 
 
-def _storage(metadata: Any) -> str:
+def _storage(file: Any) -> str:
+    metadata = file.metadata
     count = metadata.num_row_groups
+    # where a footer is damaged, pyarrow's view of a column kills the process; reading the column raises instead
+    next(file.iter_batches(1, row_groups=[0], columns=[file.schema_arrow.names[-1]], use_threads=False), None)
     codec = metadata.row_group(0).column(metadata.num_columns - 1).compression.lower()
     plural = "" if count == 1 else "s"
     return f"{count} row group{plural}" + ("" if codec == "uncompressed" else f", {codec}")

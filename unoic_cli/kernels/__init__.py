@@ -1,1 +1,1 @@
-"""Compiled loops over blocks of scores. Each kernel is held to plain numpy by the tests; numba is configured in `jit`."""
+"""Compiled loops over blocks of scores, each held to plain numpy by the tests. `jit` configures numba."""

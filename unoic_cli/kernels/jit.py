@@ -16,11 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import caching
-from numba.core.dispatcher import Dispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +50,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
         self._py_func = function
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._folder = folder
+        self._cache_path = str(folder)  # where numba's statistics look
         self._enabled = True
 
     def _path(self, sig: Any, codegen: Any) -> Path:
@@ -95,19 +95,17 @@ def kernel(function: F) -> F:
 
     With ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
-    compiled = numba.njit(**NO_COUNTING)(function)
-    if _FOLDER is not None and isinstance(compiled, Dispatcher):
+    compiled: Any = numba.njit(**NO_COUNTING)(function)
+    if _FOLDER is not None and not JIT_DISABLED:
         compiled._cache = _Cache(function, _FOLDER)
-    return compiled
+    return cast(F, compiled)
 
 
 def inlined(function: F) -> F:
     """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
-    compiled = numba.njit(**NO_COUNTING, forceinline=True)(function)
-    return compiled
+    return cast(F, numba.njit(**NO_COUNTING, forceinline=True)(function))
 
 
 def stage(function: F) -> F:
-    """Compile a step that kernels call per tile or per rare unit: not forced inline, so that each gets registers of its own."""
-    compiled = numba.njit(**NO_COUNTING)(function)
-    return compiled
+    """Compile a step that kernels call per tile: not forced inline, so that it gets registers of its own."""
+    return cast(F, numba.njit(**NO_COUNTING)(function))

@@ -1,6 +1,6 @@
 """Every class score as a line in lambda: the tables that all kernels on lines share.
 
-    score_k(lambda) = delta * z_k + lambda * s_k,     s_k = log P_t(k) - log P_s(k)          (Eq. 7)
+score_k(lambda) = delta * z_k + lambda * s_k,     s_k = log P_t(k) - log P_s(k)          (Eq. 7)
 """
 
 from __future__ import annotations

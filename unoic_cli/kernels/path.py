@@ -320,7 +320,8 @@ def ends_of_rows(
 
 @stage
 def count_starts(
-    labels: Any, folds: Any, first: int, n: int, starts: Any, ends: Any, lines: Lines, counts: Any, support: Any, todo: Any
+    labels: Any, folds: Any, first: int, n: int, starts: Any, ends: Any, lines: Lines,
+    counts: Any, support: Any, todo: Any,
 ) -> int:  # fmt: skip
     """Count labels and certain winners at lattice point 0; list in `todo` the units that need more, return how many.
 
@@ -367,7 +368,7 @@ def hand_over(
     first_lam = at(lines.lams, 0)
     slack_by_inverse, slack_in_steps = z_error * lines.inverse_step, lines.slack * lines.inverse_step
     margin_by_inverse = 2.0 * z_error * lines.steepest
-    n_left = 0
+    n_left: Any = 0
     for j in range(n_todo):
         i = at(work.todo, j)
         tile, o = work.tile, i << 4
@@ -423,8 +424,8 @@ def finish_unit(
 
 @stage
 def finish_tile(
-    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any, base: int,
-    z_error: float, margin: float, labels: Any, folds: Any, lines: Lines, counts: Any, work: Workspace,
+    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any,
+    base: int, z_error: float, margin: float, labels: Any, folds: Any, lines: Lines, counts: Any, work: Workspace,
 ) -> None:  # fmt: skip
     """Steps 2 and 3 for the units listed in ``work.todo``.
 
@@ -440,8 +441,9 @@ def finish_tile(
             gather_row(stride, i, n_classes, work)
             tile, o = work.row, 0
         finish_unit(
-            tile, o, raw, brain, source + i * unit_step, class_step, delta, base + i, at(work.starts, i), at(work.ends, i),
-            z_error, margin, lines, counts, at(folds, base + i) * table, at(labels, base + i), work,
+            tile, o, raw, brain, source + i * unit_step, class_step, delta, base + i,
+            at(work.starts, i), at(work.ends, i), z_error,
+            margin, lines, counts, at(folds, base + i) * table, at(labels, base + i), work,
         )  # fmt: skip
 
 

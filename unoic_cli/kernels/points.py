@@ -83,7 +83,15 @@ def predict_rows(
 
 @kernel
 def predict_planes(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, out: Any, work: Workspace, n_images: int
+    raw: Any,
+    brain: bool,
+    allow_zero: bool,
+    delta: Any,
+    lines: Lines,
+    exact: bool,
+    out: Any,
+    work: Workspace,
+    n_images: int,
 ) -> int:
     """Predictions of a `planes` block (B, K, P), B = n_images, at the only lambda of `lines`; as `predict_rows`."""
     n_classes, tile = lines.n_classes, work.tile

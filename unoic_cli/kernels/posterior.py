@@ -19,7 +19,7 @@ FIXED_POINT = 2.0**40
 def shifted_scores(
     raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, lines: Lines, scores: Any
 ) -> Any:
-    """delta * z + lambda * s minus its maximum into `scores` (-inf for masked classes).
+    """Delta * z + lambda * s minus its maximum into `scores` (-inf for masked classes).
 
     Returns (winner, sum of exponentials); winner -1 when no class has a positive probability.
     """

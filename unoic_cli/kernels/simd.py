@@ -269,9 +269,7 @@ lanes_above_line = _operation(_type_lanes_above_line, _plain_lanes_above_line)
 """lanes_above_line(tile, o, slope, b, at, threshold): bit i is set where tile[o+i] + at * slope[b+i] >= threshold."""
 
 
-def _type_ends_of_vector(
-    typingctx: Any, tile: Any, o: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any
-) -> Any:
+def _type_ends_of_vector(typingctx: Any, tile: Any, o: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any) -> Any:
     sig = types.UniTuple(types.int64, 2)(tile, types.int64, bias0, bias1, types.float32, types.float32)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -290,9 +288,7 @@ def _type_ends_of_vector(
     return sig, codegen
 
 
-def _plain_ends_of_vector(
-    tile: Any, o: int, bias0: Any, bias1: Any, margin0: float, margin1: float
-) -> tuple[int, int]:
+def _plain_ends_of_vector(tile: Any, o: int, bias0: Any, bias1: Any, margin0: float, margin1: float) -> tuple[int, int]:
     row = tile[o : o + LANES]
     moved0, moved1 = row + bias0, row + bias1
     floor0 = moved0.max() - np.float32(margin0)
@@ -301,7 +297,7 @@ def _plain_ends_of_vector(
 
 
 ends_of_vector = _operation(_type_ends_of_vector, _plain_ends_of_vector)
-"""ends_of_vector(tile, o, bias0, bias1, margin0, margin1): lanes within margin of the best, with bias0 and with bias1."""
+"""ends_of_vector(tile, o, bias0, bias1, margin0, margin1): lanes within margin of the best, with either bias."""
 
 
 # ---------------------------------------------------------------- bit masks

@@ -1,4 +1,4 @@
-"""From stored scores to a float32 tile that stays in cache, and single scores in float64 for what float32 cannot settle.
+"""From stored scores to a float32 tile that stays in cache, and to float64 for what float32 cannot settle.
 
 ``raw`` is always one flat array as a block holds it: uint16 bits (float16, or bfloat16 when
 ``brain`` is true), float32 or float64. ``delta`` is float64: empty (scores are used as they are),
@@ -90,7 +90,7 @@ def factor(delta: Any, unit: int) -> Any:
 
 @inlined
 def score64(raw: Any, brain: bool, i: int, delta: Any, unit: int) -> Any:
-    """delta * z in float64: the number that every decision goes back to."""
+    """Delta * z in float64: the number that every decision goes back to."""
     z = stored(raw, brain, i)
     return factor(delta, unit) * z if delta.size else z
 
@@ -125,7 +125,16 @@ def fill_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: 
 
 @inlined
 def fill_planes(
-    raw: Any, brain: bool, image: int, first: int, n: int, n_classes: int, pixels: int, delta: Any, tile: Any, stride: int
+    raw: Any,
+    brain: bool,
+    image: int,
+    first: int,
+    n: int,
+    n_classes: int,
+    pixels: int,
+    delta: Any,
+    tile: Any,
+    stride: int,
 ) -> None:
     """Pixels first..first+n of one image of a `planes` block to the class-major (K, stride) tile; pads with zeros."""
     for k in range(n_classes):

@@ -32,7 +32,7 @@ def check_metric(name: str, option: str) -> str:
 
 
 def top_of(name: str) -> int | None:
-    """k of ``topk``, else None."""
+    """K of ``topk``, else None."""
     match = _TOP.fullmatch(name)
     return int(match[1]) if match else None
 

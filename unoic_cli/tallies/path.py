@@ -52,10 +52,8 @@ class PathTally:
             scores.raw, scores.brain, scores.allow_zero, scores.delta, batch.labels, batch.tables, self.lines,
             scores.exact, self._packed, self._support, self._work,
         )  # fmt: skip
-        if scores.pixels:
-            bad = count_path_planes(*common, batch.n_units // scores.pixels)
-        else:
-            bad = count_path_rows(*common)
+        images = (batch.n_units // scores.pixels,) if scores.pixels else ()
+        bad = count_path_planes(*common, *images) if images else count_path_rows(*common)
         if bad >= 0:
             raise InvalidScoreError(bad)
 

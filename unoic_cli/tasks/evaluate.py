@@ -170,8 +170,11 @@ def resolve_calibration(
         Both are given, or options that would have no effect.
     """
     given = {
-        "--temperature": temperature, "--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen,
-    }  # fmt: skip
+        "--temperature": temperature,
+        "--source-prior": source_prior,
+        "--target-prior": target_prior,
+        "--unseen": unseen,
+    }
     used = [name for name, value in given.items() if value is not None]
     if calibration is not None:
         if lam is not None:
