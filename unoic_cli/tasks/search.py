@@ -13,22 +13,15 @@ from numpy.typing import NDArray
 
 from unoic_cli import formats
 from unoic_cli.calibration import Calibration
-from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.folds import FoldPlan, plan_folds
-from unoic_cli.kernels.lines import make_lines, make_point
+from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import DEFAULT_RANGE, Lattice
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
-from unoic_cli.sweep import sweep
-from unoic_cli.tallies.path import PathTally
-from unoic_cli.tallies.points import PointTally
-from unoic_cli.tallies.top_k import TopKTally
-from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -44,6 +37,7 @@ from unoic_cli.tasks.common import (
     tell_slopes,
 )
 from unoic_cli.tasks.common import source_prior as find_source_prior
+from unoic_cli.tasks.problem import Problem, pooled, take
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -185,132 +179,7 @@ def _numbers(values: NDArray[np.float64]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-@dataclass
-class _Problem:
-    """The data and what is asked of it: counts for the searches, values for the choice."""
-
-    data: DataSet
-    slopes: Slopes
-    metric: str
-    constraints: tuple[Constraint, ...]
-    absent: Absent
-    top: int | None
-    spans: list[Span]
-    folds: FoldPlan | None
-    options: Options
-    temperature: float
-    units: UnitTally | None = None
-    base: Curve | None = None
-
-    @property
-    def n_tables(self) -> int:
-        return self.folds.n_folds if self.folds else 1
-
-    def _sweep(self, tallies: list[Any]) -> None:
-        units = UnitTally()
-        sweep(
-            self.data, [units, *tallies], spans=self.spans, folds=self.folds, temperature=self.temperature,
-            n_threads=self.options.threads, progress=self.options.progress,
-        )  # fmt: skip
-        self.units = units
-
-    def path(self, lattice: Lattice) -> Curve:
-        lams = lattice.values()
-        lines = make_lines(self.slopes.values, self.slopes.masked, lams)
-        path = PathTally(lines, self.n_tables)
-        top = None if self.top is None else TopKTally(lines, self.top, self.n_tables)
-        off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
-        points = PointTally([self._point(lam) for lam in off], self.n_tables) if off else None
-        off_top = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in off if self.top is not None]
-        self._sweep([tally for tally in (path, top, points, *off_top) if tally is not None])
-        curve = Curve(lams, path.counts(), None if top is None else top.hits())
-        if self.base is None:
-            self.base = self._base(curve, lattice, points, off_top)
-        return curve
-
-    def points(self, lams: Sequence[float]) -> Curve:
-        wanted = list(lams)
-        extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
-        points = PointTally([self._point(lam) for lam in wanted + extra], self.n_tables)
-        tops = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in wanted + extra if self.top is not None]
-        self._sweep([points, *tops])
-        hits = np.concatenate([tally.hits() for tally in tops], axis=1) if tops else None
-        counts = points.counts()
-        everything = np.array(wanted + extra)
-        if self.base is None:
-            places = [int(np.flatnonzero(everything == lam)[0]) for lam in (0.0, 1.0)]
-            self.base = _take(Curve(everything, counts, hits), places)
-        return _take(Curve(everything, counts, hits), list(range(len(wanted))))
-
-    def _point(self, lam: float) -> Any:
-        return make_point(self.slopes.values, self.slopes.masked, lam)
-
-    def _base(self, curve: Curve, lattice: Lattice, points: PointTally | None, tops: list[TopKTally]) -> Curve:
-        """Counts at lambda 0 and 1: from the curve where it holds them, else from their own evaluation."""
-        parts = []
-        others = 0
-        for lam in (0.0, 1.0):
-            place = lattice.index(lam)
-            if place is not None:
-                parts.append(_take(curve, [place]))
-                continue
-            assert points is not None
-            hits = tops[others].hits() if tops else None
-            counts = points.counts()
-            one = Counts(counts.hits[:, [others]], counts.predicted[:, [others]], counts.support)
-            parts.append(Curve(np.array([lam]), one, hits))
-            others += 1
-        return Curve(
-            np.array([0.0, 1.0]),
-            Counts(
-                np.concatenate([part.counts.hits for part in parts], axis=1),
-                np.concatenate([part.counts.predicted for part in parts], axis=1),
-                curve.counts.support,
-            ),
-            None
-            if curve.top_hits is None
-            else np.concatenate([p.top_hits for p in parts if p.top_hits is not None], 1),
-        )
-
-    def values(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """A metric along a curve, (G,), over some folds (all by default)."""
-        counts = pooled(curve.counts, folds)
-        if top_of(name) is None:
-            return compute(counts, name, self.absent)
-        assert curve.top_hits is not None
-        hits = curve.top_hits if folds is None else curve.top_hits[list(folds)]
-        n = int(counts.support.sum())
-        return hits.sum(axis=0) / n if n else np.full(curve.lams.size, np.nan)
-
-    def metrics(self, curve: Curve, index: int, folds: Sequence[int] | None = None) -> dict[str, float]:
-        """All metrics at one point."""
-        names = [*NAMES, *([f"top{self.top}"] if self.top else [])]
-        one = _take(curve, [index])
-        return {name: float(self.values(one, name, folds)[0]) for name in names}
-
-    def objective(self, curve: Curve, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """The metric where every constraint holds, else -inf."""
-        values = np.asarray(self.values(curve, self.metric, folds), dtype=np.float64)
-        values = np.where(np.isnan(values), -np.inf, values)
-        for constraint in self.constraints:
-            assert self.base is not None
-            base = float(self.values(self.base, constraint.metric, folds)[0])
-            values = np.where(constraint.holds(self.values(curve, constraint.metric, folds), base), values, -np.inf)
-        return values
-
-
-def pooled(counts: Counts, folds: Sequence[int] | None = None) -> Counts:
-    """Counts summed over folds (all by default): (F, G, K) to (G, K)."""
-    chosen = slice(None) if folds is None else list(folds)
-    return Counts(counts.hits[chosen].sum(0), counts.predicted[chosen].sum(0), counts.support[chosen].sum(0))
-
-
-def _take(curve: Curve, indices: list[int]) -> Curve:
-    counts = Counts(curve.counts.hits[:, indices], curve.counts.predicted[:, indices], curve.counts.support)
-    return Curve(curve.lams[indices], counts, None if curve.top_hits is None else curve.top_hits[:, indices])
-
-
-def _infeasible(problem: _Problem, curve: Curve, folds: Sequence[int] | None) -> DataError:
+def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> DataError:
     """No lambda meets the constraints: show how close each comes."""
     parts = []
     for constraint in problem.constraints:
@@ -330,7 +199,7 @@ def _infeasible(problem: _Problem, curve: Curve, folds: Sequence[int] | None) ->
     )
 
 
-def _choose(problem: _Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
     values = problem.objective(found.curve, folds)
     if not found.curve.counts.support.any():
         assert problem.units is not None
@@ -345,7 +214,7 @@ def _choose(problem: _Problem, found: Found, folds: Sequence[int] | None = None)
     return best_plateau(values, found.curve.lams)
 
 
-def _search(problem: _Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes) -> tuple[Found, Plateau, int]:
+def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes) -> tuple[Found, Plateau, int]:
     """Search, and let a default range grow while the best value sits on its upper end. Returns reads, too."""
     search = find_method(name)
     found = search(problem, lattice)
@@ -380,7 +249,7 @@ def _search(problem: _Problem, lattice: Lattice, name: str, explicit: bool, note
     return found, plateau, reads
 
 
-def _cross_validate(problem: _Problem, found: Found) -> Folds:
+def _cross_validate(problem: Problem, found: Found) -> Folds:
     """Tune on all folds but one, test on that one; every count is there already."""
     assert problem.folds is not None and problem.base is not None
     k = problem.folds.n_folds
@@ -398,7 +267,7 @@ def _cross_validate(problem: _Problem, found: Found) -> Folds:
         lams.append(float(found.curve.lams[index]))
         tested.append(problem.metrics(found.curve, index, [fold]))
         baseline.append(problem.metrics(problem.base, 0, [fold]))
-        after.append(pooled(_take(found.curve, [index]).counts, [fold])[0])
+        after.append(pooled(take(found.curve, [index]).counts, [fold])[0])
     return Folds(
         k=k,
         seed=problem.folds.seed,
@@ -548,7 +417,7 @@ def search_lambda(
     tell_slopes(slopes, data, unseen, notes)
     spans = data.spans()
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
-    problem = _Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
+    problem = Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
     found, plateau, reads = _search(problem, lattice, method, range is not None, notes)
     for text in found.notes:
         notes.add(text)
@@ -574,7 +443,7 @@ def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) 
 
 
 def _result(
-    problem: _Problem, found: Found, plateau: Plateau, index: int, source: Prior, target: Prior, unseen: Unseen,
+    problem: Problem, found: Found, plateau: Plateau, index: int, source: Prior, target: Prior, unseen: Unseen,
     notes: Notes, reads: int, method: str, subject_to: str | None,
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
