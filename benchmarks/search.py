@@ -110,8 +110,8 @@ def main() -> None:
         ("K=19 float16 rows (N, K)", n, 19, "float16", 0),
         ("K=14 float32 rows (N, K)", n >> 1, 14, "float32", 0),
         ("K=150 float32 rows", n >> 5, 150, "float32", 0),
-        ("K=1000 float32 rows", n >> 8, 1000, "float32", 0),
-        ("K=8142 float32 rows", n >> 10, 8142, "float32", 0),
+        ("K=1000 float32 rows", n >> 7, 1000, "float32", 0),
+        ("K=8142 float32 rows", n >> 9, 8142, "float32", 0),
     ]
     for name, size, n_classes, dtype, image in cases:
         if chosen.only not in name:

@@ -941,3 +941,15 @@ def test_default_output_of_arrays_is_hdf5():
         sources = (arrays.describe(np.zeros((2, 2), np.float32)),)
 
     assert calibrate_task.default_output(Data) == "<array>.calibrated.h5"
+
+
+def test_a_calibrated_file_is_not_rebalanced_again_without_a_word(rows, tmp_path):
+    out = str(tmp_path / "again.h5")
+    unoic_cli.calibrate(rows, output=out, lam=1.0)
+    for run_task in (
+        lambda: unoic_cli.evaluate(out, lam=1.0),
+        lambda: unoic_cli.search_lambda(out),
+        lambda: unoic_cli.calibrate(out, output=str(tmp_path / "twice.parquet"), lam=1.0),
+    ):
+        assert any("rebalanced already" in note for note in run_task().notes)
+    assert not any("rebalanced already" in note for note in unoic_cli.evaluate(out).notes)

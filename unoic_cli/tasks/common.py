@@ -205,6 +205,9 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
 
 def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
     """The source prior: as asked for, else what the file says, else its labels."""
+    for source in data.sources:
+        if "unoic_calibration" in source.attributes:
+            notes.add(f"{source.name} was written by unoic calibrate: its scores are rebalanced already")
     if spec is not None:
         return resolve_prior(spec, data, "--source-prior", options, temperature=temperature)
     for key, counts in (("source_counts", True), ("source_prior", False)):
