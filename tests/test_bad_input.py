@@ -111,8 +111,17 @@ def test_a_pipe_is_no_file(refuse):
     read, write = os.pipe()
     os.write(write, b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     os.close(write)
-    assert "seek" in refuse(NO_INPUT, "evaluate", f"/dev/fd/{read}")
+    assert "a device or a pipe" in refuse(NO_INPUT, "evaluate", f"/dev/fd/{read}")
     os.close(read)
+    os.mkfifo("pipe.h5")  # nobody writes to it: opening it would wait for ever
+    assert "a device or a pipe" in refuse(NO_INPUT, "info", "pipe.h5")
+
+
+def test_the_same_file_twice(refuse):
+    path = make()
+    os.symlink(path, "other.h5")
+    assert "the same data as" in refuse(USAGE, "evaluate", path, f"./{path}")
+    assert "the same data as" in refuse(USAGE, "evaluate", path, "other.h5")
 
 
 @pytest.mark.parametrize("name", ALL_COMMANDS)

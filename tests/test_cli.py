@@ -510,8 +510,8 @@ def test_default_output_names(rows, answer):
     with h5py.File("g.hdf5", "w") as file:
         file["a/logits"], file["a/labels"] = sample(10)
     assert answer("calibrate", "g.hdf5::a", "--lambda", 1)["output"] == "g.calibrated.hdf5"
-    made = unoic_cli.calibrate(sample(10)[0], lam=1.0, source_prior=COUNTS)
-    assert made.output.endswith(".calibrated.h5")
+    with pytest.raises(unoic_cli.UnoicError, match="no name for the file"):
+        unoic_cli.calibrate(sample(10)[0], lam=1.0, source_prior=COUNTS)
 
 
 def test_force_replaces(rows, answer, run):
@@ -943,13 +943,49 @@ def test_default_output_of_arrays_is_hdf5():
     assert calibrate_task.default_output(Data) == "<array>.calibrated.h5"
 
 
-def test_a_calibrated_file_is_not_rebalanced_again_without_a_word(rows, tmp_path):
+def test_a_calibrated_file_is_not_rebalanced_again(rows, tmp_path):
     out = str(tmp_path / "again.h5")
-    unoic_cli.calibrate(rows, output=out, lam=1.0)
+    made = unoic_cli.calibrate(rows, output=out, lam=1.0)
     for run_task in (
         lambda: unoic_cli.evaluate(out, lam=1.0),
+        lambda: unoic_cli.evaluate(out, calibration=made.calibration),
         lambda: unoic_cli.search_lambda(out),
         lambda: unoic_cli.calibrate(out, output=str(tmp_path / "twice.parquet"), lam=1.0),
     ):
-        assert any("rebalanced already" in note for note in run_task().notes)
-    assert not any("rebalanced already" in note for note in unoic_cli.evaluate(out).notes)
+        with pytest.raises(unoic_cli.UnoicError, match="rebalanced already"):
+            run_task()
+    assert unoic_cli.evaluate(out).overall.n
+    assert unoic_cli.evaluate(out, lam=1.0, source_prior=COUNTS).overall.n
+    assert not (tmp_path / "twice.parquet").exists()
+
+
+def test_priors_follow_class_names():
+    scores, labels = sample(40)
+    names = [f"class {k}" for k in range(scores.shape[1])]
+    one = write_h5("one.h5", scores, labels, class_names=names)
+    two = write_h5("two.h5", scores, labels, class_names=names[::-1])
+    counts = unoic_cli.prior(one, output="one.json").counts
+    table = dict(zip(names, counts, strict=True))
+    for prior in ("one.json", "one.h5", table):
+        assert unoic_cli.search_lambda(two, source_prior=prior).calibration.source_prior.counts == counts[::-1]
+    assert unoic_cli.search_lambda(one, source_prior="one.json").calibration.source_prior.counts == counts
+    with pytest.raises(unoic_cli.UnoicError, match="class names"):
+        unoic_cli.search_lambda(two, source_prior={"other": 1, **table})
+
+
+def test_priors_that_disagree():
+    path = write_h5("both.h5", *sample(20), source_counts=COUNTS, source_prior=np.array(COUNTS[::-1]) / sum(COUNTS))
+    with pytest.raises(unoic_cli.UnoicError, match="disagree"):
+        unoic_cli.search_lambda(path)
+    assert unoic_cli.search_lambda(path, source_prior=COUNTS).n == 20
+
+
+def test_arrays_say_what_they_are():
+    scores, labels = sample(30)
+    probs = np.exp(scores.astype(np.float64)) / np.exp(scores.astype(np.float64)).sum(1, keepdims=True)
+    with pytest.raises(unoic_cli.UnoicError, match="rows sum to 1"):
+        unoic_cli.search_lambda(probs, labels, source_prior=COUNTS)
+    source = unoic_cli.from_arrays(probs, labels, kind="probs", source_counts=COUNTS)
+    assert unoic_cli.search_lambda(source).lam == unoic_cli.search_lambda(scores, labels, source_prior=COUNTS).lam
+    with pytest.raises(unoic_cli.UnoicError, match="masked"):
+        unoic_cli.evaluate(scores, np.ma.array(labels, mask=labels > 0))

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration
+    from unoic_cli.formats.arrays import from_arrays
     from unoic_cli.priors import Prior
     from unoic_cli.tasks.calibrate import CalibrateResult, calibrate
     from unoic_cli.tasks.convert import ConvertResult, convert
@@ -32,6 +33,7 @@ _WHERE = {
     "convert": "tasks.convert",
     "EvaluateResult": "tasks.evaluate",
     "evaluate": "tasks.evaluate",
+    "from_arrays": "formats.arrays",
     "InfoResult": "tasks.info",
     "info": "tasks.info",
     "PriorResult": "tasks.prior",
@@ -54,6 +56,7 @@ __all__ = [
     "calibrate",
     "convert",
     "evaluate",
+    "from_arrays",
     "info",
     "prior",
     "search_lambda",

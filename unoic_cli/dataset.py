@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,6 +116,19 @@ def _check_alike(sources: Sequence[Source]) -> None:
                 raise DataError(f"{source.name}:{key}", "another prior", f"expected that of {first.name}")
 
 
+def _check_distinct(sources: Sequence[Source]) -> None:
+    """Refuse the same data twice: every unit would count double."""
+    seen: dict[tuple[str, str], str] = {}
+    for source in sources:
+        if source.format == "arrays":
+            continue
+        path, group = formats.split_name(source.name)
+        key = os.path.realpath(path), group
+        if key in seen:
+            raise UsageError(source.name, f"the same data as {seen[key]}", "expected each input once")
+        seen[key] = source.name
+
+
 def _samples_in_split(source: Source, split: str) -> int:
     if "split" not in source.fields:
         raise DataError(source.name, "no split", f"expected split text for --split {split}")
@@ -156,6 +170,7 @@ def open_dataset(
         item if isinstance(item, Source) else formats.describe(item, allow_external=allow_external) for item in inputs
     )
     _check_alike(sources)
+    _check_distinct(sources)
     n_samples = sum(s.n_samples if split is None else _samples_in_split(s, split) for s in sources)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 

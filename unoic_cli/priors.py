@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -182,6 +182,22 @@ def _by_name(table: dict[str, Any], class_names: Sequence[str] | None, path: str
     return _weights([table[name] for name in names], path)
 
 
+def prior_from_table(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> Prior:
+    """A prior from weights by class name or class index.
+
+    Examples
+    --------
+    >>> prior_from_table({"cat": 1, "dog": 3}, ("dog", "cat"), "priors.json").values
+    (0.75, 0.25)
+    """
+    weights = _by_name({str(key): value for key, value in table.items()}, class_names, where)
+    return Prior.from_weights(weights, where, counts=_are_counts(weights))
+
+
+def _are_counts(weights: Sequence[float]) -> bool:
+    return all(math.isfinite(weight) and weight == int(weight) for weight in weights) and sum(weights) > 1.5
+
+
 def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prior:
     """Read counts or probabilities from JSON, CSV or TSV.
 
@@ -207,8 +223,7 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         raise DataError(path, "an empty file", "expected counts or probabilities")
     read = _from_json if text.lstrip()[0] in "[{" else _from_table
     weights = read(text, class_names, path)
-    counts = all(math.isfinite(weight) and weight == int(weight) for weight in weights) and sum(weights) > 1.5
-    return Prior.from_weights(weights, path, counts=counts)
+    return Prior.from_weights(weights, path, counts=_are_counts(weights))
 
 
 def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
@@ -220,13 +235,17 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
         ) from None
     except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
         raise DataError(path, "JSON beyond any prior", "expected a list of counts or probabilities") from None
+    named = None
     if isinstance(content, dict):
+        named = content.get("class_names")
         for key in ("counts", "source_counts", "prior", "values", "probabilities"):
             if isinstance(content.get(key), (list, dict)):
                 content = content[key]
                 break
     if isinstance(content, dict):
         return _by_name(content, class_names, path)
+    if isinstance(named, list) and class_names and list(class_names) != named and len(named) == len(content):
+        return _by_name(dict(zip(map(str, named), content, strict=True)), class_names, path)
     return _weights(content, path)
 
 

@@ -51,6 +51,8 @@ def detect(name: str) -> str:
     expected = "an HDF5 or Parquet file"
     if not path:
         raise NoInputError("FILES", "an empty name", f"expected {expected}")
+    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise NoInputError(path, "a device or a pipe", f"expected {expected}")
     try:
         with open(path, "rb") as file:
             head = file.read(16)

@@ -71,6 +71,8 @@ def describe(
     >>> source.n_samples, source.n_classes, sorted(source.fields)
     (4, 3, ['labels'])
     """
+    if isinstance(scores, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+        raise DataError(name, "a masked array", "expected plain arrays; ignored labels are 255, -1 or -100")
     array = np.asarray(scores)
     where = f"{name}:{kind}"
     shape = _shape(where, array, kind, class_axis, n_classes)
@@ -97,6 +99,46 @@ def describe(
         source_counts=_vector(f"{name}:source_counts", source_counts, shape.n_classes),
         source_prior=_vector(f"{name}:source_prior", source_prior, shape.n_classes),
     )
+
+
+def from_arrays(scores: ArrayLike, labels: ArrayLike | None = None, **described: Any) -> Source:
+    """Describe arrays in memory as an input of `search_lambda`, `evaluate` and `calibrate`, as fully as a file would.
+
+    Parameters
+    ----------
+    scores, labels : array_like
+        As in `describe`.
+    **described
+        Its other arguments: ``kind`` (``"logits"``, ``"log_probs"``, ``"probs"``), ``delta``, ``source_counts``,
+        ``source_prior``, ``class_names``, ``split``, ``group``, ``sample_id``, ``class_axis``, ``name``.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    DataError
+        A wrong shape or dtype.
+
+    Examples
+    --------
+    >>> import unoic_cli
+    >>> probs = np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]], dtype=np.float32)
+    >>> source = unoic_cli.from_arrays(probs, [0, 1, 1], kind="probs", source_counts=[3, 1])
+    >>> unoic_cli.evaluate(source, lam=1.0).overall.values["acc"]
+    0.6666666666666666
+    """
+    return describe(scores, labels, **described)
+
+
+def look_like_probabilities(source: Source) -> bool:
+    """Whether scores given as logits are probabilities: all in [0, 1], and every unit's sum to 1."""
+    array = source.locator["scores"]
+    if array.size == 0 or not (array.min() >= 0 and array.max() <= 1):
+        return False
+    sums = array.sum(axis=1 if source.layout == "planes" or array.ndim == 2 else -1, dtype=np.float64)
+    return bool(np.abs(sums - 1).max() < 1e-3)
 
 
 def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_classes: int | None) -> schema.ScoreShape:

@@ -13,6 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from unoic_cli.tasks.info import CountsInfo, FileInfo, InfoResult
 
+MOST_CHARACTERS = 120
 MOST_CLASSES = 40
 """Classes that are listed one by one; of more, the largest and the smallest."""
 
@@ -91,7 +92,11 @@ def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:
         yield "splits", _counts(file.splits)
     if file.groups:
         yield "groups", _counts(file.groups)
-    yield from file.attributes.items()
+    for name, value in file.attributes.items():
+        yield (
+            name,
+            value if len(value) <= MOST_CHARACTERS else value[:MOST_CHARACTERS] + " ... (all of it: --format json)",
+        )
 
 
 def _value_facts(file: FileInfo) -> Iterator[tuple[str, str]]:

@@ -447,6 +447,8 @@ def calibrate(
     names = tuple(source.name for source in data.sources)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    if output is None and any(source.format == "arrays" for source in data.sources):
+        raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
     path = default_output(data) if output is None else os.fspath(output)
     if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
@@ -466,6 +468,9 @@ def calibrate(
         )
         assert given is not None
         applied = given
+    for name in ("labels", "group", "sample_id", "split"):
+        if not data.has(name) and any(name in source.fields for source in data.sources):
+            notes.add(f"{name} is not written: some of the inputs have none")
     workers = _write(data, applied, path, emit, chosen)
     before, after = _counted(workers, absent)
     if fitted is not None and fitted.folds is not None and before is not None:

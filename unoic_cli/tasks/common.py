@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -14,7 +14,7 @@ from unoic_cli.dataset import DataSet, open_dataset
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import SIGNATURES, split_name
 from unoic_cli.kernels.lines import Lines, make_point
-from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, read_prior_file
+from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
 Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source]"
-PriorLike: TypeAlias = "str | Prior | Sequence[float] | None"
+PriorLike: TypeAlias = "str | Prior | Sequence[float] | Mapping[Any, float] | None"
 Progress: TypeAlias = Callable[[int, int], None]
 
 
@@ -88,7 +88,7 @@ class OptionArguments(TypedDict, total=False):
 
 def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes) -> DataSet:
     """Files, sources or arrays as one data set."""
-    if options.threads is not None and options.threads < 1:
+    if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
         raise UsageError("--threads", str(options.threads), "expected at least 1")
     names: list[str | Source]
     if isinstance(inputs, (str, os.PathLike, Source)):
@@ -98,7 +98,11 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
     else:
         from unoic_cli.formats import arrays
 
-        names = [arrays.describe(inputs, labels)]  # type: ignore[arg-type]  # what is left are arrays
+        source = arrays.describe(inputs, labels)  # type: ignore[arg-type]  # what is left are arrays
+        names = [source]
+        if arrays.look_like_probabilities(source):
+            found = "values in [0, 1] whose rows sum to 1"
+            raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')
         labels = None
     if labels is not None:
         raise UsageError("labels", "labels beside files", "expected them in the files, or arrays as inputs")
@@ -174,6 +178,8 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
     """
     if isinstance(spec, Prior):
         prior = spec
+    elif isinstance(spec, Mapping):
+        prior = prior_from_table(spec, data.class_names, option)
     elif spec is None or not isinstance(spec, str):
         weights = [float(value) for value in (spec if spec is not None else ())]
         whole = all(value == int(value) for value in weights if value == value and abs(value) < 1e18)
@@ -200,21 +206,43 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
     other = open_dataset([spec], ignore_index=options.ignore_index, allow_external=options.allow_external)
-    return _labels_prior(other, options, f"labels of {spec}", option)
+    prior = _labels_prior(other, options, f"labels of {spec}", option)
+    assert prior.counts is not None
+    if other.class_names and data.class_names and other.class_names != data.class_names:
+        return prior_from_table(dict(zip(other.class_names, prior.counts, strict=True)), data.class_names, prior.origin)
+    return prior
+
+
+def refuse_calibrated(data: DataSet) -> None:
+    """Refuse to rebalance what `calibrate` wrote: its scores are rebalanced already."""
+    for source in data.sources:
+        if "unoic_calibration" in source.attributes:
+            raise DataError(
+                source.name,
+                "a file written by unoic calibrate, rebalanced already",
+                "expected the original scores (or evaluate it as it is; a second rebalancing needs --source-prior)",
+            )
 
 
 def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
     """The source prior: as asked for, else what the file says, else its labels."""
-    for source in data.sources:
-        if "unoic_calibration" in source.attributes:
-            notes.add(f"{source.name} was written by unoic calibrate: its scores are rebalanced already")
+    if spec is None:
+        refuse_calibrated(data)
     if spec is not None:
         return resolve_prior(spec, data, "--source-prior", options, temperature=temperature)
-    for key, counts in (("source_counts", True), ("source_prior", False)):
-        for source in data.sources:
-            stored = getattr(source, key)
-            if stored:
-                return Prior.from_weights(stored, f"{key} of {source.name}", counts=counts)
+    stored = [
+        Prior.from_weights(getattr(source, key), f"{key} of {source.name}", counts=counts)
+        for key, counts in (("source_counts", True), ("source_prior", False))
+        for source in data.sources
+        if getattr(source, key)
+    ]
+    for other in stored[1:]:
+        if max(abs(a - b) for a, b in zip(stored[0].values, other.values, strict=True)) > 1e-6:
+            raise DataError(
+                data.name, f"{stored[0].origin} and {other.origin} disagree", "expected one prior (or --source-prior)"
+            )
+    if stored:
+        return stored[0]
     if not data.has("labels"):
         raise UsageError(
             "--source-prior",
@@ -237,7 +265,10 @@ def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes) -> 
         noun = "class" if len(masked) == 1 else "classes"
         notes.add(f"{len(masked)} {noun} with a prior of zero, never predicted (--unseen {unseen}): {listed}")
     if slopes.flat:
-        notes.add("source and target prior are equal: lambda changes nothing")
+        notes.add(
+            "source and target prior are equal: lambda changes nothing "
+            "(where predictions are lopsided all the same, try --source-prior mean-posterior)"
+        )
 
 
 def prior_to_dict(prior: Prior) -> dict[str, Any]:

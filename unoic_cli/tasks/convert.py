@@ -95,8 +95,8 @@ class _Input:
 
 
 def convert(
-    source: str,
-    out: str,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     logits_key: str | None = None,
     labels_key: str | None = None,
@@ -151,7 +151,8 @@ def convert(
     >>> result.kind, result.n_samples, result.n_classes, result.fields
     ('logits', 2, 2, ('labels',))
     """
-    array_options = {"--logits-key": logits_key, "--labels-key": labels_key, "--class-axis": class_axis}
+    source, out = os.fspath(source), os.fspath(out)
+    array_options: dict[str, Any] = {"--logits-key": logits_key, "--labels-key": labels_key, "--class-axis": class_axis}
     array_options["--labels"] = labels
     if kind is not None and kind not in SCORE_KINDS:
         raise UsageError("--kind", kind, f"expected one of {', '.join(SCORE_KINDS)}")

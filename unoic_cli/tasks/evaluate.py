@@ -29,6 +29,7 @@ from unoic_cli.tasks.common import (
     calibration_lines,
     open_inputs,
     provenance,
+    refuse_calibrated,
     resolve_prior,
     tell_slopes,
 )
@@ -184,6 +185,7 @@ def resolve_calibration(
         if used:
             raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
         loaded = calibration if isinstance(calibration, Calibration) else Calibration.load(os.fspath(calibration))
+        refuse_calibrated(data)
         loaded.check_fits(data.n_classes, data.class_names, data.name)
         tell_slopes(loaded.slopes(), data, loaded.unseen, notes)
         return loaded
@@ -264,7 +266,7 @@ def evaluate(
     Examples
     --------
     >>> import numpy as np
-    >>> scores = np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 1, 1, 1, 2]]
+    >>> scores = 9 * np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 1, 1, 1, 2]]
     >>> result = evaluate(scores, [0, 0, 0, 0, 1, 1, 1, 1])
     >>> {name: round(value, 6) for name, value in result.overall.values.items()}
     {'acc': 0.625, 'macc': 0.625, 'miou': 0.366667, 'f1': 0.472222}

@@ -386,14 +386,19 @@ class InfoResult:
 # the task
 
 
-def info(inputs: Sequence[str], *, split: str | None = None, allow_external: bool = False) -> InfoResult:
+def info(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    split: str | None = None,
+    allow_external: bool = False,
+) -> InfoResult:
     """Read logits files once, in fixed memory, and say what they hold.
 
     Labels out of range, NaN and infinities are counted and warned of, not refused.
 
     Parameters
     ----------
-    inputs : sequence of str
+    inputs : path or sequence of paths
         ``FILE`` or ``FILE::GROUP``.
     split : str, optional
         Look only at samples of this split.
@@ -421,7 +426,9 @@ def info(inputs: Sequence[str], *, split: str | None = None, allow_external: boo
     >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
     ('NK', 'logits', (2, 1), 2.0)
     """
-    return InfoResult(tuple(_look(formats.describe(name, allow_external=allow_external), split) for name in inputs))
+    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    sources = (formats.describe(os.fspath(name), allow_external=allow_external) for name in names)
+    return InfoResult(tuple(_look(source, split) for source in sources))
 
 
 class _Gathered:
@@ -648,6 +655,8 @@ def _next(seen: FileInfo) -> list[str]:
     calibrated = _beside(seen, "calibrated")
     if seen.labels is None or not any(seen.labels.counts):
         return [f"unoic calibrate {name} --lambda 1{prior} -o {calibrated}"]
+    if "unoic_calibration" in seen.attributes:
+        return [f"unoic evaluate {name}{ignore}"]
     tuning, test = _choose_splits(seen)
     if not tuning:
         return [
