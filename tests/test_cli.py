@@ -989,3 +989,11 @@ def test_arrays_say_what_they_are():
     assert unoic_cli.search_lambda(source).lam == unoic_cli.search_lambda(scores, labels, source_prior=COUNTS).lam
     with pytest.raises(unoic_cli.UnoicError, match="masked"):
         unoic_cli.evaluate(scores, np.ma.array(labels, mask=labels > 0))
+
+
+def test_class_names_that_would_steer_a_terminal():
+    scores, labels = sample(10)
+    for names in (["\x1b[31mred", "b", "c"], ["a", "b\nc", "d"]):
+        path = write_h5("names.h5", scores, labels, class_names=names)
+        with pytest.raises(unoic_cli.UnoicError, match="control characters"):
+            unoic_cli.info(path)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -149,11 +150,15 @@ def class_vector(where: str, values: Any, n_classes: int) -> tuple[float, ...]:
 
 
 def class_names(where: str, values: Any, n_classes: int) -> tuple[str, ...]:
-    """(K,) names."""
+    """(K,) names; control characters (tabs apart) are refused, as names go to terminals."""
     array = np.asarray(values)
     if array.shape != (n_classes,):
         raise DataError(where, f"shape {array.shape}", f"expected ({n_classes},): one name per class")
-    return tuple(text(where, array))
+    names = tuple(text(where, array))
+    for k, name in enumerate(names):
+        if any(unicodedata.category(letter) == "Cc" and letter != "\t" for letter in name):
+            raise DataError(where, f"control characters in the name of class {k}", "expected printable names")
+    return names
 
 
 def check_per_sample(where: str, shape: Sequence[int], n_samples: int) -> None:
