@@ -959,7 +959,8 @@ def test_a_calibrated_file_is_not_rebalanced_again(rows, tmp_path):
     assert not (tmp_path / "twice.parquet").exists()
 
 
-def test_priors_follow_class_names():
+def test_priors_follow_class_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scores, labels = sample(40)
     names = [f"class {k}" for k in range(scores.shape[1])]
     one = write_h5("one.h5", scores, labels, class_names=names)
@@ -973,7 +974,8 @@ def test_priors_follow_class_names():
         unoic_cli.search_lambda(two, source_prior={"other": 1, **table})
 
 
-def test_priors_that_disagree():
+def test_priors_that_disagree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = write_h5("both.h5", *sample(20), source_counts=COUNTS, source_prior=np.array(COUNTS[::-1]) / sum(COUNTS))
     with pytest.raises(unoic_cli.UnoicError, match="disagree"):
         unoic_cli.search_lambda(path)
@@ -991,7 +993,8 @@ def test_arrays_say_what_they_are():
         unoic_cli.evaluate(scores, np.ma.array(labels, mask=labels > 0))
 
 
-def test_class_names_that_would_steer_a_terminal():
+def test_class_names_that_would_steer_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scores, labels = sample(10)
     for names in (["\x1b[31mred", "b", "c"], ["a", "b\nc", "d"]):
         path = write_h5("names.h5", scores, labels, class_names=names)
