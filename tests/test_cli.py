@@ -1000,3 +1000,25 @@ def test_class_names_that_would_steer_a_terminal(tmp_path, monkeypatch):
         path = write_h5("names.h5", scores, labels, class_names=names)
         with pytest.raises(unoic_cli.UnoicError, match="control characters"):
             unoic_cli.info(path)
+
+
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_h5("x.h5", *sample(20))
+    for out, run_task in (
+        ("o.h5", lambda: unoic_cli.calibrate(path, output="o.h5", lam=1.0, source_prior=COUNTS)),
+        ("o.parquet", lambda: unoic_cli.convert(path, "o.parquet")),
+        ("o.json", lambda: unoic_cli.prior(path, output="o.json")),
+    ):
+        link = os.link
+
+        def late(temporary, final, out=out, link=link):
+            pathlib.Path(out).write_text("theirs")
+            link(temporary, final)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", late)
+            with pytest.raises(unoic_cli.UnoicError, match="meanwhile"):
+                run_task()
+        assert pathlib.Path(out).read_text() == "theirs"
+        assert not [name for name in os.listdir() if name.startswith(".")]

@@ -8,6 +8,39 @@ import tempfile
 from unoic_cli.errors import CannotCreateError, StorageError
 
 
+def move_into_place(temporary: str, path: str, *, replace: bool) -> None:
+    """Give a finished file its final name.
+
+    Parameters
+    ----------
+    temporary, path : str
+        In the same folder.
+    replace : bool
+        The name was taken when the work began, and is to be replaced. Otherwise a file that another
+        process has put there meanwhile is kept, and this is an error.
+
+    Raises
+    ------
+    CannotCreateError
+        The name was taken meanwhile.
+    OSError
+        The file system refused.
+    """
+    if not replace:
+        try:
+            os.link(temporary, path)  # unlike a rename, this never replaces
+        except FileExistsError:
+            raise CannotCreateError(
+                path, "another process wrote this file meanwhile", "expected a name of its own"
+            ) from None
+        except OSError:
+            pass  # a file system without hard links: rename, as it is the best there is
+        else:
+            os.unlink(temporary)
+            return
+    os.replace(temporary, path)
+
+
 def write_text(path: str, text: str) -> None:
     """Write a file under a temporary name in the same folder, fsync it and rename it onto `path`.
 
@@ -19,6 +52,7 @@ def write_text(path: str, text: str) -> None:
         Writing failed; an older file of that name is untouched.
     """
     folder, name = os.path.split(path)
+    replace = os.path.lexists(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder or ".")
     except OSError as error:
@@ -33,7 +67,7 @@ def write_text(path: str, text: str) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        move_into_place(temporary, path, replace=replace)
     except OSError as error:
         os.unlink(temporary)
         raise StorageError(path, f"writing failed ({error.strerror})", "nothing was changed") from None

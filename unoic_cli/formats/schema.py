@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import Layout
 from unoic_cli.errors import CannotCreateError, DataError, StorageError
+from unoic_cli.output import move_into_place
 
 SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 """What a block holds for each encoding: 16-bit floats travel as their bits."""
@@ -356,6 +357,7 @@ class TemporaryOutput:
     def __init__(self, path: str) -> None:
         folder, name = os.path.split(path)
         self.path = path
+        self._replace = os.path.lexists(path)
         self.temporary = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
         self._folder = folder or "."
         self.file = -1
@@ -394,7 +396,7 @@ class TemporaryOutput:
             os.fsync(self.file)
             os.close(self.file)
             self.file = -1
-            os.replace(self.temporary, self.path)
+            move_into_place(self.temporary, self.path, replace=self._replace)
         except OSError as error:
             raise storage_error(self.path, error) from error
         _sync_folder(self._folder)
