@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unoic_cli import formats
-from unoic_cli.batch import choose_split
+from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 
@@ -175,25 +175,26 @@ def open_dataset(
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 
+def parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tuple[int, Part]]:
+    """The blocks of the spans in order, with one field (and the split): (span position, part)."""
+    wanted = frozenset({field_name} | ({"split"} if data.split is not None else set()))
+    for _, group in itertools.groupby(enumerate(spans), key=lambda item: id(item[1].source)):
+        reader = None
+        try:
+            for index, span in group:
+                reader = reader or formats.open_reader(span.source)
+                for block in reader.blocks(span.start, span.stop, wanted):
+                    yield index, choose_split(block, span.source, data.split)
+        finally:
+            if reader is not None:
+                reader.close()
+
+
 def split_units(data: DataSet, spans: Sequence[Span]) -> list[int]:
     """For each span, how many units of the split come before it in the data set."""
-    starts, total = [], 0
-    if data.split is None:
-        for span in spans:
-            starts.append(total)
-            total += span.stop - span.start
-        return starts
-    wanted = frozenset({"split"})
-    for _, group in itertools.groupby(spans, key=lambda span: id(span.source)):
-        run = list(group)
-        source = run[0].source
-        reader = formats.open_reader(source)
-        try:
-            for span in run:
-                starts.append(total)
-                for block in reader.blocks(span.start, span.stop, wanted):
-                    part = choose_split(block, source, data.split)
-                    total += block.stop - block.start if part.units is None else part.units.size
-        finally:
-            reader.close()
-    return starts
+    sizes = [span.stop - span.start for span in spans]
+    if data.split is not None:
+        sizes = [0] * len(spans)
+        for index, part in parts(data, spans, "split"):
+            sizes[index] += part.block.stop - part.block.start if part.units is None else part.units.size
+    return list(itertools.accumulate(sizes, initial=0))[:-1]

@@ -8,16 +8,14 @@ the rank is then that of the image, and folds are balanced in images, not in cla
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli import formats
-from unoic_cli.batch import Part, check_labels, choose_split
-from unoic_cli.dataset import DataSet, Span
+from unoic_cli.batch import Part, check_labels
+from unoic_cli.dataset import DataSet, Span, parts
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -117,21 +115,6 @@ class FoldAssigner:
         return folds
 
 
-def _parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tuple[int, Part]]:
-    """The blocks of the spans in order, with one field (and the split): (span position, part)."""
-    wanted = frozenset({field_name} | ({"split"} if data.split is not None else set()))
-    for _, group in itertools.groupby(enumerate(spans), key=lambda item: id(item[1].source)):
-        reader = None
-        try:
-            for index, span in group:
-                reader = reader or formats.open_reader(span.source)
-                for block in reader.blocks(span.start, span.stop, wanted):
-                    yield index, choose_split(block, span.source, data.split)
-        finally:
-            if reader is not None:
-                reader.close()
-
-
 def plan_folds(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) -> FoldPlan:
     """Look at the labels once (not at the scores), and note how many units of each class precede each span."""
     plan = FoldPlan(n_folds, seed)
@@ -139,7 +122,7 @@ def plan_folds(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) ->
         _rank_images(data, spans, plan)
         return plan
     totals = np.zeros((len(spans) + 1, data.n_classes), dtype=np.int64)
-    for index, part in _parts(data, spans, "labels"):
+    for index, part in parts(data, spans, "labels"):
         assert part.block.labels is not None
         labels, _ = check_labels(part.block.labels, data.n_classes, data.ignored, part.source, part.unit_of)
         totals[index + 1] += np.bincount(labels[labels >= 0], minlength=data.n_classes)
@@ -151,7 +134,7 @@ def _rank_images(data: DataSet, spans: Sequence[Span], plan: FoldPlan) -> None:
     chosen = [np.full(source.n_samples, data.split is None) for source in data.sources]
     if data.split is not None:
         position = {id(source): i for i, source in enumerate(data.sources)}
-        for _, part in _parts(data, spans, "split"):
+        for _, part in parts(data, spans, "split"):
             chosen[position[id(part.source)]][part.samples] = True
     before = 0
     for i, kept in enumerate(chosen):

@@ -31,12 +31,11 @@ from unoic_cli.kernels.simd import (
     first_lane,
     lanes_above,
     lanes_above_line,
-    magnitude,
     planes_ends,
     put,
     row_ends,
 )
-from unoic_cli.kernels.tile import check_row, clear_padding, fill_planes, fill_rows, score64
+from unoic_cli.kernels.tile import check_planes, check_rows, fill_planes, fill_rows, score64
 
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
@@ -466,7 +465,7 @@ def count_path_rows(
         Factor of the scores.
     labels : (T,) int32
         In [0, K), or negative: not counted (its scores are checked all the same).
-    folds : (T,) uint8
+    folds : (T,) int32
         Which table of `counts` and `support` a unit is counted in.
     lines : Lines
         Slopes and lattice (G points).
@@ -490,21 +489,14 @@ def count_path_rows(
     O(T K) work for the ends, and O(K) for each unit whose ends differ.
     """
     n_classes, tile = lines.n_classes, work.tile
-    width = lines.n_vectors * LANES
-    per_tile = tile.size // width
+    per_tile = tile.size // (lines.n_vectors * LANES)
     exact_start = exact and lines.lams[0] == 0.0
     for first in range(0, labels.size, per_tile):
         n = min(per_tile, labels.size - first)
         fill_rows(raw, brain, first, n, n_classes, delta, tile)
-        largest = magnitude(tile, n * lines.n_vectors)
-        if not largest < np.inf:
-            largest = np.float32(0.0)
-            for i in range(n):
-                one = check_row(tile, i * width, 1, lines, allow_zero)
-                if one < 0:
-                    return first + i
-                largest = max(largest, one)
-            clear_padding(tile, n, n_classes)
+        largest, bad = check_rows(tile, n, lines, allow_zero)
+        if bad >= 0:
+            return first + bad
         margin = MARGIN * (largest + lines.reach)
         z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
         doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
@@ -538,14 +530,9 @@ def count_path_planes(
             n = min(stride, pixels - first)
             base = image * pixels + first
             fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            largest = magnitude(tile, n_classes * stride // LANES)
-            if not largest < np.inf:
-                largest = np.float32(0.0)
-                for i in range(n):
-                    one = check_row(tile, i, stride, lines, allow_zero)
-                    if one < 0:
-                        return base + i
-                    largest = max(largest, one)
+            largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+            if bad >= 0:
+                return base + bad
             margin = MARGIN * (largest + lines.reach)
             z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
             margin0 = -1.0 if exact_start else margin

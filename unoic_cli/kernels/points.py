@@ -9,8 +9,8 @@ import numpy as np
 from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.path import MARGIN, ends_of_rows
-from unoic_cli.kernels.simd import LANES, add_at, at, magnitude, planes_ends, put
-from unoic_cli.kernels.tile import allowed, check_row, clear_padding, fill_planes, fill_rows, score64
+from unoic_cli.kernels.simd import LANES, add_at, at, planes_ends, put
+from unoic_cli.kernels.tile import allowed, check_planes, check_rows, fill_planes, fill_rows, score64
 
 
 @inlined
@@ -60,21 +60,14 @@ def predict_rows(
         -1, or the first unit whose scores are not valid.
     """
     n_classes, tile = lines.n_classes, work.tile
-    width = lines.n_vectors * LANES
-    per_tile = tile.size // width
+    per_tile = tile.size // (lines.n_vectors * LANES)
     exact_start = exact and lines.lams[0] == 0.0
     for first in range(0, out.size, per_tile):
         n = min(per_tile, out.size - first)
         fill_rows(raw, brain, first, n, n_classes, delta, tile)
-        largest = magnitude(tile, n * lines.n_vectors)
-        if not largest < np.inf:
-            largest = np.float32(0.0)
-            for i in range(n):
-                one = check_row(tile, i * width, 1, lines, allow_zero)
-                if one < 0:
-                    return first + i
-                largest = max(largest, one)
-            clear_padding(tile, n, n_classes)
+        largest, bad = check_rows(tile, n, lines, allow_zero)
+        if bad >= 0:
+            return first + bad
         margin = 0.0 if exact_start else MARGIN * (largest + lines.reach)
         ends_of_rows(tile, n, -1, margin, margin, lines, work.starts, work.ends)
         take_winners(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts, out)
@@ -103,14 +96,9 @@ def predict_planes(
             n = min(stride, pixels - first)
             base = image * pixels + first
             fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            largest = magnitude(tile, n_classes * stride // LANES)
-            if not largest < np.inf:
-                largest = np.float32(0.0)
-                for i in range(n):
-                    one = check_row(tile, i, stride, lines, allow_zero)
-                    if one < 0:
-                        return base + i
-                    largest = max(largest, one)
+            largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+            if bad >= 0:
+                return base + bad
             margin = np.float32(0.0 if exact_start else MARGIN * (largest + lines.reach))
             for i in range(0, n, LANES):
                 planes_ends(
@@ -131,7 +119,7 @@ def count_predictions(
     ----------
     labels, predictions : (T,) int32
         Negative labels are not counted.
-    folds : (T,) uint8
+    folds : (T,) int32
         Which table a unit is counted in.
     n_classes : int
         K.

@@ -18,6 +18,7 @@ from unoic_cli.kernels.jit import NO_COUNTING, inlined
 from unoic_cli.kernels.lines import Lines
 from unoic_cli.kernels.simd import (
     LANES,
+    magnitude,
     plain_bfloat16,
     plain_half,
     scale,
@@ -188,3 +189,35 @@ def clear_padding(tile: Any, n: int, n_classes: int) -> None:
     for i in range(max(0, n - LANES), n):
         for k in range(n_classes, width):
             tile[i * width + k] = 0.0
+
+
+@inlined
+def check_rows(tile: Any, n: int, lines: Any, allow_zero: bool) -> Any:
+    """Check n rows of the tile: (largest finite magnitude, -1), or (anything, first row that is not valid).
+
+    Looks at single scores only when one of them is not finite; padding that is not finite is then cleared.
+    """
+    largest = magnitude(tile, n * lines.n_vectors)
+    if not largest < np.inf:
+        largest = np.float32(0.0)
+        for i in range(n):
+            one = check_row(tile, i * lines.n_vectors * LANES, 1, lines, allow_zero)
+            if one < 0:
+                return largest, i
+            largest = max(largest, one)
+        clear_padding(tile, n, lines.n_classes)
+    return largest, -1
+
+
+@inlined
+def check_planes(tile: Any, n: int, stride: int, lines: Any, allow_zero: bool) -> Any:
+    """Check n pixels of a class-major (K, stride) tile, as `check_rows`."""
+    largest = magnitude(tile, lines.n_classes * stride // LANES)
+    if not largest < np.inf:
+        largest = np.float32(0.0)
+        for i in range(n):
+            one = check_row(tile, i, stride, lines, allow_zero)
+            if one < 0:
+                return largest, i
+            largest = max(largest, one)
+    return largest, -1

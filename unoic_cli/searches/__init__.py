@@ -48,11 +48,12 @@ class Found:
     ----------
     curve : Curve
         Everything it evaluated.
-    choose : callable or None
-        For strategies that do not look everywhere: chosen index into the curve, given a function from
-        index to objective value. None: the best value of the curve is chosen.
     evaluations, reads : int
         Single-lambda evaluations made, and passes over the data.
+    choice : int or None
+        Of strategies that do not look everywhere: chosen index into the curve. None: its best plateau.
+    notes : tuple of str
+        What is worth saying.
     """
 
     curve: Curve

@@ -21,7 +21,6 @@ from unoic_cli.dataset import DataSet, Span, split_units
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.kernels.points import count_predictions
 from unoic_cli.kernels.posterior import write_posterior
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
@@ -191,10 +190,8 @@ class _Worker:
         self.reader = BatchReader(job.data, names, temperature=job.calibration.temperature)
         self.work = make_workspace(job.data.n_classes)
         self.lines = calibration_lines(job.calibration)
-        n_classes = job.data.n_classes
-        self.before = PointTally([calibration_lines(job.calibration, 0.0)])
+        self.points = PointTally([calibration_lines(job.calibration, 0.0), self.lines])
         self.units = UnitTally()
-        self.hits, self.predicted, self.support = (np.zeros(n_classes, dtype=np.int64) for _ in range(3))
         self.at = 0
 
     def run(self, index: int) -> None:
@@ -216,10 +213,7 @@ class _Worker:
         predict(batch, self.lines, predictions, self.work)  # checks every score first
         if batch.labels is not None:
             self.units.update(batch)
-            self.before.update(batch)
-            count_predictions(
-                batch.labels, predictions, batch.tables, scores.n_classes, self.hits, self.predicted, self.support
-            )
+            self.points.update(batch)
         out = None
         if self.job.spec.kind != "predictions":
             dtype = np.dtype(self.job.spec.encoding)
@@ -352,16 +346,13 @@ def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None
     """Metrics before and after, from what the workers counted."""
     first = workers[0]
     for worker in workers[1:]:
-        first.before.add(worker.before)
+        first.points.add(worker.points)
         first.units.add(worker.units)
-        first.hits += worker.hits
-        first.predicted += worker.predicted
-        first.support += worker.support
-    if not first.support.any():
+    counts = first.points.counts()
+    support = counts.support[0, 0]
+    if not support.any():
         return None, None
-    counts = first.before.counts()
-    before = Counts(counts.hits[0, 0], counts.predicted[0, 0], counts.support[0, 0])
-    after = Counts(first.hits, first.predicted, first.support)
+    before, after = (Counts(counts.hits[0, i], counts.predicted[0, i], support) for i in range(2))
     ignored = first.units.n_ignored
     return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
 

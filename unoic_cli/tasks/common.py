@@ -226,10 +226,9 @@ def refuse_calibrated(data: DataSet) -> None:
 
 def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
     """The source prior: as asked for, else what the file says, else its labels."""
-    if spec is None:
-        refuse_calibrated(data)
     if spec is not None:
         return resolve_prior(spec, data, "--source-prior", options, temperature=temperature)
+    refuse_calibrated(data)
     stored = [
         Prior.from_weights(getattr(source, key), f"{key} of {source.name}", counts=counts)
         for key, counts in (("source_counts", True), ("source_prior", False))

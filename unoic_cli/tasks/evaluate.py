@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unoic_cli.calibration import Calibration, check_lambda
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, compute
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
 from unoic_cli.priors import UNSEEN, Prior, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.points import PointTally
@@ -61,7 +61,7 @@ class Metrics:
     @classmethod
     def of(cls, counts: Counts, n_ignored: int, absent: Absent) -> Metrics:
         """From counts of shape (K,)."""
-        values = {name: float(compute(counts, name, absent)) for name in NAMES}
+        values = {name: float(value) for name, value in compute_all(counts, absent).items()}
         return cls(int(counts.support.sum()), n_ignored, values, counts)
 
     def per_class(self, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
