@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.lattice import LARGEST
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.uncertainty import DeltaStatistics
 
 VERSION = 1
+Order = Literal["flatten-first", "rebalance-first"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def check_lambda(lam: float, where: str) -> None:
@@ -21,17 +24,79 @@ def check_lambda(lam: float, where: str) -> None:
 
 
 @dataclass(frozen=True)
+class Modality:
+    """What belongs to one network (sensor) of a calibration.
+
+    Attributes
+    ----------
+    name : str or None
+        None where there is but one and nobody named it.
+    source_prior : Prior
+        P_s, (K,).
+    temperature : float
+        Divides the scores.
+    delta : DeltaStatistics or None
+        delta is computed from the scores with these, and a delta stored in the file is not looked at.
+    stored_delta : bool
+        Without statistics: whether a delta stored in the file is applied.
+    share : float
+        The modality's lambda is ``share * lambda``.
+    """
+
+    name: str | None
+    source_prior: Prior
+    temperature: float = 1.0
+    delta: DeltaStatistics | None = None
+    stored_delta: bool = True
+    share: float = 1.0
+
+    def to_dict(self, lam: float) -> dict[str, Any]:
+        """As it is stored; its own lambda is there for the reader."""
+        return {
+            "name": self.name,
+            "source_prior": _prior_to_dict(self.source_prior),
+            "temperature": self.temperature,
+            "delta": None if self.delta is None else self.delta.to_dict(),
+            "stored_delta": self.stored_delta,
+            "share": self.share,
+            "lambda": self.share * lam,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], where: str) -> Modality:
+        """Read what `to_dict` wrote."""
+        name = content.get("name")
+        if not (name is None or isinstance(name, str)):
+            raise ValueError
+        delta = content.get("delta")
+        return cls(
+            name,
+            _prior_from_dict(content["source_prior"], where),
+            float(content.get("temperature", 1.0)),
+            None if delta is None else DeltaStatistics.from_dict(delta, where),
+            bool(content.get("stored_delta", True)),
+            float(content.get("share", 1.0)),
+        )
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """P_f(.|x) = softmax(delta / temperature * z + lambda * s), s = log P_t - log P_s (Eq. 7).
+    """P_f(.|x) = softmax(delta / T * z + lambda * s), s = log P_t - log P_s (Eq. 7), for each modality; then fused.
 
     Attributes
     ----------
     lam : float
         lambda. Any finite value is legitimate; 0 changes no prediction.
-    source_prior, target_prior : Prior
-        P_s and P_t over the K classes.
-    temperature : float
-        Divides the scores. It moves lambda: only lambda * temperature decides the prediction.
+    target_prior : Prior
+        P_t over the K classes.
+    modalities : tuple of Modality
+        Each with its P_s, temperature, delta statistics and share of lambda; in the order of their names.
+    fusion : str or None
+        How several are fused; None for one.
+    weights : tuple of float or None
+        Of the modalities, where the fusion takes weights.
+    order : {"flatten-first", "rebalance-first"}
+        Algorithm 1 as printed, delta * z + lambda * s, or delta * (z + lambda * s).
     unseen : str
         What happens to classes of prior zero.
     class_names : tuple of str or None
@@ -41,40 +106,63 @@ class Calibration:
     """
 
     lam: float
-    source_prior: Prior
     target_prior: Prior
-    temperature: float = 1.0
+    modalities: tuple[Modality, ...]
+    fusion: str | None = None
+    weights: tuple[float, ...] | None = None
+    order: Order = "flatten-first"
     unseen: Unseen = "mask"
     class_names: tuple[str, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for modality in self.modalities:
+            check_lambda(self.lam * modality.share, "lambda")
         check_lambda(self.lam, "lambda")
 
+    @property
+    def source_prior(self) -> Prior:
+        """P_s of the first modality."""
+        return self.modalities[0].source_prior
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the first modality; it moves lambda: only lambda * temperature decides the prediction."""
+        return self.modalities[0].temperature
+
     def slopes(self) -> Slopes:
-        """s_k and the masked classes."""
-        return make_slopes(self.source_prior, self.target_prior, self.unseen)
+        """s_k of the first modality and the masked classes."""
+        return self.slopes_of(self.modalities[0])
+
+    def slopes_of(self, modality: Modality) -> Slopes:
+        """s_k of a modality times its share of lambda, and its masked classes."""
+        return make_slopes(modality.source_prior, self.target_prior, self.unseen).scaled(modality.share)
+
+    def with_lambda(self, lam: float) -> Calibration:
+        """The same with another lambda."""
+        return replace(self, lam=lam)
 
     def check_fits(self, n_classes: int, class_names: tuple[str, ...] | None, where: str) -> None:
         """Refuse data of other classes."""
-        if len(self.source_prior.values) != n_classes:
+        if len(self.target_prior.values) != n_classes:
             found = f"{n_classes} classes"
-            raise DataError(where, found, f"expected {len(self.source_prior.values)}, as the calibration has")
+            raise DataError(where, found, f"expected {len(self.target_prior.values)}, as the calibration has")
         if self.class_names and class_names and self.class_names != class_names:
             raise DataError(f"{where}:class_names", "other class names", "expected those of the calibration")
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is stored: one modality, so that fused calibrations have the same form."""
+        """As it is stored."""
         return {
             "format": "unoic calibration",
             "version": VERSION,
             "lambda": self.lam,
             "target_prior": _prior_to_dict(self.target_prior),
+            "fusion": self.fusion,
+            "weights": None if self.weights is None else list(self.weights),
+            "order": self.order,
             "unseen": self.unseen,
             "class_names": list(self.class_names) if self.class_names else None,
-            "modalities": [
-                {"name": None, "source_prior": _prior_to_dict(self.source_prior), "temperature": self.temperature}
-            ],
+            "modalities": [modality.to_dict(self.lam) for modality in self.modalities],
             "provenance": self.provenance,
         }
 
@@ -95,24 +183,37 @@ class Calibration:
         if content.get("version") != VERSION:
             raise DataError(where, f"calibration version {content.get('version')}", f"expected version {VERSION}")
         try:
-            (modality,) = content["modalities"]
-            lam, temperature = float(content["lambda"]), float(modality.get("temperature", 1.0))
-            source = _prior_from_dict(modality["source_prior"], where)
+            modalities = tuple(Modality.from_dict(entry, where) for entry in content["modalities"])
+            lam = float(content["lambda"])
             target = _prior_from_dict(content["target_prior"], where)
-            names = None if content.get("class_names") is None else _names(content["class_names"], len(source.values))
-            unseen = content.get("unseen", "mask")
+            names = None if content.get("class_names") is None else _names(content["class_names"], len(target.values))
+            unseen, order, fusion = (
+                content.get("unseen", "mask"),
+                content.get("order", ORDERS[0]),
+                content.get("fusion"),
+            )
+            weights = content.get("weights")
+            weights = None if weights is None else tuple(float(weight) for weight in weights)
             provenance = dict(content.get("provenance") or {})
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DataError(where, "a damaged calibration (entries missing or of the wrong type)", expected) from None
-        if not abs(lam) <= LARGEST or not (math.isfinite(temperature) and temperature > 0):
-            raise DataError(
-                where, f"lambda {lam}, temperature {temperature}", "expected finite numbers, the temperature positive"
-            )
-        if unseen not in UNSEEN or len(source.values) != len(target.values):
+        numbers = [lam, *(m.share for m in modalities), *(m.share * lam for m in modalities)]
+        warm = all(math.isfinite(m.temperature) and m.temperature > 0 for m in modalities)
+        if not all(abs(number) <= LARGEST for number in numbers) or not warm:
+            found = f"lambda {lam}, temperature {', '.join(str(m.temperature) for m in modalities)}"
+            raise DataError(where, found, "expected finite numbers, the temperature positive")
+        lengths = {len(target.values), *(len(m.source_prior.values) for m in modalities)}
+        if unseen not in UNSEEN or order not in ORDERS or len(lengths) != 1 or not modalities:
             raise DataError(
                 where, "a damaged calibration (priors of different lengths, or an unknown policy)", expected
             )
-        return cls(lam, source, target, temperature, unseen, names, provenance)
+        known = [m.name for m in modalities]
+        named = len(set(known)) == len(known) and None not in known
+        weighted = weights is None or (len(weights) == len(known) and all(map(math.isfinite, weights)))
+        fused = isinstance(fusion, str) and named and weighted
+        if not (fused or (len(known) == 1 and fusion is None and weights is None)):
+            raise DataError(where, "a damaged calibration (modalities that do not go together)", expected)
+        return cls(lam, target, modalities, fusion, weights, order, unseen, names, provenance)
 
     @classmethod
     def load(cls, path: str) -> Calibration:

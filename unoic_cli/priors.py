@@ -95,6 +95,10 @@ class Slopes:
     masked: NDArray[np.bool_]
     flat: bool
 
+    def scaled(self, factor: float) -> Slopes:
+        """All slopes times a factor."""
+        return self if factor == 1.0 else Slopes(self.values * factor, self.masked, self.flat or factor == 0.0)
+
 
 def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
     """Give classes of prior zero a positive one, as the policy says (``mask`` leaves the zeros)."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibration import Calibration, check_lambda
+from unoic_cli.calibration import Calibration, Modality, check_lambda
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
@@ -204,7 +204,12 @@ def resolve_calibration(
         "uniform" if target_prior is None else target_prior, data, "--target-prior", options, temperature=warm
     )
     made = Calibration(
-        lam, source, target, warm, unseen or "mask", data.class_names, provenance(data, options, given="--lambda")
+        lam,
+        target,
+        (Modality(None, source, warm),),
+        unseen=unseen or "mask",
+        class_names=data.class_names,
+        provenance=provenance(data, options, given="--lambda"),
     )
     tell_slopes(made.slopes(), data, made.unseen, notes)
     return made
@@ -213,7 +218,7 @@ def resolve_calibration(
 def plain_calibration(n_classes: int) -> Calibration:
     """Scores as they are: lambda = 0, no class masked."""
     uniform = Prior.uniform(n_classes)
-    return Calibration(0.0, uniform, uniform)
+    return Calibration(0.0, uniform, (Modality(None, uniform),))
 
 
 def evaluate(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import formats
-from unoic_cli.calibration import Calibration
+from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import DEFAULT_RANGE, Lattice
@@ -463,7 +463,8 @@ def _result(
         "absent_rule": ABSENT_RULES[problem.absent],
     }
     origin = provenance(data, problem.options, metric=problem.metric, **more, n=n)
-    calibration = Calibration(lam, source, target, problem.temperature, unseen, data.class_names, origin)
+    modality = Modality(None, source, problem.temperature)
+    calibration = Calibration(lam, target, (modality,), unseen=unseen, class_names=data.class_names, provenance=origin)
     names = [*NAMES, *([f"top{problem.top}"] if problem.top else [])]
     return SearchResult(
         lam=lam,

@@ -1,0 +1,134 @@
+"""delta(x), the likelihood flattening of UNO: a factor of the scores that falls as a sample's uncertainty rises."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from unoic_cli.errors import DataError, NoInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+Measure = Literal["entropy", "predictive-entropy", "mutual-information"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+FORMAT = "unoic delta statistics"
+VERSION = 1
+_EXPECTED = "expected delta statistics written by unoic fit-delta"
+
+
+@dataclass(frozen=True)
+class DeltaStatistics:
+    """Mean and spread of a modality's uncertainty where it works well; they turn uncertainty into delta.
+
+    Attributes
+    ----------
+    mu, sigma : float
+        Mean and population standard deviation (ddof 0) over samples of the uncertainty H, in nats; H is the mean
+        over a sample's pixels.
+    power : float
+        p of ``delta = (mu / (max(0, H - mu - sigma) + mu)) ** p``.
+    measure : {"entropy", "predictive-entropy", "mutual-information"}
+        What H is: entropy of the softmax, or of stochastic passes.
+    n : int
+        Samples behind mu and sigma.
+    modality : str or None
+        Which modality they belong to.
+    provenance : dict
+        Where they came from.
+    """
+
+    mu: float
+    sigma: float
+    power: float = 1.0
+    measure: Measure = "entropy"
+    n: int = 0
+    modality: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def delta(self, uncertainty: ArrayLike) -> NDArray[np.float64]:
+        """The factor of samples of this uncertainty (nats), in [0, 1]; 1 where mu = 0 is not exceeded.
+
+        Examples
+        --------
+        >>> DeltaStatistics(0.4, 0.1).delta([0.3, 0.5, 0.6, 0.9]).round(6).tolist()
+        [1.0, 1.0, 0.8, 0.5]
+        >>> DeltaStatistics(0.0, 0.0).delta([0.0]).tolist()
+        [1.0]
+        """
+        import numpy as np
+
+        excess = np.maximum(0.0, np.asarray(uncertainty, dtype=np.float64) - self.mu - self.sigma)
+        ratio = np.divide(self.mu, excess + self.mu, out=np.ones_like(excess), where=excess > 0)
+        return np.asarray(ratio**self.power)
+
+    def with_power(self, power: float) -> DeltaStatistics:
+        """The same statistics with another power."""
+        return replace(self, power=power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "modality": self.modality,
+            "measure": self.measure,
+            "mu": self.mu,
+            "sigma": self.sigma,
+            "power": self.power,
+            "n": self.n,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> DeltaStatistics:
+        """Read what `to_dict` wrote, or a result of `fit-delta` that holds it.
+
+        Raises
+        ------
+        DataError
+            Not delta statistics, or ones that make no sense.
+        """
+        if isinstance(content, dict) and isinstance(content.get("statistics"), dict):
+            content = content["statistics"]
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(where, "JSON of another kind", _EXPECTED)
+        if content.get("version") != VERSION:
+            raise DataError(where, f"delta statistics version {content.get('version')}", f"expected version {VERSION}")
+        try:
+            mu, sigma, power = (float(content[name]) for name in ("mu", "sigma", "power"))
+            measure, n = content.get("measure", "entropy"), int(content.get("n", 0))
+            name = content.get("modality")
+            provenance = dict(content.get("provenance") or {})
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise DataError(
+                where, "damaged delta statistics (entries missing or of the wrong type)", _EXPECTED
+            ) from None
+        if not all(math.isfinite(value) and value >= 0 for value in (mu, sigma, power)):
+            found = f"mu {mu}, sigma {sigma}, power {power}"
+            raise DataError(where, found, "expected finite numbers, none negative")
+        if measure not in MEASURES or not (name is None or isinstance(name, str)):
+            raise DataError(where, "damaged delta statistics (an unknown measure or modality)", _EXPECTED)
+        return cls(mu, sigma, power, measure, n, name, provenance)
+
+    @classmethod
+    def load(cls, path: str) -> DeltaStatistics:
+        """Read a file of delta statistics.
+
+        Raises
+        ------
+        NoInputError, DataError
+            The file cannot be read, or holds something else.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                return cls.from_dict(json.load(file), path)
+        except FileNotFoundError:
+            raise NoInputError(path, "no such file", _EXPECTED) from None
+        except OSError as error:
+            raise NoInputError(path, f"cannot be opened ({error.strerror})", _EXPECTED) from None
+        except (ValueError, RecursionError):
+            raise DataError(path, "not JSON", _EXPECTED) from None
