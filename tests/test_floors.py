@@ -15,7 +15,7 @@ from unoic_cli.block import LogitBlock, OutputSpec
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
     {"errors"},
-    {"kernels", "block", "batch", "prior", "priors", "calibration", "lattice", "metrics", "output", "uncertainty"},
+    {"kernels", "block", "batch", "prior", "priors", "calibration", "lattice", "metrics", "output", "uncertainty", "view", "fuser"},
     {"formats", "tallies", "searches", "fusions"},
     {"dataset", "folds", "sweep", "engines", "state"},
     {"tasks"},

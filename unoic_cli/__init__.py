@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unoic_cli.tasks.calibrate import CalibrateResult, calibrate
     from unoic_cli.tasks.convert import ConvertResult, convert
     from unoic_cli.tasks.evaluate import EvaluateResult, evaluate
+    from unoic_cli.tasks.fit_delta import FitDeltaResult, fit_delta
+    from unoic_cli.tasks.fit_temperature import FitTemperatureResult, fit_temperature
     from unoic_cli.tasks.info import InfoResult, info
     from unoic_cli.tasks.prior import PriorResult, prior
     from unoic_cli.tasks.search import SearchResult, search_lambda
@@ -33,6 +35,10 @@ _WHERE = {
     "convert": "tasks.convert",
     "EvaluateResult": "tasks.evaluate",
     "evaluate": "tasks.evaluate",
+    "FitDeltaResult": "tasks.fit_delta",
+    "fit_delta": "tasks.fit_delta",
+    "FitTemperatureResult": "tasks.fit_temperature",
+    "fit_temperature": "tasks.fit_temperature",
     "from_arrays": "formats.arrays",
     "InfoResult": "tasks.info",
     "info": "tasks.info",
@@ -47,6 +53,8 @@ __all__ = [
     "Calibration",
     "ConvertResult",
     "EvaluateResult",
+    "FitDeltaResult",
+    "FitTemperatureResult",
     "InfoResult",
     "Prior",
     "PriorResult",
@@ -56,6 +64,8 @@ __all__ = [
     "calibrate",
     "convert",
     "evaluate",
+    "fit_delta",
+    "fit_temperature",
     "from_arrays",
     "info",
     "prior",

@@ -41,6 +41,8 @@ class Scores:
         T and K.
     pixels : int
         P of a (B, K, P) `planes` block; 0 for `rows`.
+    slope_factor : (0,), (1,) or (T,) float64
+        Factor of lambda * s, where rebalancing comes before flattening; empty for 1.
     """
 
     raw: NDArray[Any]
@@ -51,6 +53,7 @@ class Scores:
     n_units: int
     n_classes: int
     pixels: int
+    slope_factor: NDArray[np.float64]
 
     def row(self, unit: int) -> NDArray[np.float64]:
         """One unit's stored scores, for messages."""
@@ -85,7 +88,11 @@ class Batch:
     tables : (T,) int32
         Which table (fold or group) each unit is counted in; zeros when there is one.
     part : Part
-        Where it came from, with the per-sample fields.
+        Where it came from, with the per-sample fields: labels, splits and groups are looked up there.
+    parts : tuple of Part
+        The same units of every modality, in the order of their names; `part` among them.
+    modalities : tuple of Scores
+        The scores of every modality; `scores` is the only one, or a linear combination of all.
     """
 
     n_units: int
@@ -95,14 +102,17 @@ class Batch:
     n_ignored: int
     tables: NDArray[np.int32]
     part: Part
+    parts: tuple[Part, ...] = ()
+    modalities: tuple[Scores, ...] = ()
 
 
 class InvalidScoreError(Exception):
-    """A unit of a batch has a score that may not be there; carries its index."""
+    """A unit of a batch has a score that may not be there; carries its index, and which modality it is."""
 
-    def __init__(self, unit: int) -> None:
-        super().__init__(unit)
+    def __init__(self, unit: int, modality: int | None = None) -> None:
+        super().__init__(unit, modality)
         self.unit = unit
+        self.modality = modality
 
 
 def where_is(source: Source, unit: int) -> str:
@@ -162,13 +172,45 @@ def check_labels(
     return checked, int(drop.sum())
 
 
-def make_scores(part: Part, temperature: float) -> Scores:
+def check_delta(delta: NDArray[Any], where: str, place: Callable[[int], str]) -> None:
+    """Refuse factors that are negative, infinite or NaN; `place` says where entry i lies."""
+    wrong = ~(np.isfinite(delta) & (delta >= 0))
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise DataError(where, f"{delta[i]} at {place(i)}", "expected finite factors, none negative")
+
+
+def stored_delta(part: Part) -> NDArray[np.float64]:
+    """The delta stored in the file, (0,), (1,) or (T,), checked."""
+    if part.block.delta is None:
+        return np.empty(0)
+
+    def place(i: int) -> str:
+        return "the scalar" if part.scalar_delta else where_is(part.source, part.unit_of(i))
+
+    check_delta(part.block.delta, f"{part.source.name}:delta", place)
+    return part.block.delta
+
+
+def make_scores(
+    part: Part, temperature: float = 1.0, delta: NDArray[np.float64] | None = None, *, rebalance_first: bool = False
+) -> Scores:
     """Scores of a block: probabilities become float64 logs, and the temperature joins delta.
+
+    Parameters
+    ----------
+    part : Part
+    temperature : float
+        Divides the scores.
+    delta : (0,), (1,) or (T,) float64, optional
+        Factors, checked; by default those that the file stores.
+    rebalance_first : bool
+        delta multiplies lambda * s as well.
 
     Raises
     ------
     DataError
-        A delta that is negative, infinite or NaN.
+        A stored delta that is negative, infinite or NaN.
     """
     block, source = part.block, part.source
     assert block.scores is not None
@@ -179,12 +221,9 @@ def make_scores(part: Part, temperature: float) -> Scores:
     brain = source.encoding == "bfloat16"
     if source.kind == "probs":
         raw, brain = _log(raw, brain), False
-    delta = np.empty(0) if block.delta is None else block.delta
-    wrong = ~(np.isfinite(delta) & (delta >= 0))
-    if wrong.any():
-        i = int(wrong.argmax())
-        place = "the scalar" if part.scalar_delta else where_is(source, part.unit_of(i))
-        raise DataError(f"{source.name}:delta", f"{delta[i]} at {place}", "expected finite factors, none negative")
+    if delta is None:
+        delta = stored_delta(part)
+    slope_factor = delta if rebalance_first and not (delta == 1.0).all() else np.empty(0)
     if temperature != 1.0:
         delta = (delta if delta.size else np.ones(1)) / temperature
     if delta.size and (delta == 1.0).all():
@@ -203,6 +242,7 @@ def make_scores(part: Part, temperature: float) -> Scores:
         n_units=n_units,
         n_classes=n_classes,
         pixels=pixels,
+        slope_factor=slope_factor,
     )
 
 

@@ -1,29 +1,37 @@
-"""One or more logits files as one data set: checked against each other, restricted to a split, cut into spans."""
+"""One or more logits files as one data set: checked against each other, restricted to a split, cut into spans.
+
+Several modalities of the same samples are data sets side by side: the one that knows most (labels, splits, groups) is
+the reference, and the others lie `beside` it, row for row.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
-from unoic_cli.block import Source
+from unoic_cli.block import FIELDS, Source
 from unoic_cli.errors import DataError, UsageError
 
 SPAN_BYTES = 2 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
+WHOLE_BYTES = 16 << 20
+"""Images up to this are read whole where their entropy is needed first; of larger ones it takes a pass of its own."""
+_ITEM = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
 class Span:
-    """Units [start, stop) of one source."""
+    """Units [start, stop) of one source, and the same units of the modalities beside it."""
 
     source: Source
     start: int
     stop: int
+    beside: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,32 @@ class DataSet:
         ``--ignore-index`` values.
     n_samples : int
         Samples in the split.
+    modality : str or None
+        Its name, where there are several.
+    beside : tuple of DataSet
+        The other modalities of the same samples.
     """
 
     sources: tuple[Source, ...]
     split: str | None
     ignored: frozenset[int]
     n_samples: int
+    modality: str | None = None
+    beside: tuple[DataSet, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[DataSet, ...]:
+        """Itself and those beside it, in the order of their names."""
+        return tuple(sorted((self, *self.beside), key=lambda data: data.modality or ""))
+
+    def alone(self) -> DataSet:
+        """The same without what lies beside it."""
+        return replace(self, beside=())
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The files of every modality."""
+        return tuple(source for data in self.modalities for source in data.sources)
 
     @property
     def n_classes(self) -> int:
@@ -60,7 +88,7 @@ class DataSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """(K,) names, where a file has them."""
-        return next((source.class_names for source in self.sources if source.class_names), None)
+        return next((source.class_names for source in (*self.sources, *self.all_sources) if source.class_names), None)
 
     @property
     def has_images(self) -> bool:
@@ -77,9 +105,53 @@ class DataSet:
             if field not in source.fields:
                 raise DataError(source.name, f"no {field}", f"expected {field} {why}")
 
-    def spans(self, target_bytes: int = SPAN_BYTES) -> list[Span]:
-        """What one worker reads at once, in order."""
+    def spans(self, target_bytes: int = SPAN_BYTES, *, whole_samples: bool = False) -> list[Span]:
+        """What one worker reads at once, in order.
+
+        Parameters
+        ----------
+        target_bytes : int
+            What the scores of a span should weigh.
+        whole_samples : bool
+            Divide no image that `WHOLE_BYTES` can hold.
+        """
+        if self.beside or whole_samples:
+            return _joint_spans((self, *self.beside), target_bytes, whole_samples)
         return [Span(source, *span) for source in self.sources for span in formats.spans(source, target_bytes)]
+
+
+def _joint_spans(members: Sequence[DataSet], target_bytes: int, whole_samples: bool) -> list[Span]:
+    """Spans of all members together; none crosses the end of a file of any of them."""
+    ends = [list(itertools.accumulate(source.n_samples for source in member.sources)) for member in members]
+    edges = sorted({0, *(end for member in ends for end in member)})
+    spans = []
+    for first, last in itertools.pairwise(edges):
+        sources, starts = [], []
+        for member, own in zip(members, ends, strict=True):
+            place = next(i for i, end in enumerate(own) if end > first)
+            sources.append(member.sources[place])
+            starts.append((first - (own[place] - sources[-1].n_samples)) * sources[-1].pixels)
+        pixels = sources[0].pixels
+        for a, b in _cuts(sources, starts, (last - first) * pixels, target_bytes, whole_samples):
+            pieces = [Span(source, at + a, at + b) for source, at in zip(sources, starts, strict=True)]
+            spans.append(replace(pieces[0], beside=tuple(pieces[1:])))
+    return spans
+
+
+def _cuts(
+    sources: Sequence[Source], starts: Sequence[int], size: int, target_bytes: int, whole_samples: bool
+) -> Iterator[tuple[int, int]]:
+    """Cut `size` units, which begin at `starts` of each source, where the source with the coarsest spans is cut."""
+    pixels = sources[0].pixels
+    found = []
+    for source, start in zip(sources, starts, strict=True):
+        spans = formats.spans(source, max(1, target_bytes // len(sources)))
+        found.append([a - start for a, _ in spans if start < a < start + size])
+    edges = min(found, key=len)
+    image_bytes = sum(_ITEM[source.encoding] * source.n_classes * pixels for source in sources)
+    if pixels > 1 and image_bytes <= (WHOLE_BYTES if whole_samples else target_bytes):
+        edges = [edge // pixels * pixels for edge in edges]
+    yield from itertools.pairwise(sorted({0, *edges, size}))
 
 
 def text_counts(source: Source, field: str) -> Counter[str]:
@@ -97,6 +169,81 @@ def text_counts(source: Source, field: str) -> Counter[str]:
     finally:
         reader.close()
     return counts
+
+
+def open_modalities(
+    named: Mapping[str, Sequence[str | Source]],
+    *,
+    split: str | None = None,
+    ignore_index: Sequence[int] = (),
+    allow_external: bool = False,
+) -> DataSet:
+    """Several modalities of the same samples, aligned by position.
+
+    Parameters
+    ----------
+    named : mapping of str to sequence of str or Source
+        The inputs of each modality, as `open_dataset` takes them.
+    split, ignore_index, allow_external
+        As in `open_dataset`. Modalities without labels, splits or groups take those of the one that has them.
+
+    Raises
+    ------
+    UnoicError
+        A file is missing or broken, or the modalities do not go together.
+    """
+    opened = {
+        name: open_dataset(inputs, ignore_index=ignore_index, allow_external=allow_external)
+        for name, inputs in sorted(named.items())
+    }
+    for name, data in opened.items():
+        if data.sources[0].kind == "predictions":
+            raise DataError(data.name, "predictions without scores", f"expected scores of {name}, to fuse them")
+    known = ("labels", "split", "group", "sample_id")
+    first = max(opened, key=lambda name: [opened[name].has(field) for field in known if field in FIELDS])
+    reference = opened.pop(first)
+    _check_distinct((*reference.sources, *(source for data in opened.values() for source in data.sources)))
+    for data in opened.values():
+        _check_aligned(reference, data)
+    if split is not None:
+        reference = replace(reference, split=split, n_samples=_count_split(reference.sources, split))
+    beside = tuple(
+        replace(
+            data,
+            modality=name,
+            split=split if data.has("split") else None,
+            n_samples=reference.n_samples if data.has("split") else data.n_samples,
+        )
+        for name, data in opened.items()
+    )
+    return replace(reference, modality=first, beside=beside)
+
+
+def _check_aligned(reference: DataSet, data: DataSet) -> None:
+    """Refuse modalities of other classes, or of another number or size of samples."""
+    first, other = reference.sources[0], data.sources[0]
+    if other.n_classes != first.n_classes:
+        raise DataError(other.name, f"{other.n_classes} classes", f"expected {first.n_classes}, as in {first.name}")
+    names, theirs = reference.class_names, data.class_names
+    if names and theirs and names != theirs:
+        raise DataError(f"{other.name}:class_names", "other class names", f"expected those of {first.name}")
+    if data.n_samples != reference.n_samples:
+        expected = f"expected {reference.n_samples}, as in {reference.name}"
+        raise DataError(data.name, f"{data.n_samples} samples", expected)
+    ours, others = _shapes(reference), _shapes(data)
+    if ours != others:
+        wanted, found = next((a, b) for a, b in itertools.zip_longest(ours, others, fillvalue=((), 0)) if a != b)
+        raise DataError(data.name, f"images of shape {found[0]}", f"expected {wanted[0]}, as in {reference.name}")
+
+
+def _shapes(data: DataSet) -> list[tuple[tuple[int, ...], int]]:
+    """Image shapes in order, each with the number of samples that have it."""
+    runs = itertools.groupby(data.sources, key=lambda source: source.image_shape)
+    return [(shape, sum(source.n_samples for source in sources)) for shape, sources in runs]
+
+
+def _count_split(sources: Sequence[Source], split: str) -> int:
+    return sum(_samples_in_split(source, split) for source in sources)
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -117,7 +264,7 @@ def _check_alike(sources: Sequence[Source]) -> None:
 
 
 def _check_distinct(sources: Sequence[Source]) -> None:
-    """Refuse the same data twice: every unit would count double."""
+    """Refuse the same data twice: every unit would count double, and an expert would agree with itself."""
     seen: dict[tuple[str, str], str] = {}
     for source in sources:
         if source.format == "arrays":
@@ -171,7 +318,7 @@ def open_dataset(
     )
     _check_alike(sources)
     _check_distinct(sources)
-    n_samples = sum(s.n_samples if split is None else _samples_in_split(s, split) for s in sources)
+    n_samples = sum(s.n_samples for s in sources) if split is None else _count_split(sources, split)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from unoic_cli import formats
 from unoic_cli.batch import Batch, InvalidScoreError, Part, check_labels, choose_split, make_scores, where_is
-from unoic_cli.block import Reader, Source
+from unoic_cli.block import LogitBlock, Reader, Source
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
+from unoic_cli.view import Look, View
 
 T = TypeVar("T", bound="Tally")
 
@@ -45,12 +47,16 @@ class BatchReader:
     data : DataSet
     fields : frozenset of str
         Block fields that are wanted (``scores`` among them); those a file lacks are left out.
-    temperature : float
-        Scores are divided by it.
+    view : View or None
+        How scores are made of what is stored; None leaves that to others.
     folds : FoldPlan or None
         Tables of the batches.
     groups : dict of str to int or None
         Tables by the file's ``group``, instead.
+    files : dict of str to int or None
+        Tables by the name of the source, instead.
+    whole_samples : bool
+        Each batch is a whole span (and spans were cut between samples).
     """
 
     def __init__(
@@ -58,57 +64,94 @@ class BatchReader:
         data: DataSet,
         fields: frozenset[str],
         *,
-        temperature: float = 1.0,
+        view: View | None = None,
         folds: FoldPlan | None = None,
         groups: dict[str, int] | None = None,
+        files: dict[str, int] | None = None,
+        whole_samples: bool = False,
     ) -> None:
         self.data = data
         self.fields = fields | ({"split"} if data.split is not None else set())
         if "scores" in fields:
             self.fields |= {"delta"}
+            if data.beside:
+                self.fields |= {"sample_id"}
         if groups is not None:
             self.fields |= {"group"}
-        self.temperature = temperature
-        self.groups = groups
+        self.view = view
+        self.groups, self.files = groups, files
+        self.whole = whole_samples or bool(data.beside)
         self.assigner = FoldAssigner(folds, data) if folds is not None else None
         self._zeros = np.zeros(0, dtype=np.int32)
-        self._open: tuple[Source, Reader] | None = None
+        self._open: dict[int, tuple[Source, Reader]] = {}
+        names = [member.modality for member in data.modalities]
+        self._order = [[data.modality, *(m.modality for m in data.beside)].index(name) for name in names]
 
-    def _reader(self, source: Source) -> Reader:
-        if self._open is not None and self._open[0] is source:
-            return self._open[1]
-        self.close()
-        self._open = source, formats.open_reader(source)
-        return self._open[1]
+    def _reader(self, source: Source, slot: int) -> Reader:
+        held = self._open.get(slot)
+        if held is not None and held[0] is source:
+            return held[1]
+        if held is not None:
+            held[1].close()
+            del self._open[slot]
+        reader = formats.open_reader(source)
+        self._open[slot] = source, reader
+        return reader
 
     def close(self) -> None:
-        """Close the file that is open."""
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
+        """Close the files that are open."""
+        for _, reader in self._open.values():
+            reader.close()
+        self._open.clear()
 
     def batches(self, index: int, span: Span, use: Callable[[Batch], None]) -> None:
         """Hand each batch of a span to `use`; invalid scores that it reports become a DataError naming the row."""
-        source = span.source
-        fields = self.fields & (source.fields | {"scores"})
         if self.assigner is not None:
             self.assigner.begin(index)
-        for block in self._reader(source).blocks(span.start, span.stop, fields):
-            part = choose_split(block, source, self.data.split)
-            batch = self._batch(part)
+        for blocks in self._blocks(span):
+            parts = self._parts(blocks, span)
+            batch = self._batch(parts)
             if batch.n_units == 0:
                 continue
             try:
-                use(batch)
+                use(batch if self.view is None else self.view.apply(batch))
             except InvalidScoreError as error:
-                raise invalid_score(batch, error.unit) from None
+                raise invalid_score(parts, error) from None
 
-    def _batch(self, part: Part) -> Batch:
+    def _blocks(self, span: Span) -> Iterator[list[LogitBlock]]:
+        """The span's blocks of all modalities, the reference first."""
+        if not self.whole:
+            fields = self.fields & (span.source.fields | {"scores"})
+            for block in self._reader(span.source, 0).blocks(span.start, span.stop, fields):
+                yield [block]
+            return
+        blocks = []
+        for slot, piece in enumerate((span, *span.beside)):
+            fields = self.fields & (piece.source.fields | {"scores"})
+            reader = self._reader(piece.source, slot)
+            blocks.append(gather(reader.blocks(piece.start, piece.stop, fields), piece.source))
+        yield blocks
+
+    def _parts(self, blocks: list[LogitBlock], span: Span) -> tuple[Part, ...]:
+        """The chosen split of each modality, in the order of the modalities' names; the reference decides."""
+        pieces = (span, *span.beside)
+        for block, piece in zip(blocks[1:], pieces[1:], strict=True):
+            _check_rows(blocks[0], span.source, block, piece.source)
+            block.split = blocks[0].split
+        found = [
+            choose_split(block, piece.source, self.data.split) for block, piece in zip(blocks, pieces, strict=True)
+        ]
+        return tuple(found[i] for i in self._order)
+
+    def _batch(self, parts: tuple[Part, ...]) -> Batch:
+        part = parts[self._order.index(0)]
         block, source = part.block, part.source
-        scores = None if block.scores is None else make_scores(part, self.temperature)
         labels, n_ignored, predictions = None, 0, None
         if block.labels is not None:
             labels, n_ignored = check_labels(block.labels, source.n_classes, self.data.ignored, source, part.unit_of)
+            for other in parts:
+                if other is not part and other.block.labels is not None:
+                    self._compare_labels(labels, part, other)
         if block.predictions is not None:
             predictions = check_predictions(block.predictions, part)
         n_units = block.stop - block.start if part.units is None else part.units.size
@@ -119,10 +162,80 @@ class BatchReader:
             assert block.group is not None
             codes = np.array([self.groups[name] for name in block.group.tolist()], dtype=np.int32)
             tables = part.per_unit(codes)
+        elif self.files is not None:
+            tables = np.full(n_units, self.files[source.name], dtype=np.int32)
         elif self.assigner is not None:
             assert labels is not None
             tables = self.assigner.assign(labels, part)
-        return Batch(n_units, scores, predictions, labels, n_ignored, tables, part)
+        return Batch(n_units, None, predictions, labels, n_ignored, tables, part, parts)
+
+    def _compare_labels(self, labels: NDArray[np.int32], part: Part, other: Part) -> None:
+        """Refuse a modality whose labels differ from those of the reference."""
+        assert other.block.labels is not None
+        source = other.source
+        theirs, _ = check_labels(other.block.labels, source.n_classes, self.data.ignored, source, other.unit_of)
+        if not np.array_equal(labels, theirs):
+            i = int((labels != theirs).argmax())
+            found = f"label {int(theirs[i])} at {where_is(source, other.unit_of(i))}"
+            expected = f"expected {int(labels[i])}, as in {part.source.name} ({where_is(part.source, part.unit_of(i))})"
+            raise DataError(f"{source.name}:labels", found, expected)
+
+
+def gather(blocks: Iterator[LogitBlock], source: Source) -> LogitBlock:
+    """Consecutive blocks as one, in rows where images were cut."""
+    held = [next(blocks)]
+    for block in blocks:
+        if len(held) == 1:
+            held[0] = _copied(held[0])
+        held.append(_copied(block))
+    if len(held) == 1:
+        return held[0]
+    joined = LogitBlock(held[0].start, held[-1].stop)
+    scores = [block.scores for block in held if block.scores is not None]
+    if scores:
+        flat = [s if s.ndim == 2 else s.transpose(0, 2, 1).reshape(-1, s.shape[1]) for s in scores]
+        joined.scores = np.concatenate(flat)
+    for name in ("predictions", "labels"):
+        arrays = [getattr(block, name) for block in held]
+        if arrays[0] is not None:
+            setattr(joined, name, np.concatenate(arrays))
+    deltas = [block.delta for block in held if block.delta is not None]
+    if deltas:
+        sizes = [block.stop - block.start for block in held]
+        whole = [d if d.size == n else np.full(n, d[0]) for d, n in zip(deltas, sizes, strict=True)]
+        joined.delta = np.concatenate(whole)
+    for name in ("split", "group", "sample_id"):
+        if getattr(held[0], name) is None:
+            continue
+        seen, values = held[0].start // source.pixels, []
+        for block in held:
+            first = block.start // source.pixels
+            array = getattr(block, name)
+            values.append(array[max(0, seen - first) :])
+            seen = max(seen, first + len(array))
+        setattr(joined, name, np.concatenate(values))
+    return joined
+
+
+def _copied(block: LogitBlock) -> LogitBlock:
+    """A block that outlives its reader's buffers."""
+    arrays: dict[str, Any] = {key: value.copy() for key, value in vars(block).items() if isinstance(value, np.ndarray)}
+    return replace(block, **arrays)
+
+
+def _check_rows(block: LogitBlock, source: Source, other: LogitBlock, beside: Source) -> None:
+    """Refuse modalities whose rows belong to other samples."""
+    for name in ("sample_id", "split"):
+        ours, theirs = getattr(block, name), getattr(other, name)
+        if ours is None or theirs is None:
+            continue
+        if (ours.dtype.kind in "iu") != (theirs.dtype.kind in "iu"):
+            ours, theirs = ours.astype(str), theirs.astype(str)
+        if not np.array_equal(ours, theirs):
+            i = int((ours != theirs).argmax())
+            sample = other.start // beside.pixels + i
+            expected = f"expected {ours[i]!s}, as in {source.name}: modalities are aligned row by row"
+            raise DataError(f"{beside.name}:{name}", f"{theirs[i]!s} at sample {sample}", expected)
 
 
 def check_predictions(predictions: NDArray[Any], part: Part) -> NDArray[np.int32]:
@@ -135,12 +248,19 @@ def check_predictions(predictions: NDArray[Any], part: Part) -> NDArray[np.int32
     return predictions.astype(np.int32)
 
 
-def invalid_score(batch: Batch, unit: int) -> DataError:
-    """The error for a unit whose scores a kernel refused."""
-    scores, source = batch.scores, batch.part.source
-    assert scores is not None
+def invalid_score(parts: tuple[Part, ...], error: InvalidScoreError) -> DataError:
+    """The error for a unit whose scores a kernel refused: of the first modality where it is not valid."""
+    chosen = range(len(parts)) if error.modality is None else (error.modality,)
+    said = [_invalid_score(parts[m], error.unit) for m in chosen]
+    return next((one for one, certain in said if certain), said[0][0])
+
+
+def _invalid_score(part: Part, unit: int) -> tuple[DataError, bool]:
+    """The error for one modality, and whether a score of it may not be there."""
+    source = part.source
+    scores = make_scores(part)
     row = scores.row(unit)
-    place = where_is(source, batch.part.unit_of(unit))
+    place = where_is(source, part.unit_of(unit))
     bad = ~np.isfinite(row) & ~((row == -np.inf) & scores.allow_zero)
     expected = f"expected finite {source.kind.replace('_', '-')}"
     if not bad.any():
@@ -152,10 +272,10 @@ def invalid_score(batch: Batch, unit: int) -> DataError:
             found = "no class of positive probability" + ("" if zeros.all() else " that may be predicted")
         else:
             found = "scores that leave float32's range"
-        return DataError(source.scores_name, f"{found} at {place}", expected)
+        return DataError(source.scores_name, f"{found} at {place}", expected), False
     k = int(bad.argmax())
     value = "a negative or NaN probability" if source.kind == "probs" else str(row[k])
-    return DataError(source.scores_name, f"{value} at {place}, class {k}", expected)
+    return DataError(source.scores_name, f"{value} at {place}, class {k}", expected), True
 
 
 class _Worker:
@@ -179,9 +299,12 @@ def sweep(
     tallies: Sequence[Any],
     *,
     spans: Sequence[Span] | None = None,
-    temperature: float = 1.0,
+    view: View | None = None,
+    raw: bool = False,
+    whole_samples: bool = False,
     folds: FoldPlan | None = None,
     groups: dict[str, int] | None = None,
+    files: dict[str, int] | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -194,22 +317,28 @@ def sweep(
         Filled in place. Any number of threads and any spans give the same counts.
     spans : sequence of Span, optional
         What a worker reads at once; ``data.spans()`` by default (and for `folds`, those it was planned for).
-    temperature : float
-        Scores are divided by it.
+    view : View, optional
+        How scores are made of what is stored; by default, each modality as it is.
+    raw : bool
+        Make no scores: the tallies do that themselves (see `unoic_cli.tallies.viewed`).
+    whole_samples : bool
+        Batches hold whole samples as far as spans do; a view that needs them has them anyway.
     folds : FoldPlan, optional
         Tables of the units.
-    groups : dict of str to int, optional
-        Tables by the files' ``group``, instead.
+    groups, files : dict of str to int, optional
+        Tables by the files' ``group``, or by the name of the file, instead.
     n_threads : int, optional
         By default, what the machine gives this process.
     progress : callable, optional
         Called with spans done and spans in all.
     """
-    chosen = list(data.spans() if spans is None else spans)
+    used = None if raw else view or View((Look(),) * len(data.modalities))
+    whole = whole_samples or (used is not None and used.needs_samples)
+    chosen = list(data.spans(whole_samples=whole) if spans is None else spans)
     fields = frozenset().union(*(tally.needs for tally in tallies))
 
     def make_worker() -> _Worker:
-        reader = BatchReader(data, fields, temperature=temperature, folds=folds, groups=groups)
+        reader = BatchReader(data, fields, view=used, folds=folds, groups=groups, files=files, whole_samples=whole)
         return _Worker(reader, chosen, tallies)
 
     report = None if progress is None else (lambda done: progress(done, len(chosen)))

@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 Measure = Literal["entropy", "predictive-entropy", "mutual-information"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+FIXED_POINT = 2**40
+"""Entropies are summed as integers in units of 1 / this (nats): any order of summation gives the same bits."""
 FORMAT = "unoic delta statistics"
 VERSION = 1
 _EXPECTED = "expected delta statistics written by unoic fit-delta"
+
+
+def mean_of_sums(sums: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
+    """Sums over a sample's pixels divided by their number, rounded half up: the H of each sample in fixed point."""
+    return (2 * sums + pixels) // (2 * pixels)
 
 
 @dataclass(frozen=True)

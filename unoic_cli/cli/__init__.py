@@ -18,6 +18,8 @@ COMMANDS = {
     "info": "info",
     "convert": "convert",
     "prior": "prior",
+    "fit-delta": "fit_delta",
+    "fit-temperature": "fit_temperature",
     "search-lambda": "search_lambda",
     "calibrate": "calibrate",
     "evaluate": "evaluate",

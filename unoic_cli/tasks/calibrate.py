@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import numpy as np
@@ -16,17 +15,16 @@ from numpy.typing import NDArray
 from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
-from unoic_cli.calibration import Calibration
+from unoic_cli.calibration import Calibration, Order
 from unoic_cli.dataset import DataSet, Span, split_units
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.kernels.posterior import write_posterior
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader
-from unoic_cli.tallies.points import PointTally, predict
+from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
     Inputs,
@@ -34,12 +32,13 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     PriorLike,
-    calibration_lines,
     files_among,
+    files_of,
     open_inputs,
 )
-from unoic_cli.tasks.evaluate import Metrics, resolve_calibration
-from unoic_cli.tasks.search import Folds, SearchResult, search_lambda
+from unoic_cli.tasks.evaluate import Metrics
+from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
+from unoic_cli.tasks.search import Folds, SearchResult, search_prepared
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -187,10 +186,13 @@ class _Worker:
     def __init__(self, job: _Job) -> None:
         self.job = job
         names = frozenset({"scores", "labels", "group", "sample_id", "split"})
-        self.reader = BatchReader(job.data, names, temperature=job.calibration.temperature)
+        view = job.method.view
+        self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples)
+        lam = job.method.calibration.lam
+        self.fuser = job.method.writer(lam)
         self.work = make_workspace(job.data.n_classes)
-        self.lines = calibration_lines(job.calibration)
-        self.points = PointTally([calibration_lines(job.calibration, 0.0), self.lines])
+        self.lines = job.method.point(lam)
+        self.points = job.method.tally([0.0, lam])
         self.units = UnitTally()
         self.at = 0
 
@@ -207,34 +209,33 @@ class _Worker:
             raise
 
     def _batch(self, index: int, batch: Batch) -> None:
-        scores = batch.scores
-        assert scores is not None
+        spec = self.job.spec
         predictions = np.empty(batch.n_units, dtype=np.int32)
-        predict(batch, self.lines, predictions, self.work)  # checks every score first
+        if self.job.method.linear:
+            predict(batch, self.lines, predictions, self.work)
+        else:
+            self.fuser.predict(batch, predictions)
         if batch.labels is not None:
             self.units.update(batch)
             self.points.update(batch)
-        out = None
-        if self.job.spec.kind != "predictions":
-            dtype = np.dtype(self.job.spec.encoding)
-            flat = np.empty(scores.raw.size, dtype=dtype)
-            logs = self.job.spec.kind == "log_probs"
-            write_posterior(
-                scores.raw, scores.brain, scores.pixels, scores.delta, self.lines, logs, dtype.type(-np.inf),
-                flat, predictions, self.work,
-            )  # fmt: skip
-            out = _in_layout(flat, batch, self.job.spec)
         block = batch.part.block
-        smallest = np.min_scalar_type(scores.n_classes - 1)
+        assert block.scores is not None
+        out = None
+        if spec.kind != "predictions":
+            out = np.empty(batch.n_units * spec.n_classes, dtype=np.dtype(spec.encoding))
+            pixels = block.scores.shape[2] if spec.layout == "planes" else 0
+            self.fuser.write(batch, spec.kind == "log_probs", out, pixels, predictions)
+            out = out.reshape(-1, spec.n_classes, pixels) if pixels else out.reshape(-1, spec.n_classes)
+        smallest = np.min_scalar_type(spec.n_classes - 1)
         written = LogitBlock(
             start=self.at,
             stop=self.at + batch.n_units,
             scores=out,
             predictions=predictions.astype(smallest),
-            labels=_as_stored(block.labels, self.job.spec.dtypes.get("labels")),
+            labels=_as_stored(block.labels, spec.dtypes.get("labels")),
             group=block.group,
             split=block.split,
-            sample_id=_as_stored(block.sample_id, self.job.spec.dtypes.get("sample_id")),
+            sample_id=_as_stored(block.sample_id, spec.dtypes.get("sample_id")),
         )
         if self.job.turnstile is None or self.job.turnstile.wait(index):
             self.job.writer.write(written)
@@ -252,22 +253,10 @@ def _as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | 
     return array.astype(dtype, copy=False)
 
 
-def _in_layout(flat: NDArray[Any], batch: Batch, spec: OutputSpec) -> NDArray[Any]:
-    """A block's posterior in the layout of the output."""
-    scores = batch.scores
-    assert scores is not None
-    if not scores.pixels:
-        return flat.reshape(-1, scores.n_classes)
-    planes = flat.reshape(-1, scores.n_classes, scores.pixels)
-    if spec.layout == "planes":
-        return planes
-    return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1, scores.n_classes)
-
-
 @dataclass
 class _Job:
     data: DataSet
-    calibration: Calibration
+    method: Method
     spans: list[Span]
     starts: list[int]
     spec: OutputSpec
@@ -300,8 +289,8 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputS
             f"images of different sizes: {', '.join(map(str, sorted(shapes)))}",
             "expected one size for one output file",
         )
-    layouts = {source.layout for source in data.sources}
-    double = any(source.encoding == "float64" for source in data.sources)
+    layouts = {source.layout for source in data.all_sources}
+    double = any(source.encoding == "float64" for source in data.all_sources)
     fields = [name for name in ("labels", "group", "sample_id", "split") if data.has(name)]
     return OutputSpec(
         n_samples=data.n_samples,
@@ -317,13 +306,13 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputS
     )
 
 
-def _write(data: DataSet, calibration: Calibration, output: str, emit: Emit, options: Options) -> Any:
+def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Options) -> Any:
     """Stream the data through the calibration into the output; all or nothing."""
-    spec = _output_spec(data, calibration, emit)
-    spans = data.spans()
+    spec = _output_spec(data, method.calibration, emit)
+    spans = data.spans(whole_samples=method.view.needs_samples)
     writer = formats.create(output, spec)
     turnstile = _Turnstile() if writer.ordered else None
-    job = _Job(data, calibration, spans, split_units(data, spans), spec, writer, turnstile)
+    job = _Job(data, method, spans, split_units(data, spans), spec, writer, turnstile)
     progress = None
     if options.progress is not None:
         tell = options.progress
@@ -363,13 +352,18 @@ def calibrate(
     *,
     output: str | None = None,
     calibration: str | Calibration | None = None,
-    lam: float | None = None,
-    temperature: float | None = None,
+    lam: Any = None,
+    temperature: Any = None,
     emit: Emit = "log-probs",
     metric: str | None = None,
-    source_prior: PriorLike = None,
+    source_prior: Any = None,
     target_prior: PriorLike = None,
     unseen: Unseen | None = None,
+    fusion: str | None = None,
+    weights: Any = None,
+    order: Order | None = None,
+    delta: Any = None,
+    delta_power: float | None = None,
     absent: Absent = "reference",
     force: bool = False,
     **options: Unpack[OptionArguments],
@@ -378,24 +372,24 @@ def calibrate(
 
     Parameters
     ----------
-    inputs : path, sequence of paths, or (N, K), (N, K, H, W) array
-        Logits files, or scores in memory.
+    inputs : path, sequence of paths, (N, K), (N, K, H, W) array, or mapping of these by modality
+        Logits files, or scores in memory; of several modalities (Algorithm 1 as a whole) ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     output : str, optional
         HDF5 or Parquet by its suffix; ``STEM.calibrated.SUFFIX`` in the current folder by default.
     calibration : path or Calibration, optional
         What to apply.
-    lam : float, optional
-        Apply this lambda with the priors below. With neither, lambda is fitted on the labels and
-        reported by 3-fold cross-fitting; the calibration is written beside the output.
+    lam : float, str or mapping, optional
+        Apply this lambda (``"rgb=0.3,depth=0.6"`` for each modality) with the priors below. With neither, lambda is
+        fitted on the labels and reported by 3-fold cross-fitting; the calibration is written beside the output.
     temperature : float, optional
         Divides the scores.
     emit : {"log-probs", "probs", "predictions"}
         What is written besides the predictions.
     metric : str, optional
         What a fit maximises; macc by default.
-    source_prior, target_prior, unseen
+    source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
         As in `search_lambda`.
     absent : {"reference", "truth-only", "zero"}
         Which classes miou and f1 average.
@@ -415,8 +409,9 @@ def calibrate(
 
     Notes
     -----
-    Eq. 7: softmax(delta / temperature * z + lambda * s). The largest entry of each row written is that of
-    the float64 argmax, so evaluating the output gives the counts of evaluating the input with the calibration.
+    Eq. 7: softmax(delta / temperature * z + lambda * s), fused where there are several modalities. The largest entry
+    of each row written is the decision in float64, so evaluating the output gives the counts of evaluating the input
+    with the calibration.
 
     Examples
     --------
@@ -431,38 +426,110 @@ def calibrate(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
+    wanted = Wanted(
+        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
+    )
+    return _calibrate(data, wanted, output, emit, metric, absent, force, chosen, notes, fit=True)
+
+
+def fuse(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    *,
+    output: str | None = None,
+    calibration: str | Calibration | None = None,
+    lam: Any = None,
+    temperature: Any = None,
+    emit: Emit = "log-probs",
+    source_prior: Any = None,
+    target_prior: PriorLike = None,
+    unseen: Unseen | None = None,
+    fusion: str | None = None,
+    weights: Any = None,
+    order: Order | None = None,
+    delta: Any = None,
+    delta_power: float | None = None,
+    absent: Absent = "reference",
+    force: bool = False,
+    **options: Unpack[OptionArguments],
+) -> CalibrateResult:
+    """Write the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
+
+    Parameters
+    ----------
+    inputs : mapping of str to path, sequence of paths or array; or sequence of ``NAME=FILE``
+        The modalities, aligned row by row.
+    labels, output, calibration, lam, temperature, emit, absent, force, **options
+        As in `calibrate`, but nothing is fitted.
+    source_prior, target_prior, unseen
+        As in `search_lambda`; with `lam` only.
+    fusion, weights, order, delta, delta_power
+        As in `search_lambda`.
+
+    Returns
+    -------
+    CalibrateResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or an output that cannot be written; the old file is then untouched.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> rgb, depth = np.log([[0.6, 0.4]]), np.log([[0.2, 0.8]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = fuse({"rgb": rgb, "depth": depth}, [1], output=os.path.join(folder, "fused.h5"))
+    >>> result.after.values["acc"]
+    1.0
+    """
+    chosen, notes = Options(**options), Notes(options.get("tell"))
+    data = open_inputs(inputs, labels, chosen, notes)
+    if data.modality is None:
+        raise UsageError(data.name, "inputs without names", "expected modalities like rgb=FILE depth=FILE")
+    wanted = Wanted(
+        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
+    )
+    return _calibrate(data, wanted, output, emit, None, absent, force, chosen, notes, fit=False)
+
+
+def _calibrate(
+    data: DataSet, wanted: Wanted, output: str | None, emit: Emit, metric: str | None, absent: Absent, force: bool,
+    chosen: Options, notes: Notes, *, fit: bool,
+) -> CalibrateResult:  # fmt: skip
+    """`calibrate`, and `fuse`, which fits nothing."""
     if emit not in EMIT:
         raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
-    names = tuple(source.name for source in data.sources)
+    names = tuple(source.name for source in data.all_sources)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
-    if output is None and any(source.format == "arrays" for source in data.sources):
+    if output is None and any(source.format == "arrays" for source in data.all_sources):
         raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
     path = default_output(data) if output is None else os.fspath(output)
     if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
-    kept = (*names, *files_among(calibration, source_prior, target_prior))
+    kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))
     formats.check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
-    if calibration is None and lam is None:
+    if fit and wanted.calibration is None and wanted.lam is None:
         beside = os.path.splitext(path)[0] + ".calibration.json"
         formats.check_output(beside, force=force, inputs=kept)
-        fitted = _fit(data, metric, temperature, source_prior, target_prior, unseen, absent, chosen, notes)
-        applied = fitted.calibration
+        fitted, resolved = _fit(data, metric, wanted, absent, chosen, notes)
     else:
         if metric is not None:
             raise UsageError("--metric", "--metric beside a given lambda", "expected it only where lambda is fitted")
-        given = resolve_calibration(
-            data, calibration, lam, temperature, source_prior, target_prior, unseen, chosen, notes
-        )
+        given = resolve(wanted, data, chosen, notes, lam=None if fit else 0.0)
         assert given is not None
-        applied = given
+        resolved = given
     for name in ("labels", "group", "sample_id", "split"):
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
-    workers = _write(data, applied, path, emit, chosen)
+    applied = resolved.calibration
+    workers = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
     before, after = _counted(workers, absent)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)
@@ -480,16 +547,15 @@ def calibrate(
         lost=lost,
         n_units=sum(source.pixels for source in data.sources[:1]) * data.n_samples,
         emit=emit,
-        files=names,
+        files=tuple(files_of(data)),
         split=chosen.split,
         notes=tuple(notes.texts),
     )
 
 
 def _fit(
-    data: DataSet, metric: str | None, temperature: float | None, source_prior: PriorLike, target_prior: PriorLike,
-    unseen: Unseen | None, absent: Absent, options: Options, notes: Notes,
-) -> SearchResult:  # fmt: skip
+    data: DataSet, metric: str | None, wanted: Wanted, absent: Absent, options: Options, notes: Notes
+) -> tuple[SearchResult, Resolved]:
     """Tune lambda on the labels of this input, with cross-fitting."""
     if not data.has("labels"):
         raise UsageError(
@@ -497,26 +563,11 @@ def _fit(
             "no labels, and neither --calibration nor --lambda",
             "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
         )
-    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-        raise UsageError("--temperature", f"{temperature}", "expected a positive number")
-    result = search_lambda(
-        list(data.sources),
-        metric=metric or "macc",
-        folds=CROSS_FIT_FOLDS,
-        source_prior=source_prior,
-        target_prior="uniform" if target_prior is None else target_prior,
-        unseen=unseen or "mask",
-        temperature=1.0 if temperature is None else temperature,
-        absent=absent,
-        split=options.split,
-        ignore_index=options.ignore_index,
-        allow_external=options.allow_external,
-        threads=options.threads,
-        tell=notes.add,
-        progress=options.progress,
-    )
+    resolved = resolve(wanted, data, options, notes, lam=1.0)
+    assert resolved is not None
+    result = search_prepared(data, resolved, metric or "macc", CROSS_FIT_FOLDS, absent, options, notes)
     notes.add(
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
         f"cross-fitted over {CROSS_FIT_FOLDS} folds"
     )
-    return result
+    return result, replace(resolved, calibration=result.calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from unoic_cli import __version__
 from unoic_cli.block import Source
 from unoic_cli.calibration import Calibration
-from unoic_cli.dataset import DataSet, open_dataset
+from unoic_cli.dataset import DataSet, open_dataset, open_modalities
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import SIGNATURES, split_name
 from unoic_cli.kernels.lines import Lines, make_point
@@ -18,12 +19,13 @@ from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
+from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
-Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source]"
+Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source] | Mapping[str, Any]"
 PriorLike: TypeAlias = "str | Prior | Sequence[float] | Mapping[Any, float] | None"
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -87,31 +89,60 @@ class OptionArguments(TypedDict, total=False):
 
 
 def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes) -> DataSet:
-    """Files, sources or arrays as one data set."""
+    """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side."""
     if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
         raise UsageError("--threads", str(options.threads), "expected at least 1")
-    names: list[str | Source]
-    if isinstance(inputs, (str, os.PathLike, Source)):
-        names = [inputs if isinstance(inputs, Source) else os.fspath(inputs)]
-    elif isinstance(inputs, (list, tuple)) and all(isinstance(item, (str, os.PathLike, Source)) for item in inputs):
-        names = [item if isinstance(item, Source) else os.fspath(item) for item in inputs]
+    common: dict[str, Any] = {
+        "split": options.split,
+        "ignore_index": options.ignore_index,
+        "allow_external": options.allow_external,
+    }
+    named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
+    if named is not None:
+        given = {str(name): _sources(files, labels, f"<array {name}>") for name, files in named.items()}
+        data = open_modalities(given, **common)
     else:
-        from unoic_cli.formats import arrays
-
-        source = arrays.describe(inputs, labels)  # type: ignore[arg-type]  # what is left are arrays
-        names = [source]
-        if arrays.look_like_probabilities(source):
-            found = "values in [0, 1] whose rows sum to 1"
-            raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')
-        labels = None
-    if labels is not None:
-        raise UsageError("labels", "labels beside files", "expected them in the files, or arrays as inputs")
-    data = open_dataset(
-        names, split=options.split, ignore_index=options.ignore_index, allow_external=options.allow_external
-    )
-    if options.split is None and any("split" in source.fields for source in data.sources):
+        data = open_dataset(_sources(inputs, labels, "<array>"), **common)
+    if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     return data
+
+
+def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Source]:
+    """The inputs of one modality as names and sources."""
+    if isinstance(inputs, (str, os.PathLike, Source)):
+        inputs = [inputs]
+    if isinstance(inputs, (list, tuple)) and all(isinstance(item, (str, os.PathLike, Source)) for item in inputs):
+        if labels is not None:
+            raise UsageError("labels", "labels beside files", "expected them in the files, or arrays as inputs")
+        return [item if isinstance(item, Source) else os.fspath(item) for item in inputs]
+    from unoic_cli.formats import arrays
+
+    source = arrays.describe(inputs, labels, name=name)
+    if arrays.look_like_probabilities(source):
+        found = "values in [0, 1] whose rows sum to 1"
+        raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')
+    return [source]
+
+
+NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
+"""``NAME=VALUE``: something said of one modality."""
+
+
+def _named_inputs(inputs: Any) -> dict[str, list[str]] | None:
+    """Inputs like ``rgb=FILE`` by modality; None when none has a name."""
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        return None
+    matches = [None if os.path.exists(split_name(text)[0]) else NAME.fullmatch(text) for text in texts]
+    if not any(matches):
+        return None
+    named: dict[str, list[str]] = {}
+    for text, match in zip(texts, matches, strict=True):
+        if match is None:
+            raise UsageError(text, "a file without a name beside named ones", "expected NAME=FILE for every file")
+        named.setdefault(match[1], []).append(match[2])
+    return named
 
 
 def output_path(path: str | os.PathLike[str] | None) -> str | None:
@@ -120,8 +151,18 @@ def output_path(path: str | os.PathLike[str] | None) -> str | None:
 
 
 def files_among(*specs: Any) -> tuple[str, ...]:
-    """Those arguments that may name a file which an output must not replace."""
-    return tuple(os.fspath(spec) for spec in specs if isinstance(spec, (str, os.PathLike)))
+    """Those arguments that may name a file which an output must not replace, ``NAME=FILE`` too."""
+    found: list[str] = []
+    for spec in specs:
+        if isinstance(spec, (str, os.PathLike)):
+            text = os.fspath(spec)
+            match = NAME.fullmatch(text)
+            found += [text] if match is None or os.path.exists(text) else [text, match[2]]
+        elif isinstance(spec, Mapping):
+            found += files_among(*spec.values())
+        elif isinstance(spec, (list, tuple)):
+            found += files_among(*(item for item in spec if isinstance(item, (str, os.PathLike))))
+    return tuple(found)
 
 
 def is_logits_file(name: str) -> bool:
@@ -146,7 +187,8 @@ def count_labels(data: DataSet, options: Options) -> LabelTally:
 
 def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prior:
     tally = PosteriorTally(data.n_classes)
-    sweep(data, [tally], n_threads=options.threads, temperature=temperature, progress=options.progress)
+    view = View((Look(temperature),))
+    sweep(data, [tally], n_threads=options.threads, view=view, progress=options.progress)
     return Prior.from_weights(tally.mean(), "mean-posterior", counts=False)
 
 
@@ -255,17 +297,18 @@ def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes,
     return _labels_prior(data, options, "labels", "--source-prior")
 
 
-def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes) -> None:
+def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes, modality: str | None = None) -> None:
     """Say what the priors imply: classes that are never predicted, or a lambda without effect."""
+    of = "" if modality is None else f" of {modality}"
     masked = [k for k, on in enumerate(slopes.masked.tolist()) if on]
     if masked:
         names = data.class_names or [str(k) for k in range(data.n_classes)]
         listed = ", ".join(names[k] for k in masked[:8]) + (" ..." if len(masked) > 8 else "")
         noun = "class" if len(masked) == 1 else "classes"
-        notes.add(f"{len(masked)} {noun} with a prior of zero, never predicted (--unseen {unseen}): {listed}")
+        notes.add(f"{len(masked)} {noun} with a prior of zero{of}, never predicted (--unseen {unseen}): {listed}")
     if slopes.flat:
         notes.add(
-            "source and target prior are equal: lambda changes nothing "
+            f"source and target prior{of} are equal: lambda changes nothing "
             "(where predictions are lopsided all the same, try --source-prior mean-posterior)"
         )
 
@@ -284,5 +327,13 @@ def calibration_lines(calibration: Calibration, lam: float | None = None) -> Lin
 
 def provenance(data: DataSet, options: Options, **more: Any) -> dict[str, Any]:
     """Which program, files and options a result came from."""
-    files = [source.name for source in data.sources]
-    return {"unoic": __version__, "files": files, **options.to_dict(), **more}
+    return {"unoic": __version__, "files": files_of(data), **options.to_dict(), **more}
+
+
+def files_of(data: DataSet) -> list[str]:
+    """The inputs as they were named."""
+    return [
+        source.name if member.modality is None else f"{member.modality}={source.name}"
+        for member in data.modalities
+        for source in member.sources
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
@@ -12,28 +11,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibration import Calibration, Modality, check_lambda
-from unoic_cli.dataset import DataSet, text_counts
+from unoic_cli.calibration import Calibration, Order
+from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
-from unoic_cli.priors import UNSEEN, Prior, Unseen
+from unoic_cli.priors import Unseen
 from unoic_cli.sweep import sweep
-from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.units import UnitTally
-from unoic_cli.tasks.common import (
-    Inputs,
-    Notes,
-    OptionArguments,
-    Options,
-    PriorLike,
-    calibration_lines,
-    open_inputs,
-    provenance,
-    refuse_calibrated,
-    resolve_prior,
-    tell_slopes,
-)
-from unoic_cli.tasks.common import source_prior as find_source_prior
+from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, PriorLike, open_inputs, provenance
+from unoic_cli.tasks.modalities import Wanted, describe_modalities, make_method, resolve
+from unoic_cli.tasks.tables import Tables, make_tables
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -152,85 +139,21 @@ class EvaluateResult:
         }
 
 
-def resolve_calibration(
-    data: DataSet,
-    calibration: str | Calibration | None,
-    lam: float | None,
-    temperature: float | None,
-    source_prior: PriorLike,
-    target_prior: PriorLike,
-    unseen: Unseen | None,
-    options: Options,
-    notes: Notes,
-) -> Calibration | None:
-    """The calibration that ``--calibration``, or ``--lambda`` with its priors, stands for; None for neither.
-
-    Raises
-    ------
-    UsageError
-        Both are given, or options that would have no effect.
-    """
-    given = {
-        "--temperature": temperature,
-        "--source-prior": source_prior,
-        "--target-prior": target_prior,
-        "--unseen": unseen,
-    }
-    used = [name for name, value in given.items() if value is not None]
-    if calibration is not None:
-        if lam is not None:
-            raise UsageError(
-                "--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda"
-            )
-        if used:
-            raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
-        loaded = calibration if isinstance(calibration, Calibration) else Calibration.load(os.fspath(calibration))
-        refuse_calibrated(data)
-        loaded.check_fits(data.n_classes, data.class_names, data.name)
-        tell_slopes(loaded.slopes(), data, loaded.unseen, notes)
-        return loaded
-    if lam is None:
-        if used:
-            raise UsageError(used[0], f"{used[0]} without --lambda", "expected --lambda, which it belongs to")
-        return None
-    check_lambda(lam, "--lambda")
-    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-        raise UsageError("--temperature", f"{temperature}", "expected a positive number")
-    if unseen is not None and unseen not in UNSEEN:
-        raise UsageError("--unseen", f"{unseen!r}", f"expected one of {', '.join(UNSEEN)}")
-    warm = 1.0 if temperature is None else temperature
-    source = find_source_prior(source_prior, data, options, notes, temperature=warm)
-    target = resolve_prior(
-        "uniform" if target_prior is None else target_prior, data, "--target-prior", options, temperature=warm
-    )
-    made = Calibration(
-        lam,
-        target,
-        (Modality(None, source, warm),),
-        unseen=unseen or "mask",
-        class_names=data.class_names,
-        provenance=provenance(data, options, given="--lambda"),
-    )
-    tell_slopes(made.slopes(), data, made.unseen, notes)
-    return made
-
-
-def plain_calibration(n_classes: int) -> Calibration:
-    """Scores as they are: lambda = 0, no class masked."""
-    uniform = Prior.uniform(n_classes)
-    return Calibration(0.0, uniform, (Modality(None, uniform),))
-
-
 def evaluate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
     *,
     calibration: str | Calibration | None = None,
-    lam: float | None = None,
-    temperature: float | None = None,
-    source_prior: PriorLike = None,
+    lam: Any = None,
+    temperature: Any = None,
+    source_prior: Any = None,
     target_prior: PriorLike = None,
     unseen: Unseen | None = None,
+    fusion: str | None = None,
+    weights: Any = None,
+    order: Order | None = None,
+    delta: Any = None,
+    delta_power: float | None = None,
     confusion: bool = False,
     by: str | None = None,
     absent: Absent = "reference",
@@ -240,20 +163,22 @@ def evaluate(
 
     Parameters
     ----------
-    inputs : path, sequence of paths, or (N, K), (N, K, H, W) array
-        Logits files (those that `calibrate` wrote included), or scores in memory.
+    inputs : path, sequence of paths, (N, K), (N, K, H, W) array, or mapping of these by modality
+        Logits files (those that `calibrate` wrote included), or scores in memory; of several modalities
+        ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     calibration : path or Calibration, optional
         Predict with it.
-    lam : float, optional
-        Predict with this lambda and the priors below.
-    temperature, source_prior, target_prior, unseen
-        As in `search_lambda`; only with `lam`.
+    lam : float, str or mapping, optional
+        Predict with this lambda (``"rgb=0.3,depth=0.6"`` for each modality) and the priors below. Several
+        modalities are fused in any case.
+    temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
+        As in `search_lambda`.
     confusion : bool
         Also count the confusion matrix.
-    by : {"group"}, optional
-        Also per value of the files' ``group``.
+    by : {"group", "file"}, optional
+        Also per value of the files' ``group``, or per file.
     absent : {"reference", "truth-only", "zero"}
         Which classes miou and f1 average.
     **options
@@ -280,62 +205,57 @@ def evaluate(
     data = open_inputs(inputs, labels, chosen, notes)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
-    if by not in (None, "group"):
-        raise UsageError("--by", f"{by!r}", "expected group")
     data.require("labels", "to evaluate")
-    applied = resolve_calibration(
-        data, calibration, lam, temperature, source_prior, target_prior, unseen, chosen, notes
+    wanted = Wanted(
+        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
     )
-    if applied is not None and data.sources[0].kind == "predictions":
-        raise UsageError(
-            "--lambda" if lam is not None else "--calibration",
-            "a calibration for a file of predictions",
-            "expected scores",
-        )
-    groups = _groups(data) if by == "group" else None
-    used = applied or plain_calibration(data.n_classes)
-    tally = PointTally([calibration_lines(used)], len(groups) if groups else 1, confusion=confusion)
-    ignored = UnitTally(len(groups) if groups else 1)
+    asked = calibration is not None or lam is not None or delta is not None or bool(wanted.named())
+    if asked and data.sources[0].kind == "predictions":
+        option = "--lambda" if lam is not None else "--calibration"
+        raise UsageError(option, "a calibration for a file of predictions", "expected scores")
+    alone = None if asked and not data.beside else 0.0
+    resolved = resolve(wanted, data, chosen, notes, lam=alone)
+    assert resolved is not None
+    tables = make_tables(data, by)
+    ready = make_method(resolved.calibration, data, resolved.factors, chosen)
+    n_tables = len(tables.names) if tables else 1
+    tally = ready.tally([resolved.calibration.lam], n_tables, confusion=confusion)
+    ignored = UnitTally(n_tables)
     sweep(
-        data, [tally, ignored], temperature=used.temperature, groups=groups,
-        n_threads=chosen.threads, progress=chosen.progress,
+        data, [tally, ignored], view=ready.view, n_threads=chosen.threads, progress=chosen.progress,
+        **({} if tables is None else tables.arguments()),
     )  # fmt: skip
     counts = tally.counts()
     overall = Counts(counts.hits.sum(0)[0], counts.predicted.sum(0)[0], counts.support.sum(0)[0])
     if not overall.support.any():
         raise DataError(data.name, f"no labelled sample ({ignored.n_ignored} ignored)", "expected labels")
     matrix = None if tally.confusion is None else tally.confusion[0].reshape(data.n_classes, data.n_classes)
+    used = resolved.calibration
     return EvaluateResult(
         overall=Metrics.of(overall, ignored.n_ignored, absent),
-        groups=None if groups is None else _by_group(groups, counts, ignored.ignored, absent),
+        groups=None if tables is None else _by_table(tables, counts, ignored.ignored, absent),
         confusion=matrix,
         lam=used.lam,
         temperature=used.temperature,
         absent=absent,
         class_names=data.class_names,
-        details=_details(data, chosen, calibration, by),
+        details=_details(data, chosen, calibration, by, used),
         notes=tuple(notes.texts),
     )
 
 
-def _details(data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None) -> dict[str, Any]:
+def _details(
+    data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None, used: Calibration
+) -> dict[str, Any]:
     name = None if calibration is None or isinstance(calibration, Calibration) else os.fspath(calibration)
-    return {"calibration": name, "by": by, **{k: v for k, v in provenance(data, options).items() if k != "unoic"}}
+    about = {k: v for k, v in provenance(data, options).items() if k != "unoic"}
+    return {"calibration": name, "by": by, **describe_modalities(used), **about}
 
 
-def _groups(data: DataSet) -> dict[str, int]:
-    """The groups of the input, numbered in order of appearance."""
-    data.require("group", "for --by group")
-    seen: Counter[str] = Counter()
-    for source in data.sources:
-        seen.update(text_counts(source, "group"))
-    return {name: i for i, name in enumerate(seen)}
-
-
-def _by_group(groups: dict[str, int], counts: Counts, ignored: NDArray[np.int64], absent: Absent) -> dict[str, Metrics]:
-    """Metrics of the groups that have labelled units in the evaluated split."""
+def _by_table(tables: Tables, counts: Counts, ignored: NDArray[np.int64], absent: Absent) -> dict[str, Metrics]:
+    """Metrics of the conditions that have labelled units in the evaluated split."""
     result = {}
-    for name, i in groups.items():
+    for i, name in enumerate(tables.names):
         one = Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0])
         if one.support.any() or ignored[i]:
             result[name] = Metrics.of(one, int(ignored[i]), absent)

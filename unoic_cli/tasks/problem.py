@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.folds import FoldPlan
-from unoic_cli.kernels.lines import make_lines, make_point
+from unoic_cli.kernels.lines import Lines, make_lines
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import NAMES, Absent, Counts, compute
 from unoic_cli.priors import Slopes
@@ -23,6 +23,8 @@ from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.top_k import TopKTally
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import Options
+from unoic_cli.tasks.modalities import Method
+from unoic_cli.tasks.tables import Tables
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Problem:
     """The data and what is asked of it: counts for the searches, values for the choice."""
 
     data: DataSet
-    slopes: Slopes
+    method: Method
     metric: str
     constraints: tuple[Constraint, ...]
     absent: Absent
@@ -38,20 +40,28 @@ class Problem:
     spans: list[Span]
     folds: FoldPlan | None
     options: Options
-    temperature: float
+    tables: Tables | None = None
     units: UnitTally | None = None
     base: Curve | None = None
 
     @property
     def n_tables(self) -> int:
-        """Folds, or 1."""
-        return self.folds.n_folds if self.folds else 1
+        """Folds, or groups, or 1."""
+        if self.folds is not None:
+            return self.folds.n_folds
+        return len(self.tables.names) if self.tables is not None else 1
+
+    @property
+    def slopes(self) -> Slopes:
+        """Of the lines, where scores are lines."""
+        return self.method.slopes
 
     def _sweep(self, tallies: list[Any]) -> None:
-        units = UnitTally()
+        units = UnitTally(1 if self.tables is None else self.n_tables)
         sweep(
-            self.data, [units, *tallies], spans=self.spans, folds=self.folds, temperature=self.temperature,
+            self.data, [units, *tallies], spans=self.spans, folds=self.folds, view=self.method.view,
             n_threads=self.options.threads, progress=self.options.progress,
+            **({} if self.tables is None else self.tables.arguments()),
         )  # fmt: skip
         self.units = units
 
@@ -74,7 +84,7 @@ class Problem:
         """These lambdas (and, the first time, 0 and 1), evaluated plainly in one read."""
         wanted = list(lams)
         extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
-        points = PointTally([self._point(lam) for lam in wanted + extra], self.n_tables)
+        points = self.method.tally(wanted + extra, self.n_tables)
         tops = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in wanted + extra if self.top is not None]
         self._sweep([points, *tops])
         hits = np.concatenate([tally.hits() for tally in tops], axis=1) if tops else None
@@ -85,8 +95,8 @@ class Problem:
             self.base = take(Curve(everything, counts, hits), places)
         return take(Curve(everything, counts, hits), list(range(len(wanted))))
 
-    def _point(self, lam: float) -> Any:
-        return make_point(self.slopes.values, self.slopes.masked, lam)
+    def _point(self, lam: float) -> Lines:
+        return self.method.point(lam)
 
     def _base(self, curve: Curve, lattice: Lattice, points: PointTally | None, tops: list[TopKTally]) -> Curve:
         """Counts at lambda 0 and 1: from the curve where it holds them, else from their own evaluation."""

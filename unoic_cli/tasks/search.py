@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import formats
-from unoic_cli.calibration import Calibration, Modality
+from unoic_cli.calibration import Calibration, Order
+from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import DEFAULT_RANGE, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.output import write_text
-from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.priors import Slopes, Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
@@ -33,11 +34,10 @@ from unoic_cli.tasks.common import (
     output_path,
     prior_to_dict,
     provenance,
-    resolve_prior,
-    tell_slopes,
 )
-from unoic_cli.tasks.common import source_prior as find_source_prior
+from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
 from unoic_cli.tasks.problem import Problem, pooled, take
+from unoic_cli.tasks.tables import make_tables
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -134,6 +134,10 @@ class SearchResult:
         What was worth saying on the way.
     details : dict
         Method, evaluations, reads, constraints and options.
+    groups : dict or None
+        For each condition: metrics at lambda 0 and at the chosen one, and the lambda that would serve it best.
+    modalities : dict or None
+        For each modality, with `per_modality`: its own lambda, and metrics of that modality alone before and after.
     """
 
     lam: float
@@ -152,6 +156,8 @@ class SearchResult:
     folds: Folds | None
     notes: tuple[str, ...]
     details: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] | None = None
+    modalities: dict[str, dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
@@ -169,6 +175,8 @@ class SearchResult:
             "best": self.best,
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
             "folds": None if self.folds is None else self.folds.to_dict(self.best),
+            "groups": self.groups,
+            "modalities": self.modalities,
             **self.details,
             "notes": list(self.notes),
             "calibration": self.calibration.to_dict(),
@@ -285,16 +293,14 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
 
 
 def _check_options(
-    metric: str, method: str, folds: int | None, absent: str, unseen: str, subject_to: str | None, n_classes: int
+    metric: str, method: str | None, folds: int | None, absent: str, subject_to: str | None, n_classes: int
 ) -> tuple[tuple[Constraint, ...], int | None]:
     """Refuse options that make no sense; return the constraints and the k of top-k accuracy."""
     check_metric(metric, "--metric")
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise UsageError("--method", f"{method!r}", f"expected one of {', '.join(METHODS)}")
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
-    if unseen not in UNSEEN:
-        raise UsageError("--unseen", f"{unseen!r}", f"expected one of {', '.join(UNSEEN)}")
     if folds is not None and folds < 2:
         raise UsageError("--folds", str(folds), "expected at least 2")
     if folds is not None and folds > MOST_FOLDS:
@@ -318,14 +324,22 @@ def search_lambda(
     metric: str = "macc",
     range: str | None = None,
     step: str | float | None = None,
-    method: str = "path",
+    method: str | None = None,
     subject_to: str | None = None,
     folds: int | None = None,
     seed: int | None = None,
-    source_prior: PriorLike = None,
-    target_prior: PriorLike = "uniform",
-    unseen: Unseen = "mask",
-    temperature: float = 1.0,
+    by: str | None = None,
+    calibration: str | Calibration | None = None,
+    source_prior: Any = None,
+    target_prior: PriorLike = None,
+    unseen: Unseen | None = None,
+    temperature: Any = None,
+    fusion: str | None = None,
+    weights: Any = None,
+    order: Order | None = None,
+    delta: Any = None,
+    delta_power: float | None = None,
+    per_modality: bool = False,
     absent: Absent = "reference",
     output: str | None = None,
     curve_output: str | None = None,
@@ -336,8 +350,9 @@ def search_lambda(
 
     Parameters
     ----------
-    inputs : path, sequence of paths, or (N, K), (N, K, H, W) array
-        Logits files (``FILE`` or ``FILE::GROUP``; several are one data set), or scores in memory.
+    inputs : path, sequence of paths, (N, K), (N, K, H, W) array, or mapping of these by modality
+        Logits files (``FILE`` or ``FILE::GROUP``; several are one data set), or scores in memory; of several
+        modalities ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     metric : {"macc", "acc", "miou", "f1", "top5"}
@@ -345,21 +360,38 @@ def search_lambda(
     range, step : str, optional
         ``"A:B"`` and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
         while the best value sits on its upper end.
-    method : {"path", "grid", "paper"}
-        One exact read for all lambdas; each lambda plainly; or Algorithm 2.
+    method : {"path", "grid", "paper"}, optional
+        One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
+        read (the default for other fusions); or Algorithm 2.
     subject_to : str, optional
         Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric at lambda = 0.
     folds : int, optional
         Also cross-validate: tune on k - 1 folds, test on the one held out.
     seed : int, optional
         Of the folds; 0 by default.
+    by : {"group", "file"}, optional
+        Also report each group, or file, and the lambda that would serve it best.
+    calibration : path or Calibration, optional
+        Holds everything but lambda, which is searched anew.
     source_prior, target_prior : str, sequence or Prior, optional
         See `unoic_cli.tasks.common.resolve_prior`. The source is by default what the file stores, else its
         label frequencies; the target uniform.
-    unseen : {"mask", "floor", "smooth", "error"}
+    unseen : {"mask", "floor", "smooth", "error"}, optional
         What happens to classes of prior zero.
-    temperature : float
+    temperature : float, optional
         Divides the scores.
+    fusion : str, optional
+        How modalities are fused: noisy-or (default), average, product, max, log-linear.
+    weights : sequence of float or str, optional
+        Of the modalities, for average and log-linear.
+    order : {"flatten-first", "rebalance-first"}, optional
+        delta * z + lambda * s (Algorithm 1 as printed), or delta * (z + lambda * s).
+    delta : str, DeltaStatistics or mapping, optional
+        ``none``, ``fit``, statistics written by `fit_delta`, or a file of factors; by default what the files store.
+    delta_power : float, optional
+        p of delta ** p, for statistics.
+    per_modality : bool
+        First find each modality's own lambda, then one factor of all of them.
     absent : {"reference", "truth-only", "zero"}
         Which classes miou and f1 average.
     output, curve_output : str, optional
@@ -393,12 +425,14 @@ def search_lambda(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
-    constraints, top = _check_options(metric, method, folds, absent, unseen, subject_to, data.n_classes)
+    constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
     lattice = Lattice.parse(DEFAULT_RANGE if range is None else range, None if step is None else str(step))
     if seed is not None and folds is None:
         raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise UsageError("--temperature", f"{temperature}", "expected a positive number")
+    if by is not None and folds is not None:
+        raise UsageError("--by", "--by beside --folds", "expected one of them")
+    if per_modality and not data.beside:
+        raise UsageError("--per-modality", "one modality", "expected inputs like rgb=FILE depth=FILE")
     output, curve_output = output_path(output), output_path(curve_output)
     if force and output is None and curve_output is None:
         raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
@@ -406,28 +440,100 @@ def search_lambda(
         raise UsageError("--curve", f"{curve_output}, which is --output too", "expected two names")
     for path in (output, curve_output):
         if path is not None:
-            inputs_named = (*(s.name for s in data.sources), *files_among(source_prior, target_prior))
+            inputs_named = (
+                *(source.name for source in data.all_sources),
+                *files_among(source_prior, target_prior, calibration, delta),
+            )
             formats.check_output(path, force=force, inputs=inputs_named)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to search lambda")
-    source = find_source_prior(source_prior, data, chosen, notes, temperature=temperature)
-    target = resolve_prior(target_prior, data, "--target-prior", chosen, temperature=temperature)
-    slopes = make_slopes(source, target, unseen)
-    tell_slopes(slopes, data, unseen, notes)
-    spans = data.spans()
+    wanted = Wanted(
+        calibration=calibration, temperature=temperature, source_prior=source_prior, target_prior=target_prior,
+        unseen=unseen, fusion=fusion, weights=weights, order=order, delta=delta, delta_power=delta_power,
+    )  # fmt: skip
+    resolved = resolve(wanted, data, chosen, notes, lam=1.0)
+    assert resolved is not None
+    tables = make_tables(data, by)
+    apart = None
+    if per_modality:
+        resolved, apart = _search_apart(resolved, data, metric, constraints, absent, top, lattice, chosen, notes)
+    ready = make_method(resolved.calibration, data, resolved.factors, chosen)
+    method = _check_method(method, ready, top)
+    spans = data.spans(whole_samples=ready.view.needs_samples)
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
-    problem = Problem(data, slopes, metric, constraints, absent, top, spans, plan, chosen, temperature)
-    found, plateau, reads = _search(problem, lattice, method, range is not None, notes)
-    for text in found.notes:
-        notes.add(text)
-    index = _chosen_index(plateau, found, slopes, notes)
-    result = _result(problem, found, plateau, index, source, target, unseen, notes, reads, method, subject_to)
+    problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, chosen, tables)
+    result = _solve(problem, lattice, method, range is not None or per_modality, notes, subject_to, apart)
     if output is not None:
         write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
     if curve_output is not None:
         write_text(curve_output, curve_tsv(result))
     return result
+
+
+def search_prepared(
+    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: Options, notes: Notes
+) -> SearchResult:
+    """The default search, cross-validated, for options that are resolved already."""
+    constraints, top = _check_options(metric, None, folds, absent, None, data.n_classes)
+    ready = make_method(resolved.calibration, data, resolved.factors, options)
+    method = _check_method(None, ready, top)
+    spans = data.spans(whole_samples=ready.view.needs_samples)
+    plan = plan_folds(data, spans, folds, 0)
+    problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, options)
+    return _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None)
+
+
+def _solve(
+    problem: Problem, lattice: Lattice, method: str, explicit: bool, notes: Notes, subject_to: str | None,
+    apart: dict[str, dict[str, Any]] | None,
+) -> SearchResult:  # fmt: skip
+    """Search, choose, and put the result together."""
+    found, plateau, reads = _search(problem, lattice, method, explicit, notes)
+    for text in found.notes:
+        notes.add(text)
+    index = _chosen_index(plateau, found, problem.slopes, notes)
+    return _result(problem, found, plateau, index, notes, reads, method, subject_to, apart)
+
+
+def _check_method(method: str | None, ready: Method, top: int | None) -> str:
+    """The search to use: what was asked for, if the fusion allows it."""
+    if ready.linear:
+        return method or "path"
+    what = f"{ready.calibration.fusion}, whose scores are no lines in lambda"
+    if method == "path":
+        raise UsageError("--method", f"path with {what}", "expected grid or paper")
+    if top is not None:
+        raise UsageError("--metric", f"top{top} with {what}", f"expected one of {', '.join(NAMES)}")
+    return method or "grid"
+
+
+def _search_apart(
+    resolved: Resolved, data: DataSet, metric: str, constraints: tuple[Constraint, ...], absent: Absent,
+    top: int | None, lattice: Lattice, options: Options, notes: Notes,
+) -> tuple[Resolved, dict[str, dict[str, Any]]]:  # fmt: skip
+    """Each modality's own lambda by the exact path, as its share of the common one."""
+    calibration = resolved.calibration
+    modalities, found = [], {}
+    for place, modality in enumerate(calibration.modalities):
+        alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
+        ready = make_method(alone, data, resolved.factors, options, [place])
+        spans = data.spans(whole_samples=ready.view.needs_samples)
+        problem = Problem(data, ready, metric, constraints, absent, top, spans, None, options)
+        searched, plateau, _ = _search(problem, lattice, "path", False, Notes())
+        index = _chosen_index(plateau, searched, ready.slopes, Notes())
+        assert problem.base is not None and modality.name is not None
+        lam = float(searched.curve.lams[index])
+        modalities.append(replace(modality, share=lam))
+        found[modality.name] = {
+            "lambda": lam,
+            "baseline": problem.metrics(problem.base, 0),
+            "best": problem.metrics(searched.curve, index),
+        }
+    if not any(modality.share for modality in modalities):
+        notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
+    shared = replace(calibration, lam=1.0, modalities=tuple(modalities))
+    return replace(resolved, calibration=shared), found
 
 
 def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) -> int:
@@ -443,11 +549,11 @@ def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) 
 
 
 def _result(
-    problem: Problem, found: Found, plateau: Plateau, index: int, source: Prior, target: Prior, unseen: Unseen,
-    notes: Notes, reads: int, method: str, subject_to: str | None,
+    problem: Problem, found: Found, plateau: Plateau, index: int, notes: Notes, reads: int, method: str,
+    subject_to: str | None, apart: dict[str, dict[str, Any]] | None,
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
-    curve, data = found.curve, problem.data
+    curve, data, used = found.curve, problem.data, problem.method.calibration
     assert problem.base is not None and problem.units is not None
     lam = float(curve.lams[index])
     n = int(curve.counts.support.sum())
@@ -457,14 +563,15 @@ def _result(
         "reads": reads,
         "range": [float(curve.lams[0]), float(curve.lams[-1])],
         "subject_to": subject_to,
-        "temperature": problem.temperature,
-        "unseen": unseen,
+        "temperature": used.temperature if not data.beside else {m.name: m.temperature for m in used.modalities},
+        "fusion": used.fusion,
+        "order": used.order,
+        "unseen": used.unseen,
         "absent": problem.absent,
         "absent_rule": ABSENT_RULES[problem.absent],
     }
     origin = provenance(data, problem.options, metric=problem.metric, **more, n=n)
-    modality = Modality(None, source, problem.temperature)
-    calibration = Calibration(lam, target, (modality,), unseen=unseen, class_names=data.class_names, provenance=origin)
+    calibration = replace(used, lam=lam, provenance=origin)
     names = [*NAMES, *([f"top{problem.top}"] if problem.top else [])]
     return SearchResult(
         lam=lam,
@@ -488,7 +595,29 @@ def _result(
             "ignore_index": list(problem.options.ignore_index),
             **more,
         },
+        groups=None if problem.tables is None else _by_condition(problem, curve, index),
+        modalities=apart,
     )
+
+
+def _by_condition(problem: Problem, curve: Curve, index: int) -> dict[str, dict[str, Any]]:
+    """What each condition has of the chosen lambda, and which would serve it best."""
+    assert problem.tables is not None and problem.base is not None
+    result = {}
+    for i, name in enumerate(problem.tables.names):
+        n = int(curve.counts.support[i].sum())
+        if not n:
+            continue
+        values = problem.objective(curve, [i])
+        own = best_plateau(values, curve.lams).middle if np.isfinite(values).any() else index
+        result[name] = {
+            "n": n,
+            "baseline": problem.metrics(problem.base, 0, [i]),
+            "best": problem.metrics(curve, index, [i]),
+            "own_lambda": float(curve.lams[own]),
+            "own_best": problem.metrics(curve, own, [i]),
+        }
+    return result
 
 
 def curve_tsv(result: SearchResult) -> str:

@@ -1,0 +1,548 @@
+"""Fusion of M experts at many lambdas (Algorithm 1): decisions, counts, and the fused posterior.
+
+Every expert's scores delta * z are first laid out as float64 *groups* of sixteen units, class-major (`fill_rows64`,
+`fill_planes64`); what follows is the same for every storage layout. A softmax is taken once per expert and unit; at
+each lambda it is multiplied by exp(lambda * s) and summed anew. Decisions are made in float32 with margins far above
+its rounding; what is inside a margin is decided by `settle`, in float64.
+
+Noisy-or is decided by the product of 1 - P alone, and 1 - P of an expert's largest class is the sum of its others: so
+two experts, each certain of another class, are told apart however certain they are (Algorithm 1 as printed loses
+them to rounding).
+"""
+
+from __future__ import annotations
+
+from math import exp, log, log1p
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unoic_cli.kernels.jit import kernel, stage
+from unoic_cli.kernels.lanes import differ, exps, least, logs, miss, share, soften, tilt
+from unoic_cli.kernels.lines import Lines, Workspace
+from unoic_cli.kernels.posterior import unit_source
+from unoic_cli.kernels.simd import LANES, add_at, at, first_lane
+from unoic_cli.kernels.tile import allowed, check_planes, check_rows, factor, fill_planes, fill_rows, stored
+
+NOISY_OR, AVERAGE, MAXIMUM, LOG_LINEAR = 0, 1, 2, 3
+"""What P(k) is made of: 1 - prod (1 - P_m), sum w_m P_m, max P_m, and prod P_m ** w_m."""
+
+TINY = 1e-25
+"""Products of float32 below this are not trusted."""
+_FAINT = 1e-250
+"""Products of float64 below this are taken as sums of logarithms instead."""
+
+
+class Scratch(NamedTuple):
+    """One thread's memory for a group of sixteen units."""
+
+    e: Any
+    p: Any
+    sums: Any
+    q: Any
+    totals: Any
+    rests: Any
+    wide: Any
+    more: Any
+    row: Any
+
+
+def make_scratch(n_experts: int, n_classes: int) -> Scratch:
+    """Scratch for M experts and K classes."""
+    size = n_classes * LANES
+    return Scratch(
+        e=np.zeros(n_experts * size, np.float32),
+        p=np.zeros(size, np.float32),
+        sums=np.zeros(2 * LANES, np.float32),
+        q=np.zeros(size, np.float32),
+        totals=np.zeros(n_experts * LANES),
+        rests=np.zeros(n_experts * LANES),
+        wide=np.zeros((n_experts + 1) * size),
+        more=np.zeros(size),
+        row=np.zeros(3 * n_classes),
+    )
+
+
+@kernel
+def fill_rows64(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
+    out: Any, o: int, plain: Any, work: Workspace,
+) -> int:  # fmt: skip
+    """Delta * z of units first..first+n of a `rows` block, as float64 groups from out[o]; -inf for masked classes.
+
+    Parameters
+    ----------
+    raw, brain, allow_zero, delta, lines, work
+        As in `unoic_cli.kernels.path.count_path_rows`.
+    double : bool
+        raw is float64, and wanted to the last bit.
+    plain : (0,) float64
+        No factor.
+
+    Returns
+    -------
+    int
+        -1, or the first unit whose scores are not valid.
+    """
+    n_classes, tile = lines.n_classes, work.tile
+    width = lines.n_vectors * LANES
+    at_once = min(LANES, tile.size // width)
+    for group in range((n + LANES - 1) // LANES):
+        start = group * LANES
+        size = min(LANES, n - start)
+        base = o + group * n_classes * LANES
+        for begin in range(0, size, at_once):
+            run = min(at_once, size - begin)
+            unit = first + start + begin
+            fill_rows(raw, brain, unit, run, n_classes, plain, tile)
+            bad = check_rows(tile, run, lines, allow_zero)[1]
+            if bad >= 0:
+                return unit + bad
+            for i in range(run):
+                times = factor(delta, unit + i) if delta.size else 1.0
+                for k in range(n_classes):
+                    z = stored(raw, brain, (unit + i) * n_classes + k) if double else np.float64(tile[i * width + k])
+                    if z == -np.inf and times == 0.0:
+                        return unit + i
+                    out[base + k * LANES + begin + i] = times * z
+        for i in range(size, LANES):
+            for k in range(n_classes):
+                out[base + k * LANES + i] = 0.0
+        for k in range(n_classes):
+            if not allowed(lines, k):
+                for i in range(LANES):
+                    out[base + k * LANES + i] = -np.inf
+    return -1
+
+
+@kernel
+def fill_planes64(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
+    out: Any, o: int, plain: Any, work: Workspace, pixels: int,
+) -> int:  # fmt: skip
+    """The same of a `planes` block (B, K, P), P = pixels."""
+    n_classes, tile = lines.n_classes, work.tile
+    stride = LANES
+    for group in range((n + LANES - 1) // LANES):
+        start = group * LANES
+        size = min(LANES, n - start)
+        base = o + group * n_classes * LANES
+        done = 0
+        for i in range(size, LANES):
+            for k in range(n_classes):
+                out[base + k * LANES + i] = 0.0
+        while done < size:
+            unit = first + start + done
+            image, pixel = unit // pixels, unit % pixels
+            run = min(size - done, pixels - pixel)
+            fill_planes(raw, brain, image, pixel, run, n_classes, pixels, plain, tile, stride)
+            bad = check_planes(tile, run, stride, lines, allow_zero)[1]
+            if bad >= 0:
+                return unit + bad
+            for k in range(n_classes):
+                for i in range(run):
+                    times = factor(delta, unit + i) if delta.size else 1.0
+                    z = np.float64(tile[k * stride + i])
+                    if double:
+                        z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
+                    if z == -np.inf and times == 0.0:
+                        return unit + i
+                    out[base + k * LANES + done + i] = times * z
+            done += run
+        for k in range(n_classes):
+            if not allowed(lines, k):
+                for i in range(LANES):
+                    out[base + k * LANES + i] = -np.inf
+    return -1
+
+
+@stage
+def tilted(
+    scores: Any, o: int, lane: int, n_classes: int, lam: float, slopes: Any, s: int, times: float, out: Any
+) -> Any:
+    """One expert's scores at a lambda, less their maximum, into out (K,).
+
+    Returns (class of the maximum, sum of the exponentials of all others).
+    """
+    top, best = -1, -np.inf
+    for k in range(n_classes):
+        value = scores[o + k * LANES + lane]
+        if value > -np.inf:
+            value += times * (lam * slopes[s + k])
+        out[k] = value
+        if value > best:
+            top, best = k, value
+    rest = 0.0
+    for k in range(n_classes):
+        out[k] -= best
+        if k != top:
+            rest += exp(out[k])
+    return top, rest
+
+
+@stage
+def log_rest(shifted: Any, top: int, n_classes: int) -> float:
+    """Log of the sum of the exponentials of all classes but `top`, however small."""
+    best = -np.inf
+    for k in range(n_classes):
+        if k != top and shifted[k] > best:
+            best = shifted[k]
+    if best == -np.inf:
+        return -np.inf
+    total = 0.0
+    for k in range(n_classes):
+        if k != top:
+            total += exp(shifted[k] - best)
+    return best + log(total)
+
+
+@stage
+def settle(
+    scores: Any, o: int, step: int, lane: int, n_experts: int, n_classes: int, lam: float, slopes: Any, factors: Any,
+    f: int, f_step: int, operator: int, weights: Any, row: Any,
+) -> int:  # fmt: skip
+    """The fused decision of one unit in float64; the lowest class on ties.
+
+    Noisy-or and maximum compare 1 - P; average splits off the experts' certainties, so that 1 - 1e-20 is told
+    from 1 - 1e-30.
+    """
+    winner = -1
+    best = np.inf
+    certain = 0.0
+    faint = False
+    for mode in range(2):  # products first; sums of logarithms where they underflow
+        if mode == 1 and not faint:
+            break
+        for k in range(n_classes):
+            row[n_classes + k] = 0.0 if operator != NOISY_OR or mode == 1 else 1.0
+            row[2 * n_classes + k] = 0.0
+        for m in range(n_experts):
+            times = factors[f + m * f_step + lane] if factors.size else 1.0
+            top, rest = tilted(scores, o + m * step, lane, n_classes, lam, slopes, m * n_classes, times, row)
+            total = 1.0 + rest
+            logarithm = log_rest(row, top, n_classes) if mode == 1 else 0.0
+            for k in range(n_classes):
+                place = n_classes + k
+                if operator == LOG_LINEAR:
+                    row[place] -= weights[m] * row[k]
+                elif operator == AVERAGE:
+                    leads = row[k] == 0.0
+                    row[place] += weights[m] * (rest / total if leads else -exp(row[k]) / total)
+                    row[place + n_classes] += weights[m] if leads else 0.0
+                elif mode == 1:
+                    missed = logarithm - log(total) if row[k] == 0.0 else log1p(-exp(row[k]) / total)
+                    if operator == NOISY_OR:
+                        row[place] += missed
+                    elif m == 0 or missed < row[place]:
+                        row[place] = missed
+                else:
+                    missed = (rest if row[k] == 0.0 else total - exp(row[k])) / total
+                    if operator == NOISY_OR:
+                        row[place] *= missed
+                    elif m == 0 or missed < row[place]:
+                        row[place] = missed
+        winner = -1
+        for k in range(n_classes):
+            possible = False
+            for m in range(n_experts):
+                value = scores[o + m * step + k * LANES + lane]
+                possible = possible or value > -np.inf
+                if operator == LOG_LINEAR and value == -np.inf and weights[m] != 0.0:
+                    possible = False
+                    break
+            if not possible:
+                continue
+            value, sure = row[n_classes + k], row[2 * n_classes + k]
+            if winner < 0 or (value - best) - (sure - certain) < 0.0:
+                winner, best, certain = k, value, sure
+        faint = operator in (NOISY_OR, MAXIMUM) and best < _FAINT
+    return winner
+
+
+@kernel
+def fused_winners(
+    scores: Any, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, factors: Any,
+    operator: int, weights: Any, margin: float, winners: Any, scratch: Scratch,
+) -> int:  # fmt: skip
+    """The fused decision of every unit at every lambda.
+
+    Parameters
+    ----------
+    scores : (M * n_groups * K * 16,) float64
+        delta * z as groups, one expert after another.
+    lams : (G,) float64
+    slopes : (M * K,) float64
+        s_k of each expert, its share of lambda included.
+    tables : (M * G * K,) float32, or (0,)
+        exp(lambda * s) up to a factor per expert and lambda; empty where slopes differ from unit to unit, and
+        everything is settled.
+    factors : (M * n_groups * 16,) float64, or (0,)
+        What the slopes of each unit are multiplied by; empty for 1.
+    operator : int
+    weights : (M,) float64
+    margin : float
+        Relative doubt of the float32 comparison.
+    winners : (G * n_groups * 16,) int32
+        Written: the winners of all units at the first lambda, then at the next.
+
+    Returns
+    -------
+    int
+        How many decisions were settled in float64.
+    """
+    step = n_groups * n_classes * LANES
+    size = n_classes * LANES
+    settled = 0
+    quick = tables.size > 0 and operator != LOG_LINEAR
+    for group in range(n_groups):
+        o = group * size
+        if quick:
+            for m in range(n_experts):
+                soften(scores, o + m * step, n_classes, scratch.e, m * size)
+        for g in range(lams.size):
+            w = (g * n_groups + group) * LANES
+            doubt = (1 << LANES) - 1
+            if quick:
+                doubt = 0
+                for m in range(n_experts):
+                    table = (m * lams.size + g) * n_classes
+                    doubt |= tilt(scratch.e, m * size, n_classes, tables, table, scratch.p, 0, scratch.sums, 0)
+                    if operator == AVERAGE:
+                        share(scratch.p, 0, n_classes, scratch.sums, 0, np.float32(weights[m]), scratch.q, 0, m == 0)
+                    else:
+                        miss(scratch.p, 0, n_classes, scratch.sums, 0, scratch.q, 0, m == 0, operator == MAXIMUM)
+                doubt |= least(scratch.q, 0, n_classes, np.float32(margin), np.float32(TINY), winners, w)
+            while doubt:
+                lane = first_lane(doubt)
+                doubt &= doubt - 1
+                winners[w + lane] = settle(
+                    scores, o, step, lane, n_experts, n_classes, lams[g], slopes, factors, group * LANES,
+                    n_groups * LANES, operator, weights, scratch.row,
+                )  # fmt: skip
+                settled += 1
+    return settled
+
+
+@kernel
+def count_winners(
+    winners: Any, n_groups: int, n: int, n_points: int, labels: Any, tables: Any, first: int, n_classes: int,
+    hits: Any, predicted: Any, support: Any,
+) -> None:  # fmt: skip
+    """Add units first..first+n to counts along lambda, as changes: sum them over the points to get counts.
+
+    Parameters
+    ----------
+    winners : (G * n_groups * 16,) int32
+        As `fused_winners` wrote them.
+    labels, tables : (T,) int32
+        Of the whole batch; negative labels are not counted.
+    hits, predicted : (F * G * K,) int64
+        Added to.
+    support : (F * K,) int64
+        Added to.
+    """
+    for group in range(n_groups):
+        size = min(LANES, n - group * LANES)
+        for i in range(size):
+            label, table = at(labels, first + group * LANES + i), at(tables, first + group * LANES + i)
+            if label >= 0:
+                winner = at(winners, group * LANES + i)
+                place = table * n_points * n_classes
+                add_at(support, table * n_classes + label, 1)
+                add_at(predicted, place + winner, 1)
+                add_at(hits, place + winner, np.int64(winner == label))
+        for g in range(1, n_points):
+            now, before = (g * n_groups + group) * LANES, ((g - 1) * n_groups + group) * LANES
+            changed = differ(winners, now, winners, before) & ((1 << size) - 1)
+            while changed:
+                i = first_lane(changed)
+                changed &= changed - 1
+                label, table = at(labels, first + group * LANES + i), at(tables, first + group * LANES + i)
+                if label >= 0:
+                    winner, loser = at(winners, now + i), at(winners, before + i)
+                    place = (table * n_points + g) * n_classes
+                    add_at(predicted, place + winner, 1)
+                    add_at(predicted, place + loser, -1)
+                    add_at(hits, place + winner, np.int64(winner == label))
+                    add_at(hits, place + loser, -np.int64(loser == label))
+
+
+@stage
+def soften64(
+    scores: Any, o: int, n_classes: int, lam: float, slopes: Any, s: int, factors: Any, f: int, out: Any, p: int,
+    more: Any, totals: Any, rests: Any, t: int,
+) -> None:  # fmt: skip
+    """One expert's tilted scores of a group, less their maximum, in more; their exponentials in out[p:].
+
+    totals[t:], rests[t:]: sums of the exponentials, and of all but the largest.
+    """
+    for i in range(LANES):
+        totals[t + i] = -np.inf
+        rests[t + i] = 0.0
+    for k in range(n_classes):
+        bias = lam * slopes[s + k]
+        for i in range(LANES):
+            value = scores[o + k * LANES + i] + (bias * factors[f + i] if factors.size else bias)
+            more[k * LANES + i] = value
+            totals[t + i] = value if value > totals[t + i] else totals[t + i]
+    for k in range(n_classes):
+        for i in range(LANES):
+            more[k * LANES + i] -= totals[t + i]
+        exps(more, k * LANES, out, p + k * LANES)
+    for i in range(LANES):
+        totals[t + i] = 0.0
+    for k in range(n_classes):
+        for i in range(LANES):
+            value, top = out[p + k * LANES + i], totals[t + i]
+            rests[t + i] += value if value < top else top
+            totals[t + i] = value if value > top else top
+    for i in range(LANES):
+        totals[t + i] += rests[t + i]
+
+
+@stage
+def blend(
+    e: Any, n_classes: int, totals: Any, rests: Any, t: int, operator: int, weight: float, first: bool, out: Any, u: int
+) -> None:
+    """Join one expert's posterior e / total to what is fused so far in out[u:]; sums of positive terms only."""
+    for k in range(n_classes):
+        for i in range(LANES):
+            place, total = u + k * LANES + i, totals[t + i]
+            value = e[k * LANES + i]
+            p = value / total
+            old = 0.0 if first else out[place]
+            if operator == NOISY_OR:
+                missed = (rests[t + i] if value == 1.0 else total - value) / total
+                out[place] = old * missed + p
+            elif operator == AVERAGE:
+                out[place] = old + weight * p
+            else:
+                out[place] = p if p > old else old
+
+
+@stage
+def faint_log(
+    scores: Any, o: int, step: int, lane: int, k: int, n_experts: int, n_classes: int, lam: float, slopes: Any,
+    factors: Any, f: int, f_step: int, operator: int, weights: Any, row: Any,
+) -> float:  # fmt: skip
+    """Log of the fused P(k), before it is normalised, where the probability itself is below float64's range."""
+    result = -np.inf
+    for m in range(n_experts):
+        times = factors[f + m * f_step + lane] if factors.size else 1.0
+        _, rest = tilted(scores, o + m * step, lane, n_classes, lam, slopes, m * n_classes, times, row)
+        value = row[k] - log1p(rest)
+        if operator == AVERAGE:
+            value += log(weights[m]) if weights[m] > 0.0 else -np.inf
+        if operator == MAXIMUM or result == -np.inf or value == -np.inf:
+            result = value if value > result else result
+        else:
+            high, low = (value, result) if value > result else (result, value)
+            result = high + log1p(exp(low - high))
+    return result
+
+
+@kernel
+def write_fused(
+    scores: Any, n_groups: int, n: int, n_experts: int, n_classes: int, lam: float, slopes: Any, factors: Any,
+    operator: int, weights: Any, winners: Any, in_logs: bool, lowest: Any, out: Any, first: int, pixels: int,
+    scratch: Scratch,
+) -> None:  # fmt: skip
+    """The fused posterior of n units, relative error below 1e-9 before it is rounded to the dtype of `out`.
+
+    Parameters
+    ----------
+    scores, n_groups, n_experts, n_classes, slopes, factors, operator, weights
+        As in `fused_winners`.
+    lam : float
+    winners : (n_groups * 16,) int32
+        The decisions; of equal entries written, the first is the decision.
+    in_logs : bool
+        Log-probabilities (nats) instead of probabilities.
+    lowest : float
+        -inf in the dtype of `out`.
+    out : (T * K,) float32 or float64
+        Of the whole batch; units first..first+n are written.
+    pixels : int
+        P of a `planes` output (B, K, P); 0 for rows.
+    """
+    size = n_classes * LANES
+    step = n_groups * size
+    u = n_experts * size
+    wide = scratch.wide
+    for group in range(n_groups):
+        o = group * size
+        if operator == LOG_LINEAR:  # one line per class: the weighted sum of the experts' scores
+            for j in range(size):
+                wide[u + j] = 0.0
+            for m in range(n_experts):
+                for k in range(n_classes):
+                    bias = lam * slopes[m * n_classes + k]
+                    for i in range(LANES):
+                        times = factors[(m * n_groups + group) * LANES + i] if factors.size else 1.0
+                        value = scores[o + m * step + k * LANES + i] + times * bias
+                        wide[u + k * LANES + i] += weights[m] * value if weights[m] != 0.0 else 0.0
+            soften64(
+                wide, u, n_classes, 0.0, slopes, 0, factors[:0], 0, wide, 0, scratch.more, scratch.totals,
+                scratch.rests, 0,
+            )  # fmt: skip
+            for i in range(LANES):
+                scratch.rests[i] = log(scratch.totals[i])
+            for k in range(n_classes):
+                for i in range(LANES):
+                    place = k * LANES + i
+                    if in_logs:
+                        wide[u + place] = scratch.more[place] - scratch.rests[i]
+                    else:
+                        wide[u + place] = wide[place] / scratch.totals[i]
+        else:
+            for m in range(n_experts):
+                soften64(
+                    scores, o + m * step, n_classes, lam, slopes, m * n_classes, factors,
+                    (m * n_groups + group) * LANES, wide, 0, scratch.more, scratch.totals, scratch.rests, m * LANES,
+                )  # fmt: skip
+                blend(wide, n_classes, scratch.totals, scratch.rests, m * LANES, operator, weights[m], m == 0, wide, u)
+            for i in range(LANES):
+                scratch.totals[i] = 0.0
+            for k in range(n_classes):
+                for i in range(LANES):
+                    scratch.totals[i] += wide[u + k * LANES + i]
+            if in_logs:
+                for i in range(LANES):
+                    scratch.rests[i] = log(scratch.totals[i])
+                for k in range(n_classes):
+                    logs(wide, u + k * LANES, scratch.more, k * LANES)
+                    for i in range(LANES):
+                        place = k * LANES + i
+                        value = scratch.more[place] - scratch.rests[i]
+                        if not wide[u + place] > 1e-280:
+                            value = faint_log(
+                                scores, o, step, i, k, n_experts, n_classes, lam, slopes, factors, group * LANES,
+                                n_groups * LANES, operator, weights, scratch.row,
+                            ) - scratch.rests[i]  # fmt: skip
+                        wide[u + place] = value
+            else:
+                for k in range(n_classes):
+                    for i in range(LANES):
+                        wide[u + k * LANES + i] /= scratch.totals[i]
+        for i in range(min(LANES, n - group * LANES)):
+            unit = first + group * LANES + i
+            source, stride = unit_source(unit, n_classes, pixels)
+            winner = at(winners, group * LANES + i)
+            for k in range(n_classes):
+                out[source + k * stride] = wide[u + k * LANES + i]
+            best = out[source + winner * stride]
+            for k in range(n_classes):
+                if k < winner and out[source + k * stride] >= best:
+                    out[source + k * stride] = np.nextafter(best, lowest)
+                elif k > winner and out[source + k * stride] > best:
+                    out[source + k * stride] = best
+
+
+@kernel
+def add_scaled(raw: Any, brain: bool, pixels: int, n_classes: int, delta: Any, weight: float, out: Any) -> None:
+    """Add weight * delta * z of every unit of a block to out (T * K,) float64, in rows."""
+    for unit in range(out.size // n_classes):
+        source, stride = unit_source(unit, n_classes, pixels)
+        times = factor(delta, unit) if delta.size else 1.0
+        for k in range(n_classes):
+            out[unit * n_classes + k] += weight * (times * stored(raw, brain, source + k * stride))

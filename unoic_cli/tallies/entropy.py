@@ -1,0 +1,159 @@
+"""Mean and spread over samples of the softmax entropy, in fixed point so that any split of the data gives the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.kernels.entropy import entropy_of_units
+from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
+
+_SHIFT = FIXED_POINT.bit_length() - 1
+_PIECE = 1 << 16
+_HALF = 23  # entropies are below 2**44 units: products of their halves, summed over a piece, stay below 2**63
+_LOW = (1 << _HALF) - 1
+
+
+class Moments:
+    """Count, sum and sum of squares of whole numbers of 2**-40 nats, exactly.
+
+    Attributes
+    ----------
+    n, total, squares : int
+        Python integers: nothing overflows.
+    """
+
+    def __init__(self) -> None:
+        self.n = self.total = self.squares = 0
+
+    def count(self, values: NDArray[np.int64]) -> None:
+        """Take samples in, (S,); none is negative, or 2**44 or more."""
+        self.n += values.size
+        for start in range(0, values.size, _PIECE):
+            piece = values[start : start + _PIECE]
+            high, low = piece >> _HALF, piece & _LOW
+            self.total += (int(high.sum()) << _HALF) + int(low.sum())
+            middle = int(high @ low) << (_HALF + 1)
+            self.squares += (int(high @ high) << 2 * _HALF) + middle + int(low @ low)
+
+    def add(self, other: Moments) -> None:
+        """Take over what another thread counted."""
+        self.n += other.n
+        self.total += other.total
+        self.squares += other.squares
+
+    def mean(self) -> float:
+        """In nats, rounded once."""
+        return float(Fraction(self.total, self.n << _SHIFT))
+
+    def deviation(self) -> float:
+        """Population standard deviation in nats."""
+        root = math.isqrt((self.n * self.squares - self.total**2) << 128)
+        return float(Fraction(root, self.n << (64 + _SHIFT)))
+
+    def statistics(
+        self, power: float, modality: str | None, measure: Measure, provenance: dict[str, Any]
+    ) -> DeltaStatistics:
+        """As delta statistics."""
+        return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance)
+
+
+class EntropyTally:
+    """Mean and standard deviation of H, the mean entropy of a sample's pixels; a stored delta is not applied.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    kept : mapping of str to (N,) int64, optional
+        For each source's name, where to put H of its samples (units of 2**-40 nats); what is not counted stays.
+
+    Attributes
+    ----------
+    moments : Moments
+        Of the samples that were seen whole.
+    partial : dict
+        (source name, sample) -> [sum of entropies, pixels seen] of those that were not.
+    """
+
+    needs = frozenset({"scores"})
+
+    def __init__(self, n_classes: int, kept: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+        self.n_classes = n_classes
+        self.kept = kept
+        self.moments = Moments()
+        self.partial: dict[tuple[str, int], tuple[int, int]] = {}
+        self._pixels: dict[str, int] = {}
+        self._work = make_workspace(n_classes)
+        self._units = np.empty(0, dtype=np.int64)
+
+    def fresh(self) -> EntropyTally:
+        """An empty tally like this one; it puts H where this one does."""
+        return EntropyTally(self.n_classes, self.kept)
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
+        scores = batch.scores
+        assert scores is not None
+        if self._units.size < batch.n_units:
+            self._units = np.empty(batch.n_units, dtype=np.int64)
+        units = self._units[: batch.n_units]
+        bad = entropy_of_units(
+            scores.raw, scores.brain, scores.allow_zero, scores.pixels, batch.n_units, scores.n_classes, units,
+            self._work,
+        )  # fmt: skip
+        if bad >= 0:
+            raise InvalidScoreError(bad)
+        part = batch.part
+        source, samples = part.source, part.samples
+        if source.pixels == 1:
+            self._fold(source.name, samples, units)
+            return
+        edges = np.minimum((samples + 1) * source.pixels, part.block.stop)
+        sizes = edges - np.maximum(samples * source.pixels, part.block.start)
+        starts = np.cumsum(sizes) - sizes
+        high = np.add.reduceat(units >> _HALF, starts)
+        low = np.add.reduceat(units & _LOW, starts)
+        whole = sizes == source.pixels
+        if source.pixels > _PIECE:
+            whole[:] = False  # such a sum may not fit
+        self._fold(source.name, samples[whole], mean_of_sums((high[whole] << _HALF) + low[whole], source.pixels))
+        self._pixels[source.name] = source.pixels
+        for i in np.flatnonzero(~whole).tolist():
+            self._join((source.name, int(samples[i])), (int(high[i]) << _HALF) + int(low[i]), int(sizes[i]))
+
+    def _fold(self, name: str, samples: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        self.moments.count(values)
+        if self.kept is not None:
+            self.kept[name][samples] = values
+
+    def _join(self, key: tuple[str, int], total: int, seen: int) -> None:
+        """Add to a sample's sum; fold it when it is whole."""
+        before = self.partial.pop(key, (0, 0))
+        total, seen = total + before[0], seen + before[1]
+        if seen < self._pixels[key[0]]:
+            self.partial[key] = total, seen
+        else:
+            value = (2 * total + seen) // (2 * seen)  # `mean_of_sums`, where a sum may not fit
+            self._fold(key[0], np.array([key[1]]), np.array([value], dtype=np.int64))
+
+    def add(self, other: EntropyTally) -> None:
+        """Take over what another thread counted."""
+        self.moments.add(other.moments)
+        self._pixels |= other._pixels
+        for key, (total, seen) in other.partial.items():
+            self._join(key, total, seen)
+
+    def statistics(
+        self, power: float, modality: str | None, measure: Measure, provenance: dict[str, Any]
+    ) -> DeltaStatistics:
+        """Delta statistics of everything counted; every sample was seen whole."""
+        assert not self.partial
+        return self.moments.statistics(power, modality, measure, provenance)

@@ -1,0 +1,72 @@
+"""Counts of fused decisions at every lambda, where fused scores are no lines in lambda."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unoic_cli.batch import Batch
+from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.kernels.fusion import count_winners
+from unoic_cli.kernels.points import count_confusion
+from unoic_cli.metrics import Counts
+
+
+class FusedTally:
+    """Hits and predictions of every class at each of G lambdas.
+
+    Parameters
+    ----------
+    rule : Rule
+        How the experts are rebalanced and fused.
+    lams : sequence of float
+    n_tables : int
+        F: folds or groups (or 1).
+    confusion : bool
+        Also count the confusion matrix, rows = truth; for a single lambda.
+    """
+
+    needs = frozenset({"scores", "labels"})
+
+    def __init__(self, rule: Rule, lams: Sequence[float], n_tables: int = 1, *, confusion: bool = False) -> None:
+        self.rule, self.lams, self.n_tables = rule, tuple(lams), n_tables
+        n_classes = rule.n_classes
+        self._hits = np.zeros(n_tables * len(self.lams) * n_classes, dtype=np.int64)
+        self._predicted = np.zeros_like(self._hits)
+        self._support = np.zeros(n_tables * n_classes, dtype=np.int64)
+        self.confusion = np.zeros((1, n_classes * n_classes), dtype=np.int64) if confusion else None
+        self._fuser: Fuser | None = None
+
+    def fresh(self) -> FusedTally:
+        """An empty tally like this one."""
+        return FusedTally(self.rule, self.lams, self.n_tables, confusion=self.confusion is not None)
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
+        assert batch.labels is not None
+        if self._fuser is None:
+            self._fuser = Fuser(self.rule, self.lams)
+        for piece in self._fuser.pieces(batch):
+            winners = self._fuser.decide(batch, piece)
+            count_winners(
+                winners, piece.n_groups, piece.n, len(self.lams), batch.labels, batch.tables, piece.first,
+                self.rule.n_classes, self._hits, self._predicted, self._support,
+            )  # fmt: skip
+            if self.confusion is not None:
+                labels = batch.labels[piece.first : piece.first + piece.n]
+                count_confusion(labels, winners[: piece.n], self.rule.n_classes, self.confusion[0])
+
+    def add(self, other: FusedTally) -> None:
+        """Take over what another thread counted."""
+        self._hits += other._hits
+        self._predicted += other._predicted
+        self._support += other._support
+        if self.confusion is not None and other.confusion is not None:
+            self.confusion += other.confusion
+
+    def counts(self) -> Counts:
+        """Counts of shape (F, G, K), and (F, 1, K) for the support."""
+        shape = (self.n_tables, len(self.lams), self.rule.n_classes)
+        hits, predicted = (np.cumsum(array.reshape(shape), axis=1) for array in (self._hits, self._predicted))
+        return Counts(hits, predicted, self._support.reshape(self.n_tables, 1, -1))

@@ -1,0 +1,598 @@
+"""From options to a method: which modalities there are, and how each is flattened, rebalanced and fused."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_lambda
+from unoic_cli.dataset import DataSet
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
+from unoic_cli.kernels.lines import Lines, make_point
+from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
+from unoic_cli.sweep import sweep
+from unoic_cli.tallies.entropy import EntropyTally
+from unoic_cli.tallies.fused import FusedTally
+from unoic_cli.tallies.points import PointTally
+from unoic_cli.tasks.common import (
+    NAME,
+    Notes,
+    Options,
+    PriorLike,
+    provenance,
+    refuse_calibrated,
+    resolve_prior,
+    source_prior,
+    tell_slopes,
+)
+from unoic_cli.tasks.factors import FactorFile
+from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
+from unoic_cli.view import FactorSource, Look, SampleFactors, View
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+PerModality: TypeAlias = "T | str | Sequence[str] | Mapping[str, T] | None"
+DeltaLike: TypeAlias = "str | os.PathLike[str] | DeltaStatistics | Sequence[str] | Mapping[str, Any] | None"
+
+
+def names_of(data: DataSet) -> tuple[str | None, ...]:
+    """The modalities, in order; (None,) for a data set without a name."""
+    return tuple(member.modality for member in data.modalities)
+
+
+def split_by_name(
+    given: Any, names: Sequence[str | None], option: str, *, commas: bool = False
+) -> dict[str | None, Any]:
+    """One value for each modality that was given one.
+
+    Parameters
+    ----------
+    given : value, text, sequence of text, or mapping
+        ``VALUE`` for all modalities, ``NAME=VALUE`` for one (repeated, or with `commas` in one text), or a mapping.
+    names : sequence of str or None
+        The modalities.
+    option : str
+        For messages.
+
+    Raises
+    ------
+    UsageError
+        An unknown modality, or two values for one.
+
+    Examples
+    --------
+    >>> split_by_name("rgb=0.3,depth=0.6", ["depth", "rgb"], "--lambda", commas=True)
+    {'rgb': '0.3', 'depth': '0.6'}
+    >>> split_by_name(0.4, ["depth", "rgb"], "--lambda")
+    {'depth': 0.4, 'rgb': 0.4}
+    """
+    if given is None:
+        return {}
+    known = {name for name in names if name is not None}
+    if isinstance(given, Mapping):
+        if not known or not set(given) <= known:
+            if known and all(isinstance(key, str) for key in given) and set(given) & known:
+                stranger = sorted(set(given) - known)[0]
+                raise UsageError(option, f"the unknown modality {stranger}", f"expected {', '.join(sorted(known))}")
+            return dict.fromkeys(names, given)
+        return dict(given)
+    items = [given] if isinstance(given, (str, os.PathLike)) or not _is_texts(given) else list(given)
+    found: dict[str | None, Any] = {}
+    for item in items:
+        match = NAME.fullmatch(item) if isinstance(item, str) and not os.path.exists(item) else None
+        if match is None:
+            if found or len(items) > 1:
+                raise UsageError(option, f"{item} beside other values", "expected one value, or NAME=VALUE for each")
+            return dict.fromkeys(names, item)
+        texts = item.split(",") if commas else [item]
+        for text in texts:
+            one = NAME.fullmatch(text.strip())
+            if one is None:
+                raise UsageError(option, f"{text!r}", "expected NAME=VALUE")
+            name, value = one.groups()
+            if name not in known:
+                expected = f"expected {', '.join(sorted(known))}" if known else "expected inputs like NAME=FILE"
+                raise UsageError(option, f"the unknown modality {name}", expected)
+            if name in found:
+                raise UsageError(option, f"{name} twice", "expected one value for each modality")
+            found[name] = value
+    return found
+
+
+def _is_texts(given: Any) -> bool:
+    return isinstance(given, (list, tuple)) and bool(given) and all(isinstance(item, str) for item in given)
+
+
+def _number(value: Any, option: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(option, f"{value!r}", "expected a number (or NAME=NUMBER for each modality)") from None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Options that say how scores are flattened, rebalanced and fused.
+
+    Attributes
+    ----------
+    calibration : path or Calibration, optional
+        Holds all the others.
+    lam : float, text or mapping, optional
+        ``0.4``, or ``rgb=0.3,depth=0.6``.
+    temperature : float, text or mapping, optional
+    source_prior, target_prior : optional
+        See `unoic_cli.tasks.common.resolve_prior`; the source prior for each modality.
+    unseen : str, optional
+    fusion : str, optional
+        See `unoic_cli.fusions`.
+    weights : text or sequence of float, optional
+        Of the modalities: in the order of their names, or ``rgb=2,depth=1``.
+    order : str, optional
+        ``flatten-first`` or ``rebalance-first``.
+    delta : optional
+        ``none``, ``fit``, a file of delta statistics, or a file of factors; for each modality.
+    delta_power : float, optional
+    """
+
+    calibration: Any = None
+    lam: Any = None
+    temperature: Any = None
+    source_prior: Any = None
+    target_prior: PriorLike = None
+    unseen: Unseen | None = None
+    fusion: str | None = None
+    weights: Any = None
+    order: Order | None = None
+    delta: DeltaLike = None
+    delta_power: float | None = None
+
+    def named(self) -> list[str]:
+        """The options that a calibration would hold, as far as they were given."""
+        given = {
+            "--temperature": self.temperature,
+            "--source-prior": self.source_prior,
+            "--target-prior": self.target_prior,
+            "--unseen": self.unseen,
+            "--fusion": self.fusion,
+            "--weights": self.weights,
+            "--order": self.order,
+            "--delta-power": self.delta_power,
+        }
+        return [name for name, value in given.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A calibration made ready for a data set: what is counted, and from what.
+
+    Attributes
+    ----------
+    calibration : Calibration
+    view : View
+        How the scores are made.
+    rule : Rule or None
+        Of fusions whose scores are no lines in lambda; None where they are.
+    slopes : Slopes
+        Of the lines, where they are.
+    """
+
+    calibration: Calibration
+    view: View
+    rule: Rule | None
+    slopes: Slopes
+
+    @property
+    def linear(self) -> bool:
+        """Whether scores are lines in lambda."""
+        return self.rule is None
+
+    def point(self, lam: float) -> Lines:
+        """Kernel tables of one lambda."""
+        return make_point(self.slopes.values, self.slopes.masked, lam)
+
+    def tally(self, lams: Sequence[float], n_tables: int = 1, *, confusion: bool = False) -> Any:
+        """A tally that counts at these lambdas."""
+        if self.rule is not None:
+            return FusedTally(self.rule, lams, n_tables, confusion=confusion)
+        return PointTally([self.point(lam) for lam in lams], n_tables, confusion=confusion)
+
+    def writer(self, lam: float) -> Fuser:
+        """What writes posteriors at a lambda."""
+        calibration = self.calibration
+        return Fuser(rule_of(calibration) if self.rule is None else self.rule, [lam])
+
+
+def rule_of(calibration: Calibration) -> Rule:
+    """A calibration's fusion for the kernels; one modality is a log-linear pool of one."""
+    slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
+    n = len(calibration.modalities)
+    operator = fusion(calibration.fusion or "product").OPERATOR
+    weights = calibration.weights or (1.0,) * n
+    return Rule(
+        operator,
+        np.array(weights),
+        np.stack([one.values for one in slopes]),
+        np.stack([one.masked for one in slopes]),
+    )
+
+
+def make_method(
+    calibration: Calibration,
+    data: DataSet,
+    factors: Mapping[str | None, FactorSource],
+    options: Options,
+    chosen: Sequence[int] | None = None,
+) -> Method:
+    """Make a calibration ready for a data set.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Its modalities are those of the data, in the same order (or those of them that are `chosen`).
+    data : DataSet
+    factors : mapping of modality to FactorSource
+        Where delta comes from, besides the calibration's statistics and the files.
+    options : Options
+    chosen : sequence of int, optional
+        Positions of the calibration's modalities in the data.
+    """
+    members = [data.modalities[i] for i in (range(len(data.modalities)) if chosen is None else chosen)]
+    looks = tuple(
+        _look(modality, member, factors.get(member.modality), data, options)
+        for modality, member in zip(calibration.modalities, members, strict=True)
+    )
+    slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
+    rebalance_first = calibration.order == "rebalance-first"
+    flattened = rebalance_first and any(_flattens(look, member) for look, member in zip(looks, members, strict=True))
+    places = None if chosen is None else tuple(chosen)
+    if len(members) == 1:
+        return Method(calibration, View(looks, rebalance_first, None, places), None, slopes[0])
+    assert calibration.fusion is not None
+    if not fusion(calibration.fusion).LINEAR or flattened:
+        rule = rule_of(calibration)
+        masked = np.logical_and.reduce([one.masked for one in slopes])
+        spread = Slopes(np.zeros(data.n_classes), masked, all(one.flat for one in slopes))
+        return Method(calibration, View(looks, rebalance_first, None, places), rule, spread)
+    weights = calibration.weights or (1.0,) * len(members)
+    values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(data.n_classes))
+    masked = np.logical_or.reduce([one.masked for weight, one in zip(weights, slopes, strict=True) if weight])
+    if masked.all():
+        raise DataError("--source-prior", "no class that every modality may predict", "expected one")
+    values = np.where(masked, 0.0, values)
+    joint = Slopes(values, masked, bool(np.ptp(values[~masked]) <= 1e-12))
+    return Method(calibration, View(looks, rebalance_first, weights, places), None, joint)
+
+
+def _flattens(look: Look, member: DataSet) -> bool:
+    stored = look.stored_delta and any("delta" in source.fields for source in member.sources)
+    return look.factors is not None or look.statistics is not None or stored
+
+
+def _look(modality: Modality, member: DataSet, factors: FactorSource | None, data: DataSet, options: Options) -> Look:
+    if factors is None and modality.delta is not None and _cuts_images(member, data):
+        factors = _factors_before(modality.delta, member, options)
+    return Look(modality.temperature, modality.delta, modality.stored_delta, factors)
+
+
+def _cuts_images(member: DataSet, data: DataSet) -> bool:
+    """Whether spans have to cut images of a modality."""
+    pixels = member.sources[0].pixels
+    if pixels == 1:
+        return False
+    spans = data.spans(whole_samples=True)
+    return any(span.start % span.source.pixels or span.stop % span.source.pixels for span in spans)
+
+
+def _factors_before(statistics: DeltaStatistics, member: DataSet, options: Options) -> SampleFactors:
+    """Factors of images that are too large to be seen at once, from a pass over them."""
+    whole = replace(member.alone(), split=None)
+    entropies = {source.name: np.zeros(source.n_samples, dtype=np.int64) for source in whole.sources}
+    tally = EntropyTally(whole.n_classes, entropies)
+    sweep(whole, [tally], n_threads=options.threads, progress=options.progress)
+    return SampleFactors({name: statistics.delta(values / FIXED_POINT) for name, values in entropies.items()})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the options stand for.
+
+    Attributes
+    ----------
+    calibration : Calibration
+    factors : dict
+        Factors that are no part of the calibration, by modality.
+    """
+
+    calibration: Calibration
+    factors: dict[str | None, FactorSource] = field(default_factory=dict)
+
+
+def resolve(
+    wanted: Wanted, data: DataSet, options: Options, notes: Notes, *, lam: float | None = None
+) -> Resolved | None:
+    """The calibration that the options stand for; None when they ask for nothing.
+
+    Parameters
+    ----------
+    wanted : Wanted
+    data : DataSet
+    options, notes
+    lam : float, optional
+        Stands in where neither a calibration nor a lambda is wanted; 0 asks for no rebalancing, and no prior.
+
+    Raises
+    ------
+    UsageError
+        Options that contradict each other, or would have no effect.
+    """
+    used = wanted.named()
+    if wanted.calibration is not None:
+        return _resolve_calibration(wanted, data, used, notes)
+    if wanted.lam is None and lam is None:
+        if used or wanted.delta is not None:
+            option = (used or ["--delta"])[0]
+            raise UsageError(option, f"{option} without --lambda", "expected --lambda, which it belongs to")
+        return None
+    if wanted.unseen is not None and wanted.unseen not in UNSEEN:
+        raise UsageError("--unseen", f"{wanted.unseen!r}", f"expected one of {', '.join(UNSEEN)}")
+    if wanted.order is not None and wanted.order not in ORDERS:
+        raise UsageError("--order", f"{wanted.order!r}", f"expected one of {', '.join(ORDERS)}")
+    names = names_of(data)
+    if wanted.lam is None and lam == 0.0:
+        wanted = _without_priors(wanted, data)
+    name, weights = _fusion(wanted, names)
+    common, shares = _lambdas(wanted.lam if wanted.lam is not None else lam, names)
+    modalities, factors = _modalities(wanted, data, shares, options, notes)
+    flattened = any(m.delta is not None for m in modalities) or factors or _stores_delta(data, modalities)
+    if wanted.order is not None and not flattened:
+        raise UsageError(
+            "--order", "--order without delta", "expected a delta (in the file, or --delta), which it is for"
+        )
+    target = resolve_prior(
+        "uniform" if wanted.target_prior is None else wanted.target_prior,
+        data.alone(),
+        "--target-prior",
+        options,
+        temperature=modalities[0].temperature,
+    )
+    made = Calibration(
+        common,
+        target,
+        modalities,
+        name,
+        weights,
+        wanted.order or ORDERS[0],
+        wanted.unseen or "mask",
+        data.class_names,
+        provenance(data, options, **({"given": "--lambda"} if wanted.lam is not None else {})),
+    )
+    if wanted.lam is not None or lam:
+        _tell(made, data, notes)
+    return Resolved(made, factors)
+
+
+def _without_priors(wanted: Wanted, data: DataSet) -> Wanted:
+    """Uniform priors, which nothing is done with; asking for others would have no effect."""
+    given = {"--source-prior": wanted.source_prior, "--target-prior": wanted.target_prior, "--unseen": wanted.unseen}
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(option, f"{option} without --lambda", "expected --lambda, which it belongs to")
+    return replace(wanted, source_prior=Prior.uniform(data.n_classes))
+
+
+def _tell(calibration: Calibration, data: DataSet, notes: Notes) -> None:
+    for modality in calibration.modalities:
+        tell_slopes(calibration.slopes_of(replace(modality, share=1.0)), data, calibration.unseen, notes, modality.name)
+
+
+def _stores_delta(data: DataSet, modalities: Sequence[Modality]) -> bool:
+    return any(
+        modality.stored_delta and any("delta" in source.fields for source in member.sources)
+        for modality, member in zip(modalities, data.modalities, strict=True)
+    )
+
+
+def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration:
+    """A calibration, from its file or as it is."""
+    return given if isinstance(given, Calibration) else Calibration.load(os.fspath(given))
+
+
+def match_modalities(calibration: Calibration, data: DataSet, where: str) -> Calibration:
+    """Refuse data whose modalities are not those of the calibration."""
+    names, known = names_of(data), tuple(modality.name for modality in calibration.modalities)
+    if len(known) == len(names) == 1 and (known[0] is None or names[0] is None):
+        return calibration
+    missing, strange = [n for n in known if n not in names], [n for n in names if n not in known]
+    if missing or strange:
+        found = f"modalities {', '.join(str(name) for name in names)}" if names != (None,) else "inputs without names"
+        listed = " ".join(f"{name}=FILE" for name in known if name is not None)
+        raise UsageError(where, found, f"expected {listed or 'one modality'}, as the calibration has")
+    return calibration
+
+
+def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: Notes) -> Resolved:
+    if wanted.lam is not None:
+        raise UsageError(
+            "--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda"
+        )
+    if used:
+        raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
+    where = "--calibration" if isinstance(wanted.calibration, Calibration) else os.fspath(wanted.calibration)
+    loaded = match_modalities(load_calibration(wanted.calibration), data, where)
+    for member in data.modalities:
+        refuse_calibrated(member)
+    loaded.check_fits(data.n_classes, data.class_names, data.name)
+    factors: dict[str | None, FactorSource] = {}
+    for name, spec in split_by_name(wanted.delta, names_of(data), "--delta").items():
+        modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
+        if modality.delta is not None or not isinstance(spec, (str, os.PathLike)) or _is_statistics(os.fspath(spec)):
+            raise UsageError("--delta", "--delta beside --calibration", "expected neither: the calibration holds it")
+        factors[name] = FactorFile(os.fspath(spec), _member(data, name))
+    _tell(loaded, data, notes)
+    return Resolved(loaded, factors)
+
+
+def _member(data: DataSet, name: str | None) -> DataSet:
+    return next(member for member in data.modalities if member.modality == name)
+
+
+def _fusion(wanted: Wanted, names: Sequence[str | None]) -> tuple[str | None, tuple[float, ...] | None]:
+    if len(names) == 1:
+        if wanted.fusion is not None:
+            fusion(wanted.fusion)
+            if names == (None,):
+                raise UsageError(
+                    "--fusion", "one data set, and nothing to fuse", "expected inputs like rgb=FILE depth=FILE"
+                )
+        if wanted.weights is not None:
+            raise UsageError("--weights", "weights for one modality", "expected two modalities or more")
+        return None, None
+    name = wanted.fusion or DEFAULT
+    given = wanted.weights
+    if isinstance(given, str) and "=" not in given:
+        given = [_number(text, "--weights") for text in given.split(",")]
+    elif given is not None and (isinstance(given, (str, Mapping)) or _is_texts(given)):
+        parts = split_by_name(given, names, "--weights", commas=True)
+        missing = [n for n in names if n not in parts]
+        if missing:
+            raise UsageError("--weights", f"no weight for {missing[0]}", "expected one for each modality")
+        given = [_number(parts[n], "--weights") for n in names]
+    weights = resolve_weights(name, given, len(names))
+    return name, weights
+
+
+def _lambdas(given: Any, names: Sequence[str | None]) -> tuple[float, dict[str | None, float]]:
+    """The common lambda and each modality's share of it."""
+    parts = split_by_name(given, names, "--lambda", commas=True)
+    values = {name: _number(value, "--lambda") for name, value in parts.items()}
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise UsageError("--lambda", f"no lambda for {missing[0]}", "expected one for each modality, or one for all")
+    for value in values.values():
+        check_lambda(value, "--lambda")
+    if len(set(values.values())) == 1:
+        return values[names[0]], dict.fromkeys(names, 1.0)
+    return 1.0, values
+
+
+def _modalities(
+    wanted: Wanted, data: DataSet, shares: Mapping[str | None, float], options: Options, notes: Notes
+) -> tuple[tuple[Modality, ...], dict[str | None, FactorSource]]:
+    """Each modality's prior, temperature and delta."""
+    names = names_of(data)
+    warm = {
+        n: _number(v, "--temperature")
+        for n, v in split_by_name(wanted.temperature, names, "--temperature", commas=True).items()
+    }
+    for value in warm.values():
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError("--temperature", f"{value}", "expected a positive number")
+    priors = split_by_name(wanted.source_prior, names, "--source-prior")
+    deltas = split_by_name(wanted.delta, names, "--delta")
+    power = wanted.delta_power
+    if power is not None and not (math.isfinite(power) and power >= 0):
+        raise UsageError("--delta-power", f"{power}", "expected a number >= 0")
+    powered = False
+    modalities, factors = [], {}
+    for name, member in zip(names, data.modalities, strict=True):
+        temperature = warm.get(name, 1.0)
+        statistics, stored = None, True
+        spec = deltas.get(name)
+        if spec is not None:
+            statistics, stored, source = _delta(spec, name, member, options)
+            if source is not None:
+                factors[name] = source
+        if statistics is not None and power is not None:
+            statistics, powered = statistics.with_power(power), True
+        prior = _source_prior(priors.get(name), member, data, options, notes, temperature)
+        modalities.append(Modality(name, prior, temperature, statistics, stored, shares[name]))
+    if power is not None and not powered:
+        raise UsageError(
+            "--delta-power", "--delta-power without delta statistics", "expected --delta STATISTICS or --delta fit"
+        )
+    return tuple(modalities), factors
+
+
+def _source_prior(
+    spec: PriorLike, member: DataSet, data: DataSet, options: Options, notes: Notes, temperature: float
+) -> Prior:
+    """A modality's source prior: asked for, stored in its files, or the labels of whichever has them."""
+    own = member.alone()
+    if spec is None and not own.has("labels") and not any(s.source_counts or s.source_prior for s in own.sources):
+        refuse_calibrated(own)
+        own = data.alone()
+    if spec == "labels" and not own.has("labels"):
+        own = data.alone()
+    return source_prior(spec, own, options, notes, temperature=temperature)
+
+
+def _is_statistics(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip().startswith(b"{")
+    except OSError:
+        return path.endswith(".json")
+
+
+def _delta(
+    spec: Any, name: str | None, member: DataSet, options: Options
+) -> tuple[DeltaStatistics | None, bool, FactorSource | None]:
+    """(statistics, whether a stored delta is applied, factors from elsewhere) of one ``--delta``."""
+    if isinstance(spec, (str, os.PathLike)):
+        text = os.fspath(spec)
+        if text == "none":
+            return None, False, None
+        if text == "fit":
+            return fit_statistics(member, options, name), True, None
+        if not _is_statistics(text):
+            return None, True, FactorFile(text, member)
+        spec, where = DeltaStatistics.load(text), text
+    else:
+        where = "--delta"
+    if not isinstance(spec, DeltaStatistics):
+        raise UsageError("--delta", f"{spec!r}", "expected none, fit, delta statistics, or a file of factors")
+    if spec.modality is not None and name is not None and spec.modality != name:
+        raise DataError(where, f"delta statistics of the modality {spec.modality}", f"expected those of {name}")
+    if spec.measure != "entropy":
+        expected = "expected those of the softmax entropy, or factors (unoic fit-delta --write-delta)"
+        raise DataError(where, f"statistics of the {spec.measure} of stochastic passes", expected)
+    return spec, True, None
+
+
+def fit_statistics(member: DataSet, options: Options, name: str | None) -> DeltaStatistics:
+    """Mean and spread of the softmax entropy of these very samples."""
+    own = member.alone()
+    tally = EntropyTally(own.n_classes)
+    sweep(own, [tally], n_threads=options.threads, progress=options.progress)
+    fitted: DeltaStatistics = tally.statistics(1.0, name, "entropy", provenance(own, options))
+    return fitted
+
+
+def describe_modalities(calibration: Calibration) -> dict[str, Any]:
+    """For reports: the fusion, and what is special to each modality."""
+    if calibration.fusion is None and calibration.modalities[0].name is None:
+        return {}
+    return {
+        "fusion": calibration.fusion,
+        "order": calibration.order,
+        "modalities": {
+            str(m.name): {
+                "lambda": m.share * calibration.lam,
+                "temperature": m.temperature,
+                "delta": None
+                if m.delta is None
+                else {"mu": m.delta.mu, "sigma": m.delta.sigma, "power": m.delta.power},
+            }
+            for m in calibration.modalities
+        },
+    }

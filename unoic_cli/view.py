@@ -1,0 +1,180 @@
+"""How the stored scores of one or several modalities become those that are counted: temperature, delta, and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from unoic_cli.batch import Batch, InvalidScoreError, Part, Scores, make_scores, stored_delta
+from unoic_cli.kernels.entropy import entropy_of_units
+from unoic_cli.kernels.fusion import add_scaled
+from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, mean_of_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class FactorSource(Protocol):
+    """Where the factors of a modality come from, when not from its own file."""
+
+    def of(self, part: Part) -> NDArray[np.float64]:
+        """Checked factors of the units of a part, (T,) or (1,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleFactors:
+    """One factor for each sample: of images too large to be seen at once, from a pass before.
+
+    Attributes
+    ----------
+    values : mapping of source name to (N,) float64
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+
+    def of(self, part: Part) -> NDArray[np.float64]:
+        """Factors of the units of a part."""
+        return part.per_unit(self.values[part.source.name][part.samples])
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one modality is looked at.
+
+    Attributes
+    ----------
+    temperature : float
+        Divides the scores.
+    statistics : DeltaStatistics or None
+        delta follows from the softmax entropy of each sample.
+    stored_delta : bool
+        Without statistics: whether the delta of the file is applied.
+    factors : FactorSource or None
+        delta comes from there instead.
+    """
+
+    temperature: float = 1.0
+    statistics: DeltaStatistics | None = None
+    stored_delta: bool = True
+    factors: FactorSource | None = None
+
+    def delta(self, part: Part) -> NDArray[np.float64]:
+        """Factors of the units of a part: (0,), (1,) or (T,)."""
+        if self.factors is not None:
+            return self.factors.of(part)
+        if self.statistics is not None:
+            return part.per_unit(self.statistics.delta(sample_entropies(part)))
+        return stored_delta(part) if self.stored_delta else np.empty(0)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether whole samples must be seen at once."""
+        return self.statistics is not None and self.factors is None
+
+
+def unit_entropies(part: Part) -> NDArray[np.int64]:
+    """Softmax entropy of each unit of a part as stored, in units of 2**-40 nats.
+
+    Raises
+    ------
+    InvalidScoreError
+        At the first unit with an invalid score.
+    """
+    scores = make_scores(part, 1.0, np.empty(0))
+    out = np.empty(scores.n_units, dtype=np.int64)
+    work = make_workspace(scores.n_classes)
+    bad = entropy_of_units(
+        scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.n_units, scores.n_classes, out, work
+    )
+    if bad >= 0:
+        raise InvalidScoreError(bad)
+    return out
+
+
+def sample_entropies(part: Part) -> NDArray[np.float64]:
+    """Mean softmax entropy of each sample that a part holds whole, in nats, (S,)."""
+    pixels = part.source.pixels
+    sums = unit_entropies(part)
+    if pixels > 1:
+        sums = sums.reshape(-1, pixels).sum(axis=1)
+    return mean_of_sums(sums, pixels) / FIXED_POINT
+
+
+@dataclass(frozen=True)
+class View:
+    """How all modalities are looked at.
+
+    Attributes
+    ----------
+    looks : tuple of Look
+        In the order of the modalities.
+    rebalance_first : bool
+        delta * (z + lambda * s) instead of delta * z + lambda * s.
+    weights : tuple of float or None
+        The modalities' scores are summed with these, so that fused scores are lines in lambda; None: they stay apart.
+    chosen : tuple of int or None
+        Positions of the modalities that are looked at; None for all.
+    """
+
+    looks: tuple[Look, ...] = field(default=(Look(),))
+    rebalance_first: bool = False
+    weights: tuple[float, ...] | None = None
+    chosen: tuple[int, ...] | None = None
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether whole samples must be seen at once."""
+        return any(look.needs_samples for look in self.looks)
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch with its scores made.
+
+        Raises
+        ------
+        InvalidScoreError
+            At a unit with an invalid score, where that is noticed here.
+        """
+        if batch.part.block.scores is None:
+            return batch
+        chosen = range(len(batch.parts)) if self.chosen is None else self.chosen
+        parts = [batch.parts[m] for m in chosen]
+        made = []
+        for m, look, part in zip(chosen, self.looks, parts, strict=True):
+            try:
+                delta = look.delta(part)
+            except InvalidScoreError as error:
+                raise InvalidScoreError(error.unit, m) from None
+            made.append(make_scores(part, look.temperature, delta, rebalance_first=self.rebalance_first))
+        scores = None
+        if len(made) == 1:
+            scores = made[0]
+            if scores.slope_factor.size:  # one factor of everything decides nothing
+                scores = make_scores(parts[0], self.looks[0].temperature, np.empty(0))
+        elif self.weights is not None:
+            scores = _sum(made, self.weights)
+        return replace(batch, scores=scores, modalities=tuple(made))
+
+
+def _sum(modalities: list[Scores], weights: tuple[float, ...]) -> Scores:
+    """Weighted sum of all modalities' scores, float64 in rows."""
+    first = modalities[0]
+    total = np.zeros(first.n_units * first.n_classes)
+    for scores, weight in zip(modalities, weights, strict=True):
+        if weight:
+            add_scaled(scores.raw, scores.brain, scores.pixels, scores.n_classes, scores.delta, weight, total)
+    return Scores(
+        raw=total,
+        brain=False,
+        allow_zero=any(scores.allow_zero for scores in modalities),
+        exact=False,
+        delta=np.empty(0),
+        n_units=first.n_units,
+        n_classes=first.n_classes,
+        pixels=0,
+        slope_factor=np.empty(0),
+    )
