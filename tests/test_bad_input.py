@@ -421,7 +421,6 @@ USAGE_ERRORS = [
     "search-lambda x.h5 --threads 0",
     "search-lambda x.h5 --threads -1",
     "search-lambda x.h5 --format xml",
-    "search-lambda x.h5 --calibration c.json",
     "search-lambda x.h5 -o same --curve same",
     "search-lambda x.h5 -o same --curve ./same",
     "search-lambda x.h5 -o=",

@@ -237,6 +237,7 @@ def test_search_keys(rows, answer):
         "lambda", "plateau", "metric", "n", "n_ignored", "n_classes", "source_prior", "target_prior", "baseline",
         "rebalanced", "best", "curve", "folds", "files", "split", "method", "evaluations", "reads", "range",
         "subject_to", "temperature", "unseen", "absent", "absent_rule", "ignore_index", "notes", "calibration",
+            "fusion", "order", "groups", "modalities",
     } == set(found)  # fmt: skip
     assert (found["n"], found["n_classes"], found["split"], found["files"]) == (60, 3, "val", ["rows.h5"])
     assert found["source_prior"] == {"values": [0.7, 0.2, 0.1], "counts": COUNTS, "origin": "source_counts of rows.h5"}

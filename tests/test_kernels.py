@@ -517,7 +517,7 @@ def first_bad(problem):
             tally.update(problem.batch())
         found.append(error.value.unit)
     assert len(set(found)) == 1
-    return found[0], str(invalid_score(problem.batch(), found[0]))
+    return found[0], str(invalid_score((problem.batch().part,), InvalidScoreError(found[0])))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

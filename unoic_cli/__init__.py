@@ -1,6 +1,7 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
-Every command is a function here: `search_lambda`, `calibrate`, `evaluate`, `info`, `prior`, `convert`.
+Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration
     from unoic_cli.formats.arrays import from_arrays
     from unoic_cli.priors import Prior
-    from unoic_cli.tasks.calibrate import CalibrateResult, calibrate
+    from unoic_cli.tasks.calibrate import CalibrateResult, calibrate, fuse
+    from unoic_cli.tasks.compare import CompareResult, compare
     from unoic_cli.tasks.convert import ConvertResult, convert
     from unoic_cli.tasks.evaluate import EvaluateResult, evaluate
     from unoic_cli.tasks.fit_delta import FitDeltaResult, fit_delta
@@ -31,6 +33,8 @@ _WHERE = {
     "Prior": "priors",
     "CalibrateResult": "tasks.calibrate",
     "calibrate": "tasks.calibrate",
+    "CompareResult": "tasks.compare",
+    "compare": "tasks.compare",
     "ConvertResult": "tasks.convert",
     "convert": "tasks.convert",
     "EvaluateResult": "tasks.evaluate",
@@ -40,6 +44,7 @@ _WHERE = {
     "FitTemperatureResult": "tasks.fit_temperature",
     "fit_temperature": "tasks.fit_temperature",
     "from_arrays": "formats.arrays",
+    "fuse": "tasks.calibrate",
     "InfoResult": "tasks.info",
     "info": "tasks.info",
     "PriorResult": "tasks.prior",
@@ -51,6 +56,7 @@ _WHERE = {
 __all__ = [
     "CalibrateResult",
     "Calibration",
+    "CompareResult",
     "ConvertResult",
     "EvaluateResult",
     "FitDeltaResult",
@@ -62,11 +68,13 @@ __all__ = [
     "UnoicError",
     "__version__",
     "calibrate",
+    "compare",
     "convert",
     "evaluate",
     "fit_delta",
     "fit_temperature",
     "from_arrays",
+    "fuse",
     "info",
     "prior",
     "search_lambda",

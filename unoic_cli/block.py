@@ -119,6 +119,9 @@ class LogitBlock:
         (samples ``start // pixels`` to ``ceil(stop / pixels)``). Text as object arrays of str
         (`split`, `group`); `sample_id` as stored (text or integers).
 
+    cache : dict
+        What was worked out from the block, for those that ask again.
+
     Notes
     -----
     Arrays may be views of a reader's reused buffers: valid until the next block is asked for.
@@ -133,6 +136,7 @@ class LogitBlock:
     split: NDArray[Any] | None = None
     group: NDArray[Any] | None = None
     sample_id: NDArray[Any] | None = None
+    cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Reader(Protocol):

@@ -98,11 +98,14 @@ def unit_entropies(part: Part) -> NDArray[np.int64]:
 
 def sample_entropies(part: Part) -> NDArray[np.float64]:
     """Mean softmax entropy of each sample that a part holds whole, in nats, (S,)."""
-    pixels = part.source.pixels
-    sums = unit_entropies(part)
-    if pixels > 1:
-        sums = sums.reshape(-1, pixels).sum(axis=1)
-    return mean_of_sums(sums, pixels) / FIXED_POINT
+    if "entropies" not in part.block.cache:
+        pixels = part.source.pixels
+        sums = unit_entropies(part)
+        if pixels > 1:
+            sums = sums.reshape(-1, pixels).sum(axis=1)
+        part.block.cache["entropies"] = mean_of_sums(sums, pixels) / FIXED_POINT
+    entropies: NDArray[np.float64] = part.block.cache["entropies"]
+    return entropies
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ COMMANDS = {
     "fit-temperature": "fit_temperature",
     "search-lambda": "search_lambda",
     "calibrate": "calibrate",
+    "fuse": "fuse",
     "evaluate": "evaluate",
+    "compare": "compare",
 }
 """Command name -> module of `unoic_cli.cli` and function in it, in the order of the help."""
 

@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unoic_cli.cli.common import (
+    DATA,
+    METHOD,
     AbsentOption,
-    AllowExternalOption,
-    FilesArgument,
     ForceOption,
     FormatOption,
-    IgnoreIndexOption,
-    SourcePriorOption,
-    SplitOption,
-    TargetPriorOption,
-    TemperatureOption,
-    ThreadsOption,
+    ModalitiesArgument,
     Told,
-    UnseenOption,
     check_format,
+    shared,
     show,
 )
-from unoic_cli.cli.evaluate import CalibrationOption, LambdaOption
+
+EmitOption = Annotated[str, typer.Option("--emit", metavar="WHAT", help="log-probs, probs, or predictions alone.")]
 
 
+@shared(METHOD, DATA)
 def calibrate(
-    files: FilesArgument,
+    files: ModalitiesArgument,
+    given: dict[str, Any],
     output: Annotated[
         str | None,
         typer.Option(
             "--output", "-o", metavar="FILE", help="HDF5 or Parquet. Default: STEM.calibrated.SUFFIX in this folder."
         ),
     ] = None,
-    calibration: CalibrationOption = None,
-    lam: LambdaOption = None,
-    temperature: TemperatureOption = None,
-    emit: Annotated[
-        str, typer.Option("--emit", metavar="WHAT", help="log-probs, probs, or predictions alone.")
-    ] = "log-probs",
+    emit: EmitOption = "log-probs",
     metric: Annotated[
         str | None,
         typer.Option("--metric", metavar="METRIC", help="What to maximise where lambda is fitted. Default: macc."),
     ] = None,
-    source_prior: SourcePriorOption = None,
-    target_prior: TargetPriorOption = None,
-    unseen: UnseenOption = None,
     absent: AbsentOption = "reference",
-    split: SplitOption = None,
-    ignore_index: IgnoreIndexOption = None,
     force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    threads: ThreadsOption = None,
     format: FormatOption = None,
 ) -> None:
     """Write calibrated log-probabilities and predictions, and show what they change.
@@ -70,20 +56,11 @@ def calibrate(
         result = task.calibrate(
             files,
             output=output,
-            calibration=calibration,
-            lam=lam,
-            temperature=temperature,
             emit=emit,  # type: ignore[arg-type]  # the task checks it
             metric=metric,
-            source_prior=source_prior,
-            target_prior=target_prior,
-            unseen=unseen,  # type: ignore[arg-type]  # the task checks it
             absent=absent,  # type: ignore[arg-type]  # the task checks it
             force=force,
-            split=split,
-            ignore_index=ignore_index or (),
-            allow_external=allow_external,
-            threads=threads,
+            **given,
             **told.arguments(),
         )
     show(result, format, render_calibrate)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -20,6 +21,14 @@ FilesArgument: TypeAlias = Annotated[
     list[str],
     typer.Argument(
         metavar="FILES", help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set."
+    ),
+]
+ModalitiesArgument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILES",
+        help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. NAME=FILE for each modality "
+        "of the same samples, which are then fused.",
     ),
 ]
 SplitOption: TypeAlias = Annotated[
@@ -83,6 +92,109 @@ FormatOption: TypeAlias = Annotated[
 ]
 
 
+DATA: dict[str, Any] = {
+    "split": SplitOption,
+    "ignore_index": IgnoreIndexOption,
+    "allow_external": AllowExternalOption,
+    "threads": ThreadsOption,
+}
+"""Options of every command that reads logits files."""
+
+METHOD: dict[str, Any] = {
+    "calibration": Annotated[
+        str | None, typer.Option("--calibration", "-c", metavar="FILE", help="Apply a calibration (JSON).")
+    ],
+    "lam": Annotated[
+        str | None,
+        typer.Option(
+            "--lambda",
+            "-l",
+            metavar="L",
+            help="Apply this lambda, with the priors below; rgb=0.3,depth=0.6 for each modality.",
+        ),
+    ],
+    "source_prior": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source-prior",
+            metavar="PRIOR",
+            help="Class frequencies in training: uniform, labels, mean-posterior, a comma list, a JSON/CSV/TSV file, "
+            "or a logits file whose labels are counted; NAME=PRIOR for a modality (repeatable). Default: what the "
+            "file stores, else its labels.",
+        ),
+    ],
+    "target_prior": TargetPriorOption,
+    "unseen": UnseenOption,
+    "temperature": Annotated[
+        str | None,
+        typer.Option("--temperature", metavar="T", help="Divide the scores by T; rgb=1.5,depth=2 for each modality."),
+    ],
+    "delta": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delta",
+            metavar="SPEC",
+            help="Factor of the scores: statistics written by fit-delta, fit (on this input), none, or a file of "
+            "factors (FILE::DATASET, npy); NAME=SPEC for a modality (repeatable). Default: what the file stores.",
+        ),
+    ],
+    "delta_power": Annotated[
+        float | None, typer.Option("--delta-power", metavar="P", help="delta ** P, where delta comes from statistics.")
+    ],
+    "order": Annotated[
+        str | None,
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help="flatten-first, delta*z + lambda*s (default), or rebalance-first, delta*(z + lambda*s).",
+        ),
+    ],
+    "fusion": Annotated[
+        str | None,
+        typer.Option(
+            "--fusion",
+            metavar="HOW",
+            help="How modalities are fused: noisy-or (default), average, product, max or log-linear.",
+        ),
+    ],
+    "weights": Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="W,...", help="Of the modalities, for average and log-linear: rgb=2,depth=1."
+        ),
+    ],
+}
+"""Options of `unoic_cli.tasks.modalities.Wanted`: how scores are flattened, rebalanced and fused."""
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def shared(*tables: dict[str, Any], without: tuple[str, ...] = ()) -> Callable[[C], C]:
+    """Give a command options that it shares with others; it takes their values as the dictionary `given`."""
+    options = {name: kind for table in tables for name, kind in table.items() if name not in without}
+
+    def decorate(command: C) -> C:
+        own = inspect.signature(command, eval_str=True)
+        kept = [parameter for parameter in own.parameters.values() if parameter.name != "given"]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        more = [
+            inspect.Parameter(name, kind, default=False if name == "allow_external" else None, annotation=annotation)
+            for name, annotation in options.items()
+        ]
+
+        def with_given(**arguments: Any) -> Any:
+            given = {name: arguments.pop(name) for name in options}
+            given["ignore_index"] = given.get("ignore_index") or ()
+            return command(**arguments, given=given)
+
+        with_given.__doc__, with_given.__name__ = command.__doc__, command.__name__
+        with_given.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *more)}
+        with_given.__signature__ = own.replace(parameters=[*kept, *more])  # type: ignore[attr-defined]
+        return cast(C, with_given)
+
+    return decorate
+
+
 class Result(Protocol):
     """What a task returns."""
 
@@ -101,7 +213,7 @@ def note(text: str) -> None:
     print(f"unoic: note: {one_line(text)}", file=sys.stderr)
 
 
-def check_format(format: str | None) -> str:
+def check_format(format: str | None, more: tuple[str, ...] = ()) -> str:
     """The output format: asked for, or by where stdout goes.
 
     Raises
@@ -111,8 +223,8 @@ def check_format(format: str | None) -> str:
     """
     if format is None:
         return "table" if sys.stdout.isatty() else "json"
-    if format not in ("table", "json", "tsv"):
-        raise UsageError("--format", f"{format!r}", "expected table, json or tsv")
+    if format not in ("table", "json", "tsv", *more):
+        raise UsageError("--format", f"{format!r}", f"expected {', '.join(('table', 'json', *more))} or tsv")
     return format
 
 
@@ -121,6 +233,7 @@ def show(
     format: str | None,
     table: Callable[[Any], RenderableType],
     tsv: Callable[[Any], str] | None = None,
+    **more: Callable[[Any], str],
 ) -> None:
     """Print a result on stdout.
 
@@ -133,8 +246,13 @@ def show(
         Makes the terminal form.
     tsv : callable, optional
         Makes the tab-separated form; by default names and values, one a line.
+    **more : callable
+        Make other forms, by their names.
     """
-    chosen = check_format(format)
+    chosen = check_format(format, tuple(more))
+    if chosen in more:
+        print(more[chosen](result), end="")
+        return
     if chosen == "table":
         from rich.console import Console
 

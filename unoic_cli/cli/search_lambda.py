@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unoic_cli.cli.common import (
+    DATA,
+    METHOD,
     AbsentOption,
-    AllowExternalOption,
-    FilesArgument,
     ForceOption,
     FormatOption,
-    IgnoreIndexOption,
-    SourcePriorOption,
-    SplitOption,
-    TargetPriorOption,
-    TemperatureOption,
-    ThreadsOption,
+    ModalitiesArgument,
     Told,
-    UnseenOption,
     check_format,
+    shared,
     show,
 )
 from unoic_cli.errors import UsageError
 
 
+@shared(METHOD, DATA, without=("lam",))
 def search_lambda(
-    files: FilesArgument,
+    files: ModalitiesArgument,
+    given: dict[str, Any],
     metric: Annotated[
         str, typer.Option("--metric", metavar="METRIC", help="What to maximise: macc, acc, miou, f1, or topN (top5).")
     ] = "macc",
@@ -41,13 +38,14 @@ def search_lambda(
     ] = None,
     step: Annotated[str | None, typer.Option("--step", metavar="STEP", help="Lattice step. Default: 0.01.")] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             metavar="METHOD",
-            help="path (exact, one read for all lambdas), grid (each lambda plainly), paper (Algorithm 2).",
+            help="path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
+            "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2).",
         ),
-    ] = "path",
+    ] = None,
     subject_to: Annotated[
         str | None,
         typer.Option(
@@ -61,26 +59,27 @@ def search_lambda(
         typer.Option("--folds", metavar="K", help="Cross-validate too: tune on K-1 folds, test on the one held out."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the folds. Default: 0.")] = None,
-    source_prior: SourcePriorOption = None,
-    target_prior: TargetPriorOption = None,
-    unseen: UnseenOption = None,
-    temperature: TemperatureOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="WHAT", help="Also report each group (the files' group field), or each file."),
+    ] = None,
+    per_modality: Annotated[
+        bool,
+        typer.Option("--per-modality", help="First find each modality's own lambda, then one factor of all of them."),
+    ] = False,
     absent: AbsentOption = "reference",
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the calibration (JSON) for --calibration."),
     ] = None,
     curve: Annotated[str | None, typer.Option("--curve", metavar="FILE", help="Write the curve as TSV.")] = None,
-    split: SplitOption = None,
-    ignore_index: IgnoreIndexOption = None,
     force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    threads: ThreadsOption = None,
     format: FormatOption = None,
 ) -> None:
     """Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.
 
-    Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior.
+    Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior; those of several
+    modalities are fused (--fusion). With --calibration, that file holds all but lambda.
 
     Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
     """
@@ -99,18 +98,13 @@ def search_lambda(
             subject_to=subject_to,
             folds=folds,
             seed=seed,
-            source_prior=source_prior,
-            target_prior="uniform" if target_prior is None else target_prior,
-            unseen=unseen or "mask",  # type: ignore[arg-type]  # the task checks it
-            temperature=1.0 if temperature is None else temperature,
+            by=by,
+            per_modality=per_modality,
             absent=absent,  # type: ignore[arg-type]  # the task checks it
             output=output,
             curve_output=curve,
             force=force,
-            split=split,
-            ignore_index=ignore_index or (),
-            allow_external=allow_external,
-            threads=threads,
+            **given,
             **told.arguments(),
         )
     show(result, format, render_search, task.curve_tsv)

@@ -128,11 +128,11 @@ class CalibrateResult:
         return "the given lambda on this input"
 
 
-def default_output(data: DataSet) -> str:
+def default_output(data: DataSet, word: str = "calibrated") -> str:
     """``STEM.calibrated.SUFFIX`` in the current folder."""
     path, _ = formats.split_name(data.sources[0].name)
     stem, suffix = os.path.splitext(os.path.basename(path))
-    return f"{stem}.calibrated{suffix if suffix.lower() in formats.SUFFIXES else '.h5'}"
+    return f"{stem}.{word}{suffix if suffix.lower() in formats.SUFFIXES else '.h5'}"
 
 
 def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None, most: int = 3) -> Any:
@@ -509,7 +509,7 @@ def _calibrate(
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     if output is None and any(source.format == "arrays" for source in data.all_sources):
         raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
-    path = default_output(data) if output is None else os.fspath(output)
+    path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
     if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
     kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))

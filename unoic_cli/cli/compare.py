@@ -1,0 +1,76 @@
+"""``unoic compare``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from unoic_cli.cli.common import (
+    DATA,
+    METHOD,
+    AbsentOption,
+    ModalitiesArgument,
+    Told,
+    check_format,
+    shared,
+    show,
+)
+
+DELTA = {name: METHOD[name] for name in ("delta", "delta_power")}
+
+
+@shared(DELTA, DATA)
+def compare(
+    files: ModalitiesArgument,
+    given: dict[str, Any],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="[TITLE=]METHOD",
+            help="The file of a calibration; average, noisy-or, product, max or log-linear (plain fusion); uno "
+            "(noisy-or with --delta); or a modality's name (that network alone). Repeatable. Default: each modality, "
+            "average and noisy-or.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", metavar="WHAT", help="A column for each file, or each group (the files' group field)."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="NAMES", help="What a cell shows: some of miou, macc, acc, f1.")
+    ] = "miou,macc",
+    absent: AbsentOption = "reference",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="table, json, tsv, markdown or latex. Default: table on a terminal, json in a pipe.",
+        ),
+    ] = None,
+) -> None:
+    """Compare methods under several conditions: one table, one read of each file.
+
+    Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
+    -m average -m UNO-IC=unoic.json
+    """
+    from unoic_cli.report.compare import compare_latex, compare_markdown, compare_tsv, render_compare
+    from unoic_cli.tasks import compare as task
+
+    check_format(format, ("markdown", "latex"))
+    with Told() as told:
+        result = task.compare(
+            files,
+            methods=method or None,
+            by=by,
+            metrics=metrics,
+            absent=absent,  # type: ignore[arg-type]  # the task checks it
+            **given,
+            **told.arguments(),
+        )
+    show(result, format, render_compare, compare_tsv, markdown=compare_markdown, latex=compare_latex)

@@ -1,0 +1,63 @@
+"""``unoic fuse``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from unoic_cli.cli.calibrate import EmitOption
+from unoic_cli.cli.common import (
+    DATA,
+    METHOD,
+    AbsentOption,
+    ForceOption,
+    FormatOption,
+    Told,
+    check_format,
+    shared,
+    show,
+)
+
+
+@shared(METHOD, DATA)
+def fuse(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=FILE...", help="The modalities, aligned row by row (repeat a name for several files)."
+        ),
+    ],
+    given: dict[str, Any],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="HDF5 or Parquet. Default: STEM.fused.SUFFIX in this folder."
+        ),
+    ] = None,
+    emit: EmitOption = "log-probs",
+    absent: AbsentOption = "reference",
+    force: ForceOption = False,
+    format: FormatOption = None,
+) -> None:
+    """Fuse the logits of several networks that saw the same samples, and write log-probabilities and predictions.
+
+    Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits lambda.
+
+    Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
+    """
+    from unoic_cli.report.calibrate import render_calibrate
+    from unoic_cli.tasks import calibrate as task
+
+    check_format(format)
+    with Told() as told:
+        result = task.fuse(
+            files,
+            output=output,
+            emit=emit,  # type: ignore[arg-type]  # the task checks it
+            absent=absent,  # type: ignore[arg-type]  # the task checks it
+            force=force,
+            **given,
+            **told.arguments(),
+        )
+    show(result, format, render_calibrate)

@@ -1,0 +1,118 @@
+"""Methods against conditions, as a terminal table, tab-separated values, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from unoic_cli.report.common import METRIC_TITLES, cell, percent
+
+if TYPE_CHECKING:
+    from unoic_cli.tasks.compare import CompareResult, Row
+
+
+def _columns(result: CompareResult) -> list[str]:
+    """Conditions, and the average where there are several."""
+    return [*result.conditions, *(["average"] if len(result.conditions) > 1 else [])]
+
+
+def _values(row: Row, column: str) -> dict[str, float]:
+    """A row's metrics under a condition, or on average."""
+    return row.cells[column].values if column in row.cells else row.average
+
+
+def _title(result: CompareResult) -> str:
+    return " | ".join(METRIC_TITLES[name] for name in result.metrics)
+
+
+def _best(result: CompareResult, column: str, name: str) -> float:
+    values = [round(100 * _values(row, column)[name], 2) for row in result.rows]
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
+    """Cells like ``61.20 | 70.35``; the best of a column is put into `mark` (a format string)."""
+    cells = []
+    for column in _columns(result):
+        texts = []
+        for name in result.metrics:
+            value = _values(row, column)[name]
+            best = len(result.rows) > 1 and round(100 * value, 2) == _best(result, column, name)
+            texts.append(mark.format(percent(value)) if best else percent(value))
+        cells.append(" | ".join(texts))
+    return cells
+
+
+def render_compare(result: CompareResult) -> RenderableType:
+    """A row for each method, a column for each condition; narrow terminals get the columns as rows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    if len(result.conditions) > len(result.rows):
+        for row in result.rows:
+            table.add_column(row.name, justify="right")
+        for i, column in enumerate(_columns(result)):
+            table.add_row(column, *(_cells(result, row, "{}")[i] for row in result.rows))
+    else:
+        for column in _columns(result):
+            table.add_column(column, justify="right")
+        for row in result.rows:
+            table.add_row(row.name, *_cells(result, row, "{}"))
+    about = Table(show_header=False, box=None, pad_edge=False)
+    about.add_column(style="dim", no_wrap=True)
+    about.add_column(overflow="fold")
+    for row in result.rows:
+        about.add_row(row.name, Text(row.about))
+    title = f"{_title(result)}, percent; average: the plain mean over the conditions"
+    return Group(about, Text(), Text(title, style="italic"), table)
+
+
+def compare_tsv(result: CompareResult) -> str:
+    """A row for each method and condition, with every metric as a fraction."""
+    names = list(result.rows[0].average)
+    lines = ["\t".join(["method", "condition", "n", *names])]
+    for row in result.rows:
+        for column in _columns(result):
+            n = row.cells[column].n if column in row.cells else sum(one.n for one in row.cells.values())
+            values = _values(row, column)
+            lines.append("\t".join([cell(row.name), cell(column), str(n), *(repr(values[name]) for name in names)]))
+    return "\n".join(lines) + "\n"
+
+
+def compare_markdown(result: CompareResult) -> str:
+    """A Markdown table; the best of each column is bold."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell(text).replace("|", "\\|") for text in cells) + " |"
+
+    lines = [line([_title(result), *_columns(result)]), "| --- |" + " ---: |" * len(_columns(result))]
+    lines += [line([row.name, *_cells(result, row, "**{}**")]) for row in result.rows]
+    return "\n".join(lines) + "\n"
+
+
+_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+_LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in cell(text))
+
+
+def compare_latex(result: CompareResult) -> str:
+    """A LaTeX tabular (packages: booktabs); the best of each column is bold."""
+    columns = _columns(result)
+    head = " & ".join(["", *map(_latex, columns)])
+    lines = [
+        f"% {_title(result)}, percent",
+        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+        r"\toprule",
+        head + r" \\",
+        r"\midrule",
+    ]
+    for row in result.rows:
+        cells = [text.replace("|", "$|$") for text in _cells(result, row, r"\textbf{{{}}}")]
+        lines.append(" & ".join([_latex(row.name), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -1,0 +1,305 @@
+"""`compare`: several methods under several conditions, from one read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Unpack
+
+from unoic_cli.calibration import Calibration, Modality
+from unoic_cli.dataset import DataSet
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.fusions import FUSIONS, resolve_weights
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
+from unoic_cli.priors import Prior
+from unoic_cli.sweep import sweep
+from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.tasks.common import NAME, Inputs, Notes, OptionArguments, Options, open_inputs, provenance
+from unoic_cli.tasks.evaluate import Metrics
+from unoic_cli.tasks.modalities import Resolved, Wanted, load_calibration, make_method, names_of, resolve
+from unoic_cli.tasks.tables import make_tables
+from unoic_cli.view import FactorSource
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+UNO = "uno"
+AVERAGE = "average"
+"""Name of the last column: the plain mean over the conditions."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        What it is: its modalities, fusion and lambda.
+    cells : dict of str to Metrics
+        For each condition.
+    average : dict of str to float
+        Each metric, averaged over the conditions with equal weights.
+    """
+
+    name: str
+    about: str
+    cells: dict[str, Metrics]
+    average: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What `compare` counted. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    conditions : tuple of str
+        Columns, in order.
+    metrics : tuple of str
+        What a cell shows.
+    absent : str
+        The rule for absent classes.
+    details : dict
+        Files and options.
+    notes : tuple of str
+    """
+
+    rows: tuple[Row, ...]
+    conditions: tuple[str, ...]
+    metrics: tuple[str, ...]
+    absent: Absent
+    details: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "conditions": list(self.conditions),
+            "metrics": list(self.metrics),
+            "methods": [
+                {
+                    "name": row.name,
+                    "about": row.about,
+                    "conditions": {name: metrics.to_dict() for name, metrics in row.cells.items()},
+                    "average": row.average,
+                }
+                for row in self.rows
+            ],
+            "absent": self.absent,
+            "absent_rule": ABSENT_RULES[self.absent],
+            **self.details,
+            "notes": list(self.notes),
+        }
+
+
+def compare(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    *,
+    methods: Sequence[str] | Mapping[str, Any] | None = None,
+    by: str | None = None,
+    delta: Any = None,
+    delta_power: float | None = None,
+    metrics: str | Sequence[str] = ("miou", "macc"),
+    absent: Absent = "reference",
+    **options: Unpack[OptionArguments],
+) -> CompareResult:
+    """Count what several methods predict under several conditions, in one read of the files.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, array, or mapping of these by modality
+        Labelled logits files; of several modalities ``NAME=FILE``, or a mapping.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    methods : sequence of str, or mapping of str to str or Calibration, optional
+        ``TITLE=METHOD`` or METHOD: the file of a calibration; ``average``, ``noisy-or``, ``product``, ``max`` or
+        ``log-linear`` for plain fusion; ``uno`` for noisy-or after flattening with delta; or the name of a modality,
+        for that network alone. By default each modality, and average and noisy-or of all.
+    by : {"file", "group"}, optional
+        What a condition is: each file (of every modality), or each value of the files' ``group``.
+    delta, delta_power
+        For ``uno``; as in `search_lambda`.
+    metrics : sequence of str, or text with commas
+        What a cell shows: miou, macc, acc, f1.
+    absent : {"reference", "truth-only", "zero"}
+        Which classes miou and f1 average.
+    **options
+        Fields of `unoic_cli.tasks.common.Options`.
+
+    Returns
+    -------
+    CompareResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or methods that do not fit the modalities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rgb, depth = np.log([[0.6, 0.4], [0.3, 0.7]]), np.log([[0.2, 0.8], [0.4, 0.6]])
+    >>> table = compare({"rgb": rgb, "depth": depth}, [1, 1], methods=["rgb", "average"], metrics="acc")
+    >>> {row.name: row.average["acc"] for row in table.rows}
+    {'rgb': 0.5, 'average': 1.0}
+    """
+    chosen, notes = Options(**options), Notes(options.get("tell"))
+    data = open_inputs(inputs, labels, chosen, notes)
+    if absent not in ABSENT:
+        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    shown = _metrics(metrics)
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require("labels", "to compare")
+    tables = make_tables(data, by)
+    titles = _titles(methods, data, delta is not None)
+    wanted = Wanted(delta=delta, delta_power=delta_power, fusion=None)
+    if (delta is not None or delta_power is not None) and UNO not in [spec for _, spec in titles]:
+        option = "--delta" if delta is not None else "--delta-power"
+        raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
+    made = [(title, *_method(spec, data, wanted, chosen, notes)) for title, spec in titles]
+    n_tables = len(tables.names) if tables else 1
+    ready = [make_method(resolved.calibration, data, resolved.factors, chosen, places) for _, resolved, places in made]
+    tallies = [ViewedTally(one.view, one.tally([one.calibration.lam], n_tables)) for one in ready]
+    units = UnitTally(n_tables)
+    whole = any(one.view.needs_samples for one in ready)
+    sweep(
+        data, [units, *tallies], raw=True, whole_samples=whole, n_threads=chosen.threads, progress=chosen.progress,
+        **({} if tables is None else tables.arguments()),
+    )  # fmt: skip
+    names = tables.names if tables else ("all",)
+    rows = []
+    for (title, resolved, _), tally in zip(made, tallies, strict=True):
+        counts = tally.tally.counts()
+        cells = {
+            name: Metrics.of(
+                Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0]), int(units.ignored[i]), absent
+            )
+            for i, name in enumerate(names)
+            if counts.support[i].any()
+        }
+        if not cells:
+            raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
+        average = {name: _mean([cell.values[name] for cell in cells.values()]) for name in NAMES}
+        rows.append(Row(title, describe(resolved.calibration), cells, average))
+    about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
+    return CompareResult(tuple(rows), tuple(rows[0].cells), shown, absent, {"by": by, **about}, tuple(notes.texts))
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [value for value in values if not math.isnan(value)]
+    return sum(kept) / len(kept) if kept else math.nan
+
+
+def _metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+    chosen = tuple(name.strip() for name in metrics.split(",")) if isinstance(metrics, str) else tuple(metrics)
+    for name in chosen:
+        if name not in NAMES:
+            raise UsageError("--metrics", f"{name!r}", f"expected some of {', '.join(NAMES)}")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UsageError("--metrics", f"{metrics!r}", "expected each metric once")
+    return chosen
+
+
+def _titles(
+    methods: Sequence[str] | Mapping[str, Any] | None, data: DataSet, with_delta: bool
+) -> list[tuple[str, Any]]:
+    """Titles and what they stand for."""
+    if methods is None:
+        names = [name for name in names_of(data) if name is not None]
+        if len(names) < 2:
+            raise UsageError("--method", "no method", "expected --method TITLE=CALIBRATION, or several modalities")
+        found: list[tuple[str, Any]] = [(name, name) for name in (*names, AVERAGE, "noisy-or")]
+        return [*found, (UNO, UNO)] if with_delta else found
+    if isinstance(methods, Mapping):
+        found = list(methods.items())
+    else:
+        found = []
+        for text in [methods] if isinstance(methods, str) else methods:
+            match = NAME.fullmatch(text) if not os.path.exists(text) else None
+            stem = os.path.splitext(os.path.basename(text))[0]
+            found.append((match[1], match[2]) if match else (stem if text.endswith(".json") else text, text))
+    titles = [title for title, _ in found]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UsageError("--method", f"{title} twice", "expected a title of its own for each: TITLE=METHOD")
+    if not found:
+        raise UsageError("--method", "no method", "expected at least one")
+    return found
+
+
+def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> tuple[Resolved, list[int]]:
+    """What a method's text stands for, and which modalities it looks at."""
+    names = names_of(data)
+    everything = list(range(len(names)))
+    if isinstance(spec, str) and not os.path.exists(spec):
+        if spec in names:
+            return Resolved(_plain(data, [names.index(spec)], None)), [names.index(spec)]
+        if spec in FUSIONS or spec == UNO:
+            if len(names) < 2:
+                raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
+            if spec == UNO:
+                return _uno(data, wanted, options, notes), everything
+            return Resolved(_plain(data, everything, spec)), everything
+        if not spec.endswith(".json"):
+            known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
+            raise UsageError("--method", f"{spec!r}", f"expected the file of a calibration, or one of {known}")
+    loaded = load_calibration(spec)
+    where = "--method" if isinstance(spec, Calibration) else os.fspath(spec)
+    loaded.check_fits(data.n_classes, data.class_names, data.name)
+    own = [modality.name for modality in loaded.modalities]
+    if len(own) == 1 and (own[0] is None or names == (None,)):
+        if len(names) > 1:
+            raise DataError(
+                where, "a calibration of a modality without a name", f"expected one of {', '.join(map(str, names))}"
+            )
+        return Resolved(loaded), [0]
+    missing = [str(name) for name in own if name not in names]
+    if missing:
+        expected = (
+            f"expected only {', '.join(map(str, names))}" if names != (None,) else "expected inputs like rgb=FILE"
+        )
+        raise UsageError(where, f"a calibration of the modality {missing[0]}", expected)
+    return Resolved(loaded), [names.index(name) for name in own]
+
+
+def _plain(data: DataSet, places: Sequence[int], fused: str | None) -> Calibration:
+    """Scores as they are, without delta."""
+    uniform = Prior.uniform(data.n_classes)
+    names = names_of(data)
+    modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
+    weights = None if fused is None else resolve_weights(fused, None, len(places))
+    return Calibration(0.0, uniform, modalities, fused, weights)
+
+
+def _uno(data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> Resolved:
+    """Noisy-or of flattened posteriors, without rebalancing."""
+    resolved = resolve(wanted, data, options, notes, lam=0.0)
+    assert resolved is not None
+    factors: Mapping[str | None, FactorSource] = resolved.factors
+    for modality, member in zip(resolved.calibration.modalities, data.modalities, strict=True):
+        stored = modality.stored_delta and member.has("delta")
+        if modality.delta is None and modality.name not in factors and not stored:
+            expected = f"expected a delta of each: --delta {modality.name}=STATISTICS (unoic fit-delta)"
+            raise UsageError("--method", f"{UNO}, and {modality.name} has no delta", expected)
+    return replace(resolved)
+
+
+def describe(calibration: Calibration) -> str:
+    """A method in a few words."""
+    names = [modality.name for modality in calibration.modalities if modality.name is not None]
+    lams = {modality.share * calibration.lam for modality in calibration.modalities}
+    parts = [" + ".join(names)] if names else []
+    if calibration.fusion is not None:
+        parts.append(calibration.fusion)
+    if any(modality.delta is not None for modality in calibration.modalities):
+        parts.append("delta")
+    parts.append("lambda " + "/".join(f"{lam:.4g}" for lam in sorted(lams)))
+    return ", ".join(parts)
