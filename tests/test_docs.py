@@ -96,6 +96,8 @@ def test_options_are_parameters(name):
     command = getattr(importlib.import_module(f"unoic_cli.cli.{name}"), name)
     function = getattr(unoic_cli, name)
     shared = {"split", "ignore_index", "allow_external", "threads"}
-    other = {"files": "inputs", "format": None, "curve": "curve_output"}
+    other = {"files": "inputs", "format": None, "curve": "curve_output"} | (
+        {"method": "methods"} if name == "compare" else {}
+    )
     taken = {other.get(key, key) for key in inspect.signature(command).parameters} - {None}
     assert taken - shared <= set(inspect.signature(function).parameters)

@@ -91,6 +91,7 @@ class Fuser:
         self._slopes = np.ascontiguousarray(rule.slopes).reshape(-1)
         self._lines = [make_lines(s, m, np.zeros(1)) for s, m in zip(rule.slopes, rule.masked, strict=True)]
         self._plain = np.zeros(0)
+        self._times = np.ones(LANES)
         self._factors = np.zeros(0)
         self._tables = self._make_tables(np.ones(n_experts))
 
@@ -119,7 +120,8 @@ class Fuser:
     def _fill(self, m: int, scores: Scores, first: int, n: int, groups: int) -> int:
         common = (
             scores.raw, scores.brain, scores.allow_zero, scores.raw.dtype == np.float64, scores.delta, self._lines[m],
-            first, n, self.scores, m * groups * self.rule.n_classes * LANES, self._plain, self._work,
+            first, n, self.scores, m * groups * self.rule.n_classes * LANES, self._plain,
+            self._times, self._work,
         )  # fmt: skip
         return int(fill_planes64(*common, scores.pixels) if scores.pixels else fill_rows64(*common))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -256,7 +257,8 @@ def show(
     if chosen == "table":
         from rich.console import Console
 
-        Console(highlight=False, markup=False, emoji=False).print(table(result))
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a file does not wrap
+        Console(highlight=False, markup=False, emoji=False, width=width).print(table(result))
     elif chosen == "json":
         print(json.dumps(_plain(result.to_dict()), indent=1))
     else:

@@ -37,9 +37,7 @@ def compare(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(
-            "--by", metavar="WHAT", help="A column for each file, or each group (the files' group field)."
-        ),
+        typer.Option("--by", metavar="WHAT", help="A column for each file, or each group (the files' group field)."),
     ] = None,
     metrics: Annotated[
         str, typer.Option("--metrics", metavar="NAMES", help="What a cell shows: some of miou, macc, acc, f1.")

@@ -18,7 +18,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unoic_cli.kernels.jit import kernel, stage
-from unoic_cli.kernels.lanes import differ, exps, least, logs, miss, share, soften, tilt
+from unoic_cli.kernels.lanes import (
+    blend,
+    differ,
+    finish,
+    first_largest,
+    least,
+    lift,
+    miss,
+    share,
+    shift,
+    soften,
+    soften64,
+    tilt,
+    to_group,
+    to_rows,
+)
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import LANES, add_at, at, first_lane
@@ -40,11 +55,13 @@ class Scratch(NamedTuple):
     p: Any
     sums: Any
     q: Any
-    totals: Any
-    rests: Any
-    wide: Any
-    more: Any
+    sums64: Any
+    e64: Any
+    u: Any
+    bias: Any
     row: Any
+    rows: Any
+    times: Any
 
 
 def make_scratch(n_experts: int, n_classes: int) -> Scratch:
@@ -55,18 +72,20 @@ def make_scratch(n_experts: int, n_classes: int) -> Scratch:
         p=np.zeros(size, np.float32),
         sums=np.zeros(2 * LANES, np.float32),
         q=np.zeros(size, np.float32),
-        totals=np.zeros(n_experts * LANES),
-        rests=np.zeros(n_experts * LANES),
-        wide=np.zeros((n_experts + 1) * size),
-        more=np.zeros(size),
+        sums64=np.zeros(2 * LANES),
+        e64=np.zeros(size),
+        u=np.zeros(size),
+        bias=np.zeros(n_classes),
         row=np.zeros(3 * n_classes),
+        rows=np.zeros(LANES * (n_classes + LANES), np.float32),
+        times=np.ones(LANES),
     )
 
 
 @kernel
 def fill_rows64(
     raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
-    out: Any, o: int, plain: Any, work: Workspace,
+    out: Any, o: int, plain: Any, times: Any, work: Workspace,
 ) -> int:  # fmt: skip
     """Delta * z of units first..first+n of a `rows` block, as float64 groups from out[o]; -inf for masked classes.
 
@@ -76,8 +95,8 @@ def fill_rows64(
         As in `unoic_cli.kernels.path.count_path_rows`.
     double : bool
         raw is float64, and wanted to the last bit.
-    plain : (0,) float64
-        No factor.
+    plain, times : (0,) and (16,) float64
+        No factor, and scratch for sixteen.
 
     Returns
     -------
@@ -91,6 +110,8 @@ def fill_rows64(
         start = group * LANES
         size = min(LANES, n - start)
         base = o + group * n_classes * LANES
+        for i in range(LANES):
+            times[i] = factor(delta, first + start + min(i, size - 1)) if delta.size else 1.0
         for begin in range(0, size, at_once):
             run = min(at_once, size - begin)
             unit = first + start + begin
@@ -98,27 +119,48 @@ def fill_rows64(
             bad = check_rows(tile, run, lines, allow_zero)[1]
             if bad >= 0:
                 return unit + bad
+            if allow_zero:
+                bad = flattened_zero(tile, run, width, 1, n_classes, times, begin)
+                if bad >= 0:
+                    return unit + bad
+            if run == LANES and not double:
+                for v in range(lines.n_vectors):
+                    to_group(tile, v * LANES, width, n_classes - v * LANES, times, 0, out, base + v * LANES * LANES)
+                continue
             for i in range(run):
-                times = factor(delta, unit + i) if delta.size else 1.0
                 for k in range(n_classes):
                     z = stored(raw, brain, (unit + i) * n_classes + k) if double else np.float64(tile[i * width + k])
-                    if z == -np.inf and times == 0.0:
-                        return unit + i
-                    out[base + k * LANES + begin + i] = times * z
-        for i in range(size, LANES):
-            for k in range(n_classes):
-                out[base + k * LANES + i] = 0.0
-        for k in range(n_classes):
-            if not allowed(lines, k):
-                for i in range(LANES):
-                    out[base + k * LANES + i] = -np.inf
+                    out[base + k * LANES + begin + i] = times[begin + i] * z
+        clear_group(out, base, size, lines)
     return -1
+
+
+@stage
+def flattened_zero(tile: Any, n: int, unit_step: int, class_step: int, n_classes: int, times: Any, first: int) -> int:
+    """The first of n units with a zero probability under a factor of 0, or -1."""
+    for i in range(n):
+        if times[first + i] == 0.0:
+            for k in range(n_classes):
+                if tile[i * unit_step + k * class_step] == -np.inf:
+                    return i
+    return -1
+
+
+@stage
+def clear_group(out: Any, base: int, size: int, lines: Lines) -> None:
+    """Zero the lanes beyond `size`, and take masked classes out."""
+    for k in range(lines.n_classes):
+        for i in range(size, LANES):
+            out[base + k * LANES + i] = 0.0
+        if not allowed(lines, k):
+            for i in range(LANES):
+                out[base + k * LANES + i] = -np.inf
 
 
 @kernel
 def fill_planes64(
     raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
-    out: Any, o: int, plain: Any, work: Workspace, pixels: int,
+    out: Any, o: int, plain: Any, times: Any, work: Workspace, pixels: int,
 ) -> int:  # fmt: skip
     """The same of a `planes` block (B, K, P), P = pixels."""
     n_classes, tile = lines.n_classes, work.tile
@@ -128,31 +170,32 @@ def fill_planes64(
         size = min(LANES, n - start)
         base = o + group * n_classes * LANES
         done = 0
-        for i in range(size, LANES):
-            for k in range(n_classes):
-                out[base + k * LANES + i] = 0.0
         while done < size:
             unit = first + start + done
             image, pixel = unit // pixels, unit % pixels
             run = min(size - done, pixels - pixel)
+            for i in range(LANES):
+                times[i] = factor(delta, unit + min(i, run - 1)) if delta.size else 1.0
             fill_planes(raw, brain, image, pixel, run, n_classes, pixels, plain, tile, stride)
             bad = check_planes(tile, run, stride, lines, allow_zero)[1]
             if bad >= 0:
                 return unit + bad
-            for k in range(n_classes):
-                for i in range(run):
-                    times = factor(delta, unit + i) if delta.size else 1.0
-                    z = np.float64(tile[k * stride + i])
-                    if double:
-                        z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
-                    if z == -np.inf and times == 0.0:
-                        return unit + i
-                    out[base + k * LANES + done + i] = times * z
+            if allow_zero:
+                bad = flattened_zero(tile, run, 1, stride, n_classes, times, 0)
+                if bad >= 0:
+                    return unit + bad
+            if run == LANES and not double:
+                for k in range(n_classes):
+                    lift(tile, k * stride, times, 0, out, base + k * LANES)
+            else:
+                for k in range(n_classes):
+                    for i in range(run):
+                        z = np.float64(tile[k * stride + i])
+                        if double:
+                            z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
+                        out[base + k * LANES + done + i] = times[i] * z
             done += run
-        for k in range(n_classes):
-            if not allowed(lines, k):
-                for i in range(LANES):
-                    out[base + k * LANES + i] = -np.inf
+        clear_group(out, base, size, lines)
     return -1
 
 
@@ -368,59 +411,6 @@ def count_winners(
 
 
 @stage
-def soften64(
-    scores: Any, o: int, n_classes: int, lam: float, slopes: Any, s: int, factors: Any, f: int, out: Any, p: int,
-    more: Any, totals: Any, rests: Any, t: int,
-) -> None:  # fmt: skip
-    """One expert's tilted scores of a group, less their maximum, in more; their exponentials in out[p:].
-
-    totals[t:], rests[t:]: sums of the exponentials, and of all but the largest.
-    """
-    for i in range(LANES):
-        totals[t + i] = -np.inf
-        rests[t + i] = 0.0
-    for k in range(n_classes):
-        bias = lam * slopes[s + k]
-        for i in range(LANES):
-            value = scores[o + k * LANES + i] + (bias * factors[f + i] if factors.size else bias)
-            more[k * LANES + i] = value
-            totals[t + i] = value if value > totals[t + i] else totals[t + i]
-    for k in range(n_classes):
-        for i in range(LANES):
-            more[k * LANES + i] -= totals[t + i]
-        exps(more, k * LANES, out, p + k * LANES)
-    for i in range(LANES):
-        totals[t + i] = 0.0
-    for k in range(n_classes):
-        for i in range(LANES):
-            value, top = out[p + k * LANES + i], totals[t + i]
-            rests[t + i] += value if value < top else top
-            totals[t + i] = value if value > top else top
-    for i in range(LANES):
-        totals[t + i] += rests[t + i]
-
-
-@stage
-def blend(
-    e: Any, n_classes: int, totals: Any, rests: Any, t: int, operator: int, weight: float, first: bool, out: Any, u: int
-) -> None:
-    """Join one expert's posterior e / total to what is fused so far in out[u:]; sums of positive terms only."""
-    for k in range(n_classes):
-        for i in range(LANES):
-            place, total = u + k * LANES + i, totals[t + i]
-            value = e[k * LANES + i]
-            p = value / total
-            old = 0.0 if first else out[place]
-            if operator == NOISY_OR:
-                missed = (rests[t + i] if value == 1.0 else total - value) / total
-                out[place] = old * missed + p
-            elif operator == AVERAGE:
-                out[place] = old + weight * p
-            else:
-                out[place] = p if p > old else old
-
-
-@stage
 def faint_log(
     scores: Any, o: int, step: int, lane: int, k: int, n_experts: int, n_classes: int, lam: float, slopes: Any,
     factors: Any, f: int, f_step: int, operator: int, weights: Any, row: Any,
@@ -467,75 +457,91 @@ def write_fused(
     """
     size = n_classes * LANES
     step = n_groups * size
-    u = n_experts * size
-    wide = scratch.wide
+    narrow = out.itemsize == 4
+    u, e, sums, bias = scratch.u, scratch.e64, scratch.sums64, scratch.bias
     for group in range(n_groups):
         o = group * size
         if operator == LOG_LINEAR:  # one line per class: the weighted sum of the experts' scores
-            for j in range(size):
-                wide[u + j] = 0.0
-            for m in range(n_experts):
-                for k in range(n_classes):
-                    bias = lam * slopes[m * n_classes + k]
-                    for i in range(LANES):
-                        times = factors[(m * n_groups + group) * LANES + i] if factors.size else 1.0
-                        value = scores[o + m * step + k * LANES + i] + times * bias
-                        wide[u + k * LANES + i] += weights[m] * value if weights[m] != 0.0 else 0.0
-            soften64(
-                wide, u, n_classes, 0.0, slopes, 0, factors[:0], 0, wide, 0, scratch.more, scratch.totals,
-                scratch.rests, 0,
-            )  # fmt: skip
-            for i in range(LANES):
-                scratch.rests[i] = log(scratch.totals[i])
-            for k in range(n_classes):
-                for i in range(LANES):
-                    place = k * LANES + i
-                    if in_logs:
-                        wide[u + place] = scratch.more[place] - scratch.rests[i]
-                    else:
-                        wide[u + place] = wide[place] / scratch.totals[i]
+            pool(scores, o, step, group, n_groups, n_experts, n_classes, lam, slopes, factors, weights, u)
+            bias[:] = 0.0
+            soften64(u, 0, n_classes, bias, 0, scratch.times, 0, e, 0, sums, 0)
+            if in_logs:
+                shift(u, 0, n_classes, u, 0, sums, 0)
+            else:
+                blend(e, 0, n_classes, sums, 0, AVERAGE, 1.0, True, u, 0)
         else:
             for m in range(n_experts):
-                soften64(
-                    scores, o + m * step, n_classes, lam, slopes, m * n_classes, factors,
-                    (m * n_groups + group) * LANES, wide, 0, scratch.more, scratch.totals, scratch.rests, m * LANES,
-                )  # fmt: skip
-                blend(wide, n_classes, scratch.totals, scratch.rests, m * LANES, operator, weights[m], m == 0, wide, u)
-            for i in range(LANES):
-                scratch.totals[i] = 0.0
-            for k in range(n_classes):
-                for i in range(LANES):
-                    scratch.totals[i] += wide[u + k * LANES + i]
-            if in_logs:
-                for i in range(LANES):
-                    scratch.rests[i] = log(scratch.totals[i])
                 for k in range(n_classes):
-                    logs(wide, u + k * LANES, scratch.more, k * LANES)
-                    for i in range(LANES):
-                        place = k * LANES + i
-                        value = scratch.more[place] - scratch.rests[i]
-                        if not wide[u + place] > 1e-280:
-                            value = faint_log(
-                                scores, o, step, i, k, n_experts, n_classes, lam, slopes, factors, group * LANES,
-                                n_groups * LANES, operator, weights, scratch.row,
-                            ) - scratch.rests[i]  # fmt: skip
-                        wide[u + place] = value
-            else:
+                    bias[k] = lam * slopes[m * n_classes + k]
+                times, f = scratch.times, 0
+                if factors.size:
+                    times, f = factors, (m * n_groups + group) * LANES
+                soften64(scores, o + m * step, n_classes, bias, 0, times, f, e, 0, sums, 0)
+                blend(e, 0, n_classes, sums, 0, operator, weights[m], m == 0, u, 0)
+            faint = finish(u, 0, n_classes, in_logs, sums, 0)
+            while faint and in_logs:
+                lane = first_lane(faint)
+                faint &= faint - 1
                 for k in range(n_classes):
-                    for i in range(LANES):
-                        wide[u + k * LANES + i] /= scratch.totals[i]
-        for i in range(min(LANES, n - group * LANES)):
-            unit = first + group * LANES + i
-            source, stride = unit_source(unit, n_classes, pixels)
-            winner = at(winners, group * LANES + i)
+                    if u[k * LANES + lane] < -600.0:
+                        u[k * LANES + lane] = faint_log(
+                            scores, o, step, lane, k, n_experts, n_classes, lam, slopes, factors, group * LANES,
+                            n_groups * LANES, operator, weights, scratch.row,
+                        ) - sums[lane]  # fmt: skip
+        count = min(LANES, n - group * LANES)
+        unit = first + group * LANES
+        put_group(u, n_classes, count, narrow, out, unit, pixels, scratch.rows)
+        wrong = first_largest(u, 0, n_classes, narrow, winners, group * LANES) & ((1 << count) - 1)
+        while wrong:
+            lane = first_lane(wrong)
+            wrong &= wrong - 1
+            source, stride = unit_source(unit + lane, n_classes, pixels)
+            raise_winner(out, source, stride, n_classes, at(winners, group * LANES + lane), lowest)
+
+
+@stage
+def pool(
+    scores: Any, o: int, step: int, group: int, n_groups: int, n_experts: int, n_classes: int, lam: float, slopes: Any,
+    factors: Any, weights: Any, out: Any,
+) -> None:  # fmt: skip
+    """The weighted sum of the experts' tilted scores of a group."""
+    for j in range(n_classes * LANES):
+        out[j] = 0.0
+    for m in range(n_experts):
+        weight = weights[m]
+        if weight != 0.0:
             for k in range(n_classes):
-                out[source + k * stride] = wide[u + k * LANES + i]
-            best = out[source + winner * stride]
+                bias = lam * slopes[m * n_classes + k]
+                for i in range(LANES):
+                    times = factors[(m * n_groups + group) * LANES + i] if factors.size else 1.0
+                    out[k * LANES + i] += weight * (scores[o + m * step + k * LANES + i] + times * bias)
+
+
+@stage
+def put_group(u: Any, n_classes: int, count: int, narrow: bool, out: Any, unit: int, pixels: int, rows: Any) -> None:
+    """A float64 group to its place in the output."""
+    if pixels or not narrow or count < LANES:
+        for i in range(count):
+            source, stride = unit_source(unit + i, n_classes, pixels)
             for k in range(n_classes):
-                if k < winner and out[source + k * stride] >= best:
-                    out[source + k * stride] = np.nextafter(best, lowest)
-                elif k > winner and out[source + k * stride] > best:
-                    out[source + k * stride] = best
+                out[source + k * stride] = u[k * LANES + i]
+        return
+    for v in range(0, n_classes, LANES):  # rows overlap by what is beyond K, and are written in order
+        to_rows(u, v * LANES, n_classes - v, rows, v, n_classes)
+    base = unit * n_classes
+    for j in range(LANES * n_classes):
+        out[base + j] = rows[j]
+
+
+@stage
+def raise_winner(out: Any, source: int, stride: int, n_classes: int, winner: int, lowest: Any) -> None:
+    """Let the first largest entry of a unit be its decision, by one step of rounding."""
+    best = out[source + winner * stride]
+    for k in range(n_classes):
+        if k < winner and out[source + k * stride] >= best:
+            out[source + k * stride] = np.nextafter(best, lowest)
+        elif k > winner and out[source + k * stride] > best:
+            out[source + k * stride] = best
 
 
 @kernel

@@ -316,43 +316,326 @@ differ = _operation(_type_differ, lambda a, o, b, p: _bits(a[o : o + LANES] != b
 """differ(a, o, b, p): the lanes where the int32 vectors a[o:o+16] and b[p:p+16] differ."""
 
 
-# ---------------------------------------------------------------- exponentials and logarithms in float64
+# ---------------------------------------------------------------- between rows and groups
 
 
-def _type_exps(typingctx: Any, x: Any, o: Any, out: Any, p: Any) -> Any:
-    sig = types.void(x, types.int64, out, types.int64)
+def _swap_blocks(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Transpose sixteen vectors of sixteen lanes: swap off-diagonal blocks of 8, 4, 2, 1."""
+    undefined_i32 = [ir.Constant(_I32, 0)] * LANES
+    for size in (8, 4, 2, 1):
+        for i in range(LANES):
+            if i & size:
+                continue
+            a, b = vectors[i], vectors[i + size]
+            low, high = list(undefined_i32), list(undefined_i32)
+            for lane in range(LANES):
+                first = not lane & size
+                low[lane] = ir.Constant(_I32, lane if first else LANES + lane - size)
+                high[lane] = ir.Constant(_I32, lane + size if first else LANES + lane)
+            masks = [ir.Constant(_vector(_I32), mask) for mask in (low, high)]
+            vectors[i], vectors[i + size] = (builder.shuffle_vector(a, b, mask) for mask in masks)
+    return vectors
+
+
+def _type_to_group(
+    typingctx: Any, tile: Any, o: Any, width: Any, n_classes: Any, factors: Any, f: Any, out: Any, p: Any
+) -> Any:
+    whole = types.int64
+    sig = types.void(tile, whole, whole, whole, factors, whole, out, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = _load(context, builder, sig, args, 0, args[1], _F64)
-        _store(context, builder, sig, args, 2, args[3], _F64, _exp(builder, value, _F64))
+        times = _load(context, builder, sig, args, 4, args[5], _F64)
+        rows = []
+        for i in range(LANES):
+            offset = builder.add(args[1], builder.mul(args[2], ir.Constant(_I64, i)))
+            rows.append(_load(context, builder, sig, args, 0, offset, _F32))
+        for k, column in enumerate(_swap_blocks(builder, rows)):
+            with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(_I64, k))):
+                value = builder.fmul(builder.fpext(column, _vector(_F64)), times)
+                place = builder.add(args[7], ir.Constant(_I64, k * LANES))
+                _store(context, builder, sig, args, 6, place, _F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
 
 
-def _plain_exps(x: Any, o: int, out: Any, p: int) -> None:
-    out[p : p + LANES] = _plain_exp(x[o : o + LANES])
+def _plain_to_group(tile: Any, o: int, width: int, n_classes: int, factors: Any, f: int, out: Any, p: int) -> None:
+    kept = min(n_classes, LANES)
+    rows = np.stack([tile[o + i * width : o + i * width + LANES] for i in range(LANES)]).astype(np.float64)
+    _group(out, p, kept)[:] = rows.T[:kept] * factors[f : f + LANES]
 
 
-exps = _operation(_type_exps, _plain_exps)
-"""exps(x, o, out, p): exp of sixteen float64 values <= 0."""
+to_group = _operation(_type_to_group, _plain_to_group)
+"""to_group(tile, o, width, n_classes, factors, f, out, p): sixteen float32 rows, `width` apart, of which the first
+sixteen scores (or n_classes, if less) go class-major to out[p:] as float64, times the units' factors."""
 
 
-def _type_logs(typingctx: Any, x: Any, o: Any, out: Any, p: Any) -> Any:
-    sig = types.void(x, types.int64, out, types.int64)
+def _type_lift(typingctx: Any, tile: Any, o: Any, factors: Any, f: Any, out: Any, p: Any) -> Any:
+    sig = types.void(tile, types.int64, factors, types.int64, out, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = _load(context, builder, sig, args, 0, args[1], _F64)
-        _store(context, builder, sig, args, 2, args[3], _F64, _log(builder, value))
+        value = builder.fpext(_load(context, builder, sig, args, 0, args[1], _F32), _vector(_F64))
+        value = builder.fmul(value, _load(context, builder, sig, args, 2, args[3], _F64))
+        _store(context, builder, sig, args, 4, args[5], _F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
 
 
-def _plain_logs(x: Any, o: int, out: Any, p: int) -> None:
+def _plain_lift(tile: Any, o: int, factors: Any, f: int, out: Any, p: int) -> None:
+    out[p : p + LANES] = tile[o : o + LANES].astype(np.float64) * factors[f : f + LANES]
+
+
+lift = _operation(_type_lift, _plain_lift)
+"""lift(tile, o, factors, f, out, p): sixteen float32 scores as float64, times the units' factors."""
+
+
+def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, p: Any, width: Any) -> Any:
+    whole = types.int64
+    sig = types.void(group, whole, whole, out, whole, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        slots = [cgutils.alloca_once_value(builder, _constant(_F32, 0.0)) for _ in range(LANES)]
+        for k, slot in enumerate(slots):
+            with builder.if_then(builder.icmp_signed(">", args[2], ir.Constant(_I64, k))):
+                offset = builder.add(args[1], ir.Constant(_I64, k * LANES))
+                value = builder.fptrunc(_load(context, builder, sig, args, 0, offset, _F64), _vector(_F32))
+                builder.store(value, slot)
+        for i, row in enumerate(_swap_blocks(builder, [builder.load(slot) for slot in slots])):
+            offset = builder.add(args[4], builder.mul(args[5], ir.Constant(_I64, i)))
+            _store(context, builder, sig, args, 3, offset, _F32, row)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_to_rows(group: Any, o: int, n_classes: int, out: Any, p: int, width: int) -> None:
+    kept = min(n_classes, LANES)
+    columns = np.zeros((LANES, LANES), np.float32)
+    with np.errstate(under="ignore"):
+        columns[:kept] = _group(group, o, kept)
+    for i in range(LANES):
+        out[p + i * width : p + i * width + LANES] = columns[:, i]
+
+
+to_rows = _operation(_type_to_rows, _plain_to_rows)
+"""to_rows(group, o, n_classes, out, p, width): the first sixteen classes (or n_classes, if less, and zeros) of a
+float64 group to sixteen float32 rows, `width` apart and written in order."""
+
+
+# ---------------------------------------------------------------- the posterior of a group, in float64
+
+
+def _type_soften64(
+    typingctx: Any, scores: Any, o: Any, n_classes: Any, bias: Any, b: Any, factors: Any, f: Any, out: Any, p: Any,
+    sums: Any, s: Any,
+) -> Any:  # fmt: skip
+    whole = types.int64
+    sig = types.void(scores, whole, whole, bias, whole, factors, whole, out, whole, sums, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bias = context.make_array(sig.args[3])(context, builder, args[3]).data
+        times = _load(context, builder, sig, args, 5, args[6], _F64)
+        top = cgutils.alloca_once_value(builder, _constant(_F64, float("-inf")))
+
+        def tilted(k: Any) -> Any:
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], k), _F64)
+            slope = _splat(builder, _F64, builder.load(builder.gep(bias, [builder.add(args[4], k)])))
+            return builder.fadd(value, builder.fmul(slope, times))
+
+        with cgutils.for_range(builder, args[2]) as loop:
+            builder.store(_greater(builder, tilted(loop.index), builder.load(top)), top)
+        best = builder.load(top)
+        largest = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
+        rest = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _exp(builder, builder.fsub(tilted(loop.index), best), _F64)
+            _store(context, builder, sig, args, 7, _lanes(builder, args[8], loop.index), _F64, value)
+            old = builder.load(largest)
+            ahead = builder.fcmp_ordered(">", value, old)
+            builder.store(builder.fadd(builder.load(rest), builder.select(ahead, old, value)), rest)
+            builder.store(builder.select(ahead, value, old), largest)
+        for place, value in enumerate((builder.load(rest), best)):
+            offset = builder.add(args[10], ir.Constant(_I64, place * LANES))
+            _store(context, builder, sig, args, 9, offset, _F64, value)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_soften64(
+    scores: Any, o: int, n_classes: int, bias: Any, b: int, factors: Any, f: int, out: Any, p: int, sums: Any, s: int
+) -> None:
+    values = _group(scores, o, n_classes) + bias[b : b + n_classes, None] * factors[f : f + LANES]
+    best = values.max(0)
+    largest, rest = np.zeros(LANES), np.zeros(LANES)
+    for k, value in enumerate(_plain_exp(values - best)):
+        out[p + k * LANES : p + (k + 1) * LANES] = value
+        rest += np.minimum(value, largest)
+        largest = np.maximum(value, largest)
+    sums[s : s + LANES], sums[s + LANES : s + 2 * LANES] = rest, best
+
+
+soften64 = _operation(_type_soften64, _plain_soften64)
+"""soften64(scores, o, n_classes, bias, b, factors, f, out, p, sums, s): out = exp(scores + factor * bias - maximum) of
+a float64 group; into sums[s:] the sums of all but the largest (which is 1), and the maxima."""
+
+
+def _type_blend(
+    typingctx: Any, e: Any, o: Any, n_classes: Any, sums: Any, s: Any, operator: Any, weight: Any, first: Any,
+    out: Any, p: Any,
+) -> Any:  # fmt: skip
+    whole = types.int64
+    sig = types.void(e, whole, whole, sums, whole, whole, types.float64, types.boolean, out, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        rest = _load(context, builder, sig, args, 3, args[4], _F64)
+        one = _constant(_F64, 1.0)
+        total = builder.fadd(one, rest)
+        inverse = builder.fdiv(one, total)
+        first = builder.trunc(args[7], ir.IntType(1))
+        noisy, mean = (builder.icmp_signed("==", args[5], ir.Constant(_I64, i)) for i in (0, 1))
+        weight = _splat(builder, _F64, args[6])
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
+            place = _lanes(builder, args[9], loop.index)
+            share = builder.fmul(value, inverse)
+            old = _load(context, builder, sig, args, 8, place, _F64)
+            old = builder.select(first, _constant(_F64, 0.0), old)
+            missed = builder.select(builder.fcmp_ordered("==", value, one), rest, builder.fsub(total, value))
+            union = builder.fadd(builder.fmul(old, builder.fmul(missed, inverse)), share)
+            summed = builder.fadd(old, builder.fmul(weight, share))
+            both = builder.select(noisy, union, builder.select(mean, summed, _greater(builder, share, old)))
+            _store(context, builder, sig, args, 8, place, _F64, both)
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_blend(
+    e: Any, o: int, n_classes: int, sums: Any, s: int, operator: int, weight: float, first: bool, out: Any, p: int
+) -> None:
+    rest, value, joint = sums[s : s + LANES], _group(e, o, n_classes), _group(out, p, n_classes)
+    total = 1.0 + rest
+    share, old = value * (1.0 / total), np.zeros_like(joint) if first else joint.copy()
+    missed = np.where(value == 1.0, rest, total - value) * (1.0 / total)
+    if operator == 0:
+        joint[:] = old * missed + share
+    else:
+        joint[:] = old + weight * share if operator == 1 else np.maximum(share, old)
+
+
+blend = _operation(_type_blend, _plain_blend)
+"""blend(e, o, n_classes, sums, s, operator, weight, first, out, p): join one expert's posterior to what is fused so
+far, in sums of positive terms only: u (1 - P) + P (operator 0), u + weight P (1), or the larger (2)."""
+
+
+def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, sums: Any, s: Any) -> Any:
+    whole = types.int64
+    sig = types.int64(u, whole, whole, types.boolean, sums, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        total = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
+        least = cgutils.alloca_once_value(builder, _constant(_F64, 1.0))
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
+            builder.store(builder.fadd(builder.load(total), value), total)
+            builder.store(_less(builder, value, builder.load(least)), least)
+        whole_sum = builder.load(total)
+        faint = _mask(builder, builder.fcmp_ordered("<", builder.load(least), _constant(_F64, 1e-280)))
+        with builder.if_else(builder.trunc(args[3], ir.IntType(1))) as (logs, probabilities):
+            with logs:
+                below = _log(builder, whole_sum)
+                _store(context, builder, sig, args, 4, args[5], _F64, below)
+                with cgutils.for_range(builder, args[2]) as loop:
+                    place = _lanes(builder, args[1], loop.index)
+                    value = _log(builder, _load(context, builder, sig, args, 0, place, _F64))
+                    _store(context, builder, sig, args, 0, place, _F64, builder.fsub(value, below))
+            with probabilities:
+                inverse = builder.fdiv(_constant(_F64, 1.0), whole_sum)
+                with cgutils.for_range(builder, args[2]) as loop:
+                    place = _lanes(builder, args[1], loop.index)
+                    value = builder.fmul(_load(context, builder, sig, args, 0, place, _F64), inverse)
+                    _store(context, builder, sig, args, 0, place, _F64, value)
+        return faint
+
+    return sig, codegen
+
+
+def _plain_finish(u: Any, o: int, n_classes: int, in_logs: bool, sums: Any, s: int) -> int:
+    values = _group(u, o, n_classes)
+    total, faint = values.sum(0), _bits(values.min(0) < 1e-280)
+    if not in_logs:
+        values *= 1.0 / total
+        return faint
     with np.errstate(divide="ignore"):
-        out[p : p + LANES] = np.log(x[o : o + LANES])
+        sums[s : s + LANES] = np.log(total)
+        values[:] = np.log(values) - np.log(total)
+    return faint
 
 
-logs = _operation(_type_logs, _plain_logs)
-"""logs(x, o, out, p): log of sixteen normal float64 values > 0."""
+finish = _operation(_type_finish, _plain_finish)
+"""finish(u, o, n_classes, in_logs, sums, s): normalise a float64 group; with in_logs to logarithms, and the log of each
+unit's sum into sums[s:]. Returns the lanes with an entry below 1e-280, whose logarithm is not to be trusted."""
+
+
+def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: Any, sums: Any, s: Any) -> Any:
+    whole = types.int64
+    sig = types.void(u, whole, whole, scores, whole, sums, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        rest = _load(context, builder, sig, args, 5, args[6], _F64)
+        best = _load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(_I64, LANES)), _F64)
+        below = builder.fadd(best, _log(builder, builder.fadd(_constant(_F64, 1.0), rest)))
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), _F64)
+            place = _lanes(builder, args[1], loop.index)
+            _store(context, builder, sig, args, 0, place, _F64, builder.fsub(value, below))
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_shift(u: Any, o: int, n_classes: int, scores: Any, p: int, sums: Any, s: int) -> None:
+    below = sums[s + LANES : s + 2 * LANES] + np.log(1.0 + sums[s : s + LANES])
+    _group(u, o, n_classes)[:] = _group(scores, p, n_classes) - below
+
+
+shift = _operation(_type_shift, _plain_shift)
+"""shift(u, o, n_classes, scores, p, sums, s): u = scores - (maximum + log(1 + rest)) of a group, with the sums of
+`soften64`: log-probabilities of one softmax."""
+
+
+def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: Any, winners: Any, w: Any) -> Any:
+    whole = types.int64
+    sig = types.int64(u, whole, whole, types.boolean, winners, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        best = cgutils.alloca_once_value(builder, _constant(_F64, float("-inf")))
+        winner = cgutils.alloca_once_value(builder, _constant(_I32, 0))
+        narrow = builder.trunc(args[3], ir.IntType(1))
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
+            rounded = builder.fpext(builder.fptrunc(value, _vector(_F32)), _vector(_F64))
+            value = builder.select(narrow, rounded, value)
+            old = builder.load(best)
+            ahead = builder.fcmp_ordered(">", value, old)
+            k = _splat(builder, _I32, builder.trunc(loop.index, _I32))
+            builder.store(builder.select(ahead, k, builder.load(winner)), winner)
+            builder.store(builder.select(ahead, value, old), best)
+        wanted = _load(context, builder, sig, args, 4, args[5], _I32)
+        return _mask(builder, builder.icmp_signed("!=", builder.load(winner), wanted))
+
+    return sig, codegen
+
+
+def _plain_first_largest(u: Any, o: int, n_classes: int, narrow: bool, winners: Any, w: int) -> int:
+    values = _group(u, o, n_classes)
+    with np.errstate(under="ignore"):
+        values = values.astype(np.float32) if narrow else values
+    return _bits(values.argmax(0) != winners[w : w + LANES])
+
+
+first_largest = _operation(_type_first_largest, _plain_first_largest)
+"""first_largest(u, o, n_classes, narrow, winners, w): the lanes whose first largest value, after rounding to float32
+where `narrow`, is not the class in winners[w:w+16]."""

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from unoic_cli.metrics import NAMES
-from unoic_cli.report.common import facts, metric_table, percent
+from unoic_cli.report.common import about_calibration, facts, metric_table, percent
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.calibrate import CalibrateResult
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def render_calibrate(result: CalibrateResult) -> RenderableType:
     """Where it went, metrics before and after, and the classes that changed most."""
-    temperature = result.calibration.temperature
+    temperature = 1.0 if result.calibration.fusion else result.calibration.temperature
     about = [
         ("output", f"{result.output} ({result.emit}, {result.n_units:,} rows)"),
         ("lambda", f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")),
-        ("source prior", result.calibration.source_prior.origin),
-        ("target prior", result.calibration.target_prior.origin),
+        *about_calibration(result.calibration),
     ]
     if result.calibration_output is not None:
         about.insert(1, ("calibration", result.calibration_output))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from unoic_cli.calibration import Calibration, Modality
 
 METRIC_TITLES = {"acc": "acc", "macc": "mAcc", "miou": "mIoU", "f1": "F1"}
 _BARS = "▁▂▃▄▅▆▇█"
@@ -31,6 +35,39 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
     for name, value in rows:
         table.add_row(name, Text(value))
     return table
+
+
+def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
+    """Priors, and what is special to each modality, for `facts`."""
+    first, *others = calibration.modalities
+    if not others and first.name is None:
+        rows = [("source prior", first.source_prior.origin)]
+        if first.delta is not None:
+            rows.append(("delta", _delta(first)))
+    else:
+        rows = [("fusion", f"{calibration.fusion}" + _weights(calibration))] if calibration.fusion else []
+        for modality in calibration.modalities:
+            parts = [f"source prior {modality.source_prior.origin}"]
+            if modality.share != 1.0:
+                parts.insert(0, f"lambda {modality.share * calibration.lam:.6g}")
+            if modality.temperature != 1.0:
+                parts.append(f"temperature {modality.temperature:g}")
+            if modality.delta is not None:
+                parts.append(f"delta {_delta(modality)}")
+            rows.append((str(modality.name), ", ".join(parts)))
+    if calibration.order != "flatten-first":
+        rows.append(("order", calibration.order))
+    return [*rows, ("target prior", calibration.target_prior.origin)]
+
+
+def _delta(modality: Modality) -> str:
+    assert modality.delta is not None
+    return f"from mu {modality.delta.mu:.4g}, sigma {modality.delta.sigma:.4g}, power {modality.delta.power:g}"
+
+
+def _weights(calibration: Calibration) -> str:
+    weights = calibration.weights or ()
+    return f", weights {', '.join(f'{weight:.3g}' for weight in weights)}" if len(set(weights)) > 1 else ""
 
 
 def metric_table(

@@ -53,12 +53,12 @@ def render_compare(result: CompareResult) -> RenderableType:
     table.add_column("")
     if len(result.conditions) > len(result.rows):
         for row in result.rows:
-            table.add_column(row.name, justify="right")
+            table.add_column(row.name, justify="right", no_wrap=True)
         for i, column in enumerate(_columns(result)):
             table.add_row(column, *(_cells(result, row, "{}")[i] for row in result.rows))
     else:
         for column in _columns(result):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for row in result.rows:
             table.add_row(row.name, *_cells(result, row, "{}"))
     about = Table(show_header=False, box=None, pad_edge=False)

@@ -25,6 +25,11 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
         ("lambda", f"{result.lam:g}" + (f", temperature {result.temperature:g}" if result.temperature != 1 else "")),
         ("absent classes", f"{result.absent}"),
     ]
+    for name, modality in result.details.get("modalities", {}).items():
+        delta = ", delta from statistics" if modality["delta"] else ""
+        about.append((name, f"lambda {modality['lambda']:g}, temperature {modality['temperature']:g}{delta}"))
+    if result.details.get("fusion"):
+        about.append(("fusion", f"{result.details['fusion']}, {result.details['order']}"))
     rows = [("all", result.overall.values)]
     if result.groups is not None:
         rows += [(name, group.values) for name, group in result.groups.items()]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.report.common import METRIC_TITLES, facts, metric_table, percent, sparkline
+from unoic_cli.report.common import METRIC_TITLES, about_calibration, facts, metric_table, percent, sparkline
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.search import Folds, SearchResult
@@ -27,8 +27,7 @@ def render_search(result: SearchResult) -> RenderableType:
     about = [
         ("lambda", f"{lam}, the middle of the best plateau [{low:g}, {high:g}] of {title}"),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
-        ("source prior", result.calibration.source_prior.origin),
-        ("target prior", result.calibration.target_prior.origin),
+        *about_calibration(result.calibration),
     ]
     if result.details.get("subject_to"):
         about.append(("subject to", result.details["subject_to"]))
@@ -37,6 +36,16 @@ def render_search(result: SearchResult) -> RenderableType:
         Text(),
         metric_table(rows, names, "percent, tuned and measured on the same data"),
     ]
+    if result.modalities is not None:
+        alone = []
+        for name, found in result.modalities.items():
+            alone += [(f"{name}, lambda 0", found["baseline"]), (f"{name}, lambda {found['lambda']:g}", found["best"])]
+        parts += [
+            Text(),
+            metric_table(alone, names, f"each modality alone; fused, these lambdas are multiplied by {lam}"),
+        ]
+    if result.groups is not None:
+        parts += [Text(), _groups(result.groups, names, result.metric)]
     if result.folds is not None:
         parts += [Text(), _folds(result.folds, names)]
     values = result.curve[result.metric].tolist()
@@ -45,6 +54,16 @@ def render_search(result: SearchResult) -> RenderableType:
         ends = f"{result.lams[0]:g} to {result.lams[-1]:g}: {percent(min(finite))} to {percent(max(finite))}"
         parts += [Text(), Text(f"{title} over lambda {ends}"), Text(sparkline(values), style="cyan")]
     return Group(*parts)
+
+
+def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str) -> RenderableType:
+    """Each condition at the chosen lambda, and what its own would give."""
+    rows = []
+    for name, found in groups.items():
+        rows.append((f"{name}, lambda 0", found["baseline"]))
+        rows.append((f"{name}, chosen", found["best"]))
+        rows.append((f"{name}, own {found['own_lambda']:g}", found["own_best"]))
+    return metric_table(rows, names, f"each condition as it is, at the chosen lambda, and at the best for its {metric}")
 
 
 def _folds(folds: Folds, names: list[str]) -> RenderableType:

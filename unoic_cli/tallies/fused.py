@@ -10,6 +10,7 @@ from unoic_cli.batch import Batch
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.kernels.fusion import count_winners
 from unoic_cli.kernels.points import count_confusion
+from unoic_cli.kernels.simd import LANES
 from unoic_cli.metrics import Counts
 
 
@@ -42,8 +43,14 @@ class FusedTally:
         """An empty tally like this one."""
         return FusedTally(self.rule, self.lams, self.n_tables, confusion=self.confusion is not None)
 
-    def update(self, batch: Batch) -> None:
-        """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
+    def update(self, batch: Batch, last: np.ndarray | None = None) -> None:
+        """Count a batch, and keep its decisions at the last lambda in (T,) int32, if asked.
+
+        Raises
+        ------
+        InvalidScoreError
+            At the first unit whose scores are not valid.
+        """
         assert batch.labels is not None
         if self._fuser is None:
             self._fuser = Fuser(self.rule, self.lams)
@@ -53,6 +60,9 @@ class FusedTally:
                 winners, piece.n_groups, piece.n, len(self.lams), batch.labels, batch.tables, piece.first,
                 self.rule.n_classes, self._hits, self._predicted, self._support,
             )  # fmt: skip
+            if last is not None:
+                place = (len(self.lams) - 1) * piece.n_groups * LANES
+                last[piece.first : piece.first + piece.n] = winners[place : place + piece.n]
             if self.confusion is not None:
                 labels = batch.labels[piece.first : piece.first + piece.n]
                 count_confusion(labels, winners[: piece.n], self.rule.n_classes, self.confusion[0])

@@ -60,11 +60,17 @@ class PointTally:
         """An empty tally like this one."""
         return PointTally(self.points, self.n_tables, confusion=self.confusion is not None)
 
-    def update(self, batch: Batch) -> None:
-        """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
+    def update(self, batch: Batch, last: np.ndarray | None = None) -> None:
+        """Count a batch, and keep its predictions at the last lambda in (T,) int32, if asked.
+
+        Raises
+        ------
+        InvalidScoreError
+            At the first unit whose scores are not valid.
+        """
         assert batch.labels is not None
         n_classes = self.points[0].n_classes
-        out = np.empty(batch.n_units, dtype=np.int32)
+        out = np.empty(batch.n_units, dtype=np.int32) if last is None else last
         for i, lines in enumerate(self.points):
             predict(batch, lines, out, self._work)
             count_predictions(

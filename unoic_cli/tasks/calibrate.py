@@ -211,13 +211,13 @@ class _Worker:
     def _batch(self, index: int, batch: Batch) -> None:
         spec = self.job.spec
         predictions = np.empty(batch.n_units, dtype=np.int32)
-        if self.job.method.linear:
+        if batch.labels is not None:
+            self.units.update(batch)
+            self.points.update(batch, predictions)
+        elif self.job.method.linear:
             predict(batch, self.lines, predictions, self.work)
         else:
             self.fuser.predict(batch, predictions)
-        if batch.labels is not None:
-            self.units.update(batch)
-            self.points.update(batch)
         block = batch.part.block
         assert block.scores is not None
         out = None
