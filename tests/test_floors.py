@@ -9,13 +9,26 @@ import numpy as np
 import pytest
 
 import unoic_cli
-from unoic_cli import cli, formats, searches
+from unoic_cli import cli, formats, fusions, searches
 from unoic_cli.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
     {"errors"},
-    {"kernels", "block", "batch", "prior", "priors", "calibration", "lattice", "metrics", "output", "uncertainty", "view", "fuser"},
+    {
+        "kernels",
+        "block",
+        "batch",
+        "prior",
+        "priors",
+        "calibration",
+        "lattice",
+        "metrics",
+        "output",
+        "uncertainty",
+        "view",
+        "fuser",
+    },
     {"formats", "tallies", "searches", "fusions"},
     {"dataset", "folds", "sweep", "engines", "state"},
     {"tasks"},
@@ -103,6 +116,8 @@ def modules_with(folder, *names):
 
 def test_members_are_registered():
     assert set(modules_with("searches", "search")) == set(searches.METHODS)
+    assert set(modules_with("fusions", "default_weights")) == set(fusions.FUSIONS.values())
+    assert all(name == fusions.fusion(name).NAME for name in fusions.FUSIONS)
     writable = set(modules_with("formats", "describe", "open_reader", "spans", "create"))
     assert writable == set(formats.MODULES) == {name.rpartition(".")[2] for name in formats.MODULES.values()}
     assert set(formats.SUFFIXES.values()) == set(formats.MODULES) <= set(formats.SIGNATURES)

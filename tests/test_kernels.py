@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from unoic_cli.batch import Batch, InvalidScoreError, choose_split, make_scores
 from unoic_cli.block import LogitBlock, Source
 from unoic_cli.errors import DataError
+from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.kernels import simd, tile
+from unoic_cli.kernels.fusion import LOG_LINEAR
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
-from unoic_cli.kernels.posterior import FIXED_POINT, write_posterior
+from unoic_cli.kernels.posterior import FIXED_POINT
 from unoic_cli.kernels.simd import LANES
 from unoic_cli.lattice import Lattice
 from unoic_cli.sweep import invalid_score
@@ -607,11 +609,9 @@ def written(problem, lam, logs, dtype):
     out = np.full(scores.raw.size, np.nan, dtype)
     predictions = np.empty(batch.n_units, np.int32)
     lines = make_point(problem.slopes, problem.masked, lam)
-    work = make_workspace(scores.n_classes)
-    lowest = np.dtype(dtype).type(-np.inf)
-    write_posterior(
-        scores.raw, scores.brain, scores.pixels, scores.delta, lines, logs, lowest, out, predictions, work
-    )  # fmt: skip
+    predict(batch, lines, predictions, make_workspace(scores.n_classes))
+    rule = Rule(LOG_LINEAR, np.ones(1), problem.slopes[None], problem.masked[None])
+    Fuser(rule, [lam]).write(replace(batch, modalities=(scores,)), logs, out, scores.pixels, predictions)
     if scores.pixels:
         out = out.reshape(-1, scores.n_classes, scores.pixels).transpose(0, 2, 1).reshape(batch.n_units, -1)
     return out.reshape(batch.n_units, -1), predictions, lines, batch

@@ -15,15 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unoic_cli.batch import Batch, choose_split
+from unoic_cli.block import LogitBlock
 from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.formats import arrays
+from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.kernels.fusion import LOG_LINEAR
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
-from unoic_cli.kernels.posterior import write_posterior
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import ABSENT, NAMES, Counts, compute, compute_all
 from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.path import PathTally
+from unoic_cli.tallies.points import predict
+from unoic_cli.view import View
 
 repeatable = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -37,13 +43,16 @@ def prior(*weights, counts=False):
 
 
 def posterior(z, slopes, lam, *, delta=(), logs=False, masked=None):
-    """What `write_posterior` makes of float64 scores (T, K)."""
+    """What `calibrate` writes of float64 scores (T, K)."""
     z = np.atleast_2d(np.asarray(z, np.float64))
-    masked = np.zeros(z.shape[1], bool) if masked is None else masked
-    lines = make_point(np.asarray(slopes, np.float64), masked, lam)
+    slopes, masked = np.asarray(slopes, np.float64), np.zeros(z.shape[1], bool) if masked is None else masked
+    block = LogitBlock(0, len(z), z, delta=np.array(delta, np.float64) if len(delta) else None)
+    part = choose_split(block, arrays.describe(z), None)
+    raw = Batch(len(z), None, None, None, 0, np.zeros(len(z), np.int32), part, (part,))
+    batch = View().apply(raw)
     out, predictions = np.empty(z.size), np.empty(len(z), np.int32)
-    work = make_workspace(z.shape[1])
-    write_posterior(z.ravel(), False, 0, np.array(delta, np.float64), lines, logs, -np.inf, out, predictions, work)
+    predict(batch, make_point(slopes, masked, lam), predictions, make_workspace(z.shape[1]))
+    Fuser(Rule(LOG_LINEAR, np.ones(1), slopes[None], masked[None]), [lam]).write(batch, logs, out, 0, predictions)
     out = out.reshape(z.shape)
     assert np.array_equal(out.argmax(axis=1), predictions)
     return out

@@ -526,7 +526,7 @@ def put_group(u: Any, n_classes: int, count: int, narrow: bool, out: Any, unit: 
             for k in range(n_classes):
                 out[source + k * stride] = u[k * LANES + i]
         return
-    for v in range(0, n_classes, LANES):  # rows overlap by what is beyond K, and are written in order
+    for v in range((n_classes - 1) // LANES * LANES, -1, -LANES):  # what a row's end spills over is written later
         to_rows(u, v * LANES, n_classes - v, rows, v, n_classes)
     base = unit * n_classes
     for j in range(LANES * n_classes):

@@ -586,23 +586,24 @@ def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rest = _load(context, builder, sig, args, 5, args[6], _F64)
         best = _load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(_I64, LANES)), _F64)
-        below = builder.fadd(best, _log(builder, builder.fadd(_constant(_F64, 1.0), rest)))
+        below = _log(builder, builder.fadd(_constant(_F64, 1.0), rest))
         with cgutils.for_range(builder, args[2]) as loop:
             value = _load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), _F64)
             place = _lanes(builder, args[1], loop.index)
-            _store(context, builder, sig, args, 0, place, _F64, builder.fsub(value, below))
+            value = builder.fsub(builder.fsub(value, best), below)
+            _store(context, builder, sig, args, 0, place, _F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
 
 
 def _plain_shift(u: Any, o: int, n_classes: int, scores: Any, p: int, sums: Any, s: int) -> None:
-    below = sums[s + LANES : s + 2 * LANES] + np.log(1.0 + sums[s : s + LANES])
-    _group(u, o, n_classes)[:] = _group(scores, p, n_classes) - below
+    best, below = sums[s + LANES : s + 2 * LANES], np.log(1.0 + sums[s : s + LANES])
+    _group(u, o, n_classes)[:] = _group(scores, p, n_classes) - best - below
 
 
 shift = _operation(_type_shift, _plain_shift)
-"""shift(u, o, n_classes, scores, p, sums, s): u = scores - (maximum + log(1 + rest)) of a group, with the sums of
+"""shift(u, o, n_classes, scores, p, sums, s): u = scores - maximum - log(1 + rest) of a group, with the sums of
 `soften64`: log-probabilities of one softmax."""
 
 

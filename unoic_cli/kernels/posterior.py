@@ -1,8 +1,8 @@
-"""The calibrated posterior itself (Eq. 7): written out by `calibrate`, averaged for the mean-posterior prior."""
+"""The calibrated posterior (Eq. 7), averaged for the mean-posterior prior."""
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -43,43 +43,6 @@ def unit_source(unit: int, n_classes: int, pixels: int) -> Any:
     if pixels:
         return (unit // pixels) * n_classes * pixels + unit % pixels, pixels
     return unit * n_classes, 1
-
-
-@kernel
-def write_posterior(
-    raw: Any, brain: bool, pixels: int, delta: Any, lines: Lines, logs: bool, lowest: Any,
-    out: Any, predictions: Any, work: Workspace,
-) -> None:  # fmt: skip
-    """The posterior at the only lambda of `lines`, in the layout of the block, and its argmax.
-
-    Parameters
-    ----------
-    raw, brain, delta, lines, work
-        As in `unoic_cli.kernels.points.predict_rows`; the scores were checked there.
-    pixels : int
-        P of a `planes` block (B, K, P); 0 for a `rows` block.
-    logs : bool
-        Log-probabilities (nats) instead of probabilities.
-    lowest : float
-        -inf in the dtype of `out`.
-    out : (T * K,) float32 or float64
-        Written in place. Rounding may make classes equal to the winner; those of lower index are
-        taken one step down, so that the first largest entry always is the float64 winner.
-    predictions : (T,) int32
-        float64 argmax, as `predict_rows` gives it.
-    """
-    n_classes, scores = lines.n_classes, work.scores
-    for unit in range(predictions.size):
-        source, step = unit_source(unit, n_classes, pixels)
-        winner, total = shifted_scores(raw, brain, source, step, delta, unit, lines, scores)
-        predictions[unit] = winner
-        rest = log(total)
-        for k in range(n_classes):
-            out[source + k * step] = scores[k] - rest if logs else exp(scores[k]) / total
-        best = out[source + winner * step]
-        for k in range(winner):
-            if out[source + k * step] >= best:
-                out[source + k * step] = np.nextafter(best, lowest)
 
 
 @kernel
