@@ -634,7 +634,7 @@ def check_posterior(problem, lam, logs, dtype):
             scored = naive.scores(problem.z[:, kept], problem.slopes[kept], lam, problem.factor)
             scored = scored - scored.max(axis=1, keepdims=True)
             expected = (scored - np.log(np.exp(scored).sum(axis=1, keepdims=True))).astype(dtype)
-            np.testing.assert_allclose(out[:, kept], expected, rtol=4 * ulp, atol=4 * ulp)
+            np.testing.assert_allclose(out[:, kept], expected, rtol=1e-13 + 4 * ulp, atol=1e-13 + 4 * ulp)
         else:
             np.testing.assert_allclose(out[:, kept], expected, rtol=1e-12 + 4 * ulp, atol=np.finfo(dtype).tiny)
 

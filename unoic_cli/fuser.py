@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,13 +158,17 @@ class Fuser:
         )  # fmt: skip
         return self.winners
 
-    def predict(self, batch: Batch, out: NDArray[np.int32]) -> None:
-        """Decisions of a batch at the only lambda into out (T,)."""
+    def predict(
+        self, batch: Batch, out: NDArray[np.int32], visit: Callable[[Fuser, Piece], None] | None = None
+    ) -> None:
+        """Decisions of a batch at the only lambda into out (T,); `visit` sees every piece while it is laid out."""
         for piece in self.pieces(batch):
             out[piece.first : piece.first + piece.n] = self.decide(batch, piece)[: piece.n]
+            if visit is not None:
+                visit(self, piece)
 
     def write(self, batch: Batch, in_logs: bool, out: NDArray[Any], pixels: int, decisions: NDArray[np.int32]) -> None:
-        """The fused posterior of a batch at the only lambda.
+        """The fused posterior of a batch at the last lambda.
 
         Parameters
         ----------
@@ -177,13 +181,18 @@ class Fuser:
         decisions : (T,) int32
             What is decided: the first of the largest entries written.
         """
-        rule = self.rule
-        lowest = out.dtype.type(-np.inf)
         for piece in self.pieces(batch):
-            _, factors = self._slope_factors(batch, piece)
-            self.winners[: piece.n] = decisions[piece.first : piece.first + piece.n]
-            write_fused(
-                self.scores, piece.n_groups, piece.n, rule.n_experts, rule.n_classes, self.lams[0], self._slopes,
-                factors, rule.operator, rule.weights, self.winners, in_logs, lowest, out, piece.first, pixels,
-                self._scratch,
-            )  # fmt: skip
+            self.write_piece(batch, piece, in_logs, out, pixels, decisions)
+
+    def write_piece(
+        self, batch: Batch, piece: Piece, in_logs: bool, out: NDArray[Any], pixels: int, decisions: NDArray[np.int32]
+    ) -> None:
+        """The same of a piece that is laid out."""
+        rule = self.rule
+        _, factors = self._slope_factors(batch, piece)
+        self.winners[: piece.n] = decisions[piece.first : piece.first + piece.n]
+        write_fused(
+            self.scores, piece.n_groups, piece.n, rule.n_experts, rule.n_classes, self.lams[-1], self._slopes,
+            factors, rule.operator, rule.weights, self.winners, in_logs, out.dtype.type(-np.inf), out, piece.first,
+            pixels, self._scratch,
+        )  # fmt: skip

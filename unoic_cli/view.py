@@ -10,8 +10,8 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Part, Scores, make_scores, stored_delta
 from unoic_cli.kernels.entropy import entropy_of_units
-from unoic_cli.kernels.fusion import add_scaled
-from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.kernels.fusion import add_scaled, make_scratch
+from unoic_cli.kernels.lines import make_lines, make_workspace
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, mean_of_sums
 
 if TYPE_CHECKING:
@@ -164,20 +164,33 @@ class View:
 
 
 def _sum(modalities: list[Scores], weights: tuple[float, ...]) -> Scores:
-    """Weighted sum of all modalities' scores, float64 in rows."""
+    """Weighted sum of all modalities' scores in float64, class-major: as planes of one image.
+
+    Raises
+    ------
+    InvalidScoreError
+        At the first unit with an invalid score, of the first modality that has one.
+    """
     first = modalities[0]
-    total = np.zeros(first.n_units * first.n_classes)
-    for scores, weight in zip(modalities, weights, strict=True):
-        if weight:
-            add_scaled(scores.raw, scores.brain, scores.pixels, scores.n_classes, scores.delta, weight, total)
+    n_units, n_classes = first.n_units, first.n_classes
+    total = np.zeros(n_units * n_classes)
+    scratch, work = make_scratch(1, n_classes), make_workspace(n_classes)
+    lines = make_lines(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), np.zeros(1))
+    for m, (scores, weight) in enumerate(zip(modalities, weights, strict=True)):
+        bad = add_scaled(
+            scores.raw, scores.brain, scores.allow_zero, scores.raw.dtype == np.float64, scores.pixels, scores.delta,
+            lines, n_units, weight, total, np.empty(0), scratch, work,
+        )  # fmt: skip
+        if bad >= 0:
+            raise InvalidScoreError(bad, m)
     return Scores(
         raw=total,
         brain=False,
         allow_zero=any(scores.allow_zero for scores in modalities),
         exact=False,
         delta=np.empty(0),
-        n_units=first.n_units,
-        n_classes=first.n_classes,
-        pixels=0,
+        n_units=n_units,
+        n_classes=n_classes,
+        pixels=n_units,
         slope_factor=np.empty(0),
     )

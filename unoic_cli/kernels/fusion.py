@@ -545,10 +545,29 @@ def raise_winner(out: Any, source: int, stride: int, n_classes: int, winner: int
 
 
 @kernel
-def add_scaled(raw: Any, brain: bool, pixels: int, n_classes: int, delta: Any, weight: float, out: Any) -> None:
-    """Add weight * delta * z of every unit of a block to out (T * K,) float64, in rows."""
-    for unit in range(out.size // n_classes):
-        source, stride = unit_source(unit, n_classes, pixels)
-        times = factor(delta, unit) if delta.size else 1.0
+def add_scaled(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, pixels: int, delta: Any, lines: Lines, n_units: int,
+    weight: float, out: Any, plain: Any, scratch: Scratch, work: Workspace,
+) -> int:  # fmt: skip
+    """Add weight * delta * z of every unit of a block to out (K, T) float64, class-major.
+
+    Returns -1, or the first unit whose scores are not valid.
+    """
+    n_classes = lines.n_classes
+    group, times = scratch.u, scratch.times
+    for first in range(0, n_units, LANES):
+        n = min(LANES, n_units - first)
+        if pixels:
+            bad = fill_planes64(
+                raw, brain, allow_zero, double, delta, lines, first, n, group, 0, plain, times, work, pixels
+            )
+        else:
+            bad = fill_rows64(raw, brain, allow_zero, double, delta, lines, first, n, group, 0, plain, times, work)
+        if bad >= 0:
+            return bad
+        if weight == 0.0:  # checked all the same
+            continue
         for k in range(n_classes):
-            out[unit * n_classes + k] += weight * (times * stored(raw, brain, source + k * stride))
+            for i in range(n):
+                out[k * n_units + first + i] += weight * group[k * LANES + i]
+    return -1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from unoic_cli.batch import Batch
-from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.fuser import Fuser, Piece, Rule
 from unoic_cli.kernels.fusion import count_winners
 from unoic_cli.kernels.points import count_confusion
 from unoic_cli.kernels.simd import LANES
@@ -43,8 +43,15 @@ class FusedTally:
         """An empty tally like this one."""
         return FusedTally(self.rule, self.lams, self.n_tables, confusion=self.confusion is not None)
 
-    def update(self, batch: Batch, last: np.ndarray | None = None) -> None:
+    def update(
+        self,
+        batch: Batch,
+        last: np.ndarray | None = None,
+        visit: Callable[[Fuser, Piece], None] | None = None,
+    ) -> None:
         """Count a batch, and keep its decisions at the last lambda in (T,) int32, if asked.
+
+        `visit` is called with every piece while its scores are laid out.
 
         Raises
         ------
@@ -66,6 +73,8 @@ class FusedTally:
             if self.confusion is not None:
                 labels = batch.labels[piece.first : piece.first + piece.n]
                 count_confusion(labels, winners[: piece.n], self.rule.n_classes, self.confusion[0])
+            if visit is not None:
+                visit(self._fuser, piece)
 
     def add(self, other: FusedTally) -> None:
         """Take over what another thread counted."""

@@ -19,6 +19,7 @@ from unoic_cli.calibration import Calibration, Order
 from unoic_cli.dataset import DataSet, Span, split_units
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
@@ -192,7 +193,7 @@ class _Worker:
         self.fuser = job.method.writer(lam)
         self.work = make_workspace(job.data.n_classes)
         self.lines = job.method.point(lam)
-        self.points = job.method.tally([0.0, lam])
+        self.points = job.method.tally([0.0, lam] if lam else [lam])
         self.units = UnitTally()
         self.at = 0
 
@@ -209,28 +210,38 @@ class _Worker:
             raise
 
     def _batch(self, index: int, batch: Batch) -> None:
-        spec = self.job.spec
+        spec, method = self.job.spec, self.job.method
         predictions = np.empty(batch.n_units, dtype=np.int32)
-        if batch.labels is not None:
-            self.units.update(batch)
-            self.points.update(batch, predictions)
-        elif self.job.method.linear:
-            predict(batch, self.lines, predictions, self.work)
-        else:
-            self.fuser.predict(batch, predictions)
         block = batch.part.block
         assert block.scores is not None
-        out = None
+        out, pixels, in_logs = np.empty(0), 0, spec.kind == "log_probs"
         if spec.kind != "predictions":
             out = np.empty(batch.n_units * spec.n_classes, dtype=np.dtype(spec.encoding))
             pixels = block.scores.shape[2] if spec.layout == "planes" else 0
-            self.fuser.write(batch, spec.kind == "log_probs", out, pixels, predictions)
-            out = out.reshape(-1, spec.n_classes, pixels) if pixels else out.reshape(-1, spec.n_classes)
+
+        def write(fuser: Fuser, piece: Piece) -> None:
+            if out.size:
+                fuser.write_piece(batch, piece, in_logs, out, pixels, predictions)
+
+        if method.linear:
+            if batch.labels is not None:
+                self.points.update(batch, predictions)
+            else:
+                predict(batch, self.lines, predictions, self.work)
+            if out.size:
+                self.fuser.write(batch, in_logs, out, pixels, predictions)
+        elif batch.labels is not None:
+            self.points.update(batch, predictions, write)
+        else:
+            self.fuser.predict(batch, predictions, write)
+        if batch.labels is not None:
+            self.units.update(batch)
+        shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
         written = LogitBlock(
             start=self.at,
             stop=self.at + batch.n_units,
-            scores=out,
+            scores=out.reshape(shape) if out.size else None,
             predictions=predictions.astype(smallest),
             labels=_as_stored(block.labels, spec.dtypes.get("labels")),
             group=block.group,
@@ -341,7 +352,7 @@ def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None
     support = counts.support[0, 0]
     if not support.any():
         return None, None
-    before, after = (Counts(counts.hits[0, i], counts.predicted[0, i], support) for i in range(2))
+    before, after = (Counts(counts.hits[0, i], counts.predicted[0, i], support) for i in (0, -1))
     ignored = first.units.n_ignored
     return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
 
