@@ -192,6 +192,8 @@ def open_modalities(
     UnoicError
         A file is missing or broken, or the modalities do not go together.
     """
+    if not named:
+        raise UsageError("FILES", "no input", "expected at least one modality, NAME=FILE")
     opened = {
         name: open_dataset(inputs, ignore_index=ignore_index, allow_external=allow_external)
         for name, inputs in sorted(named.items())

@@ -84,7 +84,6 @@ class Fuser:
         self.size = max(LANES, PIECE_BYTES // unit // LANES * LANES)
         self.scores = np.zeros(n_experts * n_classes * self.size)
         self.winners = np.zeros(self.lams.size * self.size, dtype=np.int32)
-        self.settled = 0
         self.margin = n_experts * (2e-5 + 3e-7 * n_classes)
         self._scratch = make_scratch(n_experts, n_classes)
         self._work = make_workspace(n_classes)
@@ -100,8 +99,9 @@ class Fuser:
         tilt = factors[:, None, None] * (self.lams[None, :, None] * self.rule.slopes[:, None, :])
         hidden = np.broadcast_to(self.rule.masked[:, None, :], tilt.shape)
         with np.errstate(under="ignore"):
-            table = np.exp(tilt - np.where(hidden, -np.inf, tilt).max(axis=2, keepdims=True, initial=-1e300))
-            return np.where(hidden, 0.0, table).astype(np.float32).reshape(-1)
+            tilt = np.where(hidden, -np.inf, tilt)
+            table = np.exp(tilt - tilt.max(axis=2, keepdims=True, initial=-1e300))
+            return np.asarray(table, dtype=np.float32).reshape(-1)
 
     def pieces(self, batch: Batch) -> Iterator[Piece]:
         """Lay out the units of a batch, piece by piece.
@@ -149,13 +149,21 @@ class Fuser:
         return tables, factors.reshape(-1)
 
     def decide(self, batch: Batch, piece: Piece) -> NDArray[np.int32]:
-        """Decisions of a piece, (G * 16 * groups,) int32 as `fused_winners` writes them; valid until the next piece."""
+        """Decisions of a piece, (G * 16 * groups,) int32 as `fused_winners` writes them; valid until the next piece.
+
+        Raises
+        ------
+        InvalidScoreError
+            At the first unit to whose every class some expert gives no probability.
+        """
         tables, factors = self._slope_factors(batch, piece)
         rule = self.rule
-        self.settled += fused_winners(
+        bad = fused_winners(
             self.scores, piece.n_groups, rule.n_experts, rule.n_classes, self.lams, self._slopes, tables, factors,
-            rule.operator, rule.weights, self.margin, self.winners, self._scratch,
+            rule.operator, rule.weights, self.margin, self.winners, piece.n, self._scratch,
         )  # fmt: skip
+        if bad >= 0:
+            raise InvalidScoreError(piece.first + bad)
         return self.winners
 
     def predict(

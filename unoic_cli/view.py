@@ -32,14 +32,14 @@ class SampleFactors:
 
     Attributes
     ----------
-    values : mapping of source name to (N,) float64
+    values : mapping of the id of a source to (N,) float64
     """
 
-    values: Mapping[str, NDArray[np.float64]]
+    values: Mapping[int, NDArray[np.float64]]
 
     def of(self, part: Part) -> NDArray[np.float64]:
         """Factors of the units of a part."""
-        return part.per_unit(self.values[part.source.name][part.samples])
+        return part.per_unit(self.values[id(part.source)][part.samples])
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,10 @@ class View:
         scores = None
         if len(made) == 1:
             scores = made[0]
-            if scores.slope_factor.size:  # one factor of everything decides nothing
-                scores = make_scores(parts[0], self.looks[0].temperature, np.empty(0))
         elif self.weights is not None:
             scores = _sum(made, self.weights)
-        return replace(batch, scores=scores, modalities=tuple(made))
+        part = batch.part if self.chosen is None else parts[0]
+        return replace(batch, scores=scores, part=part, modalities=tuple(made))
 
 
 def _sum(modalities: list[Scores], weights: tuple[float, ...]) -> Scores:

@@ -64,7 +64,10 @@ def resolve_weights(name: str, given: Sequence[float] | None, n: int, option: st
         raise UsageError(option, f"weights for {name}, which has none", "expected average or log-linear")
     if len(given) != n:
         raise UsageError(option, f"{len(given)} weights", f"expected {n}, one for each modality")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not sum(given) > 0:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not max(given) > 0:
         raise UsageError(option, f"{', '.join(f'{w:g}' for w in given)}", "expected weights >= 0, one of them positive")
-    total = math.fsum(given) if module.NORMALISED else 1.0
-    return tuple(float(weight) / total for weight in given)
+    if not module.NORMALISED:
+        return tuple(float(weight) for weight in given)
+    largest = max(given)
+    total = math.fsum(weight / largest for weight in given)
+    return tuple(weight / largest / total for weight in given)

@@ -44,6 +44,8 @@ NOISY_OR, AVERAGE, MAXIMUM, LOG_LINEAR = 0, 1, 2, 3
 
 TINY = 1e-25
 """Products of float32 below this are not trusted."""
+TINY_SHARE = 1e-15
+"""The same of posteriors: what float32 takes for nothing may be so much of what lambda leaves of the rest."""
 _FAINT = 1e-250
 """Products of float64 below this are taken as sums of logarithms instead."""
 
@@ -260,6 +262,8 @@ def settle(
             row[n_classes + k] = 0.0 if operator != NOISY_OR or mode == 1 else 1.0
             row[2 * n_classes + k] = 0.0
         for m in range(n_experts):
+            if operator == LOG_LINEAR and weights[m] == 0.0:
+                continue
             times = factors[f + m * f_step + lane] if factors.size else 1.0
             top, rest = tilted(scores, o + m * step, lane, n_classes, lam, slopes, m * n_classes, times, row)
             total = 1.0 + rest
@@ -305,7 +309,7 @@ def settle(
 @kernel
 def fused_winners(
     scores: Any, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, factors: Any,
-    operator: int, weights: Any, margin: float, winners: Any, scratch: Scratch,
+    operator: int, weights: Any, margin: float, winners: Any, n: int, scratch: Scratch,
 ) -> int:  # fmt: skip
     """The fused decision of every unit at every lambda.
 
@@ -327,16 +331,18 @@ def fused_winners(
         Relative doubt of the float32 comparison.
     winners : (G * n_groups * 16,) int32
         Written: the winners of all units at the first lambda, then at the next.
+    n : int
+        Units; what else is in the last group decides nothing.
 
     Returns
     -------
     int
-        How many decisions were settled in float64.
+        -1, or the first unit without a class of positive probability.
     """
     step = n_groups * n_classes * LANES
     size = n_classes * LANES
-    settled = 0
     quick = tables.size > 0 and operator != LOG_LINEAR
+    tiny = np.float32(TINY if operator == NOISY_OR else TINY_SHARE * max(1.0, n_classes / 1000))
     for group in range(n_groups):
         o = group * size
         if quick:
@@ -354,16 +360,18 @@ def fused_winners(
                         share(scratch.p, 0, n_classes, scratch.sums, 0, np.float32(weights[m]), scratch.q, 0, m == 0)
                     else:
                         miss(scratch.p, 0, n_classes, scratch.sums, 0, scratch.q, 0, m == 0, operator == MAXIMUM)
-                doubt |= least(scratch.q, 0, n_classes, np.float32(margin), np.float32(TINY), winners, w)
+                doubt |= least(scratch.q, 0, n_classes, np.float32(margin), tiny, winners, w)
             while doubt:
                 lane = first_lane(doubt)
                 doubt &= doubt - 1
-                winners[w + lane] = settle(
+                winner = settle(
                     scores, o, step, lane, n_experts, n_classes, lams[g], slopes, factors, group * LANES,
                     n_groups * LANES, operator, weights, scratch.row,
                 )  # fmt: skip
-                settled += 1
-    return settled
+                if winner < 0 and group * LANES + lane < n:
+                    return group * LANES + lane
+                winners[w + lane] = max(winner, 0)
+    return -1
 
 
 @kernel
@@ -491,12 +499,16 @@ def write_fused(
         count = min(LANES, n - group * LANES)
         unit = first + group * LANES
         put_group(u, n_classes, count, narrow, out, unit, pixels, scratch.rows)
-        wrong = first_largest(u, 0, n_classes, narrow, winners, group * LANES) & ((1 << count) - 1)
+        wrong = first_largest(u, 0, n_classes, narrow, winners, group * LANES)
+        slack = 0.0
+        if not narrow and not in_logs:  # logarithms of neighbouring float64 may be equal
+            wrong, slack = (1 << LANES) - 1, 1e-15
+        wrong &= (1 << count) - 1
         while wrong:
             lane = first_lane(wrong)
             wrong &= wrong - 1
             source, stride = unit_source(unit + lane, n_classes, pixels)
-            raise_winner(out, source, stride, n_classes, at(winners, group * LANES + lane), lowest)
+            raise_winner(out, source, stride, n_classes, at(winners, group * LANES + lane), slack, lowest)
 
 
 @stage
@@ -534,12 +546,13 @@ def put_group(u: Any, n_classes: int, count: int, narrow: bool, out: Any, unit: 
 
 
 @stage
-def raise_winner(out: Any, source: int, stride: int, n_classes: int, winner: int, lowest: Any) -> None:
-    """Let the first largest entry of a unit be its decision, by one step of rounding."""
+def raise_winner(out: Any, source: int, stride: int, n_classes: int, winner: int, slack: float, lowest: Any) -> None:
+    """Let the first largest entry of a unit be its decision, by one step of rounding (or a relative `slack`)."""
     best = out[source + winner * stride]
+    below = best - slack * best if slack > 0.0 else np.nextafter(best, lowest)
     for k in range(n_classes):
-        if k < winner and out[source + k * stride] >= best:
-            out[source + k * stride] = np.nextafter(best, lowest)
+        if k < winner and out[source + k * stride] > below:
+            out[source + k * stride] = below
         elif k > winner and out[source + k * stride] > best:
             out[source + k * stride] = best
 

@@ -17,7 +17,7 @@ from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
-from unoic_cli.tasks.common import NAME, Inputs, Notes, OptionArguments, Options, open_inputs, provenance
+from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, open_inputs, provenance
 from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import Resolved, Wanted, load_calibration, make_method, names_of, resolve
 from unoic_cli.tasks.tables import make_tables
@@ -223,9 +223,12 @@ def _titles(
     else:
         found = []
         for text in [methods] if isinstance(methods, str) else methods:
-            match = NAME.fullmatch(text) if not os.path.exists(text) else None
-            stem = os.path.splitext(os.path.basename(text))[0]
-            found.append((match[1], match[2]) if match else (stem if text.endswith(".json") else text, text))
+            title, separator, spec = text.partition("=")
+            if not separator or os.path.exists(text):
+                title, spec = os.path.splitext(os.path.basename(text))[0] if text.endswith(".json") else text, text
+            if not title or not spec:
+                raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
+            found.append((title, spec))
     titles = [title for title, _ in found]
     for title in titles:
         if titles.count(title) > 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,54 +41,68 @@ class FactorFile:
         path, group = split_name(name)
         kind = detect(path)
         self.where = name
+        self._path, self._dataset = path, group.strip("/") or "delta"
+        self._array: NDArray[Any] | None = None
         if kind == "hdf5":
-            self._array = self._open_hdf5(path, group.strip("/") or "delta")
+            self.where = f"{path}::{self._dataset}"
+            with self._hdf5() as array:
+                shape, dtype = tuple(array.shape), array.dtype
         elif kind == "npy" and group == "/":
-            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+            try:
+                self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (ValueError, OSError, EOFError):
+                raise DataError(path, "a damaged npy file, or one of objects", "expected numbers") from None
+            shape, dtype = self._array.shape, self._array.dtype
         else:
-            raise DataError(
-                name, f"a {kind} file", "expected delta statistics (JSON), an HDF5 or a npy file of factors"
-            )
-        self._starts: dict[str, int] = {}
+            expected = "expected delta statistics (JSON), an HDF5 or a npy file of factors"
+            raise DataError(name, f"a {kind} file", expected)
+        self._starts: dict[int, int] = {}
         n_samples = 0
         for source in data.sources:
-            self._starts[source.name] = n_samples
+            self._starts[id(source)] = n_samples
             n_samples += source.n_samples
         shapes = {source.image_shape for source in data.sources}
-        shape = tuple(self._array.shape)
         allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1)]
+        self._scalar = shape == ()
         if shape not in allowed:
             raise DataError(name, f"an array of shape {shape}", f"{_EXPECTED}: {' or '.join(map(str, allowed))}")
-        if self._array.dtype.kind not in "fiu":
-            raise DataError(name, f"{self._array.dtype} values", "expected numbers")
+        if dtype.kind not in "fiu":
+            raise DataError(name, f"{dtype} values", "expected numbers")
 
-    def _open_hdf5(self, path: str, dataset: str) -> Any:
+    @contextlib.contextmanager
+    def _hdf5(self) -> Iterator[Any]:
+        """The dataset, opened for a moment: nothing keeps the file from others."""
         import h5py
 
         try:
-            self._file = h5py.File(path, "r")
+            file = h5py.File(self._path, "r")
         except OSError:
-            raise NoInputError(path, "cannot be opened as HDF5", "expected a file of factors") from None
-        found = self._file.get(dataset, getlink=True)
-        array = self._file[dataset] if isinstance(found, h5py.HardLink) else None
-        if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
-            self.where = f"{path}::{dataset}"
-            raise DataError(self.where, "no such dataset", "expected FILE::DATASET of the factors")
-        return array
+            raise NoInputError(self._path, "cannot be opened as HDF5", "expected a file of factors") from None
+        with file:
+            found = file.get(self._dataset, getlink=True)
+            array = file[self._dataset] if isinstance(found, h5py.HardLink) else None
+            if not isinstance(array, h5py.Dataset) or array.shape is None or array.is_virtual or array.external:
+                raise DataError(self.where, "no such dataset", "expected FILE::DATASET of the factors")
+            yield array
+
+    def _read(self, rows: Any) -> NDArray[np.float64]:
+        if self._array is not None:
+            return np.asarray(self._array[rows], dtype=np.float64)
+        with self._lock, self._hdf5() as array:
+            try:
+                return np.asarray(array[rows], dtype=np.float64)
+            except (OSError, ValueError) as error:
+                raise DataError(self.where, f"cannot be read ({error})", "expected an intact file") from None
 
     def of(self, part: Part) -> NDArray[np.float64]:
         """Checked factors of the units of a part, (T,) or (1,)."""
         source = part.source
-        start = self._starts[source.name]
-        with self._lock:
-            if not self._array.shape:
-                values = np.asarray(self._array[()], dtype=np.float64).reshape(1)
-            else:
-                first, last = int(part.samples[0]), int(part.samples[-1]) + 1
-                values = np.asarray(self._array[start + first : start + last], dtype=np.float64)
-        if not self._array.shape:
+        if self._scalar:
+            values = self._read(()).reshape(1)
             check_delta(values, self.where, lambda _: "the scalar")
             return values
+        start = self._starts[id(source)]
+        values = self._read(slice(start + int(part.samples[0]), start + int(part.samples[-1]) + 1))
         if values.ndim == 1:
             factors = part.per_unit(values[part.samples - part.samples[0]])
         else:

@@ -263,6 +263,9 @@ def fit_temperature(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
+    if data.beside:
+        names = ", ".join(str(member.modality) for member in data.modalities)
+        raise UsageError("FILES", f"the modalities {names}", "expected one: each has a temperature of its own")
     output = output_path(output)
     if not (isinstance(bins, int) and 1 <= bins <= MOST_BINS):
         raise UsageError("--bins", f"{bins}", f"expected 1 to {MOST_BINS}")
@@ -352,7 +355,7 @@ def _start(
     wanted: PriorLike = "uniform" if target_prior is None else target_prior
     target = resolve_prior(wanted, data, "--target-prior", options, temperature=temperature)
     made = Calibration(
-        0.0, target, (Modality(None, source),), unseen=unseen or "mask", class_names=data.class_names
+        0.0, target, (Modality(data.modality, source),), unseen=unseen or "mask", class_names=data.class_names
     )  # fmt: skip
     made.slopes()  # refuses priors that do not go together, before the data is read
     return made

@@ -15,12 +15,15 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
+from unoic_cli.kernels.fusion import MAXIMUM
 from unoic_cli.kernels.lines import Lines, make_point
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally
 from unoic_cli.tallies.fused import FusedTally
 from unoic_cli.tallies.points import PointTally
+from unoic_cli.tallies.posterior import PosteriorTally
+from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import (
     NAME,
     Notes,
@@ -255,19 +258,21 @@ def make_method(
     rebalance_first = calibration.order == "rebalance-first"
     flattened = rebalance_first and any(_flattens(look, member) for look, member in zip(looks, members, strict=True))
     places = None if chosen is None else tuple(chosen)
-    if len(members) == 1:
+    if len(members) == 1 and not flattened:
         return Method(calibration, View(looks, rebalance_first, None, places), None, slopes[0])
-    assert calibration.fusion is not None
-    if not fusion(calibration.fusion).LINEAR or flattened:
+    linear = calibration.fusion is None or fusion(calibration.fusion).LINEAR
+    weights = calibration.weights or (1.0,) * len(members)
+    masked = np.logical_or.reduce([one.masked for weight, one in zip(weights, slopes, strict=True) if weight])
+    if linear and masked.all():
+        raise DataError("--source-prior", "no class that every modality may predict", "expected one")
+    if not linear or flattened:
         rule = rule_of(calibration)
+        if len(members) == 1:  # decided as the largest of one, which needs no settling
+            rule = replace(rule, operator=MAXIMUM)
         masked = np.logical_and.reduce([one.masked for one in slopes])
         spread = Slopes(np.zeros(data.n_classes), masked, all(one.flat for one in slopes))
         return Method(calibration, View(looks, rebalance_first, None, places), rule, spread)
-    weights = calibration.weights or (1.0,) * len(members)
     values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(data.n_classes))
-    masked = np.logical_or.reduce([one.masked for weight, one in zip(weights, slopes, strict=True) if weight])
-    if masked.all():
-        raise DataError("--source-prior", "no class that every modality may predict", "expected one")
     values = np.where(masked, 0.0, values)
     joint = Slopes(values, masked, bool(np.ptp(values[~masked]) <= 1e-12))
     return Method(calibration, View(looks, rebalance_first, weights, places), None, joint)
@@ -286,8 +291,7 @@ def _look(modality: Modality, member: DataSet, factors: FactorSource | None, dat
 
 def _cuts_images(member: DataSet, data: DataSet) -> bool:
     """Whether spans have to cut images of a modality."""
-    pixels = member.sources[0].pixels
-    if pixels == 1:
+    if not any(source.pixels > 1 for source in member.sources):
         return False
     spans = data.spans(whole_samples=True)
     return any(span.start % span.source.pixels or span.stop % span.source.pixels for span in spans)
@@ -295,11 +299,14 @@ def _cuts_images(member: DataSet, data: DataSet) -> bool:
 
 def _factors_before(statistics: DeltaStatistics, member: DataSet, options: Options) -> SampleFactors:
     """Factors of images that are too large to be seen at once, from a pass over them."""
-    whole = replace(member.alone(), split=None)
-    entropies = {source.name: np.zeros(source.n_samples, dtype=np.int64) for source in whole.sources}
-    tally = EntropyTally(whole.n_classes, entropies)
-    sweep(whole, [tally], n_threads=options.threads, progress=options.progress)
-    return SampleFactors({name: statistics.delta(values / FIXED_POINT) for name, values in entropies.items()})
+    factors = {}
+    for source in member.sources:
+        entropies = np.zeros(source.n_samples, dtype=np.int64)
+        alone = DataSet((source,), None, frozenset(), source.n_samples)
+        tally = EntropyTally(source.n_classes, {source.name: entropies})
+        sweep(alone, [tally], n_threads=options.threads, progress=options.progress)
+        factors[id(source)] = statistics.delta(entropies / FIXED_POINT)
+    return SampleFactors(factors)
 
 
 @dataclass(frozen=True)
@@ -403,8 +410,36 @@ def _stores_delta(data: DataSet, modalities: Sequence[Modality]) -> bool:
 
 
 def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration:
-    """A calibration, from its file or as it is."""
-    return given if isinstance(given, Calibration) else Calibration.load(os.fspath(given))
+    """A calibration, from its file or as it is, with its modalities in the order of their names.
+
+    Raises
+    ------
+    DataError
+        It asks for what there is not: an unknown fusion, weights that are none, other statistics.
+    """
+    where = "--calibration" if isinstance(given, Calibration) else os.fspath(given)
+    loaded = given if isinstance(given, Calibration) else Calibration.load(where)
+    for modality in loaded.modalities:
+        if modality.delta is not None:
+            _check_measure(modality.delta, where)
+    if loaded.fusion is None:
+        return loaded
+    n = len(loaded.modalities)
+    try:
+        fixed = fusion(loaded.fusion).default_weights(n) is None
+        if loaded.weights is not None and not (fixed and set(loaded.weights) == {1.0}):
+            resolve_weights(loaded.fusion, loaded.weights, n)
+    except UsageError as error:
+        raise DataError(where, error.found, error.expected) from None
+    order = sorted(range(n), key=lambda i: loaded.modalities[i].name or "")
+    weights = None if loaded.weights is None else tuple(loaded.weights[i] for i in order)
+    return replace(loaded, modalities=tuple(loaded.modalities[i] for i in order), weights=weights)
+
+
+def _check_measure(statistics: DeltaStatistics, where: str) -> None:
+    if statistics.measure != "entropy":
+        expected = "expected those of the softmax entropy, or factors (unoic fit-delta --write-delta)"
+        raise DataError(where, f"statistics of the {statistics.measure} of stochastic passes", expected)
 
 
 def match_modalities(calibration: Calibration, data: DataSet, where: str) -> Calibration:
@@ -435,9 +470,10 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
     factors: dict[str | None, FactorSource] = {}
     for name, spec in split_by_name(wanted.delta, names_of(data), "--delta").items():
         modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
-        if modality.delta is not None or not isinstance(spec, (str, os.PathLike)) or _is_statistics(os.fspath(spec)):
+        text = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "fit"
+        if modality.delta is not None or text in ("fit", "none") or _is_statistics(text):
             raise UsageError("--delta", "--delta beside --calibration", "expected neither: the calibration holds it")
-        factors[name] = FactorFile(os.fspath(spec), _member(data, name))
+        factors[name] = FactorFile(text, _member(data, name))
     _tell(loaded, data, notes)
     return Resolved(loaded, factors)
 
@@ -457,8 +493,10 @@ def _fusion(wanted: Wanted, names: Sequence[str | None]) -> tuple[str | None, tu
         if wanted.weights is not None:
             raise UsageError("--weights", "weights for one modality", "expected two modalities or more")
         return None, None
-    name = wanted.fusion or DEFAULT
+    name = DEFAULT if wanted.fusion is None else wanted.fusion
     given = wanted.weights
+    if isinstance(given, (int, float)):
+        raise UsageError("--weights", f"{given}", "expected one for each modality")
     if isinstance(given, str) and "=" not in given:
         given = [_number(text, "--weights") for text in given.split(",")]
     elif given is not None and (isinstance(given, (str, Mapping)) or _is_texts(given)):
@@ -509,7 +547,7 @@ def _modalities(
         statistics, stored = None, True
         spec = deltas.get(name)
         if spec is not None:
-            statistics, stored, source = _delta(spec, name, member, options)
+            statistics, stored, source = _delta(spec, name, member, data, options)
             if source is not None:
                 factors[name] = source
         if statistics is not None and power is not None:
@@ -533,6 +571,10 @@ def _source_prior(
         own = data.alone()
     if spec == "labels" and not own.has("labels"):
         own = data.alone()
+    if spec == "mean-posterior" and member.split != data.split:
+        tally = PosteriorTally(member.n_classes)
+        _sweep_one(tally, Look(temperature), member, data, options)
+        return Prior.from_weights(tally.mean(), "mean-posterior", counts=False)
     return source_prior(spec, own, options, notes, temperature=temperature)
 
 
@@ -545,7 +587,7 @@ def _is_statistics(path: str) -> bool:
 
 
 def _delta(
-    spec: Any, name: str | None, member: DataSet, options: Options
+    spec: Any, name: str | None, member: DataSet, data: DataSet, options: Options
 ) -> tuple[DeltaStatistics | None, bool, FactorSource | None]:
     """(statistics, whether a stored delta is applied, factors from elsewhere) of one ``--delta``."""
     if isinstance(spec, (str, os.PathLike)):
@@ -553,7 +595,7 @@ def _delta(
         if text == "none":
             return None, False, None
         if text == "fit":
-            return fit_statistics(member, options, name), True, None
+            return fit_statistics(member, data, options, name), True, None
         if not _is_statistics(text):
             return None, True, FactorFile(text, member)
         spec, where = DeltaStatistics.load(text), text
@@ -563,19 +605,26 @@ def _delta(
         raise UsageError("--delta", f"{spec!r}", "expected none, fit, delta statistics, or a file of factors")
     if spec.modality is not None and name is not None and spec.modality != name:
         raise DataError(where, f"delta statistics of the modality {spec.modality}", f"expected those of {name}")
-    if spec.measure != "entropy":
-        expected = "expected those of the softmax entropy, or factors (unoic fit-delta --write-delta)"
-        raise DataError(where, f"statistics of the {spec.measure} of stochastic passes", expected)
+    _check_measure(spec, where)
     return spec, True, None
 
 
-def fit_statistics(member: DataSet, options: Options, name: str | None) -> DeltaStatistics:
+def fit_statistics(member: DataSet, data: DataSet, options: Options, name: str | None) -> DeltaStatistics:
     """Mean and spread of the softmax entropy of these very samples."""
-    own = member.alone()
-    tally = EntropyTally(own.n_classes)
-    sweep(own, [tally], n_threads=options.threads, progress=options.progress)
-    fitted: DeltaStatistics = tally.statistics(1.0, name, "entropy", provenance(own, options))
+    tally = EntropyTally(member.n_classes)
+    _sweep_one(tally, Look(stored_delta=False), member, data, options)
+    fitted: DeltaStatistics = tally.statistics(1.0, name, "entropy", provenance(member.alone(), options))
     return fitted
+
+
+def _sweep_one(tally: Any, look: Look, member: DataSet, data: DataSet, options: Options) -> None:
+    """Stream one modality through a tally; by itself, unless another one knows the split."""
+    more: dict[str, Any] = {"n_threads": options.threads, "progress": options.progress}
+    if member.split == data.split:
+        sweep(member.alone(), [tally], view=View((look,)), **more)
+        return
+    place = names_of(data).index(member.modality)
+    sweep(data, [ViewedTally(View((look,), chosen=(place,)), tally)], raw=True, **more)
 
 
 def describe_modalities(calibration: Calibration) -> dict[str, Any]:

@@ -500,7 +500,8 @@ def _check_method(method: str | None, ready: Method, top: int | None) -> str:
     """The search to use: what was asked for, if the fusion allows it."""
     if ready.linear:
         return method or "path"
-    what = f"{ready.calibration.fusion}, whose scores are no lines in lambda"
+    how = ready.calibration.fusion or f"{ready.calibration.order} and a delta"
+    what = f"{how}, whose scores are no lines in lambda"
     if method == "path":
         raise UsageError("--method", f"path with {what}", "expected grid or paper")
     if top is not None:
