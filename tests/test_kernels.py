@@ -729,8 +729,8 @@ def test_every_half_and_every_bfloat16_is_widened_exactly(brain):
 
 @pytest.mark.skipif(JIT_DISABLED, reason="there is no code to generate")
 def test_halves_are_widened_exactly_without_hardware_for_it(monkeypatch):
-    monkeypatch.setattr(simd, "_has_half_hardware", lambda context: False)
-    by_hand = simd.intrinsic(simd._widen(simd._I16, simd._half_to_float))
+    monkeypatch.setattr(simd, "has_half_hardware", lambda context: False)
+    by_hand = simd.intrinsic(simd._widen(simd.I16, simd._half_to_float))
 
     @compiled
     def widen_halves(raw, out):

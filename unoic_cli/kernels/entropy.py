@@ -19,7 +19,7 @@ from numba.core import cgutils
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Workspace
 from unoic_cli.kernels.posterior import FIXED_POINT, unit_source
-from unoic_cli.kernels.simd import _has_half_hardware, _operation, first_lane, plain_bfloat16, plain_half
+from unoic_cli.kernels.simd import first_lane, has_half_hardware, operation, plain_bfloat16, plain_half
 
 WIDTH = 8
 """Units at a time: (K, 8) float64 fit the memory of a workspace's tile at any K."""
@@ -64,7 +64,7 @@ def _lanes(builder: Any, data: Any, offset: Any, element: Any) -> Any:
 
 
 def _half_to_double(context: Any, builder: Any, bits: Any) -> Any:
-    if _has_half_hardware(context):
+    if has_half_hardware(context):
         floats = builder.fpext(builder.bitcast(bits, _vector(_F16)), _vector(_F32))
         return builder.fpext(floats, _vector(_F64))
     wide = builder.zext(bits, _vector(_I32))
@@ -132,9 +132,9 @@ def _plain_gather(raw: Any, brain: bool, i: int, step: int, n: int, tile: Any, k
     tile.view(np.float64)[k * WIDTH : (k + 1) * WIDTH] = values
 
 
-fetch = _operation(_type_fetch, lambda raw, brain, i, tile, k: _plain_gather(raw, brain, i, 1, WIDTH, tile, k))
+fetch = operation(_type_fetch, lambda raw, brain, i, tile, k: _plain_gather(raw, brain, i, 1, WIDTH, tile, k))
 """fetch(raw, brain, i, tile, k): stored scores raw[i:i+8] to row k of a (K, 8) float64 tile (in float32 memory)."""
-gather = _operation(_type_gather, _plain_gather)
+gather = operation(_type_gather, _plain_gather)
 """gather(raw, brain, i, step, n, tile, k): raw[i], raw[i+step] ... of n units; the last is repeated in lanes beyond."""
 
 
@@ -262,7 +262,7 @@ def _plain_entropies(tile: Any, n_classes: int, allow_zero: bool) -> int:
     return int(((bad | (top == -inf)) << np.arange(WIDTH)).sum())
 
 
-entropies = _operation(_type_entropies, _plain_entropies)
+entropies = operation(_type_entropies, _plain_entropies)
 """entropies(tile, n_classes, allow_zero): entropies of the eight units of a (K, 8) tile, in units of 2**-40 nats, to
 its row K, as integers; bit i of the result is set when unit i is not valid."""
 
@@ -275,7 +275,7 @@ def _type_word(typingctx: Any, tile: Any, i: Any) -> Any:
     return types.int64(tile, types.int64), codegen
 
 
-word = _operation(_type_word, lambda tile, i: tile.view(np.int64)[i])
+word = operation(_type_word, lambda tile, i: tile.view(np.int64)[i])
 """word(tile, i): the i-th eight bytes of a tile as an integer."""
 
 

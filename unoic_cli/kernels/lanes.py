@@ -16,18 +16,19 @@ from numba import types
 from numba.core import cgutils
 
 from unoic_cli.kernels.simd import (
-    _F32,
-    _F64,
-    _I32,
-    _I64,
+    F32,
+    F64,
+    I32,
+    I64,
     LANES,
-    _bits,
-    _constant,
-    _mask,
-    _operation,
-    _pointer,
-    _splat,
-    _vector,
+    bits_of,
+    constant_of,
+    greater,
+    mask_of,
+    operation,
+    pointer_to,
+    splat,
+    vector_of,
 )
 
 LOWEST_EXP32 = -87.0
@@ -41,23 +42,19 @@ _LOG2_E = 1.4426950408889634
 
 
 def _load(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
-    value = builder.load(_pointer(context, builder, sig, args, i, offset, element))
-    value.align = 4 if element is _F32 or element is _I32 else 8
+    value = builder.load(pointer_to(context, builder, sig, args, i, offset, element))
+    value.align = 4 if element is F32 or element is I32 else 8
     return value
 
 
 def _store(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any, value: Any) -> None:
-    target = _pointer(context, builder, sig, args, i, offset, element)
-    builder.store(value, target).align = 4 if element is _F32 or element is _I32 else 8
+    target = pointer_to(context, builder, sig, args, i, offset, element)
+    builder.store(value, target).align = 4 if element is F32 or element is I32 else 8
 
 
 def _lanes(builder: Any, offset: Any, k: Any) -> Any:
     """Offset of the vector of class k."""
-    return builder.add(offset, builder.mul(k, ir.Constant(_I64, LANES)))
-
-
-def _greater(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+    return builder.add(offset, builder.mul(k, ir.Constant(I64, LANES)))
 
 
 def _less(builder: Any, a: Any, b: Any) -> Any:
@@ -66,39 +63,39 @@ def _less(builder: Any, a: Any, b: Any) -> Any:
 
 def _exp(builder: Any, x: Any, element: Any) -> Any:
     """exp(x) for x <= 0: x = n ln 2 + r, a Taylor polynomial of r (relative error 2e-7 or 1e-13), 2**n by its bits."""
-    wide = element is _F64
-    whole = _I64 if wide else _I32
-    lowest = _constant(element, LOWEST_EXP64 if wide else LOWEST_EXP32)
-    magic = _constant(element, _MAGIC64 if wide else _MAGIC32)
-    kept = _greater(builder, x, lowest)
-    shifted = builder.fadd(builder.fmul(kept, _constant(element, _LOG2_E)), magic)
+    wide = element is F64
+    whole = I64 if wide else I32
+    lowest = constant_of(element, LOWEST_EXP64 if wide else LOWEST_EXP32)
+    magic = constant_of(element, _MAGIC64 if wide else _MAGIC32)
+    kept = greater(builder, x, lowest)
+    shifted = builder.fadd(builder.fmul(kept, constant_of(element, _LOG2_E)), magic)
     n = builder.fsub(shifted, magic)
-    r = builder.fsub(kept, builder.fmul(n, _constant(element, _LN2_HIGH)))
-    r = builder.fsub(r, builder.fmul(n, _constant(element, _LN2_LOW)))
+    r = builder.fsub(kept, builder.fmul(n, constant_of(element, _LN2_HIGH)))
+    r = builder.fsub(r, builder.fmul(n, constant_of(element, _LN2_LOW)))
     degree = 11 if wide else 7
-    value = _constant(element, 1.0 / math.factorial(degree))
+    value = constant_of(element, 1.0 / math.factorial(degree))
     for power in range(degree - 1, -1, -1):
-        value = builder.fadd(builder.fmul(value, r), _constant(element, 1.0 / math.factorial(power)))
-    bits = builder.shl(builder.bitcast(shifted, _vector(whole)), _constant(whole, 52 if wide else 23))
-    value = builder.bitcast(builder.add(builder.bitcast(value, _vector(whole)), bits), _vector(element))
-    return builder.select(builder.fcmp_ordered(">=", x, lowest), value, _constant(element, 0.0))
+        value = builder.fadd(builder.fmul(value, r), constant_of(element, 1.0 / math.factorial(power)))
+    bits = builder.shl(builder.bitcast(shifted, vector_of(whole)), constant_of(whole, 52 if wide else 23))
+    value = builder.bitcast(builder.add(builder.bitcast(value, vector_of(whole)), bits), vector_of(element))
+    return builder.select(builder.fcmp_ordered(">=", x, lowest), value, constant_of(element, 0.0))
 
 
 def _log(builder: Any, x: Any) -> Any:
     """log(x) of normal float64 x > 0: exponent and mantissa, and the series of 2 atanh (relative error 1e-15)."""
-    bits = builder.bitcast(x, _vector(_I64))
-    mantissa = builder.and_(bits, _constant(_I64, (1 << 52) - 1))
-    m = builder.bitcast(builder.or_(mantissa, _constant(_I64, 1023 << 52)), _vector(_F64))
-    e = builder.sub(builder.lshr(bits, _constant(_I64, 52)), _constant(_I64, 1023))
-    large = builder.fcmp_ordered(">", m, _constant(_F64, math.sqrt(2)))
-    m = builder.select(large, builder.fmul(m, _constant(_F64, 0.5)), m)
-    e = builder.select(large, builder.add(e, _constant(_I64, 1)), e)
-    s = builder.fdiv(builder.fsub(m, _constant(_F64, 1.0)), builder.fadd(m, _constant(_F64, 1.0)))
+    bits = builder.bitcast(x, vector_of(I64))
+    mantissa = builder.and_(bits, constant_of(I64, (1 << 52) - 1))
+    m = builder.bitcast(builder.or_(mantissa, constant_of(I64, 1023 << 52)), vector_of(F64))
+    e = builder.sub(builder.lshr(bits, constant_of(I64, 52)), constant_of(I64, 1023))
+    large = builder.fcmp_ordered(">", m, constant_of(F64, math.sqrt(2)))
+    m = builder.select(large, builder.fmul(m, constant_of(F64, 0.5)), m)
+    e = builder.select(large, builder.add(e, constant_of(I64, 1)), e)
+    s = builder.fdiv(builder.fsub(m, constant_of(F64, 1.0)), builder.fadd(m, constant_of(F64, 1.0)))
     z = builder.fmul(s, s)
-    value = _constant(_F64, 2.0 / 19)
+    value = constant_of(F64, 2.0 / 19)
     for odd in range(17, 0, -2):
-        value = builder.fadd(builder.fmul(value, z), _constant(_F64, 2.0 / odd))
-    scaled = builder.fmul(builder.sitofp(e, _vector(_F64)), _constant(_F64, math.log(2)))
+        value = builder.fadd(builder.fmul(value, z), constant_of(F64, 2.0 / odd))
+    scaled = builder.fmul(builder.sitofp(e, vector_of(F64)), constant_of(F64, math.log(2)))
     return builder.fadd(scaled, builder.fmul(value, s))
 
 
@@ -118,16 +115,16 @@ def _type_soften(typingctx: Any, scores: Any, o: Any, n_classes: Any, out: Any, 
     sig = types.void(scores, types.int64, types.int64, out, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = cgutils.alloca_once_value(builder, _constant(_F64, float("-inf")))
+        top = cgutils.alloca_once_value(builder, constant_of(F64, float("-inf")))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
-            builder.store(_greater(builder, value, builder.load(top)), top)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            builder.store(greater(builder, value, builder.load(top)), top)
         best = builder.load(top)
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
-            narrow = builder.fptrunc(builder.fsub(value, best), _vector(_F32))
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            narrow = builder.fptrunc(builder.fsub(value, best), vector_of(F32))
             place = _lanes(builder, args[4], loop.index)
-            _store(context, builder, sig, args, 3, place, _F32, _exp(builder, narrow, _F32))
+            _store(context, builder, sig, args, 3, place, F32, _exp(builder, narrow, F32))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -138,7 +135,7 @@ def _plain_soften(scores: Any, o: int, n_classes: int, out: Any, p: int) -> None
     _group(out, p, n_classes)[:] = _plain_exp((values - values.max(0)).astype(np.float32))
 
 
-soften = _operation(_type_soften, _plain_soften)
+soften = operation(_type_soften, _plain_soften)
 """soften(scores, o, n_classes, out, p): exp(scores - their maximum) of a float64 group, as float32."""
 
 
@@ -149,23 +146,23 @@ def _type_tilt(
     sig = types.int64(e, whole, whole, table, whole, out, whole, sums, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = cgutils.alloca_once_value(builder, _constant(_F32, 0.0))
-        rest = cgutils.alloca_once_value(builder, _constant(_F32, 0.0))
+        top = cgutils.alloca_once_value(builder, constant_of(F32, 0.0))
+        rest = cgutils.alloca_once_value(builder, constant_of(F32, 0.0))
         table = context.make_array(sig.args[3])(context, builder, args[3]).data
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F32)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             factor = builder.load(builder.gep(table, [builder.add(args[4], loop.index)]))
-            value = builder.fmul(value, _splat(builder, _F32, factor))
-            _store(context, builder, sig, args, 5, _lanes(builder, args[6], loop.index), _F32, value)
+            value = builder.fmul(value, splat(builder, F32, factor))
+            _store(context, builder, sig, args, 5, _lanes(builder, args[6], loop.index), F32, value)
             best = builder.load(top)
             ahead = builder.fcmp_ordered(">", value, best)
             loser = builder.select(ahead, best, value)
             builder.store(builder.fadd(builder.load(rest), loser), rest)
             builder.store(builder.select(ahead, value, best), top)
-        _store(context, builder, sig, args, 7, args[8], _F32, builder.load(top))
-        after = builder.add(args[8], ir.Constant(_I64, LANES))
-        _store(context, builder, sig, args, 7, after, _F32, builder.load(rest))
-        return _mask(builder, builder.fcmp_unordered("<", builder.load(top), _constant(_F32, 1e-20)))
+        _store(context, builder, sig, args, 7, args[8], F32, builder.load(top))
+        after = builder.add(args[8], ir.Constant(I64, LANES))
+        _store(context, builder, sig, args, 7, after, F32, builder.load(rest))
+        return mask_of(builder, builder.fcmp_unordered("<", builder.load(top), constant_of(F32, 1e-20)))
 
     return sig, codegen
 
@@ -178,10 +175,10 @@ def _plain_tilt(e: Any, o: int, n_classes: int, table: Any, t: int, out: Any, p:
         rest += np.minimum(value, top)
         top = np.maximum(value, top)
     sums[q : q + LANES], sums[q + LANES : q + 2 * LANES] = top, rest
-    return _bits(top < np.float32(1e-20))
+    return bits_of(top < np.float32(1e-20))
 
 
-tilt = _operation(_type_tilt, _plain_tilt)
+tilt = operation(_type_tilt, _plain_tilt)
 """tilt(e, o, n_classes, table, t, out, p, sums, q): out = e times the K factors table[t:]; into sums[q:] the sixteen
 largest and the sixteen sums of all others, accurate however small. Returns the lanes without a sizeable entry."""
 
@@ -193,20 +190,20 @@ def _type_miss(
     sig = types.void(p, whole, whole, sums, whole, q, whole, types.boolean, types.boolean)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = _load(context, builder, sig, args, 3, args[4], _F32)
-        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(_I64, LANES)), _F32)
+        top = _load(context, builder, sig, args, 3, args[4], F32)
+        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
         total = builder.fadd(top, rest)
         least, first = (builder.trunc(args[i], ir.IntType(1)) for i in (8, 7))
-        inverse = builder.fdiv(_constant(_F32, 1.0), total)
-        scale = builder.select(least, inverse, _constant(_F32, 1.0))
+        inverse = builder.fdiv(constant_of(F32, 1.0), total)
+        scale = builder.select(least, inverse, constant_of(F32, 1.0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F32)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             missed = builder.select(builder.fcmp_ordered("==", value, top), rest, builder.fsub(total, value))
             missed = builder.fmul(missed, scale)
             place = _lanes(builder, args[6], loop.index)
-            old = _load(context, builder, sig, args, 5, place, _F32)
+            old = _load(context, builder, sig, args, 5, place, F32)
             both = builder.select(least, _less(builder, missed, old), builder.fmul(missed, old))
-            _store(context, builder, sig, args, 5, place, _F32, builder.select(first, missed, both))
+            _store(context, builder, sig, args, 5, place, F32, builder.select(first, missed, both))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -220,7 +217,7 @@ def _plain_miss(p: Any, o: int, n_classes: int, sums: Any, s: int, q: Any, u: in
     out[:] = missed if first else (np.minimum(missed, out) if least else missed * out)
 
 
-miss = _operation(_type_miss, _plain_miss)
+miss = operation(_type_miss, _plain_miss)
 """miss(p, o, n_classes, sums, s, q, u, first, least): Z (1 - P) of one expert, 1 - P of its largest class as the sum of
 the others; multiplied into q (or stored there, `first`). With `least`, q becomes the smaller of q and 1 - P."""
 
@@ -232,16 +229,16 @@ def _type_share(
     sig = types.void(p, whole, whole, sums, whole, types.float32, q, whole, types.boolean)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = _load(context, builder, sig, args, 3, args[4], _F32)
-        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(_I64, LANES)), _F32)
+        top = _load(context, builder, sig, args, 3, args[4], F32)
+        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
         first = builder.trunc(args[8], ir.IntType(1))
-        scale = builder.fdiv(_splat(builder, _F32, args[5]), builder.fadd(top, rest))
+        scale = builder.fdiv(splat(builder, F32, args[5]), builder.fadd(top, rest))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F32)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             place = _lanes(builder, args[7], loop.index)
-            old = _load(context, builder, sig, args, 6, place, _F32)
-            old = builder.select(first, _constant(_F32, 0.0), old)
-            _store(context, builder, sig, args, 6, place, _F32, builder.fsub(old, builder.fmul(value, scale)))
+            old = _load(context, builder, sig, args, 6, place, F32)
+            old = builder.select(first, constant_of(F32, 0.0), old)
+            _store(context, builder, sig, args, 6, place, F32, builder.fsub(old, builder.fmul(value, scale)))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -254,7 +251,7 @@ def _plain_share(p: Any, o: int, n_classes: int, sums: Any, s: int, weight: floa
         out[:] = (0 if first else out) - _group(p, o, n_classes) * scale
 
 
-share = _operation(_type_share, _plain_share)
+share = operation(_type_share, _plain_share)
 """share(p, o, n_classes, sums, s, weight, q, u, first): subtract weight * P of one expert from q (0 at the first)."""
 
 
@@ -263,26 +260,26 @@ def _type_least(typingctx: Any, q: Any, u: Any, n_classes: Any, margin: Any, tin
     sig = types.int64(q, whole, whole, real, real, winners, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        best = cgutils.alloca_once_value(builder, _constant(_F32, float("inf")))
-        second = cgutils.alloca_once_value(builder, _constant(_F32, float("inf")))
-        winner = cgutils.alloca_once_value(builder, _constant(_I32, 0))
+        best = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
+        second = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
+        winner = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F32)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             old = builder.load(best)
             ahead = builder.fcmp_ordered("<", value, old)
             loser = builder.select(ahead, old, value)
             builder.store(_less(builder, loser, builder.load(second)), second)
             builder.store(builder.select(ahead, value, old), best)
-            k = _splat(builder, _I32, builder.trunc(loop.index, _I32))
+            k = splat(builder, I32, builder.trunc(loop.index, I32))
             builder.store(builder.select(ahead, k, builder.load(winner)), winner)
         first, other = builder.load(best), builder.load(second)
-        minus = _constant(_F32, 0.0)
-        size = _greater(builder, builder.fsub(minus, first), builder.fsub(minus, other))
-        size = _greater(builder, size, _greater(builder, first, other))
-        needed = builder.fmul(size, _splat(builder, _F32, args[3]))
-        needed = builder.fadd(needed, _splat(builder, _F32, args[4]))
-        _store(context, builder, sig, args, 5, args[6], _I32, builder.load(winner))
-        return _mask(builder, builder.fcmp_unordered("<=", builder.fsub(other, first), needed))
+        minus = constant_of(F32, 0.0)
+        size = greater(builder, builder.fsub(minus, first), builder.fsub(minus, other))
+        size = greater(builder, size, greater(builder, first, other))
+        needed = builder.fmul(size, splat(builder, F32, args[3]))
+        needed = builder.fadd(needed, splat(builder, F32, args[4]))
+        _store(context, builder, sig, args, 5, args[6], I32, builder.load(winner))
+        return mask_of(builder, builder.fcmp_unordered("<=", builder.fsub(other, first), needed))
 
     return sig, codegen
 
@@ -293,10 +290,10 @@ def _plain_least(q: Any, u: int, n_classes: int, margin: float, tiny: float, win
     ordered = np.sort(values, axis=0)
     with np.errstate(invalid="ignore"):
         needed = np.maximum(np.abs(ordered[0]), np.abs(ordered[1])) * np.float32(margin) + np.float32(tiny)
-        return _bits(~(ordered[1] - ordered[0] > needed))
+        return bits_of(~(ordered[1] - ordered[0] > needed))
 
 
-least = _operation(_type_least, _plain_least)
+least = operation(_type_least, _plain_least)
 """least(q, u, n_classes, margin, tiny, winners, w): the class of the smallest q into winners[w:w+16] (int32). Returns
 the lanes where the second is not ahead by `margin` times the larger magnitude, and `tiny`."""
 
@@ -305,14 +302,14 @@ def _type_differ(typingctx: Any, a: Any, o: Any, b: Any, p: Any) -> Any:
     sig = types.int64(a, types.int64, b, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        left = _load(context, builder, sig, args, 0, args[1], _I32)
-        right = _load(context, builder, sig, args, 2, args[3], _I32)
-        return _mask(builder, builder.icmp_signed("!=", left, right))
+        left = _load(context, builder, sig, args, 0, args[1], I32)
+        right = _load(context, builder, sig, args, 2, args[3], I32)
+        return mask_of(builder, builder.icmp_signed("!=", left, right))
 
     return sig, codegen
 
 
-differ = _operation(_type_differ, lambda a, o, b, p: _bits(a[o : o + LANES] != b[p : p + LANES]))
+differ = operation(_type_differ, lambda a, o, b, p: bits_of(a[o : o + LANES] != b[p : p + LANES]))
 """differ(a, o, b, p): the lanes where the int32 vectors a[o:o+16] and b[p:p+16] differ."""
 
 
@@ -321,7 +318,7 @@ differ = _operation(_type_differ, lambda a, o, b, p: _bits(a[o : o + LANES] != b
 
 def _swap_blocks(builder: Any, vectors: list[Any]) -> list[Any]:
     """Transpose sixteen vectors of sixteen lanes: swap off-diagonal blocks of 8, 4, 2, 1."""
-    undefined_i32 = [ir.Constant(_I32, 0)] * LANES
+    undefined_i32 = [ir.Constant(I32, 0)] * LANES
     for size in (8, 4, 2, 1):
         for i in range(LANES):
             if i & size:
@@ -330,9 +327,9 @@ def _swap_blocks(builder: Any, vectors: list[Any]) -> list[Any]:
             low, high = list(undefined_i32), list(undefined_i32)
             for lane in range(LANES):
                 first = not lane & size
-                low[lane] = ir.Constant(_I32, lane if first else LANES + lane - size)
-                high[lane] = ir.Constant(_I32, lane + size if first else LANES + lane)
-            masks = [ir.Constant(_vector(_I32), mask) for mask in (low, high)]
+                low[lane] = ir.Constant(I32, lane if first else LANES + lane - size)
+                high[lane] = ir.Constant(I32, lane + size if first else LANES + lane)
+            masks = [ir.Constant(vector_of(I32), mask) for mask in (low, high)]
             vectors[i], vectors[i + size] = (builder.shuffle_vector(a, b, mask) for mask in masks)
     return vectors
 
@@ -344,16 +341,16 @@ def _type_to_group(
     sig = types.void(tile, whole, whole, whole, factors, whole, out, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        times = _load(context, builder, sig, args, 4, args[5], _F64)
+        times = _load(context, builder, sig, args, 4, args[5], F64)
         rows = []
         for i in range(LANES):
-            offset = builder.add(args[1], builder.mul(args[2], ir.Constant(_I64, i)))
-            rows.append(_load(context, builder, sig, args, 0, offset, _F32))
+            offset = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, i)))
+            rows.append(_load(context, builder, sig, args, 0, offset, F32))
         for k, column in enumerate(_swap_blocks(builder, rows)):
-            with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(_I64, k))):
-                value = builder.fmul(builder.fpext(column, _vector(_F64)), times)
-                place = builder.add(args[7], ir.Constant(_I64, k * LANES))
-                _store(context, builder, sig, args, 6, place, _F64, value)
+            with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
+                value = builder.fmul(builder.fpext(column, vector_of(F64)), times)
+                place = builder.add(args[7], ir.Constant(I64, k * LANES))
+                _store(context, builder, sig, args, 6, place, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -365,7 +362,7 @@ def _plain_to_group(tile: Any, o: int, width: int, n_classes: int, factors: Any,
     _group(out, p, kept)[:] = rows.T[:kept] * factors[f : f + LANES]
 
 
-to_group = _operation(_type_to_group, _plain_to_group)
+to_group = operation(_type_to_group, _plain_to_group)
 """to_group(tile, o, width, n_classes, factors, f, out, p): sixteen float32 rows, `width` apart, of which the first
 sixteen scores (or n_classes, if less) go class-major to out[p:] as float64, times the units' factors."""
 
@@ -374,9 +371,9 @@ def _type_lift(typingctx: Any, tile: Any, o: Any, factors: Any, f: Any, out: Any
     sig = types.void(tile, types.int64, factors, types.int64, out, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = builder.fpext(_load(context, builder, sig, args, 0, args[1], _F32), _vector(_F64))
-        value = builder.fmul(value, _load(context, builder, sig, args, 2, args[3], _F64))
-        _store(context, builder, sig, args, 4, args[5], _F64, value)
+        value = builder.fpext(_load(context, builder, sig, args, 0, args[1], F32), vector_of(F64))
+        value = builder.fmul(value, _load(context, builder, sig, args, 2, args[3], F64))
+        _store(context, builder, sig, args, 4, args[5], F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -386,7 +383,7 @@ def _plain_lift(tile: Any, o: int, factors: Any, f: int, out: Any, p: int) -> No
     out[p : p + LANES] = tile[o : o + LANES].astype(np.float64) * factors[f : f + LANES]
 
 
-lift = _operation(_type_lift, _plain_lift)
+lift = operation(_type_lift, _plain_lift)
 """lift(tile, o, factors, f, out, p): sixteen float32 scores as float64, times the units' factors."""
 
 
@@ -395,15 +392,15 @@ def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, 
     sig = types.void(group, whole, whole, out, whole, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        slots = [cgutils.alloca_once_value(builder, _constant(_F32, 0.0)) for _ in range(LANES)]
+        slots = [cgutils.alloca_once_value(builder, constant_of(F32, 0.0)) for _ in range(LANES)]
         for k, slot in enumerate(slots):
-            with builder.if_then(builder.icmp_signed(">", args[2], ir.Constant(_I64, k))):
-                offset = builder.add(args[1], ir.Constant(_I64, k * LANES))
-                value = builder.fptrunc(_load(context, builder, sig, args, 0, offset, _F64), _vector(_F32))
+            with builder.if_then(builder.icmp_signed(">", args[2], ir.Constant(I64, k))):
+                offset = builder.add(args[1], ir.Constant(I64, k * LANES))
+                value = builder.fptrunc(_load(context, builder, sig, args, 0, offset, F64), vector_of(F32))
                 builder.store(value, slot)
         for i, row in enumerate(_swap_blocks(builder, [builder.load(slot) for slot in slots])):
-            offset = builder.add(args[4], builder.mul(args[5], ir.Constant(_I64, i)))
-            _store(context, builder, sig, args, 3, offset, _F32, row)
+            offset = builder.add(args[4], builder.mul(args[5], ir.Constant(I64, i)))
+            _store(context, builder, sig, args, 3, offset, F32, row)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -418,7 +415,7 @@ def _plain_to_rows(group: Any, o: int, n_classes: int, out: Any, p: int, width: 
         out[p + i * width : p + i * width + LANES] = columns[:, i]
 
 
-to_rows = _operation(_type_to_rows, _plain_to_rows)
+to_rows = operation(_type_to_rows, _plain_to_rows)
 """to_rows(group, o, n_classes, out, p, width): the first sixteen classes (or n_classes, if less, and zeros) of a
 float64 group to sixteen float32 rows, `width` apart and written in order."""
 
@@ -435,29 +432,29 @@ def _type_soften64(
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bias = context.make_array(sig.args[3])(context, builder, args[3]).data
-        times = _load(context, builder, sig, args, 5, args[6], _F64)
-        top = cgutils.alloca_once_value(builder, _constant(_F64, float("-inf")))
+        times = _load(context, builder, sig, args, 5, args[6], F64)
+        top = cgutils.alloca_once_value(builder, constant_of(F64, float("-inf")))
 
         def tilted(k: Any) -> Any:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], k), _F64)
-            slope = _splat(builder, _F64, builder.load(builder.gep(bias, [builder.add(args[4], k)])))
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], k), F64)
+            slope = splat(builder, F64, builder.load(builder.gep(bias, [builder.add(args[4], k)])))
             return builder.fadd(value, builder.fmul(slope, times))
 
         with cgutils.for_range(builder, args[2]) as loop:
-            builder.store(_greater(builder, tilted(loop.index), builder.load(top)), top)
+            builder.store(greater(builder, tilted(loop.index), builder.load(top)), top)
         best = builder.load(top)
-        largest = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
-        rest = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
+        largest = cgutils.alloca_once_value(builder, constant_of(F64, 0.0))
+        rest = cgutils.alloca_once_value(builder, constant_of(F64, 0.0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _exp(builder, builder.fsub(tilted(loop.index), best), _F64)
-            _store(context, builder, sig, args, 7, _lanes(builder, args[8], loop.index), _F64, value)
+            value = _exp(builder, builder.fsub(tilted(loop.index), best), F64)
+            _store(context, builder, sig, args, 7, _lanes(builder, args[8], loop.index), F64, value)
             old = builder.load(largest)
             ahead = builder.fcmp_ordered(">", value, old)
             builder.store(builder.fadd(builder.load(rest), builder.select(ahead, old, value)), rest)
             builder.store(builder.select(ahead, value, old), largest)
         for place, value in enumerate((builder.load(rest), best)):
-            offset = builder.add(args[10], ir.Constant(_I64, place * LANES))
-            _store(context, builder, sig, args, 9, offset, _F64, value)
+            offset = builder.add(args[10], ir.Constant(I64, place * LANES))
+            _store(context, builder, sig, args, 9, offset, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -476,7 +473,7 @@ def _plain_soften64(
     sums[s : s + LANES], sums[s + LANES : s + 2 * LANES] = rest, best
 
 
-soften64 = _operation(_type_soften64, _plain_soften64)
+soften64 = operation(_type_soften64, _plain_soften64)
 """soften64(scores, o, n_classes, bias, b, factors, f, out, p, sums, s): out = exp(scores + factor * bias - maximum) of
 a float64 group; into sums[s:] the sums of all but the largest (which is 1), and the maxima."""
 
@@ -489,24 +486,24 @@ def _type_blend(
     sig = types.void(e, whole, whole, sums, whole, whole, types.float64, types.boolean, out, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rest = _load(context, builder, sig, args, 3, args[4], _F64)
-        one = _constant(_F64, 1.0)
+        rest = _load(context, builder, sig, args, 3, args[4], F64)
+        one = constant_of(F64, 1.0)
         total = builder.fadd(one, rest)
         inverse = builder.fdiv(one, total)
         first = builder.trunc(args[7], ir.IntType(1))
-        noisy, mean = (builder.icmp_signed("==", args[5], ir.Constant(_I64, i)) for i in (0, 1))
-        weight = _splat(builder, _F64, args[6])
+        noisy, mean = (builder.icmp_signed("==", args[5], ir.Constant(I64, i)) for i in (0, 1))
+        weight = splat(builder, F64, args[6])
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             place = _lanes(builder, args[9], loop.index)
             share = builder.fmul(value, inverse)
-            old = _load(context, builder, sig, args, 8, place, _F64)
-            old = builder.select(first, _constant(_F64, 0.0), old)
+            old = _load(context, builder, sig, args, 8, place, F64)
+            old = builder.select(first, constant_of(F64, 0.0), old)
             missed = builder.select(builder.fcmp_ordered("==", value, one), rest, builder.fsub(total, value))
             union = builder.fadd(builder.fmul(old, builder.fmul(missed, inverse)), share)
             summed = builder.fadd(old, builder.fmul(weight, share))
-            both = builder.select(noisy, union, builder.select(mean, summed, _greater(builder, share, old)))
-            _store(context, builder, sig, args, 8, place, _F64, both)
+            both = builder.select(noisy, union, builder.select(mean, summed, greater(builder, share, old)))
+            _store(context, builder, sig, args, 8, place, F64, both)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -525,7 +522,7 @@ def _plain_blend(
         joint[:] = old + weight * share if operator == 1 else np.maximum(share, old)
 
 
-blend = _operation(_type_blend, _plain_blend)
+blend = operation(_type_blend, _plain_blend)
 """blend(e, o, n_classes, sums, s, operator, weight, first, out, p): join one expert's posterior to what is fused so
 far, in sums of positive terms only: u (1 - P) + P (operator 0), u + weight P (1), or the larger (2)."""
 
@@ -535,28 +532,28 @@ def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, s
     sig = types.int64(u, whole, whole, types.boolean, sums, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
-        least = cgutils.alloca_once_value(builder, _constant(_F64, 1.0))
+        total = cgutils.alloca_once_value(builder, constant_of(F64, 0.0))
+        least = cgutils.alloca_once_value(builder, constant_of(F64, 1.0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             builder.store(builder.fadd(builder.load(total), value), total)
             builder.store(_less(builder, value, builder.load(least)), least)
         whole_sum = builder.load(total)
-        faint = _mask(builder, builder.fcmp_ordered("<", builder.load(least), _constant(_F64, 1e-280)))
+        faint = mask_of(builder, builder.fcmp_ordered("<", builder.load(least), constant_of(F64, 1e-280)))
         with builder.if_else(builder.trunc(args[3], ir.IntType(1))) as (logs, probabilities):
             with logs:
                 below = _log(builder, whole_sum)
-                _store(context, builder, sig, args, 4, args[5], _F64, below)
+                _store(context, builder, sig, args, 4, args[5], F64, below)
                 with cgutils.for_range(builder, args[2]) as loop:
                     place = _lanes(builder, args[1], loop.index)
-                    value = _log(builder, _load(context, builder, sig, args, 0, place, _F64))
-                    _store(context, builder, sig, args, 0, place, _F64, builder.fsub(value, below))
+                    value = _log(builder, _load(context, builder, sig, args, 0, place, F64))
+                    _store(context, builder, sig, args, 0, place, F64, builder.fsub(value, below))
             with probabilities:
-                inverse = builder.fdiv(_constant(_F64, 1.0), whole_sum)
+                inverse = builder.fdiv(constant_of(F64, 1.0), whole_sum)
                 with cgutils.for_range(builder, args[2]) as loop:
                     place = _lanes(builder, args[1], loop.index)
-                    value = builder.fmul(_load(context, builder, sig, args, 0, place, _F64), inverse)
-                    _store(context, builder, sig, args, 0, place, _F64, value)
+                    value = builder.fmul(_load(context, builder, sig, args, 0, place, F64), inverse)
+                    _store(context, builder, sig, args, 0, place, F64, value)
         return faint
 
     return sig, codegen
@@ -564,7 +561,7 @@ def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, s
 
 def _plain_finish(u: Any, o: int, n_classes: int, in_logs: bool, sums: Any, s: int) -> int:
     values = _group(u, o, n_classes)
-    total, faint = values.sum(0), _bits(values.min(0) < 1e-280)
+    total, faint = values.sum(0), bits_of(values.min(0) < 1e-280)
     if not in_logs:
         values *= 1.0 / total
         return faint
@@ -574,7 +571,7 @@ def _plain_finish(u: Any, o: int, n_classes: int, in_logs: bool, sums: Any, s: i
     return faint
 
 
-finish = _operation(_type_finish, _plain_finish)
+finish = operation(_type_finish, _plain_finish)
 """finish(u, o, n_classes, in_logs, sums, s): normalise a float64 group; with in_logs to logarithms, and the log of each
 unit's sum into sums[s:]. Returns the lanes with an entry below 1e-280, whose logarithm is not to be trusted."""
 
@@ -584,14 +581,14 @@ def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: 
     sig = types.void(u, whole, whole, scores, whole, sums, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rest = _load(context, builder, sig, args, 5, args[6], _F64)
-        best = _load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(_I64, LANES)), _F64)
-        below = _log(builder, builder.fadd(_constant(_F64, 1.0), rest))
+        rest = _load(context, builder, sig, args, 5, args[6], F64)
+        best = _load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(I64, LANES)), F64)
+        below = _log(builder, builder.fadd(constant_of(F64, 1.0), rest))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), _F64)
+            value = _load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), F64)
             place = _lanes(builder, args[1], loop.index)
             value = builder.fsub(builder.fsub(value, best), below)
-            _store(context, builder, sig, args, 0, place, _F64, value)
+            _store(context, builder, sig, args, 0, place, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -602,7 +599,7 @@ def _plain_shift(u: Any, o: int, n_classes: int, scores: Any, p: int, sums: Any,
     _group(u, o, n_classes)[:] = _group(scores, p, n_classes) - best - below
 
 
-shift = _operation(_type_shift, _plain_shift)
+shift = operation(_type_shift, _plain_shift)
 """shift(u, o, n_classes, scores, p, sums, s): u = scores - maximum - log(1 + rest) of a group, with the sums of
 `soften64`: log-probabilities of one softmax."""
 
@@ -612,20 +609,20 @@ def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: 
     sig = types.int64(u, whole, whole, types.boolean, winners, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        best = cgutils.alloca_once_value(builder, _constant(_F64, float("-inf")))
-        winner = cgutils.alloca_once_value(builder, _constant(_I32, 0))
+        best = cgutils.alloca_once_value(builder, constant_of(F64, float("-inf")))
+        winner = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         narrow = builder.trunc(args[3], ir.IntType(1))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), _F64)
-            rounded = builder.fpext(builder.fptrunc(value, _vector(_F32)), _vector(_F64))
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            rounded = builder.fpext(builder.fptrunc(value, vector_of(F32)), vector_of(F64))
             value = builder.select(narrow, rounded, value)
             old = builder.load(best)
             ahead = builder.fcmp_ordered(">", value, old)
-            k = _splat(builder, _I32, builder.trunc(loop.index, _I32))
+            k = splat(builder, I32, builder.trunc(loop.index, I32))
             builder.store(builder.select(ahead, k, builder.load(winner)), winner)
             builder.store(builder.select(ahead, value, old), best)
-        wanted = _load(context, builder, sig, args, 4, args[5], _I32)
-        return _mask(builder, builder.icmp_signed("!=", builder.load(winner), wanted))
+        wanted = _load(context, builder, sig, args, 4, args[5], I32)
+        return mask_of(builder, builder.icmp_signed("!=", builder.load(winner), wanted))
 
     return sig, codegen
 
@@ -634,9 +631,9 @@ def _plain_first_largest(u: Any, o: int, n_classes: int, narrow: bool, winners: 
     values = _group(u, o, n_classes)
     with np.errstate(under="ignore"):
         values = values.astype(np.float32) if narrow else values
-    return _bits(values.argmax(0) != winners[w : w + LANES])
+    return bits_of(values.argmax(0) != winners[w : w + LANES])
 
 
-first_largest = _operation(_type_first_largest, _plain_first_largest)
+first_largest = operation(_type_first_largest, _plain_first_largest)
 """first_largest(u, o, n_classes, narrow, winners, w): the lanes whose first largest value, after rounding to float32
 where `narrow`, is not the class in winners[w:w+16]."""

@@ -21,41 +21,46 @@ from unoic_cli.kernels.jit import JIT_DISABLED
 
 LANES = 16
 
-_F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
-def _vector(element: Any) -> Any:
+def vector_of(element: Any) -> Any:
+    """Sixteen lanes of an element type."""
     return ir.VectorType(element, LANES)
 
 
-def _constant(element: Any, value: Any) -> Any:
-    return ir.Constant(_vector(element), [value] * LANES)
+def constant_of(element: Any, value: Any) -> Any:
+    """The same value in sixteen lanes."""
+    return ir.Constant(vector_of(element), [value] * LANES)
 
 
-def _pointer(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
+def pointer_to(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
+    """Pointer to the sixteen elements at an offset of array argument i."""
     data = context.make_array(sig.args[i])(context, builder, args[i]).data
-    return builder.bitcast(builder.gep(data, [offset]), _vector(element).as_pointer())
+    return builder.bitcast(builder.gep(data, [offset]), vector_of(element).as_pointer())
 
 
-def _splat(builder: Any, element: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_vector(element), ir.Undefined)
-    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, undefined, _constant(_I32, 0))
+def splat(builder: Any, element: Any, scalar: Any) -> Any:
+    """A scalar in all sixteen lanes."""
+    undefined = ir.Constant(vector_of(element), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(one, undefined, constant_of(I32, 0))
 
 
 def _largest(builder: Any, vector: Any) -> Any:
     """Reduce sixteen floats to their maximum; no lane is NaN (callers check the tile first)."""
     name = "llvm.vector.reduce.fmax.v16f32"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F32, [_vector(_F32)]), name)
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [vector_of(F32)]), name)
     return builder.call(function, [vector], fastmath=("nnan", "nsz"))
 
 
-def _greater(builder: Any, a: Any, b: Any) -> Any:
+def greater(builder: Any, a: Any, b: Any) -> Any:
+    """The larger of each lane; b where they are not ordered."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _has_half_hardware(context: Any) -> bool:
+def has_half_hardware(context: Any) -> bool:
     """Whether the processor converts halves itself; elsewhere `fpext half` needs a library that may be missing."""
     features = str(context.codegen().magic_tuple()[2])
     return "+f16c" in features or "+avx512fp16" in features
@@ -63,19 +68,19 @@ def _has_half_hardware(context: Any) -> bool:
 
 def _half_to_float(context: Any, builder: Any, bits: Any) -> Any:
     """Sixteen float16 bit patterns to float32, exactly."""
-    if _has_half_hardware(context):
-        return builder.fpext(builder.bitcast(bits, _vector(_F16)), _vector(_F32))
-    wide = builder.zext(bits, _vector(_I32))
-    sign = builder.shl(builder.and_(wide, _constant(_I32, 0x8000)), _constant(_I32, 16))
-    magnitude = builder.and_(wide, _constant(_I32, 0x7FFF))
-    shifted = builder.bitcast(builder.shl(magnitude, _constant(_I32, 13)), _vector(_F32))
-    scaled = builder.bitcast(builder.fmul(shifted, _constant(_F32, 2.0**112)), _vector(_I32))
-    special = builder.icmp_unsigned(">=", magnitude, _constant(_I32, 0x7C00))
-    infinite = builder.select(special, _constant(_I32, 0x7F800000), _constant(_I32, 0))
-    return builder.bitcast(builder.or_(builder.or_(scaled, infinite), sign), _vector(_F32))
+    if has_half_hardware(context):
+        return builder.fpext(builder.bitcast(bits, vector_of(F16)), vector_of(F32))
+    wide = builder.zext(bits, vector_of(I32))
+    sign = builder.shl(builder.and_(wide, constant_of(I32, 0x8000)), constant_of(I32, 16))
+    magnitude = builder.and_(wide, constant_of(I32, 0x7FFF))
+    shifted = builder.bitcast(builder.shl(magnitude, constant_of(I32, 13)), vector_of(F32))
+    scaled = builder.bitcast(builder.fmul(shifted, constant_of(F32, 2.0**112)), vector_of(I32))
+    special = builder.icmp_unsigned(">=", magnitude, constant_of(I32, 0x7C00))
+    infinite = builder.select(special, constant_of(I32, 0x7F800000), constant_of(I32, 0))
+    return builder.bitcast(builder.or_(builder.or_(scaled, infinite), sign), vector_of(F32))
 
 
-def _operation(typing: Callable[..., Any], plain: Callable[..., Any]) -> Any:
+def operation(typing: Callable[..., Any], plain: Callable[..., Any]) -> Any:
     """The compiled operation, or its plain Python twin when the JIT is off."""
     return plain if JIT_DISABLED else intrinsic(typing)
 
@@ -96,9 +101,9 @@ def plain_bfloat16(bits: Any) -> Any:
 def _widen(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
     def typing(typingctx: Any, raw: Any, i: Any, out: Any, o: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            bits = builder.load(_pointer(context, builder, sig, args, 0, args[1], stored))
+            bits = builder.load(pointer_to(context, builder, sig, args, 0, args[1], stored))
             bits.align = 1
-            target = _pointer(context, builder, sig, args, 2, args[3], _F32)
+            target = pointer_to(context, builder, sig, args, 2, args[3], F32)
             builder.store(convert(context, builder, bits), target).align = 4
             return context.get_dummy_value()
 
@@ -108,7 +113,7 @@ def _widen(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bfloat16_to_float(context: Any, builder: Any, bits: Any) -> Any:
-    return builder.bitcast(builder.shl(builder.zext(bits, _vector(_I32)), _constant(_I32, 16)), _vector(_F32))
+    return builder.bitcast(builder.shl(builder.zext(bits, vector_of(I32)), constant_of(I32, 16)), vector_of(F32))
 
 
 def _same(context: Any, builder: Any, values: Any) -> Any:
@@ -116,7 +121,7 @@ def _same(context: Any, builder: Any, values: Any) -> Any:
 
 
 def _narrow(context: Any, builder: Any, values: Any) -> Any:
-    return builder.fptrunc(values, _vector(_F32))
+    return builder.fptrunc(values, vector_of(F32))
 
 
 def _plain_widen(convert: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,13 +132,13 @@ def _plain_widen(convert: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-widen_half = _operation(_widen(_I16, _half_to_float), _plain_widen(plain_half))
+widen_half = operation(_widen(I16, _half_to_float), _plain_widen(plain_half))
 """widen_half(raw, i, out, o): raw[i:i+16], float16 bits, to out[o:o+16]."""
-widen_bfloat16 = _operation(_widen(_I16, _bfloat16_to_float), _plain_widen(plain_bfloat16))
+widen_bfloat16 = operation(_widen(I16, _bfloat16_to_float), _plain_widen(plain_bfloat16))
 """The same from bfloat16 bits."""
-widen_float32 = _operation(_widen(_F32, _same), _plain_widen(lambda values: values))
+widen_float32 = operation(_widen(F32, _same), _plain_widen(lambda values: values))
 """The same from float32: a copy."""
-widen_float64 = _operation(_widen(_F64, _narrow), _plain_widen(lambda values: values.astype(np.float32)))
+widen_float64 = operation(_widen(F64, _narrow), _plain_widen(lambda values: values.astype(np.float32)))
 """The same from float64, rounded to nearest."""
 
 
@@ -142,10 +147,10 @@ widen_float64 = _operation(_widen(_F64, _narrow), _plain_widen(lambda values: va
 
 def _type_scale(typingctx: Any, out: Any, o: Any, factor: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, sig, args, 0, args[1], _F32)
+        pointer = pointer_to(context, builder, sig, args, 0, args[1], F32)
         values = builder.load(pointer)
         values.align = 4
-        builder.store(builder.fmul(values, _splat(builder, _F32, args[2])), pointer).align = 4
+        builder.store(builder.fmul(values, splat(builder, F32, args[2])), pointer).align = 4
         return context.get_dummy_value()
 
     return types.void(out, o, types.float32), codegen
@@ -156,23 +161,23 @@ def _plain_scale(out: Any, o: int, factor: float) -> None:
         out[o : o + LANES] *= np.float32(factor)
 
 
-scale = _operation(_type_scale, _plain_scale)
+scale = operation(_type_scale, _plain_scale)
 """scale(out, o, factor): out[o:o+16] *= factor, in float32."""
 
 
 def _type_magnitude(typingctx: Any, tile: Any, n_vectors: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        highest = cgutils.alloca_once_value(builder, _constant(_I32, 0))
+        highest = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         with cgutils.for_range(builder, args[1]) as loop:
-            offset = builder.mul(loop.index, ir.Constant(_I64, LANES))
-            values = builder.load(_pointer(context, builder, sig, args, 0, offset, _I32))
+            offset = builder.mul(loop.index, ir.Constant(I64, LANES))
+            values = builder.load(pointer_to(context, builder, sig, args, 0, offset, I32))
             values.align = 4
-            values = builder.and_(values, _constant(_I32, 0x7FFFFFFF))
+            values = builder.and_(values, constant_of(I32, 0x7FFFFFFF))
             best = builder.load(highest)
             builder.store(builder.select(builder.icmp_unsigned(">", values, best), values, best), highest)
         name = "llvm.vector.reduce.umax.v16i32"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, [_vector(_I32)]), name)
-        return builder.bitcast(builder.call(function, [builder.load(highest)]), _F32)
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, [vector_of(I32)]), name)
+        return builder.bitcast(builder.call(function, [builder.load(highest)]), F32)
 
     return types.float32(tile, types.int64), codegen
 
@@ -182,7 +187,7 @@ def _plain_magnitude(tile: Any, n_vectors: int) -> Any:
     return np.asarray(bits, dtype=np.uint32).view(np.float32)[()]
 
 
-magnitude = _operation(_type_magnitude, _plain_magnitude)
+magnitude = operation(_type_magnitude, _plain_magnitude)
 """magnitude(tile, n_vectors): the largest magnitude in a tile; inf or NaN as soon as one score is."""
 
 
@@ -193,15 +198,15 @@ def _type_row_ends(typingctx: Any, tile: Any, o: Any, n_vectors: Any, bias0: Any
     sig = types.UniTuple(types.float32, 2)(tile, types.int64, types.int64, bias0, bias1)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        best = [cgutils.alloca_once_value(builder, _constant(_F32, float("-inf"))) for _ in range(2)]
+        best = [cgutils.alloca_once_value(builder, constant_of(F32, float("-inf"))) for _ in range(2)]
         with cgutils.for_range(builder, args[2]) as loop:
-            offset = builder.mul(loop.index, ir.Constant(_I64, LANES))
-            values = builder.load(_pointer(context, builder, sig, args, 0, builder.add(args[1], offset), _F32))
+            offset = builder.mul(loop.index, ir.Constant(I64, LANES))
+            values = builder.load(pointer_to(context, builder, sig, args, 0, builder.add(args[1], offset), F32))
             values.align = 4
             for i in range(2):
-                bias = builder.load(_pointer(context, builder, sig, args, 3 + i, offset, _F32))
+                bias = builder.load(pointer_to(context, builder, sig, args, 3 + i, offset, F32))
                 bias.align = 4
-                builder.store(_greater(builder, builder.fadd(values, bias), builder.load(best[i])), best[i])
+                builder.store(greater(builder, builder.fadd(values, bias), builder.load(best[i])), best[i])
         return context.make_tuple(builder, sig.return_type, [_largest(builder, builder.load(b)) for b in best])
 
     return sig, codegen
@@ -212,37 +217,39 @@ def _plain_row_ends(tile: Any, o: int, n_vectors: int, bias0: Any, bias1: Any) -
     return (row + bias0).max(), (row + bias1).max()
 
 
-row_ends = _operation(_type_row_ends, _plain_row_ends)
+row_ends = operation(_type_row_ends, _plain_row_ends)
 """row_ends(tile, o, n_vectors, bias0, bias1): the largest of row + bias0, and of row + bias1."""
 
 
-def _mask(builder: Any, condition: Any) -> Any:
-    return builder.zext(builder.bitcast(condition, ir.IntType(LANES)), _I64)
+def mask_of(builder: Any, condition: Any) -> Any:
+    """A lane-wise condition as the low sixteen bits of an int64."""
+    return builder.zext(builder.bitcast(condition, ir.IntType(LANES)), I64)
 
 
 def _type_lanes_above(typingctx: Any, tile: Any, o: Any, bias: Any, b: Any, threshold: Any) -> Any:
     sig = types.int64(tile, types.int64, bias, types.int64, types.float32)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        values = builder.load(pointer_to(context, builder, sig, args, 0, args[1], F32))
         values.align = 4
-        bias = builder.load(_pointer(context, builder, sig, args, 2, args[3], _F32))
+        bias = builder.load(pointer_to(context, builder, sig, args, 2, args[3], F32))
         bias.align = 4
-        threshold = _splat(builder, _F32, args[4])
-        return _mask(builder, builder.fcmp_ordered(">=", builder.fadd(values, bias), threshold))
+        threshold = splat(builder, F32, args[4])
+        return mask_of(builder, builder.fcmp_ordered(">=", builder.fadd(values, bias), threshold))
 
     return sig, codegen
 
 
-def _bits(condition: Any) -> int:
+def bits_of(condition: Any) -> int:
+    """The plain twin of `mask_of`."""
     return int(sum(1 << i for i, on in enumerate(condition.tolist()) if on))
 
 
 def _plain_lanes_above(tile: Any, o: int, bias: Any, b: int, threshold: float) -> int:
-    return _bits(tile[o : o + LANES] + bias[b : b + LANES] >= np.float32(threshold))
+    return bits_of(tile[o : o + LANES] + bias[b : b + LANES] >= np.float32(threshold))
 
 
-lanes_above = _operation(_type_lanes_above, _plain_lanes_above)
+lanes_above = operation(_type_lanes_above, _plain_lanes_above)
 """lanes_above(tile, o, bias, b, threshold): bit i is set where tile[o+i] + bias[b+i] >= threshold."""
 
 
@@ -250,22 +257,22 @@ def _type_lanes_above_line(typingctx: Any, tile: Any, o: Any, slope: Any, b: Any
     sig = types.int64(tile, types.int64, slope, types.int64, types.float32, types.float32)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        values = builder.load(pointer_to(context, builder, sig, args, 0, args[1], F32))
         values.align = 4
-        slope = builder.load(_pointer(context, builder, sig, args, 2, args[3], _F32))
+        slope = builder.load(pointer_to(context, builder, sig, args, 2, args[3], F32))
         slope.align = 4
-        moved = builder.fadd(values, builder.fmul(slope, _splat(builder, _F32, args[4])))
-        return _mask(builder, builder.fcmp_ordered(">=", moved, _splat(builder, _F32, args[5])))
+        moved = builder.fadd(values, builder.fmul(slope, splat(builder, F32, args[4])))
+        return mask_of(builder, builder.fcmp_ordered(">=", moved, splat(builder, F32, args[5])))
 
     return sig, codegen
 
 
 def _plain_lanes_above_line(tile: Any, o: int, slope: Any, b: int, at: float, threshold: float) -> int:
     moved = tile[o : o + LANES] + slope[b : b + LANES] * np.float32(at)
-    return _bits(moved >= np.float32(threshold))
+    return bits_of(moved >= np.float32(threshold))
 
 
-lanes_above_line = _operation(_type_lanes_above_line, _plain_lanes_above_line)
+lanes_above_line = operation(_type_lanes_above_line, _plain_lanes_above_line)
 """lanes_above_line(tile, o, slope, b, at, threshold): bit i is set where tile[o+i] + at * slope[b+i] >= threshold."""
 
 
@@ -273,16 +280,16 @@ def _type_ends_of_vector(typingctx: Any, tile: Any, o: Any, bias0: Any, bias1: A
     sig = types.UniTuple(types.int64, 2)(tile, types.int64, bias0, bias1, types.float32, types.float32)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        zero = ir.Constant(_I64, 0)
-        values = builder.load(_pointer(context, builder, sig, args, 0, args[1], _F32))
+        zero = ir.Constant(I64, 0)
+        values = builder.load(pointer_to(context, builder, sig, args, 0, args[1], F32))
         values.align = 4
         masks = []
         for i in range(2):
-            bias = builder.load(_pointer(context, builder, sig, args, 2 + i, zero, _F32))
+            bias = builder.load(pointer_to(context, builder, sig, args, 2 + i, zero, F32))
             bias.align = 4
             moved = builder.fadd(values, bias)
-            floor = _splat(builder, _F32, builder.fsub(_largest(builder, moved), args[4 + i]))
-            masks.append(_mask(builder, builder.fcmp_ordered(">=", moved, floor)))
+            floor = splat(builder, F32, builder.fsub(_largest(builder, moved), args[4 + i]))
+            masks.append(mask_of(builder, builder.fcmp_ordered(">=", moved, floor)))
         return context.make_tuple(builder, sig.return_type, masks)
 
     return sig, codegen
@@ -293,10 +300,10 @@ def _plain_ends_of_vector(tile: Any, o: int, bias0: Any, bias1: Any, margin0: fl
     moved0, moved1 = row + bias0, row + bias1
     floor0 = moved0.max() - np.float32(margin0)
     floor1 = moved1.max() - np.float32(margin1)
-    return _bits(moved0 >= floor0), _bits(moved1 >= floor1)
+    return bits_of(moved0 >= floor0), bits_of(moved1 >= floor1)
 
 
-ends_of_vector = _operation(_type_ends_of_vector, _plain_ends_of_vector)
+ends_of_vector = operation(_type_ends_of_vector, _plain_ends_of_vector)
 """ends_of_vector(tile, o, bias0, bias1, margin0, margin1): lanes within margin of the best, with either bias."""
 
 
@@ -314,7 +321,7 @@ def _plain_first_lane(mask: int) -> int:
     return (int(mask) & -int(mask)).bit_length() - 1 if mask else 64
 
 
-first_lane = _operation(_type_first_lane, _plain_first_lane)
+first_lane = operation(_type_first_lane, _plain_first_lane)
 """first_lane(mask): index of the lowest bit that is set; 64 when none is."""
 
 
@@ -329,31 +336,31 @@ def _type_planes_ends(
     sig = types.void(tile, whole, whole, whole, bias0, bias1, real, real, starts, ends)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lowest = _constant(_F32, float("-inf"))
+        lowest = constant_of(F32, float("-inf"))
         best = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
         second = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
-        winner = [cgutils.alloca_once_value(builder, _constant(_I32, 0)) for _ in range(2)]
+        winner = [cgutils.alloca_once_value(builder, constant_of(I32, 0)) for _ in range(2)]
         with cgutils.for_range(builder, args[2]) as loop:
             offset = builder.add(args[1], builder.mul(loop.index, args[3]))
-            values = builder.load(_pointer(context, builder, sig, args, 0, offset, _F32))
+            values = builder.load(pointer_to(context, builder, sig, args, 0, offset, F32))
             values.align = 4
-            k = _splat(builder, _I32, builder.trunc(loop.index, _I32))
+            k = splat(builder, I32, builder.trunc(loop.index, I32))
             for i in range(2):
                 bias = context.make_array(sig.args[4 + i])(context, builder, args[4 + i]).data
-                moved = builder.fadd(values, _splat(builder, _F32, builder.load(builder.gep(bias, [loop.index]))))
+                moved = builder.fadd(values, splat(builder, F32, builder.load(builder.gep(bias, [loop.index]))))
                 old = builder.load(best[i])
                 ahead = builder.fcmp_ordered(">", moved, old)
                 loser = builder.select(ahead, old, moved)
-                builder.store(_greater(builder, loser, builder.load(second[i])), second[i])
+                builder.store(greater(builder, loser, builder.load(second[i])), second[i])
                 builder.store(builder.select(ahead, moved, old), best[i])
                 builder.store(builder.select(ahead, k, builder.load(winner[i])), winner[i])
         doubts = []
         for i in range(2):
             lead = builder.fsub(builder.load(best[i]), builder.load(second[i]))
-            doubts.append(builder.fcmp_unordered("<=", lead, _splat(builder, _F32, args[6 + i])))
-        doubt = builder.sext(builder.or_(*doubts), _vector(_I32))
+            doubts.append(builder.fcmp_unordered("<=", lead, splat(builder, F32, args[6 + i])))
+        doubt = builder.sext(builder.or_(*doubts), vector_of(I32))
         for i, value in enumerate((builder.xor(builder.load(winner[0]), doubt), builder.load(winner[1]))):
-            builder.store(value, _pointer(context, builder, sig, args, 8 + i, args[1], _I32)).align = 4
+            builder.store(value, pointer_to(context, builder, sig, args, 8 + i, args[1], I32)).align = 4
         return context.get_dummy_value()
 
     return sig, codegen
@@ -375,7 +382,7 @@ def _plain_planes_ends(
     starts[pixels] = np.where(doubt, ~starts[pixels], starts[pixels])
 
 
-planes_ends = _operation(_type_planes_ends, _plain_planes_ends)
+planes_ends = operation(_type_planes_ends, _plain_planes_ends)
 """planes_ends(tile, o, n_classes, stride, bias0, bias1, margin0, margin1, starts, ends): for pixels o to o+15 of a
 (K, stride) tile, the lowest class with the best tile + bias0 into starts[o:o+16] (int32; its complement ~c where
 either lead is not above its margin), and with bias1 into ends."""
@@ -398,7 +405,7 @@ def _type_at(typingctx: Any, array: Any, i: Any) -> Any:
     return returned(array, types.int64), codegen
 
 
-at = _operation(_type_at, lambda array, i: array[i])
+at = operation(_type_at, lambda array, i: array[i])
 """at(array, i): array[i] of a one-dimensional array, i in range; integers come as int64."""
 
 
@@ -415,7 +422,7 @@ def _plain_put(array: Any, i: int, value: Any) -> None:
     array[i] = value
 
 
-put = _operation(_type_put, _plain_put)
+put = operation(_type_put, _plain_put)
 """put(array, i, value): array[i] = value of a one-dimensional array, i in range."""
 
 
@@ -432,5 +439,5 @@ def _plain_add_at(array: Any, i: int, value: int) -> None:
     array[i] += value
 
 
-add_at = _operation(_type_add_at, _plain_add_at)
+add_at = operation(_type_add_at, _plain_add_at)
 """add_at(array, i, value): array[i] += value of a one-dimensional int64 array, i in range."""
