@@ -61,6 +61,13 @@ def _less(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
+def _fused(builder: Any, a: Any, b: Any, c: Any, element: Any) -> Any:
+    """a * b + c with one rounding: the same bits on every processor."""
+    name = f"llvm.fma.v{LANES}f{64 if element is F64 else 32}"
+    kind = ir.FunctionType(vector_of(element), [vector_of(element)] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+
 def _exp(builder: Any, x: Any, element: Any) -> Any:
     """exp(x) for x <= 0: x = n ln 2 + r, a Taylor polynomial of r (relative error 2e-7 or 1e-13), 2**n by its bits."""
     wide = element is F64
@@ -70,12 +77,12 @@ def _exp(builder: Any, x: Any, element: Any) -> Any:
     kept = greater(builder, x, lowest)
     shifted = builder.fadd(builder.fmul(kept, constant_of(element, _LOG2_E)), magic)
     n = builder.fsub(shifted, magic)
-    r = builder.fsub(kept, builder.fmul(n, constant_of(element, _LN2_HIGH)))
-    r = builder.fsub(r, builder.fmul(n, constant_of(element, _LN2_LOW)))
+    r = _fused(builder, n, constant_of(element, -_LN2_HIGH), kept, element)
+    r = _fused(builder, n, constant_of(element, -_LN2_LOW), r, element)
     degree = 11 if wide else 7
     value = constant_of(element, 1.0 / math.factorial(degree))
     for power in range(degree - 1, -1, -1):
-        value = builder.fadd(builder.fmul(value, r), constant_of(element, 1.0 / math.factorial(power)))
+        value = _fused(builder, value, r, constant_of(element, 1.0 / math.factorial(power)), element)
     bits = builder.shl(builder.bitcast(shifted, vector_of(whole)), constant_of(whole, 52 if wide else 23))
     value = builder.bitcast(builder.add(builder.bitcast(value, vector_of(whole)), bits), vector_of(element))
     return builder.select(builder.fcmp_ordered(">=", x, lowest), value, constant_of(element, 0.0))
@@ -94,9 +101,9 @@ def _log(builder: Any, x: Any) -> Any:
     z = builder.fmul(s, s)
     value = constant_of(F64, 2.0 / 19)
     for odd in range(17, 0, -2):
-        value = builder.fadd(builder.fmul(value, z), constant_of(F64, 2.0 / odd))
-    scaled = builder.fmul(builder.sitofp(e, vector_of(F64)), constant_of(F64, math.log(2)))
-    return builder.fadd(scaled, builder.fmul(value, s))
+        value = _fused(builder, value, z, constant_of(F64, 2.0 / odd), F64)
+    whole = builder.sitofp(e, vector_of(F64))
+    return _fused(builder, whole, constant_of(F64, math.log(2)), builder.fmul(value, s), F64)
 
 
 def _plain_exp(x: Any) -> Any:
@@ -438,7 +445,7 @@ def _type_soften64(
         def tilted(k: Any) -> Any:
             value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], k), F64)
             slope = splat(builder, F64, builder.load(builder.gep(bias, [builder.add(args[4], k)])))
-            return builder.fadd(value, builder.fmul(slope, times))
+            return _fused(builder, slope, times, value, F64)
 
         with cgutils.for_range(builder, args[2]) as loop:
             builder.store(greater(builder, tilted(loop.index), builder.load(top)), top)

@@ -457,13 +457,15 @@ def search_lambda(
     tables = make_tables(data, by)
     apart = None
     if per_modality:
-        resolved, apart = _search_apart(resolved, data, metric, constraints, absent, top, lattice, chosen, notes)
+        resolved, apart = _search_apart(
+            resolved, data, metric, constraints, absent, top, lattice, range is not None, chosen, notes
+        )
     ready = make_method(resolved.calibration, data, resolved.factors, chosen)
     method = _check_method(method, ready, top)
     spans = data.spans(whole_samples=ready.view.needs_samples)
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
     problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, chosen, tables)
-    result = _solve(problem, lattice, method, range is not None or per_modality, notes, subject_to, apart)
+    result = _solve(problem, lattice, method, range is not None, notes, subject_to, apart)
     if output is not None:
         write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
     if curve_output is not None:
@@ -511,7 +513,7 @@ def _check_method(method: str | None, ready: Method, top: int | None) -> str:
 
 def _search_apart(
     resolved: Resolved, data: DataSet, metric: str, constraints: tuple[Constraint, ...], absent: Absent,
-    top: int | None, lattice: Lattice, options: Options, notes: Notes,
+    top: int | None, lattice: Lattice, explicit: bool, options: Options, notes: Notes,
 ) -> tuple[Resolved, dict[str, dict[str, Any]]]:  # fmt: skip
     """Each modality's own lambda by the exact path, as its share of the common one."""
     calibration = resolved.calibration
@@ -521,7 +523,8 @@ def _search_apart(
         ready = make_method(alone, data, resolved.factors, options, [place])
         spans = data.spans(whole_samples=ready.view.needs_samples)
         problem = Problem(data, ready, metric, constraints, absent, top, spans, None, options)
-        searched, plateau, _ = _search(problem, lattice, "path", False, Notes())
+        method = _check_method(None, ready, top)
+        searched, plateau, _ = _search(problem, lattice, method, explicit, Notes())
         index = _chosen_index(plateau, searched, ready.slopes, Notes())
         assert problem.base is not None and modality.name is not None
         lam = float(searched.curve.lams[index])
