@@ -41,6 +41,8 @@ class Modality:
         Without statistics: whether a delta stored in the file is applied.
     share : float
         The modality's lambda is ``share * lambda``.
+    given_factors : bool
+        delta came from a file of factors, which belongs to the samples: other samples need their own.
     """
 
     name: str | None
@@ -49,6 +51,7 @@ class Modality:
     delta: DeltaStatistics | None = None
     stored_delta: bool = True
     share: float = 1.0
+    given_factors: bool = False
 
     def to_dict(self, lam: float) -> dict[str, Any]:
         """As it is stored; its own lambda is there for the reader."""
@@ -58,6 +61,7 @@ class Modality:
             "temperature": self.temperature,
             "delta": None if self.delta is None else self.delta.to_dict(),
             "stored_delta": self.stored_delta,
+            "given_factors": self.given_factors,
             "share": self.share,
             "lambda": self.share * lam,
         }
@@ -76,6 +80,7 @@ class Modality:
             None if delta is None else DeltaStatistics.from_dict(delta, where),
             bool(content.get("stored_delta", True)),
             float(content.get("share", 1.0)),
+            bool(content.get("given_factors", False)),
         )
 
 

@@ -105,16 +105,17 @@ class DataSet:
             if field not in source.fields:
                 raise DataError(source.name, f"no {field}", f"expected {field} {why}")
 
-    def spans(self, target_bytes: int = SPAN_BYTES, *, whole_samples: bool = False) -> list[Span]:
+    def spans(self, target_bytes: int | None = None, *, whole_samples: bool = False) -> list[Span]:
         """What one worker reads at once, in order.
 
         Parameters
         ----------
-        target_bytes : int
-            What the scores of a span should weigh.
+        target_bytes : int, optional
+            What the scores of a span should weigh; `SPAN_BYTES` by default.
         whole_samples : bool
             Divide no image that `WHOLE_BYTES` can hold.
         """
+        target_bytes = SPAN_BYTES if target_bytes is None else target_bytes
         if self.beside or whole_samples:
             return _joint_spans((self, *self.beside), target_bytes, whole_samples)
         return [Span(source, *span) for source in self.sources for span in formats.spans(source, target_bytes)]
@@ -185,7 +186,8 @@ def open_modalities(
     named : mapping of str to sequence of str or Source
         The inputs of each modality, as `open_dataset` takes them.
     split, ignore_index, allow_external
-        As in `open_dataset`. Modalities without labels, splits or groups take those of the one that has them.
+        As in `open_dataset`. Labels, splits and groups are those of one modality, the reference: one with labels, and
+        of those the one that has most of the rest.
 
     Raises
     ------

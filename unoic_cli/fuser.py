@@ -22,8 +22,8 @@ from unoic_cli.kernels.simd import LANES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PIECE_BYTES = 512 << 10
-"""What the pieces of a batch weigh, scores and decisions together."""
+PIECE_BYTES = 2 << 20
+"""What the pieces of a batch weigh, scores and decisions together: calls cost little, and the cache holds them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Fuser:
         self._work = make_workspace(n_classes)
         self._slopes = np.ascontiguousarray(rule.slopes).reshape(-1)
         self._lines = [make_lines(s, m, np.zeros(1)) for s, m in zip(rule.slopes, rule.masked, strict=True)]
+        self._found = np.zeros(self.lams.size * LANES, dtype=np.int32)
         self._plain = np.zeros(0)
         self._times = np.ones(LANES)
         self._factors = np.zeros(0)
@@ -160,7 +161,8 @@ class Fuser:
         rule = self.rule
         bad = fused_winners(
             self.scores, piece.n_groups, rule.n_experts, rule.n_classes, self.lams, self._slopes, tables, factors,
-            rule.operator, rule.weights, self.margin, self.winners, piece.n, self._scratch,
+            rule.operator, rule.weights, self.margin, self.winners,
+            self._found, piece.n, self._scratch,
         )  # fmt: skip
         if bad >= 0:
             raise InvalidScoreError(piece.first + bad)

@@ -17,15 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unoic_cli.kernels.jit import kernel, stage
+from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lanes import (
     blend,
     differ,
+    ends,
     finish,
     first_largest,
     least,
     lift,
     miss,
+    pair,
     share,
     shift,
     soften,
@@ -46,6 +48,8 @@ TINY = 1e-25
 """Products of float32 below this are not trusted."""
 TINY_SHARE = 1e-15
 """The same of posteriors: what float32 takes for nothing may be so much of what lambda leaves of the rest."""
+HUGE = 1e6
+"""Scores whose largest is beyond this are shifted by it: adding lambda * s would lose digits."""
 _FAINT = 1e-250
 """Products of float64 below this are taken as sums of logarithms instead."""
 
@@ -64,6 +68,11 @@ class Scratch(NamedTuple):
     row: Any
     rows: Any
     times: Any
+    ends: Any
+    tops: Any
+    queue: Any
+    queue_factors: Any
+    units: Any
 
 
 def make_scratch(n_experts: int, n_classes: int) -> Scratch:
@@ -71,8 +80,8 @@ def make_scratch(n_experts: int, n_classes: int) -> Scratch:
     size = n_classes * LANES
     return Scratch(
         e=np.zeros(n_experts * size, np.float32),
-        p=np.zeros(size, np.float32),
-        sums=np.zeros(2 * LANES, np.float32),
+        p=np.zeros(2 * size, np.float32),
+        sums=np.zeros(4 * LANES, np.float32),
         q=np.zeros(size, np.float32),
         sums64=np.zeros(2 * LANES),
         e64=np.zeros(size),
@@ -81,6 +90,11 @@ def make_scratch(n_experts: int, n_classes: int) -> Scratch:
         row=np.zeros(3 * n_classes),
         rows=np.zeros(LANES * (n_classes + LANES), np.float32),
         times=np.ones(LANES),
+        ends=np.zeros(2 * n_experts * n_classes),
+        tops=np.zeros(2 * LANES, np.int32),
+        queue=np.zeros(n_experts * size),
+        queue_factors=np.ones(n_experts * LANES),
+        units=np.zeros(LANES, np.int64),
     )
 
 
@@ -114,13 +128,15 @@ def fill_rows64(
         base = o + group * n_classes * LANES
         for i in range(LANES):
             times[i] = factor(delta, first + start + min(i, size - 1)) if delta.size else 1.0
+        largest = 0.0
         for begin in range(0, size, at_once):
             run = min(at_once, size - begin)
             unit = first + start + begin
             fill_rows(raw, brain, unit, run, n_classes, plain, tile)
-            bad = check_rows(tile, run, lines, allow_zero)[1]
+            one, bad = check_rows(tile, run, lines, allow_zero)
             if bad >= 0:
                 return unit + bad
+            largest = max(largest, one * largest_of(times))
             if allow_zero:
                 bad = flattened_zero(tile, run, width, 1, n_classes, times, begin)
                 if bad >= 0:
@@ -133,8 +149,17 @@ def fill_rows64(
                 for k in range(n_classes):
                     z = stored(raw, brain, (unit + i) * n_classes + k) if double else np.float64(tile[i * width + k])
                     out[base + k * LANES + begin + i] = times[begin + i] * z
-        clear_group(out, base, size, lines)
+        clear_group(out, base, size, largest, lines)
     return -1
+
+
+@inlined
+def largest_of(times: Any) -> float:
+    """The largest of sixteen factors."""
+    largest = 0.0
+    for i in range(LANES):
+        largest = max(largest, times[i])
+    return largest
 
 
 @stage
@@ -149,8 +174,20 @@ def flattened_zero(tile: Any, n: int, unit_step: int, class_step: int, n_classes
 
 
 @stage
-def clear_group(out: Any, base: int, size: int, lines: Lines) -> None:
-    """Zero the lanes beyond `size`, and take masked classes out."""
+def clear_group(out: Any, base: int, size: int, largest: float, lines: Lines) -> None:
+    """Zero the lanes beyond `size`, take masked classes out, and shift units whose scores would swallow lambda * s.
+
+    No score of the group is beyond `largest`.
+    """
+    if largest > 0.99 * HUGE:
+        for i in range(size):
+            top = -np.inf
+            for k in range(lines.n_classes):
+                if allowed(lines, k):
+                    top = max(top, out[base + k * LANES + i])
+            if abs(top) > HUGE and top > -np.inf:
+                for k in range(lines.n_classes):
+                    out[base + k * LANES + i] -= top
     for k in range(lines.n_classes):
         for i in range(size, LANES):
             out[base + k * LANES + i] = 0.0
@@ -172,6 +209,7 @@ def fill_planes64(
         size = min(LANES, n - start)
         base = o + group * n_classes * LANES
         done = 0
+        largest = 0.0
         while done < size:
             unit = first + start + done
             image, pixel = unit // pixels, unit % pixels
@@ -179,9 +217,10 @@ def fill_planes64(
             for i in range(LANES):
                 times[i] = factor(delta, unit + min(i, run - 1)) if delta.size else 1.0
             fill_planes(raw, brain, image, pixel, run, n_classes, pixels, plain, tile, stride)
-            bad = check_planes(tile, run, stride, lines, allow_zero)[1]
+            one, bad = check_planes(tile, run, stride, lines, allow_zero)
             if bad >= 0:
                 return unit + bad
+            largest = max(largest, one * largest_of(times))
             if allow_zero:
                 bad = flattened_zero(tile, run, 1, stride, n_classes, times, 0)
                 if bad >= 0:
@@ -197,7 +236,7 @@ def fill_planes64(
                             z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
                         out[base + k * LANES + done + i] = times[i] * z
             done += run
-        clear_group(out, base, size, lines)
+        clear_group(out, base, size, largest, lines)
     return -1
 
 
@@ -309,7 +348,7 @@ def settle(
 @kernel
 def fused_winners(
     scores: Any, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, factors: Any,
-    operator: int, weights: Any, margin: float, winners: Any, n: int, scratch: Scratch,
+    operator: int, weights: Any, margin: float, winners: Any, found: Any, n: int, scratch: Scratch,
 ) -> int:  # fmt: skip
     """The fused decision of every unit at every lambda.
 
@@ -331,6 +370,8 @@ def fused_winners(
         Relative doubt of the float32 comparison.
     winners : (G * n_groups * 16,) int32
         Written: the winners of all units at the first lambda, then at the next.
+    found : (G * 16,) int32
+        Scratch.
     n : int
         Units; what else is in the last group decides nothing.
 
@@ -340,37 +381,157 @@ def fused_winners(
         -1, or the first unit without a class of positive probability.
     """
     step = n_groups * n_classes * LANES
+    last = lams.size - 1
+    for m in range(n_experts):
+        for k in range(n_classes):
+            slope = slopes[m * n_classes + k]
+            scratch.ends[2 * m * n_classes + k] = lams[0] * slope
+            scratch.ends[(2 * m + 1) * n_classes + k] = lams[last] * slope
+    waiting = 0
+    for group in range(n_groups):
+        open_lanes = agreed(
+            scores, group, step, n_groups, n_experts, n_classes, factors, scratch.ends, scratch.times, scratch.tops
+        )
+        for g in range(lams.size):
+            w = (g * n_groups + group) * LANES
+            for i in range(LANES):
+                winners[w + i] = scratch.tops[i]
+        valid = (1 << min(LANES, n - group * LANES)) - 1
+        open_lanes &= valid
+        if crowded(open_lanes):  # where many are open, all sixteen go at once
+            factor_place = group * LANES if factors.size else 0
+            lane = decide_group(
+                scores, group * n_classes * LANES, step, valid, n_experts, n_classes, lams, slopes, tables, factors,
+                factor_place, n_groups * LANES, operator, weights, margin, winners, group * LANES, n_groups * LANES,
+                scratch,
+            )  # fmt: skip
+            if lane >= 0:
+                return group * LANES + lane
+            continue
+        while open_lanes:
+            lane = first_lane(open_lanes)
+            open_lanes &= open_lanes - 1
+            for m in range(n_experts):
+                for k in range(n_classes):
+                    place = (m * n_classes + k) * LANES
+                    scratch.queue[place + waiting] = scores[group * n_classes * LANES + m * step + k * LANES + lane]
+                if factors.size:
+                    scratch.queue_factors[m * LANES + waiting] = factors[(m * n_groups + group) * LANES + lane]
+            scratch.units[waiting] = group * LANES + lane
+            waiting += 1
+            if waiting == LANES:
+                bad = decide_queue(
+                    waiting, n_groups, n_experts, n_classes, lams, slopes, tables, factors.size > 0, operator, weights,
+                    margin, winners, found, scratch,
+                )  # fmt: skip
+                if bad >= 0:
+                    return bad
+                waiting = 0
+    return decide_queue(
+        waiting, n_groups, n_experts, n_classes, lams, slopes, tables, factors.size > 0, operator, weights, margin,
+        winners, found, scratch,
+    )  # fmt: skip
+
+
+@inlined
+def crowded(lanes: int) -> bool:
+    """Whether thirteen lanes or more are set."""
+    for _ in range(12):
+        lanes &= lanes - 1
+    return lanes != 0
+
+
+@stage
+def agreed(
+    scores: Any, group: int, step: int, n_groups: int, n_experts: int, n_classes: int, factors: Any, biases: Any,
+    ones: Any, tops: Any,
+) -> int:  # fmt: skip
+    """The lanes of a group that are open; of the others the decision, at every lambda, into tops[:16].
+
+    An expert that prefers the same class at both ends of the lattice does so everywhere between, as its scores are
+    lines. And what all experts prefer, every operator does.
+    """
+    open_lanes = 0
+    for m in range(n_experts):
+        times, f = ones, 0
+        if factors.size:
+            times, f = factors, (m * n_groups + group) * LANES
+        o = group * n_classes * LANES + m * step
+        t = LANES if m else 0
+        open_lanes |= ends(scores, o, n_classes, biases, 2 * m * n_classes, times, f, tops, t)
+        if m:
+            open_lanes |= differ(tops, 0, tops, LANES)
+    return open_lanes
+
+
+@stage
+def decide_queue(
+    waiting: int, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, flattened: bool,
+    operator: int, weights: Any, margin: float, winners: Any, found: Any, scratch: Scratch,
+) -> int:  # fmt: skip
+    """Decide the units that wait, at every lambda: -1, or the first without a class of positive probability."""
+    if waiting == 0:
+        return -1
+    factors = scratch.queue_factors if flattened else scratch.queue_factors[:0]
+    lane = decide_group(
+        scratch.queue, 0, n_classes * LANES, (1 << waiting) - 1, n_experts, n_classes, lams, slopes, tables, factors, 0,
+        LANES, operator, weights, margin, found, 0, LANES, scratch,
+    )  # fmt: skip
+    if lane >= 0:
+        return scratch.units[lane]
+    for g in range(lams.size):
+        for i in range(waiting):
+            winners[g * n_groups * LANES + scratch.units[i]] = found[g * LANES + i]
+    return -1
+
+
+@stage
+def decide_group(
+    scores: Any, o: int, step: int, valid: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any,
+    factors: Any, f: int, f_step: int, operator: int, weights: Any, margin: float, winners: Any, w: int, w_step: int,
+    scratch: Scratch,
+) -> int:  # fmt: skip
+    """Decide sixteen units at every lambda, into winners[w + g * w_step:].
+
+    Returns -1, or the first of the `valid` lanes without a class of positive probability.
+    """
     size = n_classes * LANES
     quick = tables.size > 0 and operator != LOG_LINEAR
     tiny = np.float32(TINY if operator == NOISY_OR else TINY_SHARE * max(1.0, n_classes / 1000))
-    for group in range(n_groups):
-        o = group * size
-        if quick:
+    near = np.float32(margin)
+    if quick:
+        for m in range(n_experts):
+            soften(scores, o + m * step, n_classes, scratch.e, m * size)
+    for g in range(lams.size):
+        place = w + g * w_step
+        doubt = (1 << LANES) - 1
+        if quick and n_experts == 2 and operator == NOISY_OR:
+            first = g * n_classes
+            second = (lams.size + g) * n_classes
+            doubt = tilt(scratch.e, 0, n_classes, tables, first, scratch.p, 0, scratch.sums, 0)
+            doubt |= tilt(scratch.e, size, n_classes, tables, second, scratch.p, size, scratch.sums, 2 * LANES)
+            doubt |= pair(scratch.p, 0, size, n_classes, scratch.sums, near, tiny, winners, place)
+        elif quick:
+            doubt = 0
             for m in range(n_experts):
-                soften(scores, o + m * step, n_classes, scratch.e, m * size)
-        for g in range(lams.size):
-            w = (g * n_groups + group) * LANES
-            doubt = (1 << LANES) - 1
-            if quick:
-                doubt = 0
-                for m in range(n_experts):
-                    table = (m * lams.size + g) * n_classes
-                    doubt |= tilt(scratch.e, m * size, n_classes, tables, table, scratch.p, 0, scratch.sums, 0)
-                    if operator == AVERAGE:
-                        share(scratch.p, 0, n_classes, scratch.sums, 0, np.float32(weights[m]), scratch.q, 0, m == 0)
-                    else:
-                        miss(scratch.p, 0, n_classes, scratch.sums, 0, scratch.q, 0, m == 0, operator == MAXIMUM)
-                doubt |= least(scratch.q, 0, n_classes, np.float32(margin), tiny, winners, w)
-            while doubt:
-                lane = first_lane(doubt)
-                doubt &= doubt - 1
-                winner = settle(
-                    scores, o, step, lane, n_experts, n_classes, lams[g], slopes, factors, group * LANES,
-                    n_groups * LANES, operator, weights, scratch.row,
-                )  # fmt: skip
-                if winner < 0 and group * LANES + lane < n:
-                    return group * LANES + lane
-                winners[w + lane] = max(winner, 0)
+                table = (m * lams.size + g) * n_classes
+                doubt |= tilt(scratch.e, m * size, n_classes, tables, table, scratch.p, 0, scratch.sums, 0)
+                if operator == AVERAGE:
+                    share(scratch.p, 0, n_classes, scratch.sums, 0, np.float32(weights[m]), scratch.q, 0, m == 0)
+                else:
+                    miss(scratch.p, 0, n_classes, scratch.sums, 0, scratch.q, 0, m == 0, operator == MAXIMUM)
+            doubt |= least(scratch.q, 0, n_classes, near, tiny, winners, place)
+        doubt &= valid
+        while doubt:
+            lane = first_lane(doubt)
+            doubt &= doubt - 1
+            winner = settle(
+                scores, o, step, lane, n_experts, n_classes, lams[g], slopes, factors, f, f_step, operator, weights,
+                scratch.row,
+            )  # fmt: skip
+            if winner < 0:
+                return lane
+            winners[place + lane] = winner
     return -1
 
 

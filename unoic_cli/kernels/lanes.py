@@ -62,7 +62,7 @@ def _less(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any, element: Any) -> Any:
-    """a * b + c with one rounding: the same bits on every processor."""
+    """Multiply and add, a * b + c, with one rounding: the same bits on every processor."""
     name = f"llvm.fma.v{LANES}f{64 if element is F64 else 32}"
     kind = ir.FunctionType(vector_of(element), [vector_of(element)] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
@@ -303,6 +303,117 @@ def _plain_least(q: Any, u: int, n_classes: int, margin: float, tiny: float, win
 least = operation(_type_least, _plain_least)
 """least(q, u, n_classes, margin, tiny, winners, w): the class of the smallest q into winners[w:w+16] (int32). Returns
 the lanes where the second is not ahead by `margin` times the larger magnitude, and `tiny`."""
+
+
+def _type_pair(
+    typingctx: Any, p: Any, o: Any, q: Any, n_classes: Any, sums: Any, margin: Any, tiny: Any, winners: Any, w: Any
+) -> Any:
+    whole, real = types.int64, types.float32
+    sig = types.int64(p, whole, whole, whole, sums, real, real, winners, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        tops, rests, totals = [], [], []
+        for m in range(2):
+            tops.append(_load(context, builder, sig, args, 4, ir.Constant(I64, 2 * m * LANES), F32))
+            rests.append(_load(context, builder, sig, args, 4, ir.Constant(I64, (2 * m + 1) * LANES), F32))
+            totals.append(builder.fadd(tops[m], rests[m]))
+        best = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
+        second = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
+        winner = cgutils.alloca_once_value(builder, constant_of(I32, 0))
+        with cgutils.for_range(builder, args[3]) as loop:
+            missed = []
+            for m in range(2):
+                value = _load(context, builder, sig, args, 0, _lanes(builder, args[1 + m], loop.index), F32)
+                own = builder.fcmp_ordered("==", value, tops[m])
+                missed.append(builder.select(own, rests[m], builder.fsub(totals[m], value)))
+            value = builder.fmul(missed[0], missed[1])
+            old = builder.load(best)
+            ahead = builder.fcmp_ordered("<", value, old)
+            builder.store(_less(builder, builder.select(ahead, old, value), builder.load(second)), second)
+            builder.store(builder.select(ahead, value, old), best)
+            k = splat(builder, I32, builder.trunc(loop.index, I32))
+            builder.store(builder.select(ahead, k, builder.load(winner)), winner)
+        other = builder.load(second)
+        needed = _fused(builder, other, splat(builder, F32, args[5]), splat(builder, F32, args[6]), F32)
+        _store(context, builder, sig, args, 7, args[8], I32, builder.load(winner))
+        return mask_of(builder, builder.fcmp_unordered("<=", builder.fsub(other, builder.load(best)), needed))
+
+    return sig, codegen
+
+
+def _plain_pair(
+    p: Any, o: int, q: int, n_classes: int, sums: Any, margin: float, tiny: float, winners: Any, w: int
+) -> int:
+    joint = np.ones((n_classes, LANES), np.float32)
+    for m, place in enumerate((o, q)):
+        values = _group(p, place, n_classes)
+        top, rest = sums[2 * m * LANES : (2 * m + 2) * LANES].reshape(2, LANES)
+        joint *= np.where(values == top, rest, top + rest - values)
+    return _plain_least(joint.reshape(-1), 0, n_classes, margin, tiny, winners, w)
+
+
+pair = operation(_type_pair, _plain_pair)
+"""pair(p, o, q, n_classes, sums, margin, tiny, winners, w): `miss` of two experts, at p[o:] and p[q:] with their
+sums one after the other, and `least` of the product, in one go: noisy-or of two."""
+
+
+def _type_ends(
+    typingctx: Any, scores: Any, o: Any, n_classes: Any, bias: Any, b: Any, factors: Any, f: Any, tops: Any, t: Any
+) -> Any:
+    whole = types.int64
+    sig = types.int64(scores, whole, whole, bias, whole, factors, whole, tops, whole)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bias = context.make_array(sig.args[3])(context, builder, args[3]).data
+        times = _load(context, builder, sig, args, 5, args[6], F64)
+        lowest = constant_of(F64, float("-inf"))
+        best = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
+        second = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
+        winner = [cgutils.alloca_once_value(builder, constant_of(I64, 0)) for _ in range(2)]
+        with cgutils.for_range(builder, args[2]) as loop:
+            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            k = splat(builder, I64, loop.index)
+            for i in range(2):
+                place = builder.add(builder.add(args[4], builder.mul(args[2], ir.Constant(I64, i))), loop.index)
+                slope = splat(builder, F64, builder.load(builder.gep(bias, [place])))
+                tilted = _fused(builder, slope, times, value, F64)
+                old = builder.load(best[i])
+                ahead = builder.fcmp_ordered(">", tilted, old)
+                loser = builder.select(ahead, old, tilted)
+                builder.store(greater(builder, loser, builder.load(second[i])), second[i])
+                builder.store(builder.select(ahead, tilted, old), best[i])
+                builder.store(builder.select(ahead, k, builder.load(winner[i])), winner[i])
+        doubts = [builder.icmp_signed("!=", builder.load(winner[0]), builder.load(winner[1]))]
+        for i in range(2):
+            top = builder.load(best[i])
+            size = greater(builder, top, builder.fsub(constant_of(F64, 0.0), top))
+            needed = _fused(builder, size, constant_of(F64, 1e-9), constant_of(F64, 1e-9), F64)
+            lead = builder.fsub(top, builder.load(second[i]))
+            doubts.append(builder.fcmp_unordered("<=", lead, needed))
+        narrow = builder.trunc(builder.load(winner[0]), vector_of(I32))
+        _store(context, builder, sig, args, 7, args[8], I32, narrow)
+        return mask_of(builder, builder.or_(doubts[0], builder.or_(doubts[1], doubts[2])))
+
+    return sig, codegen
+
+
+def _plain_ends(scores: Any, o: int, n_classes: int, bias: Any, b: int, factors: Any, f: int, tops: Any, t: int) -> int:
+    values, winners, doubt = _group(scores, o, n_classes), [], np.zeros(LANES, bool)
+    for end in range(2):
+        slopes = bias[b + end * n_classes : b + (end + 1) * n_classes, None]
+        tilted = values + slopes * factors[f : f + LANES]
+        winners.append(tilted.argmax(0))
+        ordered = np.sort(tilted, axis=0)
+        with np.errstate(invalid="ignore"):
+            doubt |= ~(ordered[-1] - ordered[-2] > 1e-9 * (np.abs(ordered[-1]) + 1))
+    tops[t : t + LANES] = winners[0]
+    return bits_of(doubt | (winners[0] != winners[1]))
+
+
+ends = operation(_type_ends, _plain_ends)
+"""ends(scores, o, n_classes, bias, b, factors, f, tops, t): an expert's largest class at both ends of a lattice,
+with the biases bias[b:] and bias[b + n_classes:], into tops[t:t+16] (int32). Returns the lanes where it is not the
+same, or not by far."""
 
 
 def _type_differ(typingctx: Any, a: Any, o: Any, b: Any, p: Any) -> Any:

@@ -99,6 +99,8 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
     }
     named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
     if named is not None:
+        if len({str(name) for name in named}) < len(named):
+            raise UsageError("FILES", "two modalities of the same name", "expected a name of its own for each")
         given = {str(name): _sources(files, labels, f"<array {name}>") for name, files in named.items()}
         data = open_modalities(given, **common)
     else:

@@ -257,6 +257,9 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     loaded = load_calibration(spec)
     where = "--method" if isinstance(spec, Calibration) else os.fspath(spec)
     loaded.check_fits(data.n_classes, data.class_names, data.name)
+    if any(modality.given_factors for modality in loaded.modalities):
+        found = "a calibration made with a file of factors"
+        raise DataError(where, found, "expected delta from statistics, or stored in the files")
     own = [modality.name for modality in loaded.modalities]
     if len(own) == 1 and (own[0] is None or names == (None,)):
         if len(names) > 1:

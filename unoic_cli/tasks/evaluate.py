@@ -213,7 +213,7 @@ def evaluate(
     if asked and data.sources[0].kind == "predictions":
         option = "--lambda" if lam is not None else "--calibration"
         raise UsageError(option, "a calibration for a file of predictions", "expected scores")
-    alone = None if asked and not data.beside else 0.0
+    alone = None if asked and data.modality is None else 0.0
     resolved = resolve(wanted, data, chosen, notes, lam=alone)
     assert resolved is not None
     tables = make_tables(data, by)

@@ -474,6 +474,12 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
         if modality.delta is not None or text in ("fit", "none") or _is_statistics(text):
             raise UsageError("--delta", "--delta beside --calibration", "expected neither: the calibration holds it")
         factors[name] = FactorFile(text, _member(data, name))
+    for modality, name in zip(loaded.modalities, names_of(data), strict=True):
+        if modality.given_factors and name not in factors:
+            of = "" if name is None else f" of {name}"
+            option = "--delta FILE" if name is None else f"--delta {name}=FILE"
+            expected = f"expected those of these samples: {option}"
+            raise UsageError("--delta", f"a calibration made with a file of factors{of}, and none here", expected)
     _tell(loaded, data, notes)
     return Resolved(loaded, factors)
 
@@ -553,7 +559,7 @@ def _modalities(
         if statistics is not None and power is not None:
             statistics, powered = statistics.with_power(power), True
         prior = _source_prior(priors.get(name), member, data, options, notes, temperature)
-        modalities.append(Modality(name, prior, temperature, statistics, stored, shares[name]))
+        modalities.append(Modality(name, prior, temperature, statistics, stored, shares[name], name in factors))
     if power is not None and not powered:
         raise UsageError(
             "--delta-power", "--delta-power without delta statistics", "expected --delta STATISTICS or --delta fit"
