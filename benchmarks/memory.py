@@ -1,6 +1,8 @@
 """Peak memory of whole commands on a 1 GB and a 4 GB file (generated, then deleted).
 
-python benchmarks/memory.py [--gigabytes 1 4] [--folder /tmp]
+python benchmarks/memory.py [--gigabytes 1 4] [--folder /tmp] [--only TEXT]
+
+Modalities are two names of one file (a hard link), each as large as is said.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--folder", default=tempfile.gettempdir())
+    parser.add_argument("--only", default="", help="commands whose label contains this")
     chosen = parser.parse_args()
     forms = [
         ("float16 rows, K=14", 14, "float16", 0),
@@ -49,20 +52,30 @@ def main() -> None:
             block = 1 << 18 if n_classes < 1000 else 1 << 13
             n = size * (1 << 30) // unit // block * block
             path = os.path.join(chosen.folder, f"unoic-memory-{os.getpid()}.h5")
+            twin = os.path.join(chosen.folder, f"unoic-memory-{os.getpid()}-twin.h5")
             out = os.path.join(chosen.folder, f"unoic-memory-{os.getpid()}-out.h5")
             try:
                 save(path, n, n_classes, dtype, image, repeat=True, block=block)
+                os.link(path, twin)
+                both = [f"rgb={path}", f"depth={twin}"]
                 commands = {
                     "search-lambda": ["search-lambda", path],
                     "search-lambda --folds 3": ["search-lambda", path, "--folds", "3"],
                     "evaluate": ["evaluate", path, "--lambda", "1"],
                     "calibrate": ["calibrate", path, "--lambda", "1", "-o", out, "--force"],
+                    "fit-delta": ["fit-delta", path],
+                    "fit-temperature": ["fit-temperature", path],
+                    "fused search, 21 lambdas": ["search-lambda", *both, "--range", "0:2:0.1"],
+                    "fused evaluate, delta fit": ["evaluate", *both, "--delta", "fit"],
+                    "fuse": ["fuse", *both, "-o", out, "--force"],
                 }
                 for label, arguments in commands.items():
+                    if chosen.only not in label:
+                        continue
                     megabytes, seconds = peak(arguments)
-                    print(f"{name:22s} {size} GB  {label:24s} {megabytes:6.0f} MB  {seconds:6.1f} s", flush=True)
+                    print(f"{name:22s} {size} GB  {label:26s} {megabytes:6.0f} MB  {seconds:6.1f} s", flush=True)
             finally:
-                for leftover in (path, out):
+                for leftover in (path, twin, out):
                     if os.path.exists(leftover):
                         os.unlink(leftover)
 
