@@ -10,6 +10,7 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Scores
 from unoic_cli.kernels.fusion import (
+    LOG_LINEAR,
     fill_planes64,
     fill_rows64,
     fused_winners,
@@ -120,9 +121,9 @@ class Fuser:
 
     def _fill(self, m: int, scores: Scores, first: int, n: int, groups: int) -> int:
         common = (
-            scores.raw, scores.brain, scores.allow_zero, scores.raw.dtype == np.float64, scores.delta, self._lines[m],
-            first, n, self.scores, m * groups * self.rule.n_classes * LANES, self._plain,
-            self._times, self._work,
+            scores.raw, scores.brain, scores.allow_zero, scores.raw.dtype == np.float64,
+            self.rule.operator != LOG_LINEAR, scores.delta, self._lines[m], first, n, self.scores,
+            m * groups * self.rule.n_classes * LANES, self._plain, self._times, self._work,
         )  # fmt: skip
         return int(fill_planes64(*common, scores.pixels) if scores.pixels else fill_rows64(*common))
 

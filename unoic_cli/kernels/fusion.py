@@ -100,7 +100,7 @@ def make_scratch(n_experts: int, n_classes: int) -> Scratch:
 
 @kernel
 def fill_rows64(
-    raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
+    raw: Any, brain: bool, allow_zero: bool, double: bool, shifted: bool, delta: Any, lines: Lines, first: int, n: int,
     out: Any, o: int, plain: Any, times: Any, work: Workspace,
 ) -> int:  # fmt: skip
     """Delta * z of units first..first+n of a `rows` block, as float64 groups from out[o]; -inf for masked classes.
@@ -111,6 +111,8 @@ def fill_rows64(
         As in `unoic_cli.kernels.path.count_path_rows`.
     double : bool
         raw is float64, and wanted to the last bit.
+    shifted : bool
+        Huge scores are shifted, so that they do not swallow lambda * s.
     plain, times : (0,) and (16,) float64
         No factor, and scratch for sixteen.
 
@@ -149,7 +151,7 @@ def fill_rows64(
                 for k in range(n_classes):
                     z = stored(raw, brain, (unit + i) * n_classes + k) if double else np.float64(tile[i * width + k])
                     out[base + k * LANES + begin + i] = times[begin + i] * z
-        clear_group(out, base, size, largest, lines)
+        clear_group(out, base, size, largest if shifted else 0.0, lines)
     return -1
 
 
@@ -198,7 +200,7 @@ def clear_group(out: Any, base: int, size: int, largest: float, lines: Lines) ->
 
 @kernel
 def fill_planes64(
-    raw: Any, brain: bool, allow_zero: bool, double: bool, delta: Any, lines: Lines, first: int, n: int,
+    raw: Any, brain: bool, allow_zero: bool, double: bool, shifted: bool, delta: Any, lines: Lines, first: int, n: int,
     out: Any, o: int, plain: Any, times: Any, work: Workspace, pixels: int,
 ) -> int:  # fmt: skip
     """The same of a `planes` block (B, K, P), P = pixels."""
@@ -236,7 +238,7 @@ def fill_planes64(
                             z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
                         out[base + k * LANES + done + i] = times[i] * z
             done += run
-        clear_group(out, base, size, largest, lines)
+        clear_group(out, base, size, largest if shifted else 0.0, lines)
     return -1
 
 
@@ -733,10 +735,12 @@ def add_scaled(
         n = min(LANES, n_units - first)
         if pixels:
             bad = fill_planes64(
-                raw, brain, allow_zero, double, delta, lines, first, n, group, 0, plain, times, work, pixels
+                raw, brain, allow_zero, double, False, delta, lines, first, n, group, 0, plain, times, work, pixels
             )
         else:
-            bad = fill_rows64(raw, brain, allow_zero, double, delta, lines, first, n, group, 0, plain, times, work)
+            bad = fill_rows64(
+                raw, brain, allow_zero, double, False, delta, lines, first, n, group, 0, plain, times, work
+            )
         if bad >= 0:
             return bad
         if weight == 0.0:  # checked all the same
