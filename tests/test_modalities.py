@@ -993,3 +993,44 @@ def test_any_options(data, capfd, tmp_path, monkeypatch):
     assert (len(lines), bool(out)) == ((0, True) if code == 0 else (1, False)), (args, err)
     if code == 0:
         json.loads(out, parse_constant=no_constant)
+
+
+# ------------------------------------------------------------------------------------------------
+# what newcomers met
+
+
+def test_weights_without_names_come_in_the_order_of_the_inputs(answer):
+    inputs = pair()
+    more = ["--fusion", "average", "--weights"]
+    seen = answer("evaluate", *inputs, *more, "rgb=3,depth=1")
+    assert seen["weights"] == {"depth": 0.25, "rgb": 0.75}
+    for line in (["3,1"], ["rgb=3", "--weights", "depth=1"]):
+        assert answer("evaluate", *inputs, *more, *line)["per_class"] == seen["per_class"]
+    turned = answer("evaluate", *inputs[::-1], *more, "1,3")
+    assert turned["per_class"] == seen["per_class"]
+    zs, labels = world()
+    found = unoic_cli.evaluate({"rgb": zs[0], "depth": zs[1]}, labels, fusion="average", weights=[3, 1])
+    assert found.details["weights"] == seen["weights"]
+
+
+def test_an_option_for_each_modality_may_be_repeated_and_one_for_all_may_not(answer, refuse):
+    inputs = pair()
+    apart = answer("evaluate", *inputs, "-l", "rgb=1", "-l", "depth=2")
+    assert apart["per_class"] == answer("evaluate", *inputs, "-l", "rgb=1,depth=2")["per_class"]
+    refuse(USAGE, "evaluate", *inputs, "-l", "0.1", "-l", "0.9")
+
+
+def test_factors_may_be_an_array():
+    zs, labels = world()
+    factors = np.linspace(0.2, 1, len(labels))
+    stored = {"rgb": unoic_cli.from_arrays(zs[0], labels, delta=factors), "depth": unoic_cli.from_arrays(zs[1], labels)}
+    given_ = unoic_cli.evaluate({"rgb": zs[0], "depth": zs[1]}, labels, delta={"rgb": factors})
+    assert counts_of(given_) == counts_of(unoic_cli.evaluate(stored))
+
+
+def test_methods_have_precedence_over_files_of_their_name(answer, tmp_path):
+    inputs = pair()
+    before = answer("compare", *inputs, "-m", "average", "-m", "rgb")
+    for name in ("average", "rgb"):
+        (tmp_path / name).mkdir()
+    assert answer("compare", *inputs, "-m", "average", "-m", "rgb")["methods"] == before["methods"]

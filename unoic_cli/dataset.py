@@ -51,6 +51,8 @@ class DataSet:
         Its name, where there are several.
     beside : tuple of DataSet
         The other modalities of the same samples.
+    given : tuple of str
+        Names of the modalities, in the order in which they were given.
     """
 
     sources: tuple[Source, ...]
@@ -59,6 +61,7 @@ class DataSet:
     n_samples: int
     modality: str | None = None
     beside: tuple[DataSet, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def modalities(self) -> tuple[DataSet, ...]:
@@ -220,7 +223,7 @@ def open_modalities(
         )
         for name, data in opened.items()
     )
-    return replace(reference, modality=first, beside=beside)
+    return replace(reference, modality=first, beside=beside, given=tuple(named))
 
 
 def _check_aligned(reference: DataSet, data: DataSet) -> None:

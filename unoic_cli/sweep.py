@@ -176,8 +176,10 @@ class BatchReader:
         theirs, _ = check_labels(other.block.labels, source.n_classes, self.data.ignored, source, other.unit_of)
         if not np.array_equal(labels, theirs):
             i = int((labels != theirs).argmax())
-            found = f"label {int(theirs[i])} at {where_is(source, other.unit_of(i))}"
-            expected = f"expected {int(labels[i])}, as in {part.source.name} ({where_is(part.source, part.unit_of(i))})"
+            assert part.block.labels is not None
+            found = f"label {int(other.block.labels[i])} at {where_is(source, other.unit_of(i))}"
+            wanted = int(part.block.labels[i])
+            expected = f"expected {wanted}, as in {part.source.name} ({where_is(part.source, part.unit_of(i))})"
             raise DataError(f"{source.name}:labels", found, expected)
 
 
@@ -225,7 +227,7 @@ def _copied(block: LogitBlock) -> LogitBlock:
 
 def _check_rows(block: LogitBlock, source: Source, other: LogitBlock, beside: Source) -> None:
     """Refuse modalities whose rows belong to other samples."""
-    for name in ("sample_id", "split"):
+    for name in ("sample_id", "split", "group"):
         ours, theirs = getattr(block, name), getattr(other, name)
         if ours is None or theirs is None:
             continue

@@ -106,7 +106,7 @@ METHOD: dict[str, Any] = {
         str | None, typer.Option("--calibration", "-c", metavar="FILE", help="Apply a calibration (JSON).")
     ],
     "lam": Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--lambda",
             "-l",
@@ -127,7 +127,7 @@ METHOD: dict[str, Any] = {
     "target_prior": TargetPriorOption,
     "unseen": UnseenOption,
     "temperature": Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--temperature", metavar="T", help="Divide the scores by T; rgb=1.5,depth=2 for each modality."),
     ],
     "delta": Annotated[
@@ -159,7 +159,7 @@ METHOD: dict[str, Any] = {
         ),
     ],
     "weights": Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--weights", metavar="W,...", help="Of the modalities, for average and log-linear: rgb=2,depth=1."
         ),
@@ -314,17 +314,17 @@ class Told:
 
     def __init__(self) -> None:
         self.line = ProgressLine()
+        self.texts: list[str] = []
 
     def __enter__(self) -> Told:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.line.clear()
-
-    def _note(self, text: str) -> None:
-        self.line.clear()
-        note(text)
+        if kind is None:  # an error is one line, and nothing beside it
+            for text in self.texts:
+                note(text)
 
     def arguments(self) -> dict[str, Any]:
         """`tell` and `progress` of `unoic_cli.tasks.common.Options`."""
-        return {"tell": self._note, "progress": self.line}
+        return {"tell": self.texts.append, "progress": self.line}

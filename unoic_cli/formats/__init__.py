@@ -126,7 +126,7 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
         raise CannotCreateError(path, "a folder", "expected a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         raise CannotCreateError(path, "a device, pipe or socket", "expected a file name")
-    if os.path.exists(path) and not force:
+    if os.path.lexists(path) and not force:
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 
 

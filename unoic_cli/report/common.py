@@ -47,7 +47,7 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
     else:
         rows = [("fusion", f"{calibration.fusion}" + _weights(calibration))] if calibration.fusion else []
         for modality in calibration.modalities:
-            parts = [f"source prior {modality.source_prior.origin}"]
+            parts = [f"source prior {modality.source_prior.origin}" if calibration.lam else "not rebalanced"]
             if modality.share != 1.0:
                 parts.insert(0, f"lambda {modality.share * calibration.lam:.6g}")
             if modality.temperature != 1.0:
@@ -57,7 +57,7 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
             rows.append((str(modality.name), ", ".join(parts)))
     if calibration.order != "flatten-first":
         rows.append(("order", calibration.order))
-    return [*rows, ("target prior", calibration.target_prior.origin)]
+    return [*rows, ("target prior", calibration.target_prior.origin)] if calibration.lam or not others else rows
 
 
 def _delta(modality: Modality) -> str:
@@ -67,7 +67,8 @@ def _delta(modality: Modality) -> str:
 
 def _weights(calibration: Calibration) -> str:
     weights = calibration.weights or ()
-    return f", weights {', '.join(f'{weight:.3g}' for weight in weights)}" if len(set(weights)) > 1 else ""
+    named = (f"{m.name} {weight:.3g}" for m, weight in zip(calibration.modalities, weights, strict=bool(weights)))
+    return f", weights {', '.join(named)}" if len(set(weights)) > 1 else ""
 
 
 def metric_table(

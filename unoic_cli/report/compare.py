@@ -50,8 +50,10 @@ def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
 def render_compare(result: CompareResult) -> RenderableType:
     """A row for each method, a column for each condition; narrow terminals get the columns as rows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    if len(result.conditions) > len(result.rows):
+    sideways = len(result.conditions) > len(result.rows)
+    heads = _columns(result) if sideways else [row.name for row in result.rows]
+    table.add_column("", no_wrap=True, min_width=min(24, max(map(len, heads))))
+    if sideways:
         for row in result.rows:
             table.add_column(row.name, justify="right", no_wrap=True)
         for i, column in enumerate(_columns(result)):

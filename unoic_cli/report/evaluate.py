@@ -29,7 +29,9 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
         delta = ", delta from statistics" if modality["delta"] else ""
         about.append((name, f"lambda {modality['lambda']:g}, temperature {modality['temperature']:g}{delta}"))
     if result.details.get("fusion"):
-        about.append(("fusion", f"{result.details['fusion']}, {result.details['order']}"))
+        weights = result.details.get("weights") or {}
+        said = [result.details["fusion"], *(f"{name} {weight:.3g}" for name, weight in weights.items())]
+        about.append(("fusion", ", ".join([*said, result.details["order"]])))
     rows = [("all", result.overall.values)]
     if result.groups is not None:
         rows += [(name, group.values) for name, group in result.groups.items()]

@@ -99,8 +99,9 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
     }
     named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
     if named is not None:
-        if len({str(name) for name in named}) < len(named):
-            raise UsageError("FILES", "two modalities of the same name", "expected a name of its own for each")
+        for name in named:
+            if not isinstance(name, str) or NAME.fullmatch(f"{name}=x") is None:
+                raise UsageError("FILES", f"the modality {name!r}", "expected a name like rgb: letters, digits, _ . -")
         given = {str(name): _sources(files, labels, f"<array {name}>") for name, files in named.items()}
         data = open_modalities(given, **common)
     else:
@@ -293,7 +294,7 @@ def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes,
             "expected the class frequencies of the TRAINING data (a list, a file), or mean-posterior",
         )
     notes.add(
-        "source prior: the label frequencies of this input (it stores no source_counts); "
+        f"source prior: the label frequencies of {data.name} (it stores no source_counts); "
         "if the network was trained on other frequencies, give them with --source-prior"
     )
     return _labels_prior(data, options, "labels", "--source-prior")
@@ -310,7 +311,7 @@ def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes, mod
         notes.add(f"{len(masked)} {noun} with a prior of zero{of}, never predicted (--unseen {unseen}): {listed}")
     if slopes.flat:
         notes.add(
-            f"source and target prior{of} are equal: lambda changes nothing "
+            f"source and target prior{of} are equal: lambda changes nothing{'' if modality is None else ' there'} "
             "(where predictions are lopsided all the same, try --source-prior mean-posterior)"
         )
 

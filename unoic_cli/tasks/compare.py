@@ -119,9 +119,9 @@ def compare(
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     methods : sequence of str, or mapping of str to str or Calibration, optional
-        ``TITLE=METHOD`` or METHOD: the file of a calibration; ``average``, ``noisy-or``, ``product``, ``max`` or
-        ``log-linear`` for plain fusion; ``uno`` for noisy-or after flattening with delta; or the name of a modality,
-        for that network alone. By default each modality, and average and noisy-or of all.
+        ``TITLE=METHOD`` or METHOD: ``average``, ``noisy-or``, ``product``, ``max`` or ``log-linear`` for plain fusion;
+        ``uno`` for noisy-or after flattening with delta; the name of a modality, for that network alone; or else the
+        file of a calibration. By default each modality, and average and noisy-or of all.
     by : {"file", "group"}, optional
         What a condition is: each file (of every modality), or each value of the files' ``group``.
     delta, delta_power
@@ -242,7 +242,9 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
     everything = list(range(len(names)))
-    if isinstance(spec, str) and not os.path.exists(spec):
+    if not isinstance(spec, (str, os.PathLike, Calibration)):
+        raise UsageError("--method", f"{spec!r}", "expected the file of a calibration, or the name of a method")
+    if isinstance(spec, str):
         if spec in names:
             return Resolved(_plain(data, [names.index(spec)], None)), [names.index(spec)]
         if spec in FUSIONS or spec == UNO:
@@ -251,7 +253,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
             if spec == UNO:
                 return _uno(data, wanted, options, notes), everything
             return Resolved(_plain(data, everything, spec)), everything
-        if not spec.endswith(".json"):
+        if not spec.endswith(".json") and not os.path.isfile(spec):
             known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
             raise UsageError("--method", f"{spec!r}", f"expected the file of a calibration, or one of {known}")
     loaded = load_calibration(spec)

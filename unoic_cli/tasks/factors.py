@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from unoic_cli.formats import detect, split_name
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_FILES = "expected delta statistics (JSON), or factors (HDF5, npy)"
 _EXPECTED = "expected a scalar, one factor for each sample, or one for each pixel"
 
 
@@ -25,8 +27,8 @@ class FactorFile:
 
     Parameters
     ----------
-    name : str
-        ``FILE``, ``FILE::DATASET`` (HDF5; ``delta`` by default) or a npy file.
+    name : str or ndarray
+        ``FILE``, ``FILE::DATASET`` (HDF5; ``delta`` by default) or a npy file; or the factors themselves.
     data : DataSet
         The modality that they belong to.
 
@@ -36,14 +38,20 @@ class FactorFile:
         The file cannot be read, or the array's shape is another.
     """
 
-    def __init__(self, name: str, data: DataSet) -> None:
+    def __init__(self, name: str | NDArray[Any], data: DataSet) -> None:
         self._lock = threading.Lock()
+        array = None if isinstance(name, str) else name
+        name = name if isinstance(name, str) else "--delta"
         path, group = split_name(name)
-        kind = detect(path)
+        if array is None and not os.path.exists(path):
+            raise NoInputError(name or "--delta", "no such file", _FILES)
+        kind = "array" if array is not None else detect(path)
         self.where = name
         self._path, self._dataset = path, group.strip("/") or "delta"
-        self._array: NDArray[Any] | None = None
-        if kind == "hdf5":
+        self._array: NDArray[Any] | None = array
+        if array is not None:
+            shape, dtype = array.shape, array.dtype
+        elif kind == "hdf5":
             self.where = f"{path}::{self._dataset}"
             with self._hdf5() as array:
                 shape, dtype = tuple(array.shape), array.dtype
@@ -54,18 +62,20 @@ class FactorFile:
                 raise DataError(path, "a damaged npy file, or one of objects", "expected numbers") from None
             shape, dtype = self._array.shape, self._array.dtype
         else:
-            expected = "expected delta statistics (JSON), an HDF5 or a npy file of factors"
-            raise DataError(name, f"a {kind} file", expected)
+            raise DataError(name, f"a {kind} file", _FILES)
         self._starts: dict[int, int] = {}
         n_samples = 0
         for source in data.sources:
             self._starts[id(source)] = n_samples
             n_samples += source.n_samples
         shapes = {source.image_shape for source in data.sources}
-        allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1)]
+        allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1 and s)]
         self._scalar = shape == ()
         if shape not in allowed:
-            raise DataError(name, f"an array of shape {shape}", f"{_EXPECTED}: {' or '.join(map(str, allowed))}")
+            said = f"{_EXPECTED}: {' or '.join(map(str, allowed))}"
+            if data.split is not None:
+                said += "; those of all samples, not of the split alone"
+            raise DataError(name, f"an array of shape {shape}", said)
         if dtype.kind not in "fiu":
             raise DataError(name, f"{dtype} values", "expected numbers")
 

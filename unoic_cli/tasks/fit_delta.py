@@ -232,7 +232,7 @@ def _check_origin(origin: str, kind: str | None, measure: str | None, options: O
         raise UsageError("--from", f"{origin!r}", f"expected {' or '.join(ORIGINS)}")
     if origin == "scores":
         if kind is not None:
-            raise UsageError("--kind", "given with --from scores", "the file says what its scores are")
+            raise UsageError("--kind", "given with --from scores", "expected none: the file says what its scores are")
         if measure not in (None, "entropy"):
             raise UsageError("--measure", f"{measure!r} with --from scores", "expected stochastic passes for it")
         return "entropy"
@@ -294,9 +294,11 @@ def _given_statistics(
     if write_delta is None:
         raise UsageError("--statistics", "given without --write-delta", "expected a place for the factors")
     if output is not None:
-        raise UsageError("--output", "given with --statistics", "nothing is fitted; expected --write-delta alone")
+        raise UsageError("--output", "given with --statistics", "expected --write-delta alone: nothing is fitted")
     if power is not None:
-        raise UsageError("--delta-power", "given with --statistics", "the power is that of the statistics")
+        raise UsageError(
+            "--delta-power", "given with --statistics", "expected none: the power is that of the statistics"
+        )
     if isinstance(statistics, DeltaStatistics):
         where, given = "--statistics", statistics
     else:

@@ -42,6 +42,9 @@ from unoic_cli.view import FactorSource, Look, SampleFactors, View
 if TYPE_CHECKING:
     pass
 
+COLDEST, HOTTEST = 1e-6, 1e6
+"""Temperatures beyond leave nothing of the scores, or of lambda * s beside them."""
+
 T = TypeVar("T")
 PerModality: TypeAlias = "T | str | Sequence[str] | Mapping[str, T] | None"
 DeltaLike: TypeAlias = "str | os.PathLike[str] | DeltaStatistics | Sequence[str] | Mapping[str, Any] | None"
@@ -139,7 +142,7 @@ class Wanted:
     fusion : str, optional
         See `unoic_cli.fusions`.
     weights : text or sequence of float, optional
-        Of the modalities: in the order of their names, or ``rgb=2,depth=1``.
+        Of the modalities: in the order of the inputs, or ``rgb=2,depth=1``.
     order : str, optional
         ``flatten-first`` or ``rebalance-first``.
     delta : optional
@@ -348,7 +351,8 @@ def resolve(
     if wanted.lam is None and lam is None:
         if used or wanted.delta is not None:
             option = (used or ["--delta"])[0]
-            raise UsageError(option, f"{option} without --lambda", "expected --lambda, which it belongs to")
+            expected = "expected --lambda, which it belongs to (--lambda 0 rebalances nothing)"
+            raise UsageError(option, f"{option} without --lambda", expected)
         return None
     if wanted.unseen is not None and wanted.unseen not in UNSEEN:
         raise UsageError("--unseen", f"{wanted.unseen!r}", f"expected one of {', '.join(UNSEEN)}")
@@ -357,7 +361,7 @@ def resolve(
     names = names_of(data)
     if wanted.lam is None and lam == 0.0:
         wanted = _without_priors(wanted, data)
-    name, weights = _fusion(wanted, names)
+    name, weights = _fusion(wanted, names, data.given)
     common, shares = _lambdas(wanted.lam if wanted.lam is not None else lam, names)
     modalities, factors = _modalities(wanted, data, shares, options, notes)
     flattened = any(m.delta is not None for m in modalities) or factors or _stores_delta(data, modalities)
@@ -409,7 +413,7 @@ def _stores_delta(data: DataSet, modalities: Sequence[Modality]) -> bool:
     )
 
 
-def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration:
+def load_calibration(given: Any) -> Calibration:
     """A calibration, from its file or as it is, with its modalities in the order of their names.
 
     Raises
@@ -417,8 +421,13 @@ def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration
     DataError
         It asks for what there is not: an unknown fusion, weights that are none, other statistics.
     """
-    where = "--calibration" if isinstance(given, Calibration) else os.fspath(given)
-    loaded = given if isinstance(given, Calibration) else Calibration.load(where)
+    if not isinstance(given, (Calibration, Mapping, str, os.PathLike)):
+        raise UsageError("--calibration", f"{given!r}", "expected a calibration, or the name of its file")
+    where = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "--calibration"
+    if isinstance(given, Mapping):
+        loaded = Calibration.from_dict(dict(given), where)
+    else:
+        loaded = given if isinstance(given, Calibration) else Calibration.load(where)
     for modality in loaded.modalities:
         if modality.delta is not None:
             _check_measure(modality.delta, where)
@@ -461,8 +470,9 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
             "--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda"
         )
     if used:
-        raise UsageError(used[0], f"{used[0]} beside --calibration", "expected neither: the calibration holds it")
-    where = "--calibration" if isinstance(wanted.calibration, Calibration) else os.fspath(wanted.calibration)
+        raise UsageError(used[0], f"{used[0]} beside --calibration", "expected one of them: the calibration holds it")
+    given = wanted.calibration
+    where = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "--calibration"
     loaded = match_modalities(load_calibration(wanted.calibration), data, where)
     for member in data.modalities:
         refuse_calibrated(member)
@@ -472,7 +482,9 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
         modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
         text = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "fit"
         if modality.delta is not None or text in ("fit", "none") or _is_statistics(text):
-            raise UsageError("--delta", "--delta beside --calibration", "expected neither: the calibration holds it")
+            raise UsageError(
+                "--delta", "--delta beside --calibration", "expected one of them: the calibration holds it"
+            )
         factors[name] = FactorFile(text, _member(data, name))
     for modality, name in zip(loaded.modalities, names_of(data), strict=True):
         if modality.given_factors and name not in factors:
@@ -488,7 +500,10 @@ def _member(data: DataSet, name: str | None) -> DataSet:
     return next(member for member in data.modalities if member.modality == name)
 
 
-def _fusion(wanted: Wanted, names: Sequence[str | None]) -> tuple[str | None, tuple[float, ...] | None]:
+def _fusion(
+    wanted: Wanted, names: Sequence[str | None], order: Sequence[str]
+) -> tuple[str | None, tuple[float, ...] | None]:
+    """The fusion's name, and weights in the order of `names`; those without names come in the order of the inputs."""
     if len(names) == 1:
         if wanted.fusion is not None:
             fusion(wanted.fusion)
@@ -500,19 +515,28 @@ def _fusion(wanted: Wanted, names: Sequence[str | None]) -> tuple[str | None, tu
             raise UsageError("--weights", "weights for one modality", "expected two modalities or more")
         return None, None
     name = DEFAULT if wanted.fusion is None else wanted.fusion
-    given = wanted.weights
+    given, places = _weights(wanted.weights, names, order)
+    weights = resolve_weights(name, given, len(names))
+    return name, tuple(weights[place] for place in places)
+
+
+def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> tuple[list[float] | None, Sequence[int]]:
+    """Weights as they were given, and where among them stands that of each name."""
+    as_named = range(len(names))
+    if given is None:
+        return None, as_named
     if isinstance(given, (int, float)):
         raise UsageError("--weights", f"{given}", "expected one for each modality")
-    if isinstance(given, str) and "=" not in given:
-        given = [_number(text, "--weights") for text in given.split(",")]
-    elif given is not None and (isinstance(given, (str, Mapping)) or _is_texts(given)):
+    if _is_texts(given) and len(given) == 1:
+        given = given[0]
+    if isinstance(given, Mapping) or _is_texts(given) or (isinstance(given, str) and "=" in given):
         parts = split_by_name(given, names, "--weights", commas=True)
         missing = [n for n in names if n not in parts]
         if missing:
             raise UsageError("--weights", f"no weight for {missing[0]}", "expected one for each modality")
-        given = [_number(parts[n], "--weights") for n in names]
-    weights = resolve_weights(name, given, len(names))
-    return name, weights
+        return [_number(parts[n], "--weights") for n in names], as_named
+    values = [_number(value, "--weights") for value in (given.split(",") if isinstance(given, str) else given)]
+    return values, [order.index(str(n)) for n in names]
 
 
 def _lambdas(given: Any, names: Sequence[str | None]) -> tuple[float, dict[str | None, float]]:
@@ -539,8 +563,8 @@ def _modalities(
         for n, v in split_by_name(wanted.temperature, names, "--temperature", commas=True).items()
     }
     for value in warm.values():
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError("--temperature", f"{value}", "expected a positive number")
+        if not COLDEST <= value <= HOTTEST:
+            raise UsageError("--temperature", f"{value}", f"expected a positive number from {COLDEST:g} to {HOTTEST:g}")
     priors = split_by_name(wanted.source_prior, names, "--source-prior")
     deltas = split_by_name(wanted.delta, names, "--delta")
     power = wanted.delta_power
@@ -607,8 +631,11 @@ def _delta(
         spec, where = DeltaStatistics.load(text), text
     else:
         where = "--delta"
+    if isinstance(spec, (int, float, np.ndarray, list, tuple)):
+        return None, True, FactorFile(np.asarray(spec), member)
     if not isinstance(spec, DeltaStatistics):
-        raise UsageError("--delta", f"{spec!r}", "expected none, fit, delta statistics, or a file of factors")
+        found = f"a {type(spec).__name__}"
+        raise UsageError("--delta", found, "expected none, fit, delta statistics, an array, or a file of factors")
     if spec.modality is not None and name is not None and spec.modality != name:
         raise DataError(where, f"delta statistics of the modality {spec.modality}", f"expected those of {name}")
     _check_measure(spec, where)
@@ -633,6 +660,10 @@ def _sweep_one(tally: Any, look: Look, member: DataSet, data: DataSet, options: 
     sweep(data, [ViewedTally(View((look,), chosen=(place,)), tally)], raw=True, **more)
 
 
+def _weights_by_name(calibration: Calibration) -> dict[str, float]:
+    return {str(m.name): w for m, w in zip(calibration.modalities, calibration.weights or (), strict=True)}
+
+
 def describe_modalities(calibration: Calibration) -> dict[str, Any]:
     """For reports: the fusion, and what is special to each modality."""
     if calibration.fusion is None and calibration.modalities[0].name is None:
@@ -640,6 +671,7 @@ def describe_modalities(calibration: Calibration) -> dict[str, Any]:
     return {
         "fusion": calibration.fusion,
         "order": calibration.order,
+        "weights": None if len(set(calibration.weights or ())) < 2 else _weights_by_name(calibration),
         "modalities": {
             str(m.name): {
                 "lambda": m.share * calibration.lam,
