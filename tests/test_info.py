@@ -78,7 +78,8 @@ def test_counts_equal_numpy(tmp_path, monkeypatch, seed, image, last, dtype, par
     assert seen.values.n_nan == np.isnan(scores).sum()
     assert (seen.values.n_pos_inf, seen.values.n_neg_inf) == ((scores == np.inf).sum(), (scores == -np.inf).sum())
     finite = scores[np.isfinite(scores)].astype(float)
-    assert (seen.values.minimum, seen.values.maximum) == (finite.min(), finite.max())
+    ends = (finite.min(initial=np.inf), finite.max(initial=-np.inf))
+    assert (seen.values.minimum, seen.values.maximum) == ends
     assert seen.labels.counts == tuple(int((labels == c).sum()) for c in range(k))
     assert seen.labels.n_empty == sum((labels == c).sum() == 0 for c in range(k))
     assert seen.labels.ignored == {v: int((labels == v).sum()) for v in (-1, 255) if (labels == v).any()}
