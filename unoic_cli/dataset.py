@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
-from unoic_cli.block import FIELDS, Source
+from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 
 SPAN_BYTES = 2 << 20
@@ -207,7 +207,7 @@ def open_modalities(
         if data.sources[0].kind == "predictions":
             raise DataError(data.name, "predictions without scores", f"expected scores of {name}, to fuse them")
     known = ("labels", "split", "group", "sample_id")
-    first = max(opened, key=lambda name: [opened[name].has(field) for field in known if field in FIELDS])
+    first = max(opened, key=lambda name: [opened[name].has(field) for field in known])
     reference = opened.pop(first)
     _check_distinct((*reference.sources, *(source for data in opened.values() for source in data.sources)))
     for data in opened.values():

@@ -93,7 +93,6 @@ class Fuser:
         self._found = np.zeros(self.lams.size * LANES, dtype=np.int32)
         self._plain = np.zeros(0)
         self._times = np.ones(LANES)
-        self._factors = np.zeros(0)
         self._tables = self._make_tables(np.ones(n_experts))
 
     def _make_tables(self, factors: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -39,14 +39,9 @@ from unoic_cli.tasks.factors import FactorFile
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
 from unoic_cli.view import FactorSource, Look, SampleFactors, View
 
-if TYPE_CHECKING:
-    pass
-
 COLDEST, HOTTEST = 1e-6, 1e6
 """Temperatures beyond leave nothing of the scores, or of lambda * s beside them."""
 
-T = TypeVar("T")
-PerModality: TypeAlias = "T | str | Sequence[str] | Mapping[str, T] | None"
 DeltaLike: TypeAlias = "str | os.PathLike[str] | DeltaStatistics | Sequence[str] | Mapping[str, Any] | None"
 
 
