@@ -31,6 +31,7 @@ from unoic_cli.tasks.common import (
     tell_slopes,
 )
 from unoic_cli.tasks.common import source_prior as find_source_prior
+from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -167,14 +168,14 @@ class _Fit:
     measured: ConfidenceTally
 
 
-def _fit(data: DataSet, options: Options, bins: int) -> _Fit:
+def _fit(data: DataSet, options: Options, bins: int, view: View) -> _Fit:
     """Find beta = 1 / T.
 
     The first read takes every octave of the range. Each later one looks close around where the slope should be zero,
     and also measures there: that is the result as soon as the slopes around it prove it right.
     """
     first = LikelihoodTally(data.n_classes, [1 / RANGE[1]], 2 * OCTAVES + 1)
-    sweep(data, [first], n_threads=options.threads, progress=options.progress)
+    sweep(data, [first], view=view, n_threads=options.threads, progress=options.progress)
     if first.n == 0:
         raise DataError(data.name, f"no labelled sample ({first.n_ignored} ignored)", "expected labels")
     points, reads = first.curve(), 1
@@ -182,7 +183,8 @@ def _fit(data: DataSet, options: Options, bins: int) -> _Fit:
     def measure(beta: float, places: list[float]) -> tuple[ConfidenceTally, list[Likelihood]]:
         measured = ConfidenceTally(data.n_classes, [1.0, beta], bins)
         more = LikelihoodTally(data.n_classes, places)
-        sweep(data, [measured, *([more] if places else [])], n_threads=options.threads, progress=options.progress)
+        tallies = [measured, *([more] if places else [])]
+        sweep(data, tallies, view=view, n_threads=options.threads, progress=options.progress)
         return measured, more.curve() if places else []
 
     flat = not any(point.slope or point.curvature for point in points)
@@ -279,17 +281,16 @@ def fit_temperature(
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to fit a temperature")
+    look = Look()
     late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
     if calibration is not None:
         given = {"--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen}
         base = _load(calibration, given, data)
-        if not base.modalities[0].stored_delta:
-            sources = tuple(replace(source, fields=source.fields - {"delta"}) for source in data.sources)
-            data = replace(data, sources=sources)
+        look = Look(stored_delta=base.modalities[0].stored_delta)
         late = False
     elif not late:
         base = _start(data, source_prior, target_prior, unseen, 1.0, chosen, notes)
-    fit = _fit(data, chosen, bins)
+    fit = _fit(data, chosen, bins, View((look,)))
     temperature = 1 / fit.beta
     if late:
         base = _start(data, source_prior, target_prior, unseen, temperature, chosen, notes)
