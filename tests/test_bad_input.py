@@ -738,8 +738,8 @@ def test_interrupts(medium, sent, output):
     while not [name for name in os.listdir() if name.endswith(".tmp")]:  # the output was begun
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(0.1)
+        time.sleep(0.002)
+    time.sleep(0.01)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")

@@ -14,7 +14,9 @@ from unoic_cli.cli import COMMANDS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("sample_data/*/*.md")})
-FUNCTIONS = [name for name in unoic_cli.__all__ if name in {command.replace("-", "_") for command in COMMANDS}]
+NAMES = {"merge": "merge_states", "report": "report_states"}
+"""Commands whose functions are called otherwise."""
+FUNCTIONS = [NAMES.get(command, command.replace("-", "_")) for command in COMMANDS]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_local_links_lead_somewhere(page):
 
 
 def test_commands_are_functions():
-    assert {name.replace("_", "-") for name in FUNCTIONS} == set(COMMANDS)
+    assert set(FUNCTIONS) < set(unoic_cli.__all__)
 
 
 @pytest.mark.parametrize("name", [name for name in unoic_cli.__all__ if not name.startswith("__")])
@@ -78,7 +80,7 @@ def test_docstrings(name):
     if inspect.isclass(thing):
         assert re.search(r"^(Attributes|Parameters)\n-+$", text, re.MULTILINE)
         return
-    assert name in FUNCTIONS or name == "from_arrays"
+    assert name in FUNCTIONS or name in ("from_arrays", "run")
     for section in ("Parameters", "Returns", "Raises", "Examples"):
         assert re.search(rf"^{section}\n-+$", text, re.MULTILINE), section
     described = re.search(r"^Parameters\n-+\n(.*?)\n\n\w+\n-+$", text, re.MULTILINE | re.DOTALL)[1]
@@ -90,12 +92,21 @@ def test_docstrings(name):
     assert named == set(inspect.signature(thing).parameters)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in NAMES.values()])
 def test_options_are_parameters(name):
     """What the command takes, the function takes: under the same names, apart from those of the terminal."""
     command = getattr(importlib.import_module(f"unoic_cli.cli.{name}"), name)
     function = getattr(unoic_cli, name)
-    shared = {"split", "ignore_index", "allow_external", "threads"}
+    shared = {
+        "split",
+        "ignore_index",
+        "allow_external",
+        "threads",
+        "memory",
+        "quiet",
+        "force",
+        *vars(unoic_cli.Control()),
+    }
     other = {"files": "inputs", "format": None, "curve": "curve_output"} | (
         {"method": "methods"} if name == "compare" else {}
     )

@@ -19,6 +19,8 @@ FLOORS = (
         "kernels",
         "block",
         "batch",
+        "counters",
+        "ledger",
         "prior",
         "priors",
         "calibration",

@@ -1,7 +1,8 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
-`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`.
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`; `run` cuts those that count into shards, keeps them in
+checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
     from unoic_cli.tasks.fit_temperature import FitTemperatureResult, fit_temperature
     from unoic_cli.tasks.info import InfoResult, info
     from unoic_cli.tasks.prior import PriorResult, prior
+    from unoic_cli.tasks.runs import Control, StateResult, merge_states, report_states, run
     from unoic_cli.tasks.search import SearchResult, search_lambda
 
 _WHERE = {
     "Calibration": "calibration",
     "Prior": "priors",
     "CalibrateResult": "tasks.calibrate",
+    "Control": "tasks.runs",
+    "StateResult": "tasks.runs",
+    "merge_states": "tasks.runs",
+    "report_states": "tasks.runs",
+    "run": "tasks.runs",
     "calibrate": "tasks.calibrate",
     "CompareResult": "tasks.compare",
     "compare": "tasks.compare",
@@ -57,6 +64,7 @@ __all__ = [
     "CalibrateResult",
     "Calibration",
     "CompareResult",
+    "Control",
     "ConvertResult",
     "EvaluateResult",
     "FitDeltaResult",
@@ -65,6 +73,7 @@ __all__ = [
     "Prior",
     "PriorResult",
     "SearchResult",
+    "StateResult",
     "UnoicError",
     "__version__",
     "calibrate",
@@ -76,7 +85,10 @@ __all__ = [
     "from_arrays",
     "fuse",
     "info",
+    "merge_states",
     "prior",
+    "report_states",
+    "run",
     "search_lambda",
 ]
 

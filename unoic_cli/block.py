@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class Source:
     name : str
         The input as the user typed it (``FILE`` or ``FILE::GROUP``); errors start with it.
     format : str
-        Name in the registry of formats; ``arrays`` for data in memory.
+        Name in the registry of formats; ``arrays`` for data in memory, ``nowhere`` for what is known from a state file.
     n_samples, n_classes : int
         N and K.
     image_shape : tuple of int
@@ -76,6 +76,18 @@ class Source:
     storage: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     locator: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but where it lies, as JSON."""
+        content = {key: value for key, value in vars(self).items() if key not in ("format", "locator")}
+        return {**content, "fields": sorted(self.fields)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Source:
+        """What `to_dict` wrote: a source that can be spoken of, not read."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        known |= {"format": "nowhere", "fields": frozenset(content["fields"])}
+        return cls(**known)
 
     @property
     def pixels(self) -> int:
@@ -170,6 +182,20 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Remove what was written. Safe to call twice, or after `commit`."""
+        ...
+
+
+@runtime_checkable
+class ResumableWriter(Writer, Protocol):
+    """A writer whose unfinished file another process can go on with."""
+
+    @property
+    def temporary(self) -> str:
+        """The name of the unfinished file."""
+        ...
+
+    def flush(self) -> None:
+        """Put on the disk what was written so far."""
         ...
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.lattice import LARGEST
+from unoic_cli.ledger import read_text
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
 from unoic_cli.uncertainty import DeltaStatistics
 
@@ -231,8 +232,7 @@ class Calibration:
         """
         expected = "expected a calibration (JSON)"
         try:
-            with open(path, encoding="utf-8") as file:
-                return cls.from_dict(json.load(file), path)
+            return cls.from_dict(json.loads(read_text(path)), path)
         except FileNotFoundError:
             raise NoInputError(path, "no such file", expected) from None
         except OSError as error:

@@ -11,11 +11,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.ledger import know
 
 SPAN_BYTES = 2 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
@@ -53,6 +55,10 @@ class DataSet:
         The other modalities of the same samples.
     given : tuple of str
         Names of the modalities, in the order in which they were given.
+    shard : tuple of int or None
+        (i, n): spans do not cross the edges of the i-th of n parts.
+    span_bytes, whole_bytes : int or None
+        Instead of `SPAN_BYTES` and `WHOLE_BYTES`.
     """
 
     sources: tuple[Source, ...]
@@ -62,6 +68,14 @@ class DataSet:
     modality: str | None = None
     beside: tuple[DataSet, ...] = ()
     given: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
+    span_bytes: int | None = None
+    whole_bytes: int | None = None
+
+    def bounded(self, span_bytes: int, whole_bytes: int) -> DataSet:
+        """The same, with bounds of what is read at once."""
+        beside = tuple(replace(one, span_bytes=span_bytes, whole_bytes=whole_bytes) for one in self.beside)
+        return replace(self, beside=beside, span_bytes=span_bytes, whole_bytes=whole_bytes)
 
     @property
     def modalities(self) -> tuple[DataSet, ...]:
@@ -118,13 +132,52 @@ class DataSet:
         whole_samples : bool
             Divide no image that `WHOLE_BYTES` can hold.
         """
-        target_bytes = SPAN_BYTES if target_bytes is None else target_bytes
+        if target_bytes is None:
+            target_bytes = SPAN_BYTES if self.span_bytes is None else self.span_bytes
+        whole_bytes = target_bytes
+        if whole_samples:
+            whole_bytes = WHOLE_BYTES if self.whole_bytes is None else self.whole_bytes
         if self.beside or whole_samples:
-            return _joint_spans((self, *self.beside), target_bytes, whole_samples)
-        return [Span(source, *span) for source in self.sources for span in formats.spans(source, target_bytes)]
+            found = _joint_spans((self, *self.beside), target_bytes, whole_bytes)
+        else:
+            found = [Span(source, *span) for source in self.sources for span in formats.spans(source, target_bytes)]
+        if self.shard is None:
+            return found
+        return list(_split_at(found, self.shard_units(*self.shard)))
+
+    def shard_units(self, i: int, n: int) -> tuple[int, int]:
+        """Units [start, stop) of the i-th of n parts, from 1: equal numbers of samples, none divided."""
+        total = sum(source.n_samples for source in self.sources)
+
+        def place(sample: int) -> int:
+            units = 0
+            for source in self.sources:
+                taken = min(sample, source.n_samples)
+                units, sample = units + taken * source.pixels, sample - taken
+            return units
+
+        return place(total * (i - 1) // n), place(total * i // n)
 
 
-def _joint_spans(members: Sequence[DataSet], target_bytes: int, whole_samples: bool) -> list[Span]:
+def _split_at(spans: Sequence[Span], edges: tuple[int, int]) -> Iterator[Span]:
+    """Cut spans where an edge, counted in units of all of them, lies inside."""
+    begin = 0
+    for span in spans:
+        size = span.stop - span.start
+        cuts = sorted({0, *(edge - begin for edge in edges if 0 < edge - begin < size), size})
+        for a, b in itertools.pairwise(cuts):
+            beside = tuple(Span(piece.source, piece.start + a, piece.start + b) for piece in span.beside)
+            yield Span(span.source, span.start + a, span.start + b, beside)
+        begin += size
+
+
+def unit_bytes(source: Source, fields: frozenset[str]) -> int:
+    """About how many bytes are read of a unit."""
+    scores = 1 if source.kind == "predictions" else _ITEM[source.encoding] * source.n_classes
+    return (scores if "scores" in fields else 0) + ("labels" in fields)
+
+
+def _joint_spans(members: Sequence[DataSet], target_bytes: int, whole_bytes: int) -> list[Span]:
     """Spans of all members together; none crosses the end of a file of any of them."""
     ends = [list(itertools.accumulate(source.n_samples for source in member.sources)) for member in members]
     edges = sorted({0, *(end for member in ends for end in member)})
@@ -136,14 +189,14 @@ def _joint_spans(members: Sequence[DataSet], target_bytes: int, whole_samples: b
             sources.append(member.sources[place])
             starts.append((first - (own[place] - sources[-1].n_samples)) * sources[-1].pixels)
         pixels = sources[0].pixels
-        for a, b in _cuts(sources, starts, (last - first) * pixels, target_bytes, whole_samples):
+        for a, b in _cuts(sources, starts, (last - first) * pixels, target_bytes, whole_bytes):
             pieces = [Span(source, at + a, at + b) for source, at in zip(sources, starts, strict=True)]
             spans.append(replace(pieces[0], beside=tuple(pieces[1:])))
     return spans
 
 
 def _cuts(
-    sources: Sequence[Source], starts: Sequence[int], size: int, target_bytes: int, whole_samples: bool
+    sources: Sequence[Source], starts: Sequence[int], size: int, target_bytes: int, whole_bytes: int
 ) -> Iterator[tuple[int, int]]:
     """Cut `size` units, which begin at `starts` of each source, where the source with the coarsest spans is cut."""
     pixels = sources[0].pixels
@@ -153,13 +206,17 @@ def _cuts(
         found.append([a - start for a, _ in spans if start < a < start + size])
     edges = min(found, key=len)
     image_bytes = sum(_ITEM[source.encoding] * source.n_classes * pixels for source in sources)
-    if pixels > 1 and image_bytes <= (WHOLE_BYTES if whole_samples else target_bytes):
+    if pixels > 1 and image_bytes <= whole_bytes:
         edges = [edge // pixels * pixels for edge in edges]
     yield from itertools.pairwise(sorted({0, *edges, size}))
 
 
 def text_counts(source: Source, field: str) -> Counter[str]:
     """How many samples have each value of a per-sample text field, in order of appearance."""
+    return know(f"{field} {source.name}", lambda: _text_counts(source, field), write=dict, read=Counter)
+
+
+def _text_counts(source: Source, field: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     reader = formats.open_reader(source)
     try:
@@ -321,12 +378,26 @@ def open_dataset(
     if not inputs:
         raise UsageError("FILES", "no input", "expected at least one logits file")
     sources = tuple(
-        item if isinstance(item, Source) else formats.describe(item, allow_external=allow_external) for item in inputs
+        item if isinstance(item, Source) else _describe(item, allow_external=allow_external) for item in inputs
     )
     _check_alike(sources)
     _check_distinct(sources)
     n_samples = sum(s.n_samples for s in sources) if split is None else _count_split(sources, split)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
+
+
+def _describe(name: str, *, allow_external: bool) -> Source:
+    """An input, as it is or as a ledger knows it."""
+
+    def write(source: Source) -> dict[str, Any]:
+        return {**source.to_dict(), "fingerprint": formats.fingerprint(formats.split_name(name)[0])}
+
+    return know(
+        f"input {name}",
+        lambda: formats.describe(name, allow_external=allow_external),
+        write=write,
+        read=lambda fact: Source.from_dict({key: fact[key] for key in fact if key != "fingerprint"}),
+    )
 
 
 def parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tuple[int, Part]]:
@@ -345,10 +416,10 @@ def parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tup
 
 
 def split_units(data: DataSet, spans: Sequence[Span]) -> list[int]:
-    """For each span, how many units of the split come before it in the data set."""
+    """How many units of the split come before each span, and how many there are in all of them."""
     sizes = [span.stop - span.start for span in spans]
     if data.split is not None:
         sizes = [0] * len(spans)
         for index, part in parts(data, spans, "split"):
             sizes[index] += part.block.stop - part.block.start if part.units is None else part.units.size
-    return list(itertools.accumulate(sizes, initial=0))[:-1]
+    return list(itertools.accumulate(sizes, initial=0))

@@ -61,3 +61,9 @@ class StorageError(UnoicError):
     """Reading or writing failed half-way."""
 
     exit_code = 74
+
+
+class InterruptedRunError(UnoicError):
+    """The run was stopped, and what it had counted is saved."""
+
+    exit_code = 75

@@ -65,6 +65,8 @@ class FoldPlan:
     Attributes
     ----------
     n_folds, seed : int
+    images : bool
+        Images are assigned, not plain samples.
     offsets : list of (K,) int64
         Units of each class before each span; empty for images.
     image_ranks : dict of source position to (N,) int64
@@ -73,6 +75,7 @@ class FoldPlan:
 
     n_folds: int
     seed: int
+    images: bool = False
     offsets: list[NDArray[np.int64]] = field(default_factory=list)
     image_ranks: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -117,7 +120,9 @@ class FoldAssigner:
 
 def plan_folds(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) -> FoldPlan:
     """Look at the labels once (not at the scores), and note how many units of each class precede each span."""
-    plan = FoldPlan(n_folds, seed)
+    plan = FoldPlan(n_folds, seed, data.has_images)
+    if all(source.format == "nowhere" for source in data.sources):  # nothing will be assigned
+        return plan
     if data.has_images:
         _rank_images(data, spans, plan)
         return plan

@@ -1,4 +1,4 @@
-"""Small text outputs: complete or absent."""
+"""Small outputs: complete or absent."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def move_into_place(temporary: str, path: str, *, replace: bool) -> None:
 
 
 def write_text(path: str, text: str) -> None:
+    """Write a text file: complete or not at all; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, fsync it and rename it onto `path`.
 
     Raises
@@ -60,8 +65,8 @@ def write_text(path: str, text: str) -> None:
             path, f"cannot be created ({error.strerror})", "expected a folder that can be written to"
         ) from None
     try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

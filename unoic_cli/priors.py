@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.ledger import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,8 +214,7 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         The file cannot be read, or does not hold a prior.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+        text = read_text(path, "utf-8-sig")
     except FileNotFoundError:
         raise NoInputError(
             path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file"

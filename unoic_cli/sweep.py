@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +14,13 @@ from numpy.typing import NDArray
 from unoic_cli import formats
 from unoic_cli.batch import Batch, InvalidScoreError, Part, check_labels, choose_split, make_scores, where_is
 from unoic_cli.block import LogitBlock, Reader, Source
-from unoic_cli.dataset import DataSet, Span
+from unoic_cli.counters import Counters, Tally
+from unoic_cli.dataset import DataSet, Span, unit_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
+from unoic_cli.ledger import Extent, Ledger, PartDone, Pass, current, joined
 from unoic_cli.view import Look, View
-
-T = TypeVar("T", bound="Tally")
-
-
-class Tally(Protocol):
-    """What is counted while the data streams by; see `unoic_cli.tallies`."""
-
-    needs: frozenset[str]
-
-    def fresh(self: T) -> T:
-        """An empty tally like this one."""
-        ...
-
-    def update(self, batch: Batch) -> None:
-        """Count a batch."""
-        ...
-
-    def add(self, other: Any) -> None:
-        """Take over what another thread counted."""
-        ...
 
 
 class BatchReader:
@@ -280,20 +264,141 @@ def _invalid_score(part: Part, unit: int) -> tuple[DataError, bool]:
     return DataError(source.scores_name, f"{value} at {place}, class {k}", expected), True
 
 
-class _Worker:
-    def __init__(self, reader: BatchReader, spans: Sequence[Span], tallies: Sequence[Any]) -> None:
-        self.reader, self.spans = reader, spans
-        self.tallies = [tally.fresh() for tally in tallies]
+@dataclass(frozen=True)
+class Stream:
+    """One stream over the data: all that whoever counts a part of it must know, in this process or another.
+
+    Attributes
+    ----------
+    data : DataSet
+    spans : tuple of Span
+        All of them; a part is named by their indices.
+    recipes : tuple of callable
+        Make empty tallies.
+    fields : frozenset of str
+        Block fields that are wanted.
+    view, folds, groups, files, whole_samples
+        As in `BatchReader`.
+    """
+
+    data: DataSet
+    spans: tuple[Span, ...]
+    recipes: tuple[Callable[[], Tally], ...]
+    fields: frozenset[str]
+    view: View | None = None
+    folds: FoldPlan | None = None
+    groups: dict[str, int] | None = None
+    files: dict[str, int] | None = None
+    whole_samples: bool = False
+
+    def extents(self) -> list[Extent]:
+        """Where each span lies among the units of all inputs."""
+        edges = itertools.accumulate((span.stop - span.start for span in self.spans), initial=0)
+        return list(itertools.pairwise(edges))
+
+    def weights(self) -> list[int]:
+        """Bytes of each span that are read."""
+
+        def weigh(span: Span) -> int:
+            return (span.stop - span.start) * unit_bytes(span.source, self.fields) + sum(map(weigh, span.beside))
+
+        return [weigh(span) for span in self.spans]
+
+    def part(self, indices: Sequence[int]) -> Stream:
+        """The same with some of the spans alone."""
+        folds = self.folds
+        if folds is not None and folds.offsets:
+            folds = replace(folds, offsets=[folds.offsets[i] for i in indices])
+        return replace(self, spans=tuple(self.spans[i] for i in indices), folds=folds)
+
+    def tallies(self) -> list[Tally]:
+        """Empty tallies."""
+        return [make() for make in self.recipes]
+
+    def worker(self, indices: Sequence[int]) -> StreamWorker:
+        """What counts some of the spans in one thread."""
+        reader = BatchReader(
+            self.data, self.fields, view=self.view, folds=self.folds, groups=self.groups, files=self.files,
+            whole_samples=self.whole_samples,
+        )  # fmt: skip
+        return StreamWorker(reader, self.spans, indices, self.tallies())
+
+    def count(self, indices: Sequence[int], n_threads: int, watch: engine.Watch | None = None) -> list[Tally]:
+        """Count some of the spans in threads of this process."""
+        total = self.tallies()
+        for worker in engine.run(len(indices), lambda: self.worker(indices), n_threads, watch):
+            add_all(total, worker.tallies)
+        return total
+
+
+class StreamWorker:
+    """One thread's part of a stream."""
+
+    def __init__(
+        self, reader: BatchReader, spans: Sequence[Span], indices: Sequence[int], tallies: list[Tally]
+    ) -> None:
+        self.reader, self.spans, self.indices, self.tallies = reader, spans, indices, tallies
 
     def run(self, index: int) -> None:
-        self.reader.batches(index, self.spans[index], self._count)
+        """Count a span."""
+        place = self.indices[index]
+        self.reader.batches(place, self.spans[place], self._count)
 
     def _count(self, batch: Batch) -> None:
         for tally in self.tallies:
             tally.update(batch)
 
     def close(self) -> None:
+        """Close the files."""
         self.reader.close()
+
+
+def add_all(ours: Sequence[Tally], theirs: Sequence[Tally]) -> None:
+    """Add tallies to those of the same kind."""
+    for tally, other in zip(ours, theirs, strict=True):
+        tally.add(other)
+
+
+class _Watch:
+    """Shows how far a stream has come, and keeps the run's ledger up to date."""
+
+    def __init__(
+        self, stream: Stream, indices: Sequence[int], ledger: Ledger | None, entry: Pass | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:  # fmt: skip
+        weights = stream.weights()
+        self.bytes = list(itertools.accumulate((weights[i] for i in indices), initial=0))
+        self.stream, self.indices, self.ledger, self.entry = stream, indices, ledger, entry
+        self.told = progress
+        self.saves = ledger is not None and ledger.save is not None
+        if entry is not None:
+            self.done, self.counters = entry.done, entry.counters
+
+    def progress(self, done: int) -> None:
+        if self.told is not None:
+            self.told(self.bytes[done], self.bytes[-1])
+
+    def due(self) -> bool:
+        return self.ledger is not None and self.ledger.tick()
+
+    def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
+        """Put what was counted so far into the ledger, and store it."""
+        if self.ledger is None or self.entry is None or self.ledger.save is None:
+            return
+        total = self.stream.tallies()
+        _absorb_all(total, self.counters)
+        for worker in workers:
+            add_all(total, worker.tallies)
+        extents = self.stream.extents()
+        places = joined([*self.done, *(extents[self.indices[i]] for i in done)])
+        self.entry.counted = places, [tally.counters() for tally in total]
+        self.ledger.store()
+
+
+def _absorb_all(tallies: Sequence[Tally], counters: Sequence[Counters]) -> None:
+    for tally, one in zip(tallies, counters or [{}] * len(tallies), strict=True):
+        if one:
+            tally.absorb(one)
 
 
 def sweep(
@@ -307,6 +412,7 @@ def sweep(
     folds: FoldPlan | None = None,
     groups: dict[str, int] | None = None,
     files: dict[str, int] | None = None,
+    shared: bool = False,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -329,21 +435,44 @@ def sweep(
         Tables of the units.
     groups, files : dict of str to int, optional
         Tables by the files' ``group``, or by the name of the file, instead.
+    shared : bool
+        Every shard of a run counts all of it: it is cheap, and the rest depends on it.
     n_threads : int, optional
         By default, what the machine gives this process.
     progress : callable, optional
-        Called with spans done and spans in all.
+        Called with bytes read and bytes in all.
+
+    Raises
+    ------
+    PartDone
+        This run is a shard, and has counted its part.
     """
     used = None if raw else view or View((Look(),) * len(data.modalities))
     whole = whole_samples or (used is not None and used.needs_samples)
-    chosen = list(data.spans(whole_samples=whole) if spans is None else spans)
-    fields = frozenset().union(*(tally.needs for tally in tallies))
-
-    def make_worker() -> _Worker:
-        reader = BatchReader(data, fields, view=used, folds=folds, groups=groups, files=files, whole_samples=whole)
-        return _Worker(reader, chosen, tallies)
-
-    report = None if progress is None else (lambda done: progress(done, len(chosen)))
-    for worker in engine.run(len(chosen), make_worker, n_threads or engine.available_threads(), report):
-        for tally, part in zip(tallies, worker.tallies, strict=True):
-            tally.add(part)
+    stream = Stream(
+        data,
+        tuple(data.spans(whole_samples=whole) if spans is None else spans),
+        tuple(tally.recipe() for tally in tallies),
+        frozenset().union(*(tally.needs for tally in tallies)),
+        used, folds, groups, files, whole,
+    )  # fmt: skip
+    threads = n_threads or engine.available_threads()
+    ledger = current()
+    if ledger is None:
+        everything = range(len(stream.spans))
+        add_all(tallies, stream.count(everything, threads, _Watch(stream, everything, None, None, progress)))
+        return
+    extents = stream.extents()
+    entry = ledger.open(sum(source.n_units for source in data.sources), shared)
+    _absorb_all(tallies, entry.counters)
+    if ledger.replay:
+        return
+    own = (0, entry.size) if ledger.shard is None or shared else data.shard_units(*ledger.shard)
+    todo = [i for i, (a, b) in enumerate(extents) if own[0] <= a and b <= own[1] and not entry.covers((a, b))]
+    if todo:
+        watch = _Watch(stream, todo, ledger, entry, progress)
+        count = stream.count if ledger.engine is None or shared else partial(ledger.engine.count, stream)
+        add_all(tallies, count(todo, threads, watch))
+    entry.counted = joined([*entry.done, own]), [tally.counters() for tally in tallies]
+    if not entry.complete:
+        raise PartDone

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.errors import DataError, NoInputError
+from unoic_cli.ledger import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,8 +132,7 @@ class DeltaStatistics:
             The file cannot be read, or holds something else.
         """
         try:
-            with open(path, encoding="utf-8") as file:
-                return cls.from_dict(json.load(file), path)
+            return cls.from_dict(json.loads(read_text(path)), path)
         except FileNotFoundError:
             raise NoInputError(path, "no such file", _EXPECTED) from None
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +15,8 @@ from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, mean_of_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from unoic_cli.block import Source
 
 
 class FactorSource(Protocol):
@@ -32,14 +33,18 @@ class SampleFactors:
 
     Attributes
     ----------
-    values : mapping of the id of a source to (N,) float64
+    sources : tuple of Source
+    values : tuple of (N,) float64
+        Of each source.
     """
 
-    values: Mapping[int, NDArray[np.float64]]
+    sources: tuple[Source, ...]
+    values: tuple[NDArray[np.float64], ...]
 
     def of(self, part: Part) -> NDArray[np.float64]:
         """Factors of the units of a part."""
-        return part.per_unit(self.values[id(part.source)][part.samples])
+        place = next(i for i, source in enumerate(self.sources) if source is part.source)
+        return part.per_unit(self.values[place][part.samples])
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ COMMANDS = {
     "fuse": "fuse",
     "evaluate": "evaluate",
     "compare": "compare",
+    "merge": "merge",
+    "report": "report",
 }
 """Command name -> module of `unoic_cli.cli` and function in it, in the order of the help."""
 
@@ -82,7 +84,7 @@ def run(args: list[str] | None = None) -> int:
     -------
     int
         0; 2 usage, 65 data, 66 no input, 70 a fault of the program, 73 cannot create, 74 storage, 130 interrupted,
-        141 broken pipe.
+        141 broken pipe; 75 interrupted, and saved.
     """
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process

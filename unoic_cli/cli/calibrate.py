@@ -9,20 +9,21 @@ import typer
 from unoic_cli.cli.common import (
     DATA,
     METHOD,
+    WRITE,
     AbsentOption,
     ForceOption,
     FormatOption,
     ModalitiesArgument,
-    Told,
     check_format,
     shared,
     show,
+    write,
 )
 
 EmitOption = Annotated[str, typer.Option("--emit", metavar="WHAT", help="log-probs, probs, or predictions alone.")]
 
 
-@shared(METHOD, DATA)
+@shared(METHOD, DATA, WRITE)
 def calibrate(
     files: ModalitiesArgument,
     given: dict[str, Any],
@@ -49,18 +50,16 @@ def calibrate(
     Example: unoic calibrate test.h5 --calibration calibration.json -o test.calibrated.h5
     """
     from unoic_cli.report.calibrate import render_calibrate
-    from unoic_cli.tasks import calibrate as task
 
     check_format(format)
-    with Told() as told:
-        result = task.calibrate(
-            files,
-            output=output,
-            emit=emit,  # type: ignore[arg-type]  # the task checks it
-            metric=metric,
-            absent=absent,  # type: ignore[arg-type]  # the task checks it
-            force=force,
-            **given,
-            **told.arguments(),
-        )
+    result = write(
+        "calibrate",
+        files,
+        given,
+        output=output,
+        emit=emit,
+        metric=metric,
+        absent=absent,
+        force=force,
+    )
     show(result, format, render_calibrate)

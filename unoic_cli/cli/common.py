@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import typer
 
@@ -98,8 +98,59 @@ DATA: dict[str, Any] = {
     "ignore_index": IgnoreIndexOption,
     "allow_external": AllowExternalOption,
     "threads": ThreadsOption,
+    "memory": Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="Bound of the buffers, such as 256MB. Default: 64MB a thread."),
+    ],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")],
 }
 """Options of every command that reads logits files."""
+
+RUN: dict[str, Any] = {
+    "shard": Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Count the I-th of N parts (equal numbers of rows, whole images) into --state, for unoic merge; auto: "
+            "the place of this task in its SLURM array.",
+        ),
+    ],
+    "state": Annotated[
+        str | None,
+        typer.Option("--state", metavar="FILE", help="Write what was counted, for unoic merge and unoic report."),
+    ],
+    "after": Annotated[
+        str | None,
+        typer.Option("--after", metavar="FILE", help="Go on from the merged state of the pass before (with --shard)."),
+    ],
+    "checkpoint": Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
+        ),
+    ],
+    "every": Annotated[
+        str | None, typer.Option("--every", metavar="TIME", help="How often --checkpoint saves. Default: 60s.")
+    ],
+    "resume": Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint, if it is there.")],
+    "engine": Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="Who counts: threads (default), or dask (unoic[dask])."),
+    ],
+    "scheduler": Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Of a running Dask cluster.")
+    ],
+    "scheduler_file": Annotated[
+        str | None, typer.Option("--scheduler-file", metavar="FILE", help="Written by the scheduler of a Dask cluster.")
+    ],
+    "workers": Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Start a Dask cluster of N processes here.")
+    ],
+}
+"""Options of `unoic_cli.tasks.runs.Control`: how a counting command is cut, kept and spread."""
 
 METHOD: dict[str, Any] = {
     "calibration": Annotated[
@@ -167,6 +218,25 @@ METHOD: dict[str, Any] = {
 }
 """Options of `unoic_cli.tasks.modalities.Wanted`: how scores are flattened, rebalanced and fused."""
 
+_NO_OUTPUT = ("evaluate", "compare")
+"""Counting commands that write nothing but state files."""
+_SILENCE = 30.0
+"""Seconds between lines of progress where there is no terminal."""
+
+WRITE: dict[str, Any] = {
+    "shard": Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Write the I-th of N parts (equal numbers of rows, whole images) to STEM.000I-of-000N.SUFFIX; auto: "
+            "the place of this task in its SLURM array.",
+        ),
+    ],
+    **{name: RUN[name] for name in ("checkpoint", "every", "resume")},
+}
+"""Options of commands that write a file as large as the data."""
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -179,7 +249,7 @@ def shared(*tables: dict[str, Any], without: tuple[str, ...] = ()) -> Callable[[
         kept = [parameter for parameter in own.parameters.values() if parameter.name != "given"]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         more = [
-            inspect.Parameter(name, kind, default=False if name == "allow_external" else None, annotation=annotation)
+            inspect.Parameter(name, kind, default=_default(annotation), annotation=annotation)
             for name, annotation in options.items()
         ]
 
@@ -194,6 +264,10 @@ def shared(*tables: dict[str, Any], without: tuple[str, ...] = ()) -> Callable[[
         return cast(C, with_given)
 
     return decorate
+
+
+def _default(annotation: Any) -> Any:
+    return False if get_args(annotation)[0] is bool else None
 
 
 class Result(Protocol):
@@ -285,22 +359,36 @@ def _flat(value: Any, prefix: str = "") -> list[str]:
 
 
 class ProgressLine:
-    """A bar on stderr for work that takes more than a second; nothing when stderr is not a terminal."""
+    """How far the work has come, on stderr: a bar on a terminal, after a second; else a line every half a minute."""
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.started = self.said = time.monotonic()
+        self.begun = 0.0
+        self.total = self.last = 0
         self.shown = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Report spans done, of how many."""
-        seconds = time.monotonic() - self.started
-        if not sys.stderr.isatty() or seconds < 1:
+        """Report bytes read, of how many."""
+        now = time.monotonic()
+        if total != self.total or done < self.last:  # another stream over the data
+            self.total, self.begun = total, now
+        self.last = done
+        if self.quiet or now - self.started < 1:
             return
+        terminal = sys.stderr.isatty()
+        if not terminal and now - self.said < _SILENCE:
+            return
+        self.said = now
+        seconds = max(now - self.begun, 1e-9)
         share = done / total if total else 1.0
-        left = f", {seconds / share - seconds:.0f} s left" if 0 < share < 1 else ""
-        bar = "#" * int(30 * share)
-        print(f"\r\x1b[K[{bar:<30}] {share:4.0%}{left}", end="", file=sys.stderr, flush=True)
-        self.shown = True
+        left = f", {_duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
+        text = f"{share:4.0%}, {size(done)} of {size(total)}, {size(int(done / seconds))}/s{left}"
+        if terminal:
+            print(f"\r\x1b[K[{'#' * int(30 * share):<30}] {text}", end="", file=sys.stderr, flush=True)
+            self.shown = True
+        else:
+            print(f"unoic: {text.strip()}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the bar."""
@@ -309,11 +397,35 @@ class ProgressLine:
             self.shown = False
 
 
+def size(n: int) -> str:
+    """Bytes in words.
+
+    Examples
+    --------
+    >>> size(1500), size(29_000_000_000)
+    ('1.5 kB', '29.0 GB')
+    """
+    value, unit = float(n), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 6000 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 class Told:
     """Arguments that connect a task to stderr: use as ``with Told() as told: task(..., **told.arguments())``."""
 
-    def __init__(self) -> None:
-        self.line = ProgressLine()
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.line = ProgressLine(quiet)
         self.texts: list[str] = []
 
     def __enter__(self) -> Told:
@@ -321,10 +433,50 @@ class Told:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.line.clear()
-        if kind is None:  # an error is one line, and nothing beside it
+        if kind is None and not self.quiet:  # an error is one line, and nothing beside it
             for text in self.texts:
                 note(text)
 
     def arguments(self) -> dict[str, Any]:
         """`tell` and `progress` of `unoic_cli.tasks.common.Options`."""
         return {"tell": self.texts.append, "progress": self.line}
+
+
+def write(command: str, files: Any, given: dict[str, Any], **arguments: Any) -> Any:
+    """Run a command that writes logits as its options say."""
+    from unoic_cli.tasks.runs import Control, run
+
+    control = Control(**{name: given.pop(name) for name in WRITE})
+    with Told(given.pop("quiet")) as told:
+        return run(command, files, control=control, **arguments, **given, **told.arguments())
+
+
+def count(command: str, files: Any, given: dict[str, Any], present: Callable[[Any], None], **arguments: Any) -> None:
+    """Run a counting command as its options say, and show the result, or the state that it wrote.
+
+    Parameters
+    ----------
+    command : str
+    files : list of str
+    given : dict
+        Values of the shared options.
+    present : callable
+        Shows a result of the command.
+    **arguments
+        Of the command alone; ``force`` also speaks of state files.
+    """
+    from unoic_cli.report.state import render_state
+    from unoic_cli.tasks.runs import Control, StateResult, run
+
+    control = Control(**{name: given.pop(name) for name in RUN}, replace=arguments.get("force", False))
+    stored = control.state is not None or control.checkpoint is not None
+    if command in _NO_OUTPUT and arguments.pop("force") and not stored:
+        raise UsageError("--force", "--force without --state or --checkpoint", "expected a file that it may replace")
+    if stored and not any(arguments.get(name) for name in ("output", "curve_output", "write_delta")):
+        arguments.pop("force", None)
+    with Told(given.pop("quiet")) as told:
+        result = run(command, files, control=control, **arguments, **given, **told.arguments())
+    if isinstance(result, StateResult):
+        show(result, arguments.get("format"), render_state)
+    else:
+        present(result)

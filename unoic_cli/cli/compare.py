@@ -9,10 +9,12 @@ import typer
 from unoic_cli.cli.common import (
     DATA,
     METHOD,
+    RUN,
     AbsentOption,
+    ForceOption,
     ModalitiesArgument,
-    Told,
     check_format,
+    count,
     shared,
     show,
 )
@@ -20,7 +22,7 @@ from unoic_cli.cli.common import (
 DELTA = {name: METHOD[name] for name in ("delta", "delta_power")}
 
 
-@shared(DELTA, DATA)
+@shared(DELTA, DATA, RUN)
 def compare(
     files: ModalitiesArgument,
     given: dict[str, Any],
@@ -43,6 +45,7 @@ def compare(
         str, typer.Option("--metrics", metavar="NAMES", help="What a cell shows: some of miou, macc, acc, f1.")
     ] = "miou,macc",
     absent: AbsentOption = "reference",
+    force: ForceOption = False,
     format: Annotated[
         str | None,
         typer.Option(
@@ -57,18 +60,22 @@ def compare(
     Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
     -m average -m UNO-IC=unoic.json
     """
-    from unoic_cli.report.compare import compare_latex, compare_markdown, compare_tsv, render_compare
-    from unoic_cli.tasks import compare as task
-
     check_format(format, ("markdown", "latex"))
-    with Told() as told:
-        result = task.compare(
-            files,
-            methods=method or None,
-            by=by,
-            metrics=metrics,
-            absent=absent,  # type: ignore[arg-type]  # the task checks it
-            **given,
-            **told.arguments(),
-        )
+    count(
+        "compare",
+        files,
+        given,
+        lambda result: present(result, format),
+        methods=method or None,
+        by=by,
+        metrics=metrics,
+        absent=absent,
+        force=force,
+    )
+
+
+def present(result: Any, format: str | None) -> None:
+    """Show a result."""
+    from unoic_cli.report.compare import compare_latex, compare_markdown, compare_tsv, render_compare
+
     show(result, format, render_compare, compare_tsv, markdown=compare_markdown, latex=compare_latex)

@@ -9,18 +9,20 @@ import typer
 from unoic_cli.cli.common import (
     DATA,
     METHOD,
+    RUN,
     AbsentOption,
+    ForceOption,
     FormatOption,
     ModalitiesArgument,
-    Told,
     check_format,
+    count,
     shared,
     show,
 )
 from unoic_cli.errors import UsageError
 
 
-@shared(METHOD, DATA)
+@shared(METHOD, DATA, RUN)
 def evaluate(
     files: ModalitiesArgument,
     given: dict[str, Any],
@@ -30,24 +32,29 @@ def evaluate(
         typer.Option("--by", metavar="WHAT", help="Also for each group (the files' group field), or for each file."),
     ] = None,
     absent: AbsentOption = "reference",
+    force: ForceOption = False,
     format: FormatOption = None,
 ) -> None:
     """Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, in one read.
 
     Example: unoic evaluate test.h5 --calibration calibration.json
     """
-    from unoic_cli.report.evaluate import evaluate_tsv, render_evaluate
-    from unoic_cli.tasks import evaluate as task
-
     if check_format(format) == "tsv" and confusion:
         raise UsageError("--confusion", "--confusion with --format tsv, which has no matrix", "expected table or json")
-    with Told() as told:
-        result = task.evaluate(
-            files,
-            confusion=confusion,
-            by=by,
-            absent=absent,  # type: ignore[arg-type]  # the task checks it
-            **given,
-            **told.arguments(),
-        )
+    count(
+        "evaluate",
+        files,
+        given,
+        lambda result: present(result, format),
+        confusion=confusion,
+        by=by,
+        absent=absent,
+        force=force,
+    )
+
+
+def present(result: Any, format: str | None) -> None:
+    """Show a result."""
+    from unoic_cli.report.evaluate import evaluate_tsv, render_evaluate
+
     show(result, format, render_evaluate, evaluate_tsv)

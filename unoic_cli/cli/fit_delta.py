@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unoic_cli.cli.common import (
-    AllowExternalOption,
+    DATA,
+    RUN,
     ForceOption,
     FormatOption,
-    SplitOption,
-    ThreadsOption,
-    Told,
     check_format,
+    count,
+    shared,
     show,
 )
 
 
+@shared(DATA, RUN, without=("ignore_index",))
 def fit_delta(
     files: Annotated[
         list[str],
@@ -27,6 +28,7 @@ def fit_delta(
             "are not needed. NAME is kept in the statistics.",
         ),
     ],
+    given: dict[str, Any],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the statistics (JSON).")
     ] = None,
@@ -72,35 +74,33 @@ def fit_delta(
             "--statistics", metavar="FILE", help="Fit nothing: --write-delta the factors that these statistics give."
         ),
     ] = None,
-    split: SplitOption = None,
     force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    threads: ThreadsOption = None,
     format: FormatOption = None,
 ) -> None:
     """Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.
 
     Example: unoic fit-delta rgb=val.h5 -o rgb.delta.json
     """
-    from unoic_cli.report.fit_delta import render_fit_delta
-    from unoic_cli.tasks import fit_delta as task
-
     check_format(format)
-    with Told() as told:
-        result = task.fit_delta(
-            files,
-            origin=origin,
-            kind=kind,
-            measure=measure,
-            delta_power=delta_power,
-            modality=modality,
-            statistics=statistics,
-            output=output,
-            write_delta=write_delta,
-            force=force,
-            split=split,
-            allow_external=allow_external,
-            threads=threads,
-            **told.arguments(),
-        )
+    count(
+        "fit-delta",
+        files,
+        given,
+        lambda result: present(result, format),
+        origin=origin,
+        kind=kind,
+        measure=measure,
+        delta_power=delta_power,
+        modality=modality,
+        statistics=statistics,
+        output=output,
+        write_delta=write_delta,
+        force=force,
+    )
+
+
+def present(result: Any, format: str | None) -> None:
+    """Show a result."""
+    from unoic_cli.report.fit_delta import render_fit_delta
+
     show(result, format, render_fit_delta)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unoic_cli.cli.common import (
-    AllowExternalOption,
+    DATA,
+    RUN,
     FilesArgument,
     ForceOption,
     FormatOption,
-    IgnoreIndexOption,
     SourcePriorOption,
-    SplitOption,
     TargetPriorOption,
-    ThreadsOption,
-    Told,
     UnseenOption,
     check_format,
+    count,
+    shared,
     show,
 )
 
 
+@shared(DATA, RUN)
 def fit_temperature(
     files: FilesArgument,
+    given: dict[str, Any],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the calibration (JSON).")
     ] = None,
@@ -44,35 +45,31 @@ def fit_temperature(
     source_prior: SourcePriorOption = None,
     target_prior: TargetPriorOption = None,
     unseen: UnseenOption = None,
-    split: SplitOption = None,
-    ignore_index: IgnoreIndexOption = None,
     force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    threads: ThreadsOption = None,
     format: FormatOption = None,
 ) -> None:
     """Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / T) on labelled data.
 
     Example: unoic fit-temperature val.h5 -o calibration.json
     """
-    from unoic_cli.report.fit_temperature import render_fit_temperature
-    from unoic_cli.tasks import fit_temperature as task
-
     check_format(format)
-    with Told() as told:
-        result = task.fit_temperature(
-            files,
-            output=output,
-            calibration=calibration,
-            bins=bins,
-            source_prior=source_prior,
-            target_prior=target_prior,
-            unseen=unseen,  # type: ignore[arg-type]  # the task checks it
-            force=force,
-            split=split,
-            ignore_index=ignore_index or (),
-            allow_external=allow_external,
-            threads=threads,
-            **told.arguments(),
-        )
+    count(
+        "fit-temperature",
+        files,
+        given,
+        lambda result: present(result, format),
+        output=output,
+        calibration=calibration,
+        bins=bins,
+        source_prior=source_prior,
+        target_prior=target_prior,
+        unseen=unseen,
+        force=force,
+    )
+
+
+def present(result: Any, format: str | None) -> None:
+    """Show a result."""
+    from unoic_cli.report.fit_temperature import render_fit_temperature
+
     show(result, format, render_fit_temperature)

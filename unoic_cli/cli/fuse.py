@@ -10,17 +10,18 @@ from unoic_cli.cli.calibrate import EmitOption
 from unoic_cli.cli.common import (
     DATA,
     METHOD,
+    WRITE,
     AbsentOption,
     ForceOption,
     FormatOption,
-    Told,
     check_format,
     shared,
     show,
+    write,
 )
 
 
-@shared(METHOD, DATA)
+@shared(METHOD, DATA, WRITE)
 def fuse(
     files: Annotated[
         list[str],
@@ -47,17 +48,15 @@ def fuse(
     Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
     """
     from unoic_cli.report.calibrate import render_calibrate
-    from unoic_cli.tasks import calibrate as task
 
     check_format(format)
-    with Told() as told:
-        result = task.fuse(
-            files,
-            output=output,
-            emit=emit,  # type: ignore[arg-type]  # the task checks it
-            absent=absent,  # type: ignore[arg-type]  # the task checks it
-            force=force,
-            **given,
-            **told.arguments(),
-        )
+    result = write(
+        "fuse",
+        files,
+        given,
+        output=output,
+        emit=emit,
+        absent=absent,
+        force=force,
+    )
     show(result, format, render_calibrate)

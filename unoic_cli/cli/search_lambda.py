@@ -9,19 +9,20 @@ import typer
 from unoic_cli.cli.common import (
     DATA,
     METHOD,
+    RUN,
     AbsentOption,
     ForceOption,
     FormatOption,
     ModalitiesArgument,
-    Told,
     check_format,
+    count,
     shared,
     show,
 )
 from unoic_cli.errors import UsageError
 
 
-@shared(METHOD, DATA, without=("lam",))
+@shared(METHOD, DATA, RUN, without=("lam",))
 def search_lambda(
     files: ModalitiesArgument,
     given: dict[str, Any],
@@ -83,28 +84,34 @@ def search_lambda(
 
     Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
     """
-    from unoic_cli.report.search import render_search
-    from unoic_cli.tasks import search as task
-
     if check_format(format) == "tsv" and folds is not None:
         raise UsageError("--folds", "--folds with --format tsv, which is the curve alone", "expected table or json")
-    with Told() as told:
-        result = task.search_lambda(
-            files,
-            metric=metric,
-            range=range,
-            step=step,
-            method=method,
-            subject_to=subject_to,
-            folds=folds,
-            seed=seed,
-            by=by,
-            per_modality=per_modality,
-            absent=absent,  # type: ignore[arg-type]  # the task checks it
-            output=output,
-            curve_output=curve,
-            force=force,
-            **given,
-            **told.arguments(),
-        )
-    show(result, format, render_search, task.curve_tsv)
+    count(
+        "search-lambda",
+        files,
+        given,
+        lambda result: present(result, format),
+        metric=metric,
+        range=range,
+        step=step,
+        method=method,
+        subject_to=subject_to,
+        folds=folds,
+        seed=seed,
+        by=by,
+        per_modality=per_modality,
+        absent=absent,
+        output=output,
+        curve_output=curve,
+        force=force,
+    )
+
+
+def present(result: Any, format: str | None) -> None:
+    """Show a result."""
+    from unoic_cli.report.search import render_search
+    from unoic_cli.tasks.search import curve_tsv
+
+    if check_format(format) == "tsv" and result.folds is not None:
+        raise UsageError("--format", "tsv, the curve alone, of a search with folds", "expected table or json")
+    show(result, format, render_search, curve_tsv)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 
 class Worker(Protocol):
@@ -46,10 +47,12 @@ class _Queue:
     def __init__(self, n_spans: int) -> None:
         self.n_spans = n_spans
         self.next = 0
-        self.done = 0
+        self.done: list[int] = []
         self.failure: tuple[int, BaseException] | None = None
         self.stopped = False
         self.lock = threading.Lock()
+        self.gate = threading.Event()
+        self.gate.set()
 
     def take(self) -> int | None:
         with self.lock:
@@ -58,10 +61,6 @@ class _Queue:
             self.next += 1
             return self.next - 1
 
-    def finished(self) -> None:
-        with self.lock:
-            self.done += 1
-
     def fail(self, index: int, error: BaseException) -> None:
         with self.lock:
             self.stopped = True
@@ -69,22 +68,58 @@ class _Queue:
                 self.failure = index, error
 
 
-def _work(queue: _Queue, worker: Worker, ended: threading.Event) -> None:
-    try:
-        while (index := queue.take()) is not None:
-            try:
-                worker.run(index)
-            except BaseException as error:  # handed to the main thread, which raises it
-                queue.fail(index, error)
-                return
-            queue.finished()
-    finally:
-        ended.set()
+class _Seat:
+    """One worker's thread: it holds its lock while it processes a span, so that others can look at it in between."""
+
+    def __init__(self, queue: _Queue, worker: Worker) -> None:
+        self.queue, self.worker = queue, worker
+        self.lock = threading.Lock()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        queue = self.queue
+        try:
+            while True:
+                queue.gate.wait()  # a lock alone is not fair: a busy thread would take it again before others can
+                with self.lock:
+                    index = queue.take()
+                    if index is None:
+                        return
+                    try:
+                        self.worker.run(index)
+                    except BaseException as error:  # handed to the main thread, which raises it
+                        queue.fail(index, error)
+                        return
+                    queue.done.append(index)
+        finally:
+            self.ended.set()
 
 
-def run(
-    n_spans: int, make_worker: Callable[[], W], n_threads: int, progress: Callable[[int], None] | None = None
-) -> Sequence[W]:
+class Watch(Protocol):
+    """What happens while the main thread waits."""
+
+    saves: bool
+    """Whether `look` keeps what it sees; an interrupted run then does not wait long for its threads."""
+
+    def progress(self, done: int) -> None:
+        """Called now and then with the number of spans done."""
+        ...
+
+    def due(self) -> bool:
+        """Whether the work should be looked at."""
+        ...
+
+    def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
+        """Called between spans: what the workers hold is that of the spans `done`."""
+        ...
+
+
+PATIENCE = 1.2
+"""Seconds that an interrupted run waits for spans to be finished before it does without them."""
+
+
+def run(n_spans: int, make_worker: Callable[[], W], n_threads: int, watch: Watch | None = None) -> Sequence[W]:
     """Process spans 0 to n_spans - 1 and return the workers, closed.
 
     Parameters
@@ -95,8 +130,8 @@ def run(
         Makes one worker for each thread.
     n_threads : int
         At most this many.
-    progress : callable, optional
-        Called by the main thread now and then with the number of spans done.
+    watch : Watch, optional
+        Told of progress; looks at the work when it is due, and when the run is interrupted.
 
     Raises
     ------
@@ -106,24 +141,49 @@ def run(
     """
     queue = _Queue(n_spans)
     workers = [make_worker() for _ in range(max(1, min(n_threads, n_spans)))]
-    started: list[threading.Event] = []
+    seats = [_Seat(queue, worker) for worker in workers]
+    patience: float | None = None
     try:
-        for worker in workers:
-            ended = threading.Event()
-            threading.Thread(target=_work, args=(queue, worker, ended), daemon=True).start()
-            started.append(ended)
-        for ended in started:
-            while not ended.wait(0.1):
-                if progress is not None:
-                    progress(queue.done)
-        if progress is not None:
-            progress(queue.done)
+        for seat in seats:
+            seat.thread.start()
+        for seat in seats:
+            while not seat.ended.wait(0.1):
+                if watch is not None:
+                    watch.progress(len(queue.done))
+                    if watch.due():
+                        _look(watch, queue, seats)
+        if watch is not None:
+            watch.progress(len(queue.done))
+    except KeyboardInterrupt:
+        queue.stopped = True
+        if watch is not None and watch.saves:
+            patience = time.monotonic() + PATIENCE
+            _look(watch, queue, seats, patience)
+        raise
     finally:
         queue.stopped = True
-        for ended in started:  # not Thread.join: interrupted once, it may take a running thread for an ended one
-            ended.wait()
-        for worker in workers:
-            worker.close()
+        for seat in seats:  # not Thread.join: interrupted once, it may take a running thread for an ended one
+            if seat.thread.ident is None or seat.ended.wait(
+                None if patience is None else max(0.0, patience - time.monotonic())
+            ):
+                seat.worker.close()
     if queue.failure is not None:
         raise queue.failure[1]
     return workers
+
+
+def _look(watch: Watch, queue: _Queue, seats: Sequence[_Seat], deadline: float | None = None) -> None:
+    """Let `watch` look at the workers between spans; after the deadline, not at all."""
+    held: list[_Seat] = []
+    queue.gate.clear()
+    try:
+        for seat in seats:
+            if not seat.lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                return
+            held.append(seat)
+        if queue.failure is None:
+            watch.look([seat.worker for seat in seats], list(queue.done))
+    finally:
+        for seat in held:
+            seat.lock.release()
+        queue.gate.set()

@@ -12,9 +12,11 @@ Modules are imported late: reading Parquet does not load h5py, and the other way
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from types import ModuleType
+from typing import Any
 
 from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
@@ -22,6 +24,7 @@ from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageEr
 MODULES = {"hdf5": "unoic_cli.formats.hdf5", "parquet": "unoic_cli.formats.parquet"}
 """Formats that commands read and write; conversion also knows npz and npy (`formats.numpy_files`)."""
 
+_PAGES, _PAGE = 64, 4096
 SIGNATURES = {"hdf5": b"\x89HDF\r\n\x1a\n", "parquet": b"PAR1", "npz": b"PK\x03\x04", "npy": b"\x93NUMPY"}
 SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet", ".pq": "parquet"}
 
@@ -86,6 +89,17 @@ def describe(name: str, *, allow_external: bool = False) -> Source:
     return source
 
 
+def fingerprint(path: str) -> dict[str, Any]:
+    """What tells a file from another one: its size, when it was written, and a digest of pages all over it."""
+    status = os.stat(path)
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        for i in range(_PAGES):
+            file.seek(max(0, status.st_size - _PAGE) * i // (_PAGES - 1))
+            digest.update(file.read(_PAGE))
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns, "digest": digest.hexdigest()}
+
+
 def has_predictions(source: Source) -> bool:
     """Tell whether usable predictions lie beside the scores; readers then give ``predictions`` when asked."""
     return bool(source.locator.get("has_predictions"))
@@ -107,6 +121,8 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
         from unoic_cli.formats import arrays
 
         return arrays.spans(source, target_bytes)
+    if source.format == "nowhere":
+        return [(0, source.n_units)] if source.n_units else []
     result: list[tuple[int, int]] = module(source.format).spans(source, target_bytes)
     return result
 
@@ -130,10 +146,11 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 
 
-def create(path: str, spec: OutputSpec) -> Writer:
-    """Start an output file; its suffix names its format."""
+def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
+    """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
-    writer: Writer = module(SUFFIXES[suffix]).create(path, spec)
+    more = {} if unfinished is None else {"unfinished": unfinished}
+    writer: Writer = module(SUFFIXES[suffix]).create(path, spec, **more)
     return writer

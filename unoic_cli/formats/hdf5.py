@@ -594,8 +594,8 @@ class Hdf5Reader:
 # writing
 
 
-def create(path: str, spec: OutputSpec) -> Hdf5Writer:
-    """Start an output file under a temporary name.
+def create(path: str, spec: OutputSpec, unfinished: str | None = None) -> Hdf5Writer:
+    """Start an output file under a temporary name, or go on with one that a stopped process left.
 
     Raises
     ------
@@ -604,7 +604,7 @@ def create(path: str, spec: OutputSpec) -> Hdf5Writer:
     StorageError
         There is no room for the whole output.
     """
-    return Hdf5Writer(path, spec)
+    return Hdf5Writer(path, spec, unfinished)
 
 
 class _Skeleton(io.RawIOBase):
@@ -700,7 +700,7 @@ class Hdf5Writer:
 
     ordered = False
 
-    def __init__(self, path: str, spec: OutputSpec) -> None:
+    def __init__(self, path: str, spec: OutputSpec, unfinished: str | None = None) -> None:
         self._spec = spec
         self._pixels = math.prod(spec.image_shape)
         self._planes = spec.layout == "planes" and bool(spec.image_shape)
@@ -712,7 +712,7 @@ class Hdf5Writer:
         self._skeleton = _Skeleton()
         with h5py.File(self._skeleton, "w") as file:
             self._build(path, file)
-        self._output = schema.TemporaryOutput(path)
+        self._output = schema.TemporaryOutput(path, unfinished)
         try:
             self._output.reserve(0, self._skeleton.size)
         except BaseException:
@@ -792,6 +792,15 @@ class Hdf5Writer:
         for index, row in enumerate(data[0]):
             at = ((sample * spec.n_classes + index) * self._pixels + pixel) * dtype.itemsize
             self._output.pwrite(row, self._offsets["scores"] + at)
+
+    @property
+    def temporary(self) -> str:
+        """The name of the unfinished file."""
+        return self._output.temporary
+
+    def flush(self) -> None:
+        """Put on the disk what was written so far."""
+        self._output.flush()
 
     def commit(self) -> None:
         """Add the text fields and the metadata, flush, and rename onto the final name."""

@@ -352,19 +352,24 @@ class TemporaryOutput:
     ----------
     path : str
         The final name. What is there stays untouched until `commit`.
+    unfinished : str, optional
+        The temporary file of a process that was stopped, to go on with.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, unfinished: str | None = None) -> None:
         folder, name = os.path.split(path)
         self.path = path
         self._replace = os.path.lexists(path)
-        self.temporary = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+        self.temporary = unfinished or os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
         self._folder = folder or "."
         self.file = -1
-        with contextlib.suppress(OSError):
-            os.unlink(self.temporary)  # left by a killed process that had the same number
+        flags = os.O_RDWR | os.O_CLOEXEC
+        if unfinished is None:
+            flags |= os.O_CREAT | os.O_EXCL
+            with contextlib.suppress(OSError):
+                os.unlink(self.temporary)  # left by a killed process that had the same number
         try:
-            self.file = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self.file = os.open(self.temporary, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise storage_error(path, error) from error
@@ -389,6 +394,13 @@ class TemporaryOutput:
             except OSError as error:
                 raise storage_error(self.path, error) from error
             view, offset = view[count:], offset + count
+
+    def flush(self) -> None:
+        """Put on the disk what was written so far."""
+        try:
+            os.fsync(self.file)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
 
     def commit(self) -> None:
         """Flush to the disk, then rename onto the final name."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.counters import Counters, Tally
 from unoic_cli.kernels.entropy import entropy_of_units
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
@@ -43,11 +45,9 @@ class Moments:
             middle = int(high @ low) << (_HALF + 1)
             self.squares += (int(high @ high) << 2 * _HALF) + middle + int(low @ low)
 
-    def add(self, other: Moments) -> None:
-        """Take over what another thread counted."""
-        self.n += other.n
-        self.total += other.total
-        self.squares += other.squares
+    def add(self, n: int, total: int, squares: int) -> None:
+        """Take over what was counted elsewhere."""
+        self.n, self.total, self.squares = self.n + n, self.total + total, self.squares + squares
 
     def mean(self) -> float:
         """In nats, rounded once."""
@@ -65,38 +65,44 @@ class Moments:
         return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance)
 
 
-class EntropyTally:
+class EntropyTally(Tally):
     """Mean and standard deviation of H, the mean entropy of a sample's pixels; a stored delta is not applied.
 
     Parameters
     ----------
     n_classes : int
         K.
-    kept : mapping of str to (N,) int64, optional
-        For each source's name, where to put H of its samples (units of 2**-40 nats); what is not counted stays.
+    sizes : mapping of str to int, optional
+        Keep H of every sample (units of 2**-40 nats): the number of samples of each source, by its name.
+    into : mapping of str to (N,) int64, optional
+        Put H there instead, where it is too much for memory; this is no counter.
 
     Attributes
     ----------
     moments : Moments
         Of the samples that were seen whole.
     partial : dict
-        (source name, sample) -> [sum of entropies, pixels seen] of those that were not.
+        (source name, sample, its pixels) -> (sum of entropies, pixels seen) of those that were not.
     """
 
     needs = frozenset({"scores"})
 
-    def __init__(self, n_classes: int, kept: Mapping[str, NDArray[np.int64]] | None = None) -> None:
-        self.n_classes = n_classes
-        self.kept = kept
+    def __init__(
+        self,
+        n_classes: int,
+        sizes: Mapping[str, int] | None = None,
+        into: Mapping[str, NDArray[np.int64]] | None = None,
+    ) -> None:
+        self.n_classes, self.sizes, self.into = n_classes, sizes, into
         self.moments = Moments()
-        self.partial: dict[tuple[str, int], tuple[int, int]] = {}
-        self._pixels: dict[str, int] = {}
+        self.partial: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._pieces: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]] = []
         self._work = make_workspace(n_classes)
         self._units = np.empty(0, dtype=np.int64)
 
-    def fresh(self) -> EntropyTally:
-        """An empty tally like this one; it puts H where this one does."""
-        return EntropyTally(self.n_classes, self.kept)
+    def recipe(self) -> partial[EntropyTally]:
+        """What makes an empty tally like this one; it puts H where this one does."""
+        return partial(EntropyTally, self.n_classes, self.sizes, self.into)
 
     def update(self, batch: Batch) -> None:
         """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
@@ -125,29 +131,63 @@ class EntropyTally:
         if source.pixels > _PIECE:
             whole[:] = False  # such a sum may not fit
         self._fold(source.name, samples[whole], mean_of_sums((high[whole] << _HALF) + low[whole], source.pixels))
-        self._pixels[source.name] = source.pixels
         for i in np.flatnonzero(~whole).tolist():
-            self._join((source.name, int(samples[i])), (int(high[i]) << _HALF) + int(low[i]), int(sizes[i]))
+            self._join(
+                (source.name, int(samples[i]), source.pixels), (int(high[i]) << _HALF) + int(low[i]), int(sizes[i])
+            )
 
     def _fold(self, name: str, samples: NDArray[np.int64], values: NDArray[np.int64]) -> None:
         self.moments.count(values)
-        if self.kept is not None:
-            self.kept[name][samples] = values
+        if self.into is not None:
+            self.into[name][samples] = values
+        elif self.sizes is not None:
+            self._pieces.append((name, samples.astype(np.int32), values.copy()))
 
-    def _join(self, key: tuple[str, int], total: int, seen: int) -> None:
+    def _join(self, key: tuple[str, int, int], total: int, seen: int) -> None:
         """Add to a sample's sum; fold it when it is whole."""
         before = self.partial.pop(key, (0, 0))
         total, seen = total + before[0], seen + before[1]
-        if seen < self._pixels[key[0]]:
+        if seen < key[2]:
             self.partial[key] = total, seen
         else:
             value = (2 * total + seen) // (2 * seen)  # `mean_of_sums`, where a sum may not fit
             self._fold(key[0], np.array([key[1]]), np.array([value], dtype=np.int64))
 
+    def kept(self, name: str) -> NDArray[np.int64]:
+        """H of every sample of a source, (N,); -1 for those that were not counted."""
+        assert self.sizes is not None
+        found = np.full(self.sizes[name], -1, dtype=np.int64)
+        for piece, samples, values in self._pieces:
+            if piece == name:
+                found[samples] = values
+        return found
+
+    def counters(self) -> Counters:
+        """What was counted so far; of samples that were not, H + 1 is 0."""
+        assert self.into is None
+        moments = self.moments
+        return {
+            "moments": [moments.n, moments.total, moments.squares],
+            "partial": {
+                f"{sample} {pixels} {name}": list(sums) for (name, sample, pixels), sums in self.partial.items()
+            },
+            "kept": {name: self.kept(name) + 1 for name in self.sizes or ()},
+        }
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what a tally like this one counted elsewhere."""
+        self.moments.add(*counters["moments"])
+        for name, values in counters["kept"].items():
+            samples = np.flatnonzero(values)
+            self._pieces.append((name, samples, values[samples] - 1))
+        for key, (total, seen) in counters["partial"].items():
+            sample, pixels, name = key.split(" ", 2)
+            self._join((name, int(sample), int(pixels)), total, seen)
+
     def add(self, other: EntropyTally) -> None:
         """Take over what another thread counted."""
-        self.moments.add(other.moments)
-        self._pixels |= other._pixels
+        self.moments.add(other.moments.n, other.moments.total, other.moments.squares)
+        self._pieces += other._pieces
         for key, (total, seen) in other.partial.items():
             self._join(key, total, seen)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from unoic_cli.batch import Batch
+from unoic_cli.counters import Tally
 from unoic_cli.fuser import Fuser, Piece, Rule
 from unoic_cli.kernels.fusion import count_winners
 from unoic_cli.kernels.points import count_confusion
@@ -14,7 +16,7 @@ from unoic_cli.kernels.simd import LANES
 from unoic_cli.metrics import Counts
 
 
-class FusedTally:
+class FusedTally(Tally):
     """Hits and predictions of every class at each of G lambdas.
 
     Parameters
@@ -29,6 +31,7 @@ class FusedTally:
     """
 
     needs = frozenset({"scores", "labels"})
+    COUNTED = ("_hits", "_predicted", "_support", "confusion")
 
     def __init__(self, rule: Rule, lams: Sequence[float], n_tables: int = 1, *, confusion: bool = False) -> None:
         self.rule, self.lams, self.n_tables = rule, tuple(lams), n_tables
@@ -39,9 +42,9 @@ class FusedTally:
         self.confusion = np.zeros((1, n_classes * n_classes), dtype=np.int64) if confusion else None
         self._fuser: Fuser | None = None
 
-    def fresh(self) -> FusedTally:
-        """An empty tally like this one."""
-        return FusedTally(self.rule, self.lams, self.n_tables, confusion=self.confusion is not None)
+    def recipe(self) -> partial[FusedTally]:
+        """What makes an empty tally like this one."""
+        return partial(FusedTally, self.rule, self.lams, self.n_tables, confusion=self.confusion is not None)
 
     def update(
         self,
@@ -75,14 +78,6 @@ class FusedTally:
                 count_confusion(labels, winners[: piece.n], self.rule.n_classes, self.confusion[0])
             if visit is not None:
                 visit(self._fuser, piece)
-
-    def add(self, other: FusedTally) -> None:
-        """Take over what another thread counted."""
-        self._hits += other._hits
-        self._predicted += other._predicted
-        self._support += other._support
-        if self.confusion is not None and other.confusion is not None:
-            self.confusion += other.confusion
 
     def counts(self) -> Counts:
         """Counts of shape (F, G, K), and (F, 1, K) for the support."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from unoic_cli.batch import Batch
+from unoic_cli.counters import Tally
 
 
-class LabelTally:
+class LabelTally(Tally):
     """Counts of labels.
 
     Attributes
@@ -19,14 +22,15 @@ class LabelTally:
     """
 
     needs = frozenset({"labels"})
+    COUNTED = ("counts", "n_ignored")
 
     def __init__(self, n_classes: int) -> None:
         self.counts = np.zeros(n_classes, dtype=np.int64)
         self.n_ignored = 0
 
-    def fresh(self) -> LabelTally:
-        """An empty tally like this one."""
-        return LabelTally(self.counts.size)
+    def recipe(self) -> partial[LabelTally]:
+        """What makes an empty tally like this one."""
+        return partial(LabelTally, self.counts.size)
 
     def update(self, batch: Batch) -> None:
         """Count a batch."""
@@ -34,8 +38,3 @@ class LabelTally:
         kept = batch.labels[batch.labels >= 0] if batch.n_ignored else batch.labels
         self.counts += np.bincount(kept, minlength=self.counts.size)
         self.n_ignored += batch.n_ignored
-
-    def add(self, other: LabelTally) -> None:
-        """Take over what another thread counted."""
-        self.counts += other.counts
-        self.n_ignored += other.n_ignored

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.batch import Batch, InvalidScoreError, where_is
+from unoic_cli.counters import Tally, added
 from unoic_cli.errors import DataError
 from unoic_cli.kernels.likelihood import N_TIERS, PIECE, STEP, sum_confidence, sum_likelihood
 from unoic_cli.kernels.posterior import FIXED_POINT
@@ -53,7 +55,7 @@ def _sum_pieces(batch: Batch, tiers: NDArray[np.int64], run: Callable[[int, int]
     return total
 
 
-class LikelihoodTally:
+class LikelihoodTally(Tally):
     """NLL of softmax(beta * delta * z) and its derivatives at several betas, from one read.
 
     Parameters
@@ -72,6 +74,7 @@ class LikelihoodTally:
     """
 
     needs = frozenset({"scores", "labels"})
+    COUNTED = ("n", "n_ignored", "_gap", "_sums")
 
     def __init__(self, n_classes: int, betas: Sequence[float], n_octaves: int = 1) -> None:
         self.n_classes, self.betas, self.n_octaves = n_classes, tuple(betas), n_octaves
@@ -82,9 +85,9 @@ class LikelihoodTally:
         self._gaps, self._parts = np.zeros(n_classes), np.zeros(3 * n_octaves)
         self._tiers = np.zeros(N_TIERS, dtype=np.int64)
 
-    def fresh(self) -> LikelihoodTally:
-        """An empty tally like this one."""
-        return LikelihoodTally(self.n_classes, self.betas, self.n_octaves)
+    def recipe(self) -> partial[LikelihoodTally]:
+        """What makes an empty tally like this one."""
+        return partial(LikelihoodTally, self.n_classes, self.betas, self.n_octaves)
 
     def update(self, batch: Batch) -> None:
         """Add a batch.
@@ -106,19 +109,12 @@ class LikelihoodTally:
                 scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.delta, labels, first, stop,
                 self.n_classes, self._array, self.n_octaves, self._gaps, self._parts, self._tiers, sums,
             )  # fmt: skip
-            self._sums = _added(self._sums, sums)
+            self._sums = added(self._sums, sums.tolist())
             return bad
 
         self._gap += _sum_pieces(batch, self._tiers, run)
         self.n += batch.n_units - batch.n_ignored
         self.n_ignored += batch.n_ignored
-
-    def add(self, other: LikelihoodTally) -> None:
-        """Take over what another thread summed."""
-        self._sums = _added(self._sums, other._sums)
-        self._gap += other._gap
-        self.n += other.n
-        self.n_ignored += other.n_ignored
 
     def curve(self) -> list[Likelihood]:
         """Means at every beta, ascending."""
@@ -132,7 +128,7 @@ class LikelihoodTally:
         return sorted(found)
 
 
-class ConfidenceTally:
+class ConfidenceTally(Tally):
     """NLL, and top-1 confidence against accuracy in equal-width bins, at several betas.
 
     Parameters
@@ -151,6 +147,7 @@ class ConfidenceTally:
     """
 
     needs = frozenset({"scores", "labels"})
+    COUNTED = ("n", "n_ignored", "_gap", "_logs", "_confidences", "_counts", "_hits")
 
     def __init__(self, n_classes: int, betas: Sequence[float], n_bins: int) -> None:
         self.n_classes, self.betas, self.n_bins = n_classes, tuple(betas), n_bins
@@ -162,9 +159,9 @@ class ConfidenceTally:
         self._array, self._gaps = np.array(self.betas), np.zeros(n_classes)
         self._tiers = np.zeros(N_TIERS, dtype=np.int64)
 
-    def fresh(self) -> ConfidenceTally:
-        """An empty tally like this one."""
-        return ConfidenceTally(self.n_classes, self.betas, self.n_bins)
+    def recipe(self) -> partial[ConfidenceTally]:
+        """What makes an empty tally like this one."""
+        return partial(ConfidenceTally, self.n_classes, self.betas, self.n_bins)
 
     def update(self, batch: Batch) -> None:
         """Add a batch; raises as `LikelihoodTally.update`."""
@@ -180,22 +177,15 @@ class ConfidenceTally:
                 self.n_classes, self._array, self.n_bins, self._gaps, self._tiers, logs, self._counts, self._hits,
                 confidences,
             )  # fmt: skip
-            self._logs, self._confidences = _added(self._logs, logs), _added(self._confidences, confidences)
+            self._logs, self._confidences = (
+                added(self._logs, logs.tolist()),
+                added(self._confidences, confidences.tolist()),
+            )
             return bad
 
         self._gap += _sum_pieces(batch, self._tiers, run)
         self.n += batch.n_units - batch.n_ignored
         self.n_ignored += batch.n_ignored
-
-    def add(self, other: ConfidenceTally) -> None:
-        """Take over what another thread summed."""
-        self._logs = _added(self._logs, other._logs)
-        self._confidences = _added(self._confidences, other._confidences)
-        self._counts += other._counts
-        self._hits += other._hits
-        self._gap += other._gap
-        self.n += other.n
-        self.n_ignored += other.n_ignored
 
     def nll(self, i: int) -> float:
         """Mean negative log-likelihood at beta i, nats."""
@@ -216,7 +206,3 @@ class ConfidenceTally:
     def counts(self, i: int) -> list[int]:
         """Units in each bin at beta i."""
         return [int(count) for count in self._counts[i * self.n_bins : (i + 1) * self.n_bins]]
-
-
-def _added(totals: list[int], parts: Any) -> list[int]:
-    return [total + int(part) for total, part in zip(totals, parts, strict=True)]

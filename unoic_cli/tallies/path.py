@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.counters import Counters, Tally, added
 from unoic_cli.kernels.lines import Lines, make_workspace
 from unoic_cli.kernels.path import COPIES, count_path_planes, count_path_rows, unpack
 from unoic_cli.metrics import Counts
@@ -13,7 +18,7 @@ _FLUSH = 1 << 30
 """Units after which the packed table is emptied: its 32-bit halves must not overflow."""
 
 
-class PathTally:
+class PathTally(Tally):
     """Exact counts along the lambda path.
 
     Parameters
@@ -34,12 +39,13 @@ class PathTally:
         self._support = np.zeros(n_tables * COPIES * lines.n_classes, dtype=np.int64)
         self._pending = 0
         self._shape = shape
-        self._counted: tuple[np.ndarray, np.ndarray] | None = None
+        self._hits, self._predicted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self._taken = np.zeros((n_tables, lines.n_classes), dtype=np.int64)
         self._work = make_workspace(lines.n_classes)
 
-    def fresh(self) -> PathTally:
-        """An empty tally like this one."""
-        return PathTally(self.lines, self.n_tables)
+    def recipe(self) -> partial[PathTally]:
+        """What makes an empty tally like this one."""
+        return partial(PathTally, self.lines, self.n_tables)
 
     def update(self, batch: Batch) -> None:
         """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
@@ -60,30 +66,24 @@ class PathTally:
     def _flush(self) -> None:
         n_tables, size, n_classes = self._shape
         hits, predicted = unpack(self._packed.reshape(n_tables, size + COPIES, n_classes))
-        if self._counted is None:
-            self._counted = hits, predicted
-        else:
-            self._counted[0][...] += hits
-            self._counted[1][...] += predicted
+        self._hits += hits
+        self._predicted += predicted
         self._packed[:] = 0
         self._pending = 0
 
-    def add(self, other: PathTally) -> None:
-        """Take over what another thread counted."""
-        if other._counted is not None or self._pending + other._pending > _FLUSH:
-            self._flush()
-            other._flush()
-            assert self._counted is not None and other._counted is not None
-            self._counted[0][...] += other._counted[0]
-            self._counted[1][...] += other._counted[1]
-        else:
-            self._packed += other._packed
-            self._pending += other._pending
-        self._support += other._support
+    def counters(self) -> Counters:
+        """What was counted so far."""
+        self._flush()
+        support = self._support.reshape(self.n_tables, COPIES, -1).sum(axis=1)
+        return {"hits": self._hits, "predicted": self._predicted, "support": self._taken + support}
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what a tally like this one counted elsewhere."""
+        self._hits = added(self._hits, counters["hits"])
+        self._predicted = added(self._predicted, counters["predicted"])
+        self._taken = added(self._taken, counters["support"])
 
     def counts(self) -> Counts:
         """Counts of shape (F, G, K), and (F, 1, K) for the support."""
-        self._flush()
-        assert self._counted is not None
-        hits, predicted = self._counted
-        return Counts(hits, predicted, self._support.reshape(self.n_tables, COPIES, -1).sum(axis=1, keepdims=True))
+        found = self.counters()
+        return Counts(found["hits"], found["predicted"], found["support"][:, None])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.counters import Tally
 from unoic_cli.kernels.lines import Lines, Workspace, make_workspace
 from unoic_cli.kernels.points import count_confusion, count_predictions, predict_planes, predict_rows
 from unoic_cli.metrics import Counts
@@ -31,7 +33,7 @@ def predict(batch: Batch, lines: Lines, out: np.ndarray, work: Workspace) -> Non
         raise InvalidScoreError(bad)
 
 
-class PointTally:
+class PointTally(Tally):
     """Counts at each of P lambdas, one evaluation each.
 
     Parameters
@@ -45,6 +47,7 @@ class PointTally:
     """
 
     needs = frozenset({"scores", "labels"})
+    COUNTED = ("_hits", "_predicted", "_support", "confusion")
 
     def __init__(self, points: Sequence[Lines], n_tables: int = 1, *, confusion: bool = False) -> None:
         self.points = points
@@ -56,9 +59,9 @@ class PointTally:
         self.confusion = np.zeros((len(points), n_classes * n_classes), dtype=np.int64) if confusion else None
         self._work = make_workspace(n_classes)
 
-    def fresh(self) -> PointTally:
-        """An empty tally like this one."""
-        return PointTally(self.points, self.n_tables, confusion=self.confusion is not None)
+    def recipe(self) -> partial[PointTally]:
+        """What makes an empty tally like this one."""
+        return partial(PointTally, self.points, self.n_tables, confusion=self.confusion is not None)
 
     def update(self, batch: Batch, last: np.ndarray | None = None) -> None:
         """Count a batch, and keep its predictions at the last lambda in (T,) int32, if asked.
@@ -78,14 +81,6 @@ class PointTally:
             )
             if self.confusion is not None:
                 count_confusion(batch.labels, out, n_classes, self.confusion[i])
-
-    def add(self, other: PointTally) -> None:
-        """Take over what another thread counted."""
-        self._hits += other._hits
-        self._predicted += other._predicted
-        self._support += other._support
-        if self.confusion is not None and other.confusion is not None:
-            self.confusion += other.confusion
 
     def counts(self) -> Counts:
         """Counts of shape (F, P, K), and (F, 1, K) for the support."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.counters import Tally
 from unoic_cli.kernels.lines import make_lines, make_workspace
 from unoic_cli.kernels.posterior import FIXED_POINT, sum_posterior
 
 
-class PosteriorTally:
+class PosteriorTally(Tally):
     """Sum of softmax(delta * z) over units, as integers in units of 2**-40."""
 
     needs = frozenset({"scores"})
+    COUNTED = ("sums", "n_units")
 
     def __init__(self, n_classes: int) -> None:
         self._lines = make_lines(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), np.zeros(1))
@@ -20,9 +24,9 @@ class PosteriorTally:
         self.n_units = 0
         self._work = make_workspace(n_classes)
 
-    def fresh(self) -> PosteriorTally:
-        """An empty tally like this one."""
-        return PosteriorTally(len(self.sums))
+    def recipe(self) -> partial[PosteriorTally]:
+        """What makes an empty tally like this one."""
+        return partial(PosteriorTally, len(self.sums))
 
     def update(self, batch: Batch) -> None:
         """Add a batch; raises `InvalidScoreError` at the first invalid unit."""
@@ -37,11 +41,6 @@ class PosteriorTally:
             raise InvalidScoreError(bad)
         self.sums = [total + int(part) for total, part in zip(self.sums, sums, strict=True)]
         self.n_units += batch.n_units
-
-    def add(self, other: PosteriorTally) -> None:
-        """Take over what another thread summed."""
-        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
-        self.n_units += other.n_units
 
     def mean(self) -> list[float]:
         """Mean posterior of the K classes."""

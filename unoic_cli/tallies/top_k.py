@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from unoic_cli.batch import Batch
+from unoic_cli.counters import Tally
 from unoic_cli.kernels.lines import Lines, make_workspace
 from unoic_cli.kernels.rank import count_top_k
 
 
-class TopKTally:
+class TopKTally(Tally):
     """Hits of the k best classes along the lambda path; its scores are checked by the path or point tally beside it.
 
     Parameters
@@ -23,6 +26,7 @@ class TopKTally:
     """
 
     needs = frozenset({"scores", "labels"})
+    COUNTED = ("_changes",)
 
     def __init__(self, lines: Lines, top: int, n_tables: int = 1) -> None:
         self.lines = lines
@@ -32,9 +36,9 @@ class TopKTally:
         self._moves = np.zeros(lines.lams.size, dtype=np.int64)
         self._work = make_workspace(lines.n_classes)
 
-    def fresh(self) -> TopKTally:
-        """An empty tally like this one."""
-        return TopKTally(self.lines, self.top, self.n_tables)
+    def recipe(self) -> partial[TopKTally]:
+        """What makes an empty tally like this one."""
+        return partial(TopKTally, self.lines, self.top, self.n_tables)
 
     def update(self, batch: Batch) -> None:
         """Count a batch."""
@@ -44,10 +48,6 @@ class TopKTally:
             scores.raw, scores.brain, scores.pixels, scores.delta, batch.labels, batch.tables, self.lines, self.top,
             self._moves, self._changes, self._work,
         )  # fmt: skip
-
-    def add(self, other: TopKTally) -> None:
-        """Take over what another thread counted."""
-        self._changes += other._changes
 
     def hits(self) -> np.ndarray:
         """Hits at each lattice point, (F, G) int64."""

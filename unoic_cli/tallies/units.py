@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from unoic_cli.batch import Batch
+from unoic_cli.counters import Tally
 
 
-class UnitTally:
+class UnitTally(Tally):
     """Units seen, and ignored ones per table (fold or group).
 
     Attributes
@@ -19,6 +22,7 @@ class UnitTally:
     """
 
     needs = frozenset({"labels"})
+    COUNTED = ("n_units", "ignored")
 
     def __init__(self, n_tables: int = 1) -> None:
         self.n_units = 0
@@ -29,9 +33,9 @@ class UnitTally:
         """Ignored units of all tables."""
         return int(self.ignored.sum())
 
-    def fresh(self) -> UnitTally:
-        """An empty tally like this one."""
-        return UnitTally(self.ignored.size)
+    def recipe(self) -> partial[UnitTally]:
+        """What makes an empty tally like this one."""
+        return partial(UnitTally, self.ignored.size)
 
     def update(self, batch: Batch) -> None:
         """Count a batch."""
@@ -40,8 +44,3 @@ class UnitTally:
             self.ignored += np.bincount(batch.tables[batch.labels < 0], minlength=self.ignored.size)
         else:
             self.ignored[0] += batch.n_ignored
-
-    def add(self, other: UnitTally) -> None:
-        """Take over what another thread counted."""
-        self.n_units += other.n_units
-        self.ignored += other.ignored

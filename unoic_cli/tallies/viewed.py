@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from unoic_cli.batch import Batch
+from unoic_cli.counters import Counters, Tally
 from unoic_cli.view import View
 
 
-class ViewedTally:
+class ViewedTally(Tally):
     """Another tally, given batches as a view makes them.
 
     Parameters
@@ -17,18 +20,26 @@ class ViewedTally:
     tally : Tally
     """
 
-    def __init__(self, view: View, tally: Any) -> None:
+    def __init__(self, view: View, tally: Tally) -> None:
         self.view, self.tally = view, tally
-        self.needs: frozenset[str] = tally.needs
+        self.needs = tally.needs
 
-    def fresh(self) -> ViewedTally:
-        """An empty tally like this one."""
-        return ViewedTally(self.view, self.tally.fresh())
+    def recipe(self) -> partial[ViewedTally]:
+        """What makes an empty tally like this one."""
+        return partial(_viewed, self.view, self.tally.recipe())
 
     def update(self, batch: Batch) -> None:
         """Count a batch whose scores are not made yet."""
         self.tally.update(self.view.apply(batch))
 
-    def add(self, other: ViewedTally) -> None:
-        """Take over what another thread counted."""
-        self.tally.add(other.tally)
+    def counters(self) -> Counters:
+        """What was counted so far."""
+        return self.tally.counters()
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what a tally like this one counted elsewhere."""
+        self.tally.absorb(counters)
+
+
+def _viewed(view: View, recipe: Callable[[], Tally]) -> ViewedTally:
+    return ViewedTally(view, recipe())

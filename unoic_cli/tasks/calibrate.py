@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
-from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, ResumableWriter, Writer
 from unoic_cli.calibration import Calibration, Order
-from unoic_cli.dataset import DataSet, Span, split_units
+from unoic_cli.counters import Counters, Tally
+from unoic_cli.dataset import DataSet, Span, split_units, unit_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.priors import Unseen
@@ -33,6 +36,7 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     PriorLike,
+    Progress,
     files_among,
     files_of,
     open_inputs,
@@ -184,8 +188,8 @@ class _Turnstile:
 class _Worker:
     """One thread: reads, calibrates, writes, and counts before and after."""
 
-    def __init__(self, job: _Job) -> None:
-        self.job = job
+    def __init__(self, job: _Job, todo: Sequence[int]) -> None:
+        self.job, self.todo = job, todo
         names = frozenset({"scores", "labels", "group", "sample_id", "split"})
         view = job.method.view
         self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples)
@@ -193,12 +197,12 @@ class _Worker:
         self.fuser = job.method.writer(lam)
         self.work = make_workspace(job.data.n_classes)
         self.lines = job.method.point(lam)
-        self.points = job.method.tally([0.0, lam] if lam else [lam])
-        self.units = UnitTally()
+        self.points: Any
+        self.points, self.units = job.tallies()
         self.at = 0
 
     def run(self, index: int) -> None:
-        job = self.job
+        job, index = self.job, self.todo[index]
         self.at = job.starts[index]
         try:
             self.reader.batches(index, job.spans[index], lambda batch: self._batch(index, batch))
@@ -266,6 +270,8 @@ def _as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | 
 
 @dataclass
 class _Job:
+    """What is written, and where: units of the chosen spans, one behind the other."""
+
     data: DataSet
     method: Method
     spans: list[Span]
@@ -273,6 +279,92 @@ class _Job:
     spec: OutputSpec
     writer: Writer
     turnstile: _Turnstile | None
+
+    def tallies(self) -> tuple[Tally, Tally]:
+        """Counts before and after, and units."""
+        lam = self.method.calibration.lam
+        return self.method.tally([0.0, lam] if lam else [lam]), UnitTally()
+
+
+class _Watch:
+    """Shows how far the writing has come, and keeps the run's ledger up to date."""
+
+    def __init__(self, job: _Job, todo: Sequence[int], kept: _Kept, progress: Progress | None) -> None:
+        self.job, self.todo, self.kept, self.told = job, todo, kept, progress
+        self.saves = kept.ledger is not None and kept.ledger.save is not None
+        sizes = (sum(s.stop - s.start for s in (span, *span.beside)) for span in (job.spans[i] for i in todo))
+        unit = unit_bytes(job.data.sources[0], frozenset({"scores", "labels"}))
+        self.bytes = [unit * units for units in itertools.accumulate(sizes, initial=0)]
+
+    def progress(self, done: int) -> None:
+        if self.told is not None:
+            self.told(self.bytes[done], self.bytes[-1])
+
+    def due(self) -> bool:
+        return self.kept.ledger is not None and self.kept.ledger.tick()
+
+    def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
+        """Put what is written so far on the disk, and say so in the ledger."""
+        assert isinstance(self.job.writer, ResumableWriter)
+        self.job.writer.flush()
+        self.kept.store(_sum(self.job, self.kept, workers), [self.todo[i] for i in done])
+
+
+class _Kept:
+    """What of the writing was done before this run, as the run's ledger knows it."""
+
+    def __init__(self, data: DataSet, output: str, extents: Sequence[Extent]) -> None:
+        self.ledger = current()
+        self.extents, self.key = extents, f"unfinished {output}"
+        self.entry: Pass | None = None
+        self.unfinished: str | None = None
+        self.counters: list[Counters] = []
+        self.done: list[Extent] = []
+        if self.ledger is None:
+            return
+        self.entry = self.ledger.open(sum(source.n_units for source in data.sources), False)
+        name = self.ledger.before.get(self.key)
+        if name is not None and os.path.exists(name):
+            self.unfinished, self.counters, self.done = name, self.entry.counters, self.entry.done
+        else:  # begun anew
+            self.entry.counted = [], []
+
+    def __contains__(self, index: int) -> bool:
+        """Whether a span was written before."""
+        return self.entry is not None and any(a <= self.extents[index][0] < b for a, b in self.done)
+
+    def begin(self, writer: Writer) -> None:
+        """Note the unfinished output."""
+        if self.ledger is not None and self.ledger.save is not None:
+            if not isinstance(writer, ResumableWriter):
+                expected = "expected an HDF5 output, whose parts can be written in any order (or --shard)"
+                raise UsageError("--checkpoint", "a checkpoint of a Parquet output", expected)
+            self.ledger.facts[self.key] = self.ledger.before[self.key] = writer.temporary
+            self.ledger.store()
+
+    def store(self, tallies: Sequence[Tally], done: Sequence[int]) -> None:
+        """Save what was written and counted."""
+        assert self.ledger is not None and self.entry is not None
+        places = joined([*self.done, *(self.extents[i] for i in done)])
+        self.entry.counted = places, [tally.counters() for tally in tallies]
+        self.ledger.store()
+
+
+def _is_begun(output: str) -> bool:
+    """Whether the run that is resumed had begun this output: what has its name now, it wrote."""
+    ledger = current()
+    return ledger is not None and f"unfinished {output}" in ledger.before
+
+
+def _sum(job: _Job, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
+    """What this run and those before it counted."""
+    points, units = job.tallies()
+    for tally, counters in zip((points, units), kept.counters, strict=False):
+        tally.absorb(counters)
+    for worker in workers:
+        points.add(worker.points)
+        units.add(worker.units)
+    return points, units
 
 
 def _dtype_of(data: DataSet, field: str) -> str:
@@ -291,7 +383,7 @@ def _dtype_of(data: DataSet, field: str) -> str:
     return str(joined if joined.kind in "iu" else np.dtype(np.int64))  # uint64 beside signed ones
 
 
-def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputSpec:
+def _output_spec(data: DataSet, calibration: Calibration, emit: Emit, n_samples: int) -> OutputSpec:
     """The form of the output: that of the input, with log-probabilities or probabilities."""
     shapes = {source.image_shape for source in data.sources}
     if len(shapes) > 1:
@@ -304,7 +396,7 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputS
     double = any(source.encoding == "float64" for source in data.all_sources)
     fields = [name for name in ("labels", "group", "sample_id", "split") if data.has(name)]
     return OutputSpec(
-        n_samples=data.n_samples,
+        n_samples=n_samples,
         n_classes=data.n_classes,
         image_shape=shapes.pop(),
         kind=_KINDS[emit],
@@ -317,44 +409,90 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit) -> OutputS
     )
 
 
-def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Options) -> Any:
+def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Options) -> _Written:
     """Stream the data through the calibration into the output; all or nothing."""
-    spec = _output_spec(data, method.calibration, emit)
     spans = data.spans(whole_samples=method.view.needs_samples)
-    writer = formats.create(output, spec)
+    extents = list(itertools.pairwise(itertools.accumulate((s.stop - s.start for s in spans), initial=0)))
+    if data.shard is not None:
+        low, high = data.shard_units(*data.shard)
+        own = [i for i, (a, b) in enumerate(extents) if low <= a and b <= high]
+        spans, extents = [spans[i] for i in own], [extents[i] for i in own]
+    *starts, n_units = split_units(data, spans)
+    if not n_units:
+        raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
+    spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
+    kept = _Kept(data, output, extents)
+    writer = formats.create(output, spec, unfinished=kept.unfinished)
     turnstile = _Turnstile() if writer.ordered else None
-    job = _Job(data, method, spans, split_units(data, spans), spec, writer, turnstile)
-    progress = None
-    if options.progress is not None:
-        tell = options.progress
-
-        def progress(done: int) -> None:
-            tell(done, len(spans))
-
+    job = _Job(data, method, spans, starts, spec, writer, turnstile)
+    todo = [i for i in range(len(spans)) if i not in kept]
+    watch = _Watch(job, todo, kept, options.progress)
     try:
-        workers = engine.run(len(spans), lambda: _Worker(job), options.threads or engine.available_threads(), progress)
+        kept.begin(writer)
+        _write_texts(job, [i for i in range(len(spans)) if i in kept])
+        threads = options.threads or engine.available_threads()
+        workers = engine.run(len(todo), lambda: _Worker(job, todo), threads, watch)
         writer.commit()
-    except BaseException:
+    except BaseException as error:
         if turnstile is not None:
             turnstile.close()
-        writer.abort()
+        if not (watch.saves and isinstance(error, KeyboardInterrupt)):
+            writer.abort()
         raise
-    return workers
+    points, units = _sum(job, kept, workers)
+    return _Written(points, units, n_units)
 
 
-def _counted(workers: Sequence[_Worker], absent: Absent) -> tuple[Metrics | None, Metrics | None]:
-    """Metrics before and after, from what the workers counted."""
-    first = workers[0]
-    for worker in workers[1:]:
-        first.points.add(worker.points)
-        first.units.add(worker.units)
-    counts = first.points.counts()
+class _Written(NamedTuple):
+    """Counts before and after, units, and how many were written."""
+
+    points: Any
+    units: Any
+    n_units: int
+
+
+def _write_texts(job: _Job, indices: Sequence[int]) -> None:
+    """Give a writer that goes on with an unfinished file what it does not find in there: the fields of text."""
+    fields = frozenset({"group", "sample_id", "split"}) & frozenset(job.spec.dtypes)
+    reader = BatchReader(job.data.alone(), fields | {"labels"} if job.data.has("labels") else fields)
+    try:
+        for index in indices:
+            at = job.starts[index]
+
+            def write(batch: Batch) -> None:
+                nonlocal at
+                block, stop = batch.part.block, at + batch.n_units
+                ids = _as_stored(block.sample_id, job.spec.dtypes.get("sample_id"))
+                job.writer.write(LogitBlock(at, stop, split=block.split, group=block.group, sample_id=ids))
+                at = stop
+
+            reader.batches(index, replace(job.spans[index], beside=()), write)
+    finally:
+        reader.close()
+
+
+def _metrics(written: _Written, absent: Absent) -> tuple[Metrics | None, Metrics | None]:
+    """Metrics before and after."""
+    counts = written.points.counts()
     support = counts.support[0, 0]
     if not support.any():
         return None, None
     before, after = (Counts(counts.hits[0, i], counts.predicted[0, i], support) for i in (0, -1))
-    ignored = first.units.n_ignored
+    ignored = written.units.n_ignored
     return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
+
+
+def part_name(path: str, i: int, n: int) -> str:
+    """The name of the i-th of n parts of an output; in the order of their names they are in that of the data.
+
+    Examples
+    --------
+    >>> part_name("out/test.calibrated.h5", 3, 12)
+    'out/test.calibrated.0003-of-0012.h5'
+    """
+    stem, suffix = os.path.splitext(path)
+    width = max(4, len(str(n)))
+    return f"{stem}.{i:0{width}}-of-{n:0{width}}{suffix}"
 
 
 def calibrate(
@@ -521,14 +659,20 @@ def _calibrate(
     if output is None and any(source.format == "arrays" for source in data.all_sources):
         raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
     path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
+    if data.shard is not None:
+        path = part_name(path, *data.shard)
     if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
     kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))
+    force = force or _is_begun(path)
     formats.check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
     if fit and wanted.calibration is None and wanted.lam is None:
         beside = os.path.splitext(path)[0] + ".calibration.json"
         formats.check_output(beside, force=force, inputs=kept)
+        if data.shard is not None:
+            expected = "expected --calibration or --lambda: a part must not be fitted by itself"
+            raise UsageError("--shard", "neither --calibration nor --lambda", expected)
         fitted, resolved = _fit(data, metric, wanted, absent, chosen, notes)
     else:
         if metric is not None:
@@ -540,8 +684,8 @@ def _calibrate(
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
     applied = resolved.calibration
-    workers = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
-    before, after = _counted(workers, absent)
+    written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
+    before, after = _metrics(written, absent)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)
     if beside is not None:
@@ -556,7 +700,7 @@ def _calibrate(
         fitted=fitted,
         gained=gained,
         lost=lost,
-        n_units=sum(source.pixels for source in data.sources[:1]) * data.n_samples,
+        n_units=written.n_units,
         emit=emit,
         files=tuple(files_of(data)),
         split=chosen.split,

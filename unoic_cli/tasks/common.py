@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from unoic_cli import __version__
 from unoic_cli.block import Source
 from unoic_cli.calibration import Calibration
-from unoic_cli.dataset import DataSet, open_dataset, open_modalities
+from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
+from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import SIGNATURES, split_name
 from unoic_cli.kernels.lines import Lines, make_point
+from unoic_cli.ledger import current, exists, head, missing
 from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
@@ -59,16 +61,19 @@ class Options:
         Follow external links, external storage and virtual datasets.
     threads : int or None
         Worker threads; by default what the machine gives this process.
+    memory : int or str or None
+        Bound of the buffers in bytes, or as ``"256MB"``.
     tell : callable or None
         Called with each note as it comes.
     progress : callable or None
-        Called with spans done and spans in all.
+        Called with bytes read and bytes in all.
     """
 
     split: str | None = None
     ignore_index: Sequence[int] = ()
     allow_external: bool = False
     threads: int | None = None
+    memory: int | str | None = None
     tell: Callable[[str], None] | None = None
     progress: Progress | None = None
 
@@ -84,6 +89,7 @@ class OptionArguments(TypedDict, total=False):
     ignore_index: Sequence[int]
     allow_external: bool
     threads: int | None
+    memory: int | str | None
     tell: Callable[[str], None] | None
     progress: Progress | None
 
@@ -106,9 +112,47 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
         data = open_modalities(given, **common)
     else:
         data = open_dataset(_sources(inputs, labels, "<array>"), **common)
+    data = in_shards(data if options.memory is None else data.bounded(*_span_bytes(options.memory, options)))
+    ledger = current()
+    if ledger is not None and ledger.replay:
+        for entry in ledger.passes:
+            if not entry.complete:
+                notes.add(f"partial: {missing(entry)} are not counted")
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     return data
+
+
+def parse_size(given: int | str, option: str) -> int:
+    """Bytes of ``256MB``, ``1.5G``, ``64MiB`` or a number.
+
+    Examples
+    --------
+    >>> parse_size("1.5GB", "--memory"), parse_size("4MiB", "--memory")
+    (1500000000, 4194304)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?", str(given).strip())
+    if match is None:
+        raise UsageError(option, f"{given!r}", "expected a size such as 256MB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kMGT".index(match[2].replace("K", "k") or " "))
+
+
+def _span_bytes(memory: int | str, options: Options) -> tuple[int, int]:
+    """Bytes of scores that a thread takes at once, and of images that it may have to see whole."""
+    threads = options.threads or available_threads()
+    share = parse_size(memory, "--memory") // threads // _COPIES
+    if share < _LEAST:
+        expected = f"expected at least {_LEAST * _COPIES * threads / 1e6:.0f}MB"
+        raise UsageError("--memory", f"{memory} for {threads} threads", expected)
+    return min(SPAN_BYTES, share), min(WHOLE_BYTES, share)
+
+
+def in_shards(data: DataSet) -> DataSet:
+    """The data, cut where the run's shard begins and ends."""
+    ledger = current()
+    if ledger is None or ledger.shard is None:
+        return data
+    return replace(data, shard=ledger.shard, beside=tuple(replace(one, shard=ledger.shard) for one in data.beside))
 
 
 def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Source]:
@@ -128,6 +172,9 @@ def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Sou
     return [source]
 
 
+_COPIES = 4
+"""A span's scores, and what is made of them while they are counted."""
+_LEAST = 1 << 18
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 """``NAME=VALUE``: something said of one modality."""
 
@@ -137,7 +184,7 @@ def _named_inputs(inputs: Any) -> dict[str, list[str]] | None:
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         return None
-    matches = [None if os.path.exists(split_name(text)[0]) else NAME.fullmatch(text) for text in texts]
+    matches = [None if exists(split_name(text)[0]) else NAME.fullmatch(text) for text in texts]
     if not any(matches):
         return None
     named: dict[str, list[str]] = {}
@@ -173,18 +220,13 @@ def is_logits_file(name: str) -> bool:
     path, group = split_name(name)
     if group != "/":
         return True
-    try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-    except OSError:
-        return False
-    return head.startswith((SIGNATURES["hdf5"], SIGNATURES["parquet"]))
+    return head(path, 8).startswith((SIGNATURES["hdf5"], SIGNATURES["parquet"]))
 
 
-def count_labels(data: DataSet, options: Options) -> LabelTally:
-    """Label counts in one stream over the labels alone."""
+def count_labels(data: DataSet, options: Options, *, shared: bool = False) -> LabelTally:
+    """Label counts in one stream over the labels alone; `shared` by all shards where another pass follows."""
     tally = LabelTally(data.n_classes)
-    sweep(data, [tally], n_threads=options.threads)
+    sweep(data, [tally], shared=shared, n_threads=options.threads, progress=options.progress)
     return tally
 
 
@@ -197,7 +239,7 @@ def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prio
 
 def _labels_prior(data: DataSet, options: Options, origin: str, option: str) -> Prior:
     data.require("labels", f"for {option} labels")
-    counts = count_labels(data, options).counts.tolist()
+    counts = count_labels(data, options, shared=True).counts.tolist()
     if sum(counts) == 0:
         raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
     return Prior.from_weights(counts, origin, counts=True)

@@ -12,6 +12,7 @@ from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fusions import FUSIONS, resolve_weights
+from unoic_cli.ledger import exists
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
@@ -167,7 +168,8 @@ def compare(
     made = [(title, *_method(spec, data, wanted, chosen, notes)) for title, spec in titles]
     n_tables = len(tables.names) if tables else 1
     ready = [make_method(resolved.calibration, data, resolved.factors, chosen, places) for _, resolved, places in made]
-    tallies = [ViewedTally(one.view, one.tally([one.calibration.lam], n_tables)) for one in ready]
+    counted = [one.tally([one.calibration.lam], n_tables) for one in ready]
+    tallies = [ViewedTally(one.view, tally) for one, tally in zip(ready, counted, strict=True)]
     units = UnitTally(n_tables)
     whole = any(one.view.needs_samples for one in ready)
     sweep(
@@ -176,8 +178,8 @@ def compare(
     )  # fmt: skip
     names = tables.names if tables else ("all",)
     rows = []
-    for (title, resolved, _), tally in zip(made, tallies, strict=True):
-        counts = tally.tally.counts()
+    for (title, resolved, _), tally in zip(made, counted, strict=True):
+        counts = tally.counts()
         cells = {
             name: Metrics.of(
                 Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0]), int(units.ignored[i]), absent
@@ -224,7 +226,7 @@ def _titles(
         found = []
         for text in [methods] if isinstance(methods, str) else methods:
             title, separator, spec = text.partition("=")
-            if not separator or os.path.exists(text):
+            if not separator or exists(text):
                 title, spec = os.path.splitext(os.path.basename(text))[0] if text.endswith(".json") else text, text
             if not title or not spec:
                 raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
@@ -253,7 +255,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
             if spec == UNO:
                 return _uno(data, wanted, options, notes), everything
             return Resolved(_plain(data, everything, spec)), everything
-        if not spec.endswith(".json") and not os.path.isfile(spec):
+        if not spec.endswith(".json") and not exists(spec):
             known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
             raise UsageError("--method", f"{spec!r}", f"expected the file of a calibration, or one of {known}")
     loaded = load_calibration(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import numpy as np
 from unoic_cli.batch import Part, check_delta, where_is
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import detect, split_name
+from unoic_cli.formats import detect, fingerprint, split_name
+from unoic_cli.ledger import know
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,19 +41,37 @@ class FactorFile:
     """
 
     def __init__(self, name: str | NDArray[Any], data: DataSet) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._given = threading.Lock(), name
         array = None if isinstance(name, str) else name
         name = name if isinstance(name, str) else "--delta"
         path, group = split_name(name)
-        if array is None and not os.path.exists(path):
-            raise NoInputError(name or "--delta", "no such file", _FILES)
-        kind = "array" if array is not None else detect(path)
         self.where = name
         self._path, self._dataset = path, group.strip("/") or "delta"
         self._array: NDArray[Any] | None = array
         if array is not None:
-            shape, dtype = array.shape, array.dtype
-        elif kind == "hdf5":
+            shape, dtype = array.shape, array.dtype.str
+        else:
+            found = know(f"factors {name}", lambda: self._look(name, path, group))
+            shape, dtype, self.where = tuple(found["shape"]), found["dtype"], found["where"]
+        self._data = data
+        n_samples = sum(source.n_samples for source in data.sources)
+        shapes = {source.image_shape for source in data.sources}
+        allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1 and s)]
+        self._scalar = shape == ()
+        if shape not in allowed:
+            said = f"{_EXPECTED}: {' or '.join(map(str, allowed))}"
+            if data.split is not None:
+                said += "; those of all samples, not of the split alone"
+            raise DataError(name, f"an array of shape {shape}", said)
+        if dtype.lstrip("<>|=")[0] not in "fiu":
+            raise DataError(name, f"{np.dtype(dtype)} values", "expected numbers")
+
+    def _look(self, name: str, path: str, group: str) -> dict[str, Any]:
+        """Open the file, and say what it holds."""
+        if not os.path.exists(path):
+            raise NoInputError(name or "--delta", "no such file", _FILES)
+        kind = detect(path)
+        if kind == "hdf5":
             self.where = f"{path}::{self._dataset}"
             with self._hdf5() as array:
                 shape, dtype = tuple(array.shape), array.dtype
@@ -63,21 +83,10 @@ class FactorFile:
             shape, dtype = self._array.shape, self._array.dtype
         else:
             raise DataError(name, f"a {kind} file", _FILES)
-        self._starts: dict[int, int] = {}
-        n_samples = 0
-        for source in data.sources:
-            self._starts[id(source)] = n_samples
-            n_samples += source.n_samples
-        shapes = {source.image_shape for source in data.sources}
-        allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1 and s)]
-        self._scalar = shape == ()
-        if shape not in allowed:
-            said = f"{_EXPECTED}: {' or '.join(map(str, allowed))}"
-            if data.split is not None:
-                said += "; those of all samples, not of the split alone"
-            raise DataError(name, f"an array of shape {shape}", said)
-        if dtype.kind not in "fiu":
-            raise DataError(name, f"{dtype} values", "expected numbers")
+        return {"shape": list(shape), "dtype": dtype.str, "where": self.where, "fingerprint": fingerprint(path)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FactorFile, (self._given, self._data)
 
     @contextlib.contextmanager
     def _hdf5(self) -> Iterator[Any]:
@@ -111,7 +120,7 @@ class FactorFile:
             values = self._read(()).reshape(1)
             check_delta(values, self.where, lambda _: "the scalar")
             return values
-        start = self._starts[id(source)]
+        start = sum(s.n_samples for s in itertools.takewhile(lambda s: s is not source, self._data.sources))
         values = self._read(slice(start + int(part.samples[0]), start + int(part.samples[-1]) + 1))
         if values.ndim == 1:
             factors = part.per_unit(values[part.samples - part.samples[0]])

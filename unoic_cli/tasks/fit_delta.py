@@ -17,6 +17,7 @@ import numpy as np
 from unoic_cli import __version__, formats
 from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.ledger import exists
 from unoic_cli.output import write_text
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally, Moments
@@ -270,7 +271,7 @@ def _take_names(inputs: Inputs, modality: str | None) -> tuple[Inputs, str | Non
         return inputs, modality
     for i, item in enumerate(items):
         match = _NAMED.fullmatch(item) if isinstance(item, str) else None
-        if match is None or os.path.exists(formats.split_name(item)[0]):
+        if match is None or exists(formats.split_name(item)[0]):
             continue
         name, items[i] = match.groups()
         if modality is not None and name != modality:
@@ -330,21 +331,23 @@ def _measure_scores(
         notes.add("the input has a delta; the uncertainty is that of the scores without it")
     bare = tuple(replace(source, fields=source.fields & {"split"}) for source in data.sources)
     data = replace(data, sources=bare)
-    kept, views = None, None
-    n_samples = sum(source.n_samples for source in bare)
-    if wish.write_delta is not None or n_samples <= _KEPT:
+    kept, tally = None, EntropyTally(data.n_classes)
+    sizes = {source.name: source.n_samples for source in bare}
+    n_samples = sum(sizes.values())
+    if n_samples <= _KEPT:
+        tally = EntropyTally(data.n_classes, sizes)
+    elif wish.write_delta is not None:
         kept = _room(n_samples, wish.write_delta)
-        ends = np.cumsum([source.n_samples for source in bare])
-        views = dict(zip(names, np.split(kept, ends[:-1]), strict=True))
-    tally = EntropyTally(data.n_classes, views)
+        views = np.split(kept, np.cumsum(list(sizes.values()))[:-1])
+        tally = EntropyTally(data.n_classes, into=dict(zip(names, views, strict=True)))
     sweep(data, [tally], n_threads=options.threads, progress=options.progress)
+    if n_samples <= _KEPT:
+        kept = np.concatenate([tally.kept(name) for name in names])
     return _Measured(tally.moments, kept, names, provenance(data, options))
 
 
-def _room(n_samples: int, beside: str | None) -> NDArray[np.int64]:
-    """-1 for each sample; many lie in a nameless file beside the output, so that memory stays flat."""
-    if n_samples <= _KEPT or beside is None:
-        return np.full(n_samples, -1, dtype=np.int64)
+def _room(n_samples: int, beside: str) -> NDArray[np.int64]:
+    """-1 for each sample, in a nameless file beside the output, so that memory stays flat."""
     with tempfile.TemporaryFile(dir=os.path.dirname(beside) or ".") as file:
         room = np.memmap(file, dtype=np.int64, mode="w+", shape=(n_samples,))
     for start in range(0, n_samples, _PIECE):

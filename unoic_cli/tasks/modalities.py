@@ -17,6 +17,7 @@ from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
 from unoic_cli.kernels.fusion import MAXIMUM
 from unoic_cli.kernels.lines import Lines, make_point
+from unoic_cli.ledger import exists, head, know
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally
@@ -89,7 +90,7 @@ def split_by_name(
     items = [given] if isinstance(given, (str, os.PathLike)) or not _is_texts(given) else list(given)
     found: dict[str | None, Any] = {}
     for item in items:
-        match = NAME.fullmatch(item) if isinstance(item, str) and not os.path.exists(item) else None
+        match = NAME.fullmatch(item) if isinstance(item, str) and not exists(item) else None
         if match is None:
             if found or len(items) > 1:
                 raise UsageError(option, f"{item} beside other values", "expected one value, or NAME=VALUE for each")
@@ -291,20 +292,23 @@ def _cuts_images(member: DataSet, data: DataSet) -> bool:
     """Whether spans have to cut images of a modality."""
     if not any(source.pixels > 1 for source in member.sources):
         return False
-    spans = data.spans(whole_samples=True)
-    return any(span.start % span.source.pixels or span.stop % span.source.pixels for span in spans)
+
+    def find() -> bool:
+        spans = data.spans(whole_samples=True)
+        return any(span.start % span.source.pixels or span.stop % span.source.pixels for span in spans)
+
+    return know(f"cuts {member.name}", find)
 
 
 def _factors_before(statistics: DeltaStatistics, member: DataSet, options: Options) -> SampleFactors:
     """Factors of images that are too large to be seen at once, from a pass over them."""
-    factors = {}
+    factors = []
     for source in member.sources:
-        entropies = np.zeros(source.n_samples, dtype=np.int64)
-        alone = DataSet((source,), None, frozenset(), source.n_samples)
-        tally = EntropyTally(source.n_classes, {source.name: entropies})
+        alone = replace(member.alone(), sources=(source,), split=None, n_samples=source.n_samples)
+        tally = EntropyTally(source.n_classes, {source.name: source.n_samples})
         sweep(alone, [tally], n_threads=options.threads, progress=options.progress)
-        factors[id(source)] = statistics.delta(entropies / FIXED_POINT)
-    return SampleFactors(factors)
+        factors.append(statistics.delta(tally.kept(source.name) / FIXED_POINT))
+    return SampleFactors(member.sources, tuple(factors))
 
 
 @dataclass(frozen=True)
@@ -604,11 +608,8 @@ def _source_prior(
 
 
 def _is_statistics(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(64).lstrip().startswith(b"{")
-    except OSError:
-        return path.endswith(".json")
+    first = head(path, 64)
+    return first.lstrip().startswith(b"{") if first else path.endswith(".json")
 
 
 def _delta(

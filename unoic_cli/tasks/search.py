@@ -279,7 +279,7 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
     return Folds(
         k=k,
         seed=problem.folds.seed,
-        unit="images" if problem.folds.image_ranks else "samples",
+        unit="images" if problem.folds.images else "samples",
         lams=tuple(lams),
         tested=tuple(tested),
         baseline=tuple(baseline),

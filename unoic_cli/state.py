@@ -1,0 +1,222 @@
+"""State files: a run's ledger on disk, and the sum of several.
+
+A file is a line of text, the length and the bytes of a JSON header, the arrays that it speaks of (int64, deflated),
+and a digest of everything before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unoic_cli import __version__
+from unoic_cli.counters import added, same
+from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.ledger import Ledger, Pass, joined, missing
+from unoic_cli.output import write_bytes
+
+MAGIC = b"unoic state 1\n"
+_DIGEST = 32
+_EXPECTED = "expected a state file written by unoic (--state, --checkpoint or unoic merge)"
+
+
+def is_state(path: str) -> bool:
+    """Whether a file begins like a state file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _pack(value: Any, arrays: list[bytes]) -> Any:
+    """Counters as JSON; arrays go to a list of their own."""
+    if isinstance(value, dict):
+        return {"table": {name: _pack(item, arrays) for name, item in value.items()}}
+    if isinstance(value, np.ndarray):
+        arrays.append(zlib.compress(np.ascontiguousarray(value, dtype="<i8").tobytes(), 1))
+        return {"array": len(arrays[-1]), "shape": list(value.shape)}
+    return [int(item) for item in value] if isinstance(value, list) else int(value)
+
+
+def _unpack(value: Any, content: memoryview, at: int) -> tuple[Any, int]:
+    """What `_pack` made; and where the next array begins."""
+    if isinstance(value, dict) and "table" in value:
+        table = {}
+        for name, item in value["table"].items():
+            table[name], at = _unpack(item, content, at)
+        return table, at
+    if isinstance(value, dict):
+        end = at + value["array"]
+        flat = np.frombuffer(zlib.decompress(content[at:end]), dtype="<i8")
+        return flat.reshape(value["shape"]).astype(np.int64), end
+    return value, at
+
+
+def dump(ledger: Ledger) -> bytes:
+    """A ledger as the bytes of a state file; the same ledger gives the same bytes."""
+    arrays: list[bytes] = []
+    passes = []
+    for entry in ledger.passes:
+        done, counters = entry.counted
+        packed = [_pack(one, arrays) for one in counters]
+        passes.append({"size": entry.size, "shared": entry.shared, "done": joined(done), "counters": packed})
+    header = {
+        "unoic": __version__,
+        "command": ledger.command,
+        "arguments": ledger.arguments,
+        "shard": ledger.shard,
+        "facts": ledger.before | ledger.facts,
+        "passes": passes,
+    }
+    text = json.dumps(header, sort_keys=True).encode()
+    content = MAGIC + len(text).to_bytes(8, "little") + text + b"".join(arrays)
+    return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def save(ledger: Ledger, path: str) -> None:
+    """Write a state file: complete, or not at all."""
+    write_bytes(path, dump(ledger))
+
+
+def load(path: str) -> Ledger:
+    """Read a state file.
+
+    Raises
+    ------
+    NoInputError, DataError
+        It cannot be read, is damaged, or was written by another version.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise NoInputError(path, "no such file", _EXPECTED) from None
+    except OSError as error:
+        raise NoInputError(path, f"cannot be opened ({error.strerror})", _EXPECTED) from None
+    if not content.startswith(MAGIC):
+        found = "an empty file" if not content else "a file of another kind, or of another format version"
+        raise DataError(path, found, _EXPECTED)
+    body = content[:-_DIGEST]
+    if hashlib.blake2b(body, digest_size=_DIGEST).digest() != content[-_DIGEST:]:
+        raise DataError(path, "a damaged state file (its checksum is wrong)", "expected it as it was written")
+    start = len(MAGIC) + 8
+    at = start + int.from_bytes(body[len(MAGIC) : start], "little")
+    header = json.loads(body[start:at])
+    if header["unoic"] != __version__:
+        raise DataError(path, f"a state of unoic {header['unoic']}", f"expected one of this version, {__version__}")
+    passes = []
+    for entry in header["passes"]:
+        counters = []
+        for one in entry["counters"]:
+            value, at = _unpack(one, memoryview(body), at)
+            counters.append(value)
+        done = [(start, stop) for start, stop in entry["done"]]
+        passes.append(Pass(entry["size"], entry["shared"], (done, counters)))
+    shard = None if header["shard"] is None else (header["shard"][0], header["shard"][1])
+    return Ledger(path, header["command"], header["arguments"], header["facts"], passes, shard)
+
+
+def check_alike(first: Ledger, other: Ledger) -> None:
+    """Refuse the ledger of another run.
+
+    Raises
+    ------
+    DataError
+        Another command, other arguments, or inputs that were not the same.
+    """
+    if other.command != first.command:
+        raise DataError(other.name, f"a state of {other.command}", f"expected {first.command}, as in {first.name}")
+    for name in sorted({*first.arguments, *other.arguments}):
+        ours, theirs = first.arguments.get(name), other.arguments.get(name)
+        if ours != theirs:
+            found = f"another configuration: {name} is {_short(theirs)}"
+            raise DataError(other.name, found, f"expected {_short(ours)}, as in {first.name}")
+    for name in sorted({*first.facts, *other.facts}):
+        ours, theirs = first.facts.get(name), other.facts.get(name)
+        if _lasting(ours) != _lasting(theirs):
+            kind, _, of = name.partition(" ")
+            found = f"counted from another {kind} {of}" if of else f"another {kind}"
+            raise DataError(other.name, found, f"expected that of {first.name}")
+
+
+def _lasting(fact: Any) -> Any:
+    """A fact without what a copy of the file does not share."""
+    if isinstance(fact, dict) and isinstance(fact.get("fingerprint"), dict):
+        return {**fact, "fingerprint": {k: v for k, v in fact["fingerprint"].items() if k != "modified"}}
+    return fact
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def merge(ledgers: Sequence[Ledger], *, partial: bool = False) -> Ledger:
+    """The sum of the ledgers of one run's shards, in any order.
+
+    Parameters
+    ----------
+    ledgers : sequence of Ledger
+    partial : bool
+        Allow rows that nobody has counted.
+
+    Raises
+    ------
+    DataError
+        Shards of different runs, rows that were counted twice, or rows that are missing.
+    """
+    if not ledgers:
+        raise UsageError("FILES", "no state file", "expected at least one")
+    first = ledgers[0]
+    for other in ledgers[1:]:
+        check_alike(first, other)
+        if len(other.passes) != len(first.passes):
+            found = f"{len(other.passes)} passes over the data"
+            raise DataError(other.name, found, f"expected {len(first.passes)}, as in {first.name}")
+    passes = [_sum(ledgers, place) for place in range(len(first.passes))]
+    total = Ledger(first.name, first.command, first.arguments, first.facts, passes)
+    for entry in passes:
+        if not entry.complete and not partial:
+            expected = "expected every shard of the run (--partial goes on without)"
+            raise DataError(first.name, f"{missing(entry)} in no state file", expected)
+    return total
+
+
+def _sum(ledgers: Sequence[Ledger], place: int) -> Pass:
+    """One pass of all ledgers."""
+    entries = [ledger.passes[place] for ledger in ledgers]
+    first = entries[0]
+    if any((entry.size, entry.shared) != (first.size, first.shared) for entry in entries):
+        raise DataError(ledgers[0].name, "passes over different data", "expected shards of one run")
+    if first.shared or place < len(ledgers[0].passes) - 1:  # all shards have counted, or been given, the whole of it
+        for ledger, entry in zip(ledgers, entries, strict=True):
+            if entry.done != first.done or not _same_counters(entry, first):
+                raise DataError(
+                    ledger.name, "counts of an earlier pass that differ", f"expected those of {ledgers[0].name}"
+                )
+        return first
+    done: list[tuple[int, int]] = []
+    owners: list[tuple[tuple[int, int], str]] = []
+    for ledger, entry in zip(ledgers, entries, strict=True):
+        for extent in entry.done:
+            for taken, owner in owners:
+                low, high = max(taken[0], extent[0]), min(taken[1], extent[1])
+                if low < high:
+                    found = f"rows {low:,} to {high - 1:,}, which {owner} has counted, too"
+                    raise DataError(ledger.name, found, "expected each row in one state file")
+            owners.append((extent, ledger.name))
+        done += entry.done
+    counters = list(first.counters)
+    for entry in entries[1:]:
+        counters = [added(a, b) for a, b in zip(counters, entry.counters, strict=True)] if entry.counters else counters
+    return Pass(first.size, first.shared, (joined(done), counters))
+
+
+def _same_counters(ours: Pass, theirs: Pass) -> bool:
+    return same(dict(enumerate(ours.counters)), dict(enumerate(theirs.counters)))

@@ -1,0 +1,449 @@
+"""Runs: counting commands cut into shards, interrupted and resumed, spread over a cluster, merged and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from unoic_cli import formats, state
+from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
+from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
+
+COUNTING = {
+    "prior": "prior",
+    "fit-delta": "fit_delta",
+    "fit-temperature": "fit_temperature",
+    "search-lambda": "search.search_lambda",
+    "evaluate": "evaluate",
+    "compare": "compare",
+}
+"""Commands whose results are sums over the data, and their functions in `unoic_cli.tasks`."""
+
+WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse"}
+"""Commands that write a file as large as the data: their shards are files of their own."""
+OUTPUTS = ("output", "curve_output", "write_delta", "force")
+"""Arguments that say where results go: they change nothing that is counted."""
+UNTOLD = ("threads", "tell", "progress", "memory")
+"""Arguments that say how the work is done."""
+EVERY = 60.0
+ENGINES = ("threads", "dask")
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a run is cut, kept and spread.
+
+    Attributes
+    ----------
+    shard : str or None
+        ``i/n``, or ``auto`` for the place of this task in a SLURM array.
+    state : str or None
+        Where to write the state.
+    after : str or None
+        The merged state of the passes before.
+    checkpoint : str or None
+        Where to save the state now and then, and when interrupted.
+    every : str or float or None
+        How often: seconds, or ``90s``, ``5m``.
+    resume : bool
+        Go on from the checkpoint, if there is one.
+    engine, scheduler, scheduler_file : str or None
+    workers : int or None
+        See `unoic_cli.engines.dask`.
+    replace : bool
+        State files may replace others.
+    """
+
+    shard: str | None = None
+    state: str | None = None
+    after: str | None = None
+    checkpoint: str | None = None
+    every: str | float | None = None
+    resume: bool = False
+    engine: str | None = None
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    workers: int | None = None
+    replace: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing special is asked for."""
+        return all(getattr(self, one.name) in (None, False) for one in fields(self) if one.name != "replace")
+
+
+@dataclass(frozen=True)
+class StateResult:
+    """What a shard counted, or a merge joined. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    path : str
+        The state file written.
+    command : str
+        Whose state it is.
+    passes : int
+        Streams over the data so far, the one it is in included.
+    counted, total : int
+        Rows of the input counted in that pass, and all.
+    shard : tuple of int or None
+        (i, n).
+    """
+
+    path: str
+    command: str
+    passes: int
+    counted: int
+    total: int
+    shard: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, ledger: Ledger, path: str) -> StateResult:
+        """From a ledger that was stored."""
+        entry = ledger.passes[-1] if ledger.passes else None
+        counted = 0 if entry is None else sum(b - a for a, b in entry.done)
+        total = 0 if entry is None else entry.size
+        return cls(path, ledger.command, len(ledger.passes), counted, total, ledger.shard)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "state": self.path,
+            "command": self.command,
+            "shard": None if self.shard is None else f"{self.shard[0]}/{self.shard[1]}",
+            "passes": self.passes,
+            "counted": self.counted,
+            "total": self.total,
+        }
+
+
+def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """(i, n) of ``i/n``, i from 1; ``auto`` takes the place of this task in its SLURM array.
+
+    Examples
+    --------
+    >>> parse_shard("3/8")
+    (3, 8)
+    >>> array = {"SLURM_ARRAY_TASK_ID": "14", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_MAX": "16"}
+    >>> parse_shard("auto", {**array, "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_STEP": "2"})
+    (3, 4)
+    """
+    if text == "auto":
+        known = os.environ if environment is None else environment
+        names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "COUNT")]
+        try:
+            place, low, high, n = (int(known[name]) for name in names)
+            step = int(known.get("SLURM_ARRAY_TASK_STEP", "0")) or max(1, (high - low) // max(1, n - 1))
+        except (KeyError, ValueError):
+            found = "auto, and no SLURM array task"
+            raise UsageError("--shard", found, f"expected {', '.join(names)}, or i/n") from None
+        i, rest = divmod(place - low, step)
+        if rest or not 0 <= i < n:
+            raise UsageError("--shard", f"auto in an uneven array (task {place})", "expected i/n")
+        return i + 1, n
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 10**6:
+        raise UsageError("--shard", f"{text!r}", "expected i/n with 1 <= i <= n, such as 3/8, or auto")
+    return int(match[1]), int(match[2])
+
+
+def parse_seconds(given: str | float) -> float:
+    """Seconds of ``90``, ``90s``, ``5m`` or ``1h``.
+
+    Examples
+    --------
+    >>> parse_seconds("5m"), parse_seconds(0.5)
+    (300.0, 0.5)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)([smh]?)", str(given))
+    seconds = 0.0 if match is None else float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds <= 0:
+        raise UsageError("--every", f"{given!r}", "expected a time such as 60s or 5m")
+    return seconds
+
+
+def _task(command: str) -> Callable[..., Any]:
+    module, _, name = (COUNTING | WRITING)[command].rpartition(".")
+    return getattr(importlib.import_module(f"unoic_cli.tasks.{module or name}"), name)  # type: ignore[no-any-return]
+
+
+def _configuration(inputs: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the arguments changes a result, as JSON."""
+    kept = {
+        name: value
+        for name, value in arguments.items()
+        if name not in (*OUTPUTS, *UNTOLD) and value not in (None, (), False)
+    }
+    try:
+        return dict(json.loads(json.dumps({"inputs": inputs, **kept}, default=os.fspath)))
+    except TypeError:
+        raise UsageError("inputs", "arrays or objects in a run that is stored", "expected names of files") from None
+
+
+def _check(command: str, control: Control, arguments: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
+    """Refuse options that do not go together."""
+    if command in WRITING:
+        for name in ("state", "after", "engine"):
+            if getattr(control, name) is not None:
+                found, expected = f"--{name} of {command}", "expected --shard: its parts are files of their own"
+                raise UsageError(f"--{name}", found, expected)
+    elif control.shard is not None and control.state is None:
+        raise UsageError("--shard", "--shard without --state", "expected a file for what the shard counts")
+    if control.after is not None and control.shard is None:
+        raise UsageError("--after", "--after without --shard", "expected the next pass of a run in shards")
+    for name in ("every", "resume"):
+        if getattr(control, name) not in (None, False) and control.checkpoint is None:
+            raise UsageError(f"--{name}", f"--{name} without --checkpoint", "expected the file that it speaks of")
+    if control.shard is not None and command in COUNTING:
+        for name, option in zip(OUTPUTS[:3], ("--output", "--curve", "--write-delta"), strict=True):
+            if arguments.get(name) is not None:
+                raise UsageError(option, f"{option} beside --shard", "expected it with unoic report, after the merge")
+    if arguments.get("write_delta") is not None:
+        raise UsageError("--write-delta", "--write-delta in a run that is stored or spread", "expected it alone")
+    if configuration.get("origin") == "mc-dropout":
+        raise UsageError("--from", "mc-dropout in a run that is stored or spread", "expected it alone")
+    for name in ("scheduler", "scheduler_file", "workers"):
+        if getattr(control, name) is not None and control.engine != "dask":
+            option = "--" + name.replace("_", "-")
+            raise UsageError(option, f"{option} without --engine dask", "expected both")
+    if control.engine is not None and control.engine not in ENGINES:
+        raise UsageError("--engine", f"{control.engine!r}", f"expected {' or '.join(ENGINES)}")
+
+
+def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) -> Ledger:
+    """A new ledger, or the one to go on from."""
+    shard = None if control.shard is None else parse_shard(control.shard)
+    fresh = Ledger(command=command, arguments=configuration, shard=shard)
+    if control.state is not None:
+        formats.check_output(control.state, force=control.replace)
+    if control.checkpoint is not None:
+        if control.resume and os.path.exists(control.checkpoint):
+            kept = state.load(control.checkpoint)
+            _check_run(kept, fresh)
+            if kept.shard != shard:
+                raise DataError(kept.name, f"a checkpoint of shard {kept.shard}", f"expected shard {shard}")
+            return kept
+        if os.path.lexists(control.checkpoint) and not control.replace:
+            expected = "expected --resume, to go on from it, or a new name"
+            raise CannotCreateError(control.checkpoint, "the checkpoint exists", expected)
+        formats.check_output(control.checkpoint, force=True)
+    if control.after is not None:
+        before = state.load(control.after)
+        _check_run(before, fresh)
+        for entry in before.passes:
+            if not entry.complete:
+                raise DataError(before.name, f"{missing(entry)} missing", "expected the merged state of all shards")
+        before.shard = shard
+        return before
+    return fresh
+
+
+def _check_run(kept: Ledger, fresh: Ledger) -> None:
+    """Refuse to go on from another run's ledger; its facts are compared as they are found anew."""
+    state.check_alike(Ledger("this run", fresh.command, fresh.arguments, kept.facts), kept)
+
+
+@contextlib.contextmanager
+def _one_signal(active: bool) -> Iterator[None]:
+    """Let the first signal to stop interrupt the run, and no further one: it is being saved."""
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _engine(control: Control, threads: int | None) -> Iterator[Any]:
+    """Who counts: None for the threads of this process."""
+    if control.engine != "dask":
+        yield None
+        return
+    from unoic_cli.engines.dask import connect
+
+    with connect(control.scheduler, control.scheduler_file, control.workers, threads) as engine:
+        yield engine
+
+
+def run(command: str, inputs: Any, *, control: Control | None = None, labels: Any = None, **arguments: Any) -> Any:
+    """Run a counting command, cut, kept or spread as `control` says.
+
+    Parameters
+    ----------
+    command : str
+        A key of `COUNTING`.
+    inputs : path, or sequence of paths
+    control : Control, optional
+    labels : optional
+        With scores in memory, which only plain runs take.
+    **arguments
+        Of the command's function.
+
+    Returns
+    -------
+    Result of the command, or StateResult of a shard.
+
+    Raises
+    ------
+    UnoicError
+        As the command; `InterruptedRunError` when the run was interrupted and is saved.
+
+    Examples
+    --------
+    >>> import os, tempfile, h5py, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path, states = os.path.join(folder, "x.h5"), [os.path.join(folder, f"{i}.unoic") for i in (1, 2)]
+    ...     with h5py.File(path, "w") as file:
+    ...         file["logits"], file["labels"] = np.eye(3, dtype="f4"), [0, 1, 1]
+    ...     parts = [run("evaluate", path, control=Control(shard=f"{i}/2", state=states[i - 1])) for i in (1, 2)]
+    ...     command, whole = report_states(states)
+    >>> [part.counted for part in parts], command, round(whole.overall.values["acc"], 4)
+    ([1, 2], 'evaluate', 0.6667)
+    """
+    task, control = _task(command), control or Control()
+    if control.plain:
+        return task(inputs, *([] if labels is None else [labels]), **arguments)
+    configuration = _configuration(inputs, arguments)
+    _check(command, control, arguments, configuration)
+    ledger = _open_ledger(command, control, configuration)
+    checkpoint = control.checkpoint
+    if checkpoint is not None:
+        ledger.every = EVERY if control.every is None else parse_seconds(control.every)
+        ledger.save = lambda: state.save(ledger, checkpoint)
+    result: Any = None
+    try:
+        with (
+            _one_signal(checkpoint is not None),
+            _engine(control, arguments.get("threads")) as ledger.engine,
+            using(ledger),
+        ):
+            try:
+                result = task(inputs, **arguments)
+            except PartDone:
+                if command in WRITING:
+                    found = "a pass over all of the data (mean-posterior, or --delta fit) before a part is written"
+                    raise UsageError("--shard", found, "expected a file of priors, and of delta statistics") from None
+            except KeyboardInterrupt:
+                ledger.store()
+                raise
+    except KeyboardInterrupt:
+        if checkpoint is None:
+            raise
+        expected = "the same command with --resume goes on"
+        raise InterruptedRunError(checkpoint, "interrupted, and all that was counted is saved", expected) from None
+    if control.state is not None:
+        ledger.arguments, ledger.command = configuration, command
+        state.save(ledger, control.state)
+    if checkpoint is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(checkpoint)
+    if control.shard is not None and control.state is not None:
+        return StateResult.of(ledger, control.state)
+    return result
+
+
+def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, force: bool = False) -> StateResult:
+    """Join the state files of one run's shards.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        State files, in any order.
+    output : str
+        Where the sum goes.
+    partial : bool
+        Allow rows that are in none of them.
+    force : bool
+        Replace an existing output.
+
+    Returns
+    -------
+    StateResult
+
+    Raises
+    ------
+    UnoicError
+        A damaged file, files of different runs, rows counted twice or missing.
+
+    Examples
+    --------
+    See `run`; ``merge_states(["1.unoic", "2.unoic"], "all.unoic")`` writes what `report_states` reads.
+    """
+    formats.check_output(output, force=force, inputs=tuple(paths))
+    total = state.merge([state.load(path) for path in paths], partial=partial)
+    state.save(total, output)
+    return StateResult.of(total, output)
+
+
+def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any) -> tuple[str, Any]:
+    """The result of a run from its state files, without its data.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The merged state, or those of all shards, in any order.
+    partial : bool
+        Take what there is for the whole.
+    **outputs
+        Where the command's function is to write, and `tell`.
+
+    Returns
+    -------
+    (str, result)
+        The command, and the very result of an unsharded run.
+
+    Raises
+    ------
+    UnoicError
+        As `merge_states`; or another pass over the data is needed.
+
+    Examples
+    --------
+    See `run`.
+    """
+    loaded = [state.load(path) for path in paths]
+    total = state.merge(loaded, partial=partial)
+    arguments = dict(total.arguments)
+    inputs = arguments.pop("inputs")
+    if total.command not in COUNTING:
+        raise DataError(total.name, f"a state of {total.command!r}", f"expected one of {', '.join(COUNTING)}")
+    total.replay, total.partial = True, partial
+    given = {name: value for name, value in outputs.items() if value not in (None, False)}
+    task = _task(total.command)
+    _check_outputs(task, total.command, given)
+    try:
+        with using(total):
+            return total.command, task(inputs, **arguments, **given)
+    except MorePassesError:
+        found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
+        expected = f"expected the shards to be run again with --after {paths[0] if len(paths) == 1 else 'MERGED'}"
+        raise DataError(total.name, found, expected) from None
+
+
+def _check_outputs(task: Callable[..., Any], command: str, given: Mapping[str, Any]) -> None:
+    options = {"output": "--output", "curve_output": "--curve", "force": "--force"}
+    known = task.__kwdefaults__ or {}
+    for name, option in options.items():
+        if name in given and name not in known:
+            raise UsageError(option, f"{option} of a state of {command}", "expected no such option")
