@@ -489,3 +489,25 @@ def test_the_number_of_threads_obeys_the_scheduler(monkeypatch):
     for nonsense in ("0", "", "many", "-3"):
         monkeypatch.setenv("SLURM_CPUS_PER_TASK", nonsense)
         assert engine.available_threads() >= 1
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "threads"),
+    [
+        ("0::/job/step", {"job/cpu.max": "250000 100000", "job/step/cpu.max": "max 100000"}, 3),
+        ("0::/job/step", {"job/cpu.max": "900000 100000", "job/step/cpu.max": "100000 100000"}, 1),
+        ("4:cpu:/job", {"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu:/job", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/", {}, 8),
+    ],
+)  # fmt: skip
+def test_quotas_of_control_groups(monkeypatch, tmp_path, own, files, threads):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text(own + "\n")
+    monkeypatch.setattr(engine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(engine, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert engine.available_threads() == threads
