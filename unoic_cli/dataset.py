@@ -56,7 +56,7 @@ class DataSet:
     given : tuple of str
         Names of the modalities, in the order in which they were given.
     shard : tuple of int or None
-        (i, n): spans do not cross the edges of the i-th of n parts.
+        (i, n): spans are those of the i-th of n parts.
     span_bytes, whole_bytes : int or None
         Instead of `SPAN_BYTES` and `WHOLE_BYTES`.
     """
@@ -122,8 +122,14 @@ class DataSet:
             if field not in source.fields:
                 raise DataError(source.name, f"no {field}", f"expected {field} {why}")
 
-    def spans(self, target_bytes: int | None = None, *, whole_samples: bool = False) -> list[Span]:
-        """What one worker reads at once, in order.
+    def spans(
+        self,
+        target_bytes: int | None = None,
+        *,
+        whole_samples: bool = False,
+        window: tuple[int, int] | None = None,
+    ) -> list[Span]:
+        """What one worker reads at once, in order; of the shard alone, where there is one.
 
         Parameters
         ----------
@@ -131,19 +137,39 @@ class DataSet:
             What the scores of a span should weigh; `SPAN_BYTES` by default.
         whole_samples : bool
             Divide no image that `WHOLE_BYTES` can hold.
+        window : tuple of int, optional
+            Units [start, stop) of all sources, instead of those of the shard.
         """
         if target_bytes is None:
             target_bytes = SPAN_BYTES if self.span_bytes is None else self.span_bytes
         whole_bytes = target_bytes
         if whole_samples:
             whole_bytes = WHOLE_BYTES if self.whole_bytes is None else self.whole_bytes
+        if window is None:
+            window = (0, self.n_units) if self.shard is None else self.shard_units(*self.shard)
         if self.beside or whole_samples:
-            found = _joint_spans((self, *self.beside), target_bytes, whole_bytes)
-        else:
-            found = [Span(source, *span) for source in self.sources for span in formats.spans(source, target_bytes)]
-        if self.shard is None:
-            return found
-        return list(_split_at(found, self.shard_units(*self.shard)))
+            return list(_joint_spans((self, *self.beside), target_bytes, whole_bytes, window))
+        return [
+            Span(source, *clipped)
+            for begin, source in self._placed()
+            if begin < window[1] and begin + source.n_units > window[0]
+            for span in formats.spans(source, target_bytes)
+            if (clipped := _clip(span, begin, window)) is not None
+        ]
+
+    @property
+    def n_units(self) -> int:
+        """Rows of scores in all sources, of every split."""
+        return sum(source.n_units for source in self.sources)
+
+    def _placed(self) -> Iterator[tuple[int, Source]]:
+        """Each source, and how many units lie before it."""
+        return zip(itertools.accumulate((s.n_units for s in self.sources), initial=0), self.sources, strict=False)
+
+    def extents(self, spans: Sequence[Span]) -> list[tuple[int, int]]:
+        """Where spans lie among the units of all sources."""
+        begins = {id(source): begin for begin, source in self._placed()}
+        return [(begins[id(span.source)] + span.start, begins[id(span.source)] + span.stop) for span in spans]
 
     def shard_units(self, i: int, n: int) -> tuple[int, int]:
         """Units [start, stop) of the i-th of n parts, from 1: equal numbers of samples, none divided."""
@@ -159,16 +185,10 @@ class DataSet:
         return place(total * (i - 1) // n), place(total * i // n)
 
 
-def _split_at(spans: Sequence[Span], edges: tuple[int, int]) -> Iterator[Span]:
-    """Cut spans where an edge, counted in units of all of them, lies inside."""
-    begin = 0
-    for span in spans:
-        size = span.stop - span.start
-        cuts = sorted({0, *(edge - begin for edge in edges if 0 < edge - begin < size), size})
-        for a, b in itertools.pairwise(cuts):
-            beside = tuple(Span(piece.source, piece.start + a, piece.start + b) for piece in span.beside)
-            yield Span(span.source, span.start + a, span.start + b, beside)
-        begin += size
+def _clip(span: tuple[int, int], begin: int, window: tuple[int, int]) -> tuple[int, int] | None:
+    """What of a span lies in a window; `begin` units lie before its source."""
+    start, stop = max(span[0], window[0] - begin), min(span[1], window[1] - begin)
+    return (start, stop) if start < stop else None
 
 
 def unit_bytes(source: Source, fields: frozenset[str]) -> int:
@@ -177,22 +197,27 @@ def unit_bytes(source: Source, fields: frozenset[str]) -> int:
     return (scores if "scores" in fields else 0) + ("labels" in fields)
 
 
-def _joint_spans(members: Sequence[DataSet], target_bytes: int, whole_bytes: int) -> list[Span]:
+def _joint_spans(
+    members: Sequence[DataSet], target_bytes: int, whole_bytes: int, window: tuple[int, int]
+) -> Iterator[Span]:
     """Spans of all members together; none crosses the end of a file of any of them."""
     ends = [list(itertools.accumulate(source.n_samples for source in member.sources)) for member in members]
     edges = sorted({0, *(end for member in ends for end in member)})
-    spans = []
+    begin = 0
     for first, last in itertools.pairwise(edges):
         sources, starts = [], []
         for member, own in zip(members, ends, strict=True):
             place = next(i for i, end in enumerate(own) if end > first)
             sources.append(member.sources[place])
             starts.append((first - (own[place] - sources[-1].n_samples)) * sources[-1].pixels)
-        pixels = sources[0].pixels
-        for a, b in _cuts(sources, starts, (last - first) * pixels, target_bytes, whole_bytes):
-            pieces = [Span(source, at + a, at + b) for source, at in zip(sources, starts, strict=True)]
-            spans.append(replace(pieces[0], beside=tuple(pieces[1:])))
-    return spans
+        size = (last - first) * sources[0].pixels
+        if begin < window[1] and begin + size > window[0]:
+            for cut in _cuts(sources, starts, size, target_bytes, whole_bytes):
+                if (clipped := _clip(cut, begin, window)) is not None:
+                    a, b = clipped
+                    pieces = [Span(source, at + a, at + b) for source, at in zip(sources, starts, strict=True)]
+                    yield replace(pieces[0], beside=tuple(pieces[1:]))
+        begin += size
 
 
 def _cuts(

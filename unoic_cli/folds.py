@@ -8,7 +8,7 @@ the rank is then that of the image, and folds are balanced in images, not in cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,22 +124,28 @@ def plan_folds(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) ->
     if all(source.format == "nowhere" for source in data.sources):  # nothing will be assigned
         return plan
     if data.has_images:
-        _rank_images(data, spans, plan)
+        _rank_images(data, plan)
         return plan
     totals = np.zeros((len(spans) + 1, data.n_classes), dtype=np.int64)
-    for index, part in parts(data, spans, "labels"):
-        assert part.block.labels is not None
-        labels, _ = check_labels(part.block.labels, data.n_classes, data.ignored, part.source, part.unit_of)
-        totals[index + 1] += np.bincount(labels[labels >= 0], minlength=data.n_classes)
+
+    def count(some: Sequence[Span], place: Callable[[int], int]) -> None:
+        for index, part in parts(data, some, "labels"):
+            assert part.block.labels is not None
+            labels, _ = check_labels(part.block.labels, data.n_classes, data.ignored, part.source, part.unit_of)
+            totals[place(index)] += np.bincount(labels[labels >= 0], minlength=data.n_classes)
+
+    if data.shard is not None:
+        count(data.spans(window=(0, data.shard_units(*data.shard)[0])), lambda _: 0)
+    count(spans, lambda index: index + 1)
     plan.offsets.extend(np.cumsum(totals, axis=0)[:-1])
     return plan
 
 
-def _rank_images(data: DataSet, spans: Sequence[Span], plan: FoldPlan) -> None:
+def _rank_images(data: DataSet, plan: FoldPlan) -> None:
     chosen = [np.full(source.n_samples, data.split is None) for source in data.sources]
     if data.split is not None:
         position = {id(source): i for i, source in enumerate(data.sources)}
-        for _, part in parts(data, spans, "split"):
+        for _, part in parts(data, data.spans(window=(0, data.n_units)), "split"):
             chosen[position[id(part.source)]][part.samples] = True
     before = 0
     for i, kept in enumerate(chosen):

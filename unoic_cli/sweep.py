@@ -293,8 +293,7 @@ class Stream:
 
     def extents(self) -> list[Extent]:
         """Where each span lies among the units of all inputs."""
-        edges = itertools.accumulate((span.stop - span.start for span in self.spans), initial=0)
-        return list(itertools.pairwise(edges))
+        return self.data.extents(self.spans)
 
     def weights(self) -> list[int]:
         """Bytes of each span that are read."""
@@ -447,6 +446,8 @@ def sweep(
     PartDone
         This run is a shard, and has counted its part.
     """
+    if shared:
+        data = replace(data, shard=None)
     used = None if raw else view or View((Look(),) * len(data.modalities))
     whole = whole_samples or (used is not None and used.needs_samples)
     stream = Stream(
@@ -463,12 +464,12 @@ def sweep(
         add_all(tallies, stream.count(everything, threads, _Watch(stream, everything, None, None, progress)))
         return
     extents = stream.extents()
-    entry = ledger.open(sum(source.n_units for source in data.sources), shared)
+    entry = ledger.open(data.n_units, shared)
     _absorb_all(tallies, entry.counters)
     if ledger.replay:
         return
-    own = (0, entry.size) if ledger.shard is None or shared else data.shard_units(*ledger.shard)
-    todo = [i for i, (a, b) in enumerate(extents) if own[0] <= a and b <= own[1] and not entry.covers((a, b))]
+    own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)
+    todo = [i for i, extent in enumerate(extents) if not entry.covers(extent)]
     if todo:
         watch = _Watch(stream, todo, ledger, entry, progress)
         count = stream.count if ledger.engine is None or shared else partial(ledger.engine.count, stream)

@@ -322,7 +322,7 @@ class _Kept:
         self.done: list[Extent] = []
         if self.ledger is None:
             return
-        self.entry = self.ledger.open(sum(source.n_units for source in data.sources), False)
+        self.entry = self.ledger.open(data.n_units, False)
         name = self.ledger.before.get(self.key)
         if name is not None and os.path.exists(name):
             self.unfinished, self.counters, self.done = name, self.entry.counters, self.entry.done
@@ -412,16 +412,11 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit, n_samples:
 def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Options) -> _Written:
     """Stream the data through the calibration into the output; all or nothing."""
     spans = data.spans(whole_samples=method.view.needs_samples)
-    extents = list(itertools.pairwise(itertools.accumulate((s.stop - s.start for s in spans), initial=0)))
-    if data.shard is not None:
-        low, high = data.shard_units(*data.shard)
-        own = [i for i, (a, b) in enumerate(extents) if low <= a and b <= high]
-        spans, extents = [spans[i] for i in own], [extents[i] for i in own]
     *starts, n_units = split_units(data, spans)
     if not n_units:
         raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
     spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
-    kept = _Kept(data, output, extents)
+    kept = _Kept(data, output, data.extents(spans))
     writer = formats.create(output, spec, unfinished=kept.unfinished)
     turnstile = _Turnstile() if writer.ordered else None
     job = _Job(data, method, spans, starts, spec, writer, turnstile)
