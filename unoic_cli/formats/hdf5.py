@@ -1,17 +1,19 @@
-"""Logits in HDF5: contiguous arrays go around the library, everything else through it.
+"""Logits in HDF5: arrays that are contiguous, or chunked by known filters, go around the library; the rest through it.
 
 libhdf5 runs under one global lock. A contiguous dataset is a run of bytes at a known offset, so
 readers fetch it with ``preadv`` and writers store it with ``pwrite``, from any number of threads.
+Chunks are read and decoded in `unoic_cli.formats.chunks`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import schema
+from unoic_cli.formats import chunks, schema
 
 NAME = "hdf5"
 SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -35,6 +37,9 @@ _FLOATS: dict[tuple[int, ...], Encoding] = {
 
 _EXPECTED_SCORES = f"expected a dataset named {', '.join(SCORE_KINDS)}, or predictions"
 _TEXT_FIELDS = ("split", "group", "sample_id")
+
+MOST_BYTES = 64 << 20
+"""Scores that one span of a chunked dataset may hold, when the chunks are read here."""
 
 
 def matches(head: bytes) -> bool:
@@ -132,15 +137,22 @@ class _Place:
         """``FILE:DATASET`` for messages."""
         return f"{self.name}:{member}"
 
-    def dataset(self, member: str) -> Any:
-        """Return a dataset of the group, fit to be read, or None."""
+    def dataset(self, member: str, *, is_array: bool = False) -> Any:
+        """Return a dataset of the group, fit to be read, or None; `is_array` if its chunks may be read here."""
         found = self.follow(f"{self.path}/{member}", self.where(member))
         if found is None:
             return None
         if not isinstance(found, h5py.Dataset):
             raise DataError(self.where(member), "not a dataset", "expected a dataset")
-        _check_storage(self.where(member), found, self.allow_external)
+        layout = self.layout(found) if is_array else None
+        _check_storage(self.where(member), found, self.allow_external, layout)
         return found
+
+    def layout(self, dataset: Any) -> chunks.Layout | None:
+        """How an array is stored, if its chunks can be read without the library."""
+        if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(self.file.id).fileno:
+            return None  # reached through an external link: offsets count in another file
+        return chunks.layout(dataset) if dataset.shape else None
 
     def follow(self, path: str, where: str) -> Any:
         """Walk to an object link by link, as h5py would follow an external one unasked."""
@@ -174,7 +186,7 @@ def _listing(group: Any) -> str:
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "nothing"
 
 
-def _check_storage(where: str, dataset: Any, allow_external: bool) -> None:
+def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunks.Layout | None) -> None:
     """Refuse what lies elsewhere, what was never written, and what cannot be decoded."""
     plist = dataset.id.get_create_plist()
     external = plist.get_external_count() > 0
@@ -185,9 +197,9 @@ def _check_storage(where: str, dataset: Any, allow_external: bool) -> None:
         raise DataError(where, "an empty (null) dataset", "expected data")
     for index in range(plist.get_nfilters()):
         code, _, _, label = plist.get_filter(index)
-        if not h5py.h5z.filter_avail(code):
+        if layout is None and not h5py.h5z.filter_avail(code):
             found = f"compressed with filter {code} ({label.decode(errors='replace')}), which is not installed here"
-            raise DataError(where, found, "expected gzip, lzf or none")
+            raise DataError(where, found, "expected gzip, zstd, lzf or none")
     if dataset.size and not external and not virtual and not _is_allocated(dataset):
         raise DataError(where, "storage that was never written (it would read as zeros)", "expected a complete file")
 
@@ -201,7 +213,7 @@ def _is_allocated(dataset: Any) -> bool:
 
 def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> Source:
     kind = _find_scores(place)
-    dataset = place.dataset(kind)
+    dataset = place.dataset(kind, is_array=True)
     if dataset is None:
         raise DataError(place.where(kind), "a link that leads nowhere", "expected a dataset")
     shape, encoding = _score_facts(place, kind, dataset)
@@ -211,10 +223,11 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
         "stamp": stamp,
         "allow_external": place.allow_external,
         "arrays": arrays,
-        "chunk_samples": dataset.chunks[0] if dataset.chunks else 0,
+        "chunks": tuple(dataset.chunks or ()),
+        "stored_bytes": dataset.id.get_storage_size(),
     }
     for field in FIELDS:
-        found = place.dataset(field)
+        found = place.dataset(field, is_array=field not in _TEXT_FIELDS)
         if found is not None:
             arrays[field] = _field(place, field, found, shape, locator)
     fields = frozenset(arrays) - {"scores"}
@@ -242,7 +255,7 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
 def _note_predictions(place: _Place, shape: schema.ScoreShape, locator: dict[str, Any]) -> None:
     """Say where predictions beside the scores lie; those that do not fit the scores are left alone."""
     with contextlib.suppress(DataError):
-        dataset = place.dataset("predictions")
+        dataset = place.dataset("predictions", is_array=True)
         units = (shape.n_samples, *shape.image_shape)
         if dataset is not None and dataset.dtype.kind == "u" and tuple(dataset.shape) == units:
             locator["arrays"]["predictions"] = _array(place, "predictions", dataset, shape)
@@ -333,6 +346,7 @@ def _array(place: _Place, member: str, dataset: Any, shape: schema.ScoreShape) -
         "dtype": dtype.newbyteorder(">" if big else "<").str,
         "shape": tuple(dataset.shape),
         "image_axis": _image_axis(member, dataset.shape, shape),
+        "layout": place.layout(dataset),
     }
 
 
@@ -414,11 +428,28 @@ def _attributes(group: Any) -> dict[str, str]:
 
 
 def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
-    """Cut a source at chunks where there are any, at images where they fit, else inside images."""
+    """Cut a source at chunks where there are any, at images where they fit, else inside images.
+
+    Chunks that cut across many images are decoded again for each `MOST_BYTES` of scores they have a share in.
+    """
     itemsize = np.dtype(source.locator["arrays"]["scores"]["dtype"]).itemsize
     unit_bytes = itemsize * (1 if source.kind == "predictions" else source.n_classes)
-    chunk = source.locator["chunk_samples"]
-    return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes, chunk)
+    stored = source.locator["chunks"]
+    if not stored or source.locator["arrays"]["scores"]["layout"] is None:
+        return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes, stored[0] if stored else 0)
+    image_bytes = source.pixels * unit_bytes
+    if stored[0] == 1 and source.pixels > 1 and image_bytes > target_bytes:
+        height, width = source.image_shape
+        rows = stored[source.locator["arrays"]["scores"]["image_axis"]]
+        rows *= max(1, target_bytes // (rows * width * unit_bytes))
+        edges = [*range(0, height, rows), height]
+        return [
+            (sample * source.pixels + a * width, sample * source.pixels + b * width)
+            for sample in range(source.n_samples)
+            for a, b in itertools.pairwise(edges)
+        ]
+    parts = -(-stored[0] * image_bytes // MOST_BYTES)
+    return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes, -(-stored[0] // parts))
 
 
 def open_reader(source: Source) -> Hdf5Reader:
@@ -435,6 +466,7 @@ class Hdf5Reader:
         self._buffers = schema.Buffers()
         self._library: Any = None
         self._datasets: dict[str, Any] = {}
+        self._chunked: dict[str, chunks.ChunkReader] = {}
         path = source.locator["path"]
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -457,6 +489,7 @@ class Hdf5Reader:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        self._chunked.clear()
         if self._library is not None:
             self._datasets.clear()
             self._library.close()
@@ -515,8 +548,12 @@ class Hdf5Reader:
         entry, pixels = self._arrays["scores"], self._source.pixels
         sample, pixel = divmod(start, pixels)
         if entry["offset"] is None:
+            boxes = list(schema.boxes(start, stop, self._source.image_shape))
+            if len(boxes) == 1:
+                self._read_box("scores", boxes[0], out.reshape(-1))
+                boxes = []
             at = 0
-            for box in schema.boxes(start, stop, self._source.image_shape):
+            for box in boxes:
                 piece = self._read_box("scores", box).reshape(len(out), -1)
                 out[:, at : at + piece.shape[1]] = piece
                 at += piece.shape[1]
@@ -543,13 +580,37 @@ class Hdf5Reader:
             begin[axis : axis + 2], count[axis : axis + 2] = [h0, w0], [h1 - h0, w1 - w0]
         size = math.prod(count)
         out = np.empty(size, schema.native(entry["dtype"])) if out is None else out[:size]
+        if entry["layout"] is None:
+            self._read_slab(name, begin, count, out)
+        else:
+            self._chunk_reader(name).read(begin, count, out)
+        return out
+
+    def _read_slab(self, name: str, begin: Sequence[int], count: Sequence[int], out: NDArray[Any]) -> None:
         with self._read_errors(name):
             dataset = self._dataset(name).id
             space = dataset.get_space()
             space.select_hyperslab(tuple(begin), tuple(count))
             # the file's own type: no conversion, and bfloat16 passes as its bits
             dataset.read(h5py.h5s.create_simple(tuple(count)), space, out.reshape(count), dataset.get_type())
-        return out
+
+    def _chunk_reader(self, name: str) -> chunks.ChunkReader:
+        if name in self._chunked:
+            return self._chunked[name]
+        entry, path, stamp = self._arrays[name], self._source.locator["path"], self._source.locator["stamp"]
+        where, layout = self._where(name), entry["layout"]
+
+        def make() -> chunks.ChunkMap:
+            with _open(self._source.name, path) as file, _hdf5_errors(where):
+                return chunks.make_map(where, file[entry["dataset"]], layout, os.path.getsize(path))
+
+        found = chunks.shared_map((path, stamp, entry["dataset"]), make)
+
+        def by_library(begin: Sequence[int], count: Sequence[int], out: NDArray[Any]) -> None:
+            self._read_slab(name, begin, count, out)
+
+        self._chunked[name] = chunks.ChunkReader(where, self._file, layout, found, by_library)
+        return self._chunked[name]
 
     @staticmethod
     def _swap(entry: dict[str, Any], out: NDArray[Any]) -> None:

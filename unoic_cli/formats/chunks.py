@@ -1,0 +1,385 @@
+"""Chunked HDF5 datasets around the library: a map of the chunks, positioned reads, and decoding in the calling thread.
+
+libhdf5 decodes under its global lock, so threads wait for one another. Here the library only says where chunks lie,
+once per process and dataset. What `layout` does not know (lzf, szip, blosc, ...) stays with the library.
+
+Memory of a `ChunkReader`, which belongs to one thread: the chunk as stored, what each filter makes of it, and up to
+`KEPT` bytes of chunks that were used in part (or the last of these, if it alone is larger).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.errors import DataError
+from unoic_cli.formats import schema
+
+DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
+"""Registered numbers of the filters that are undone here."""
+
+LARGEST = 64 << 20
+"""Decoded bytes of a chunk; the library reads larger ones, where it has their filters."""
+
+KEPT = 8 << 20
+"""Decoded bytes of partly used chunks that a reader keeps."""
+
+_MOST_MAPS = 32
+_use_library = False
+"""Set by benchmarks: everything through the library."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a chunked dataset is stored.
+
+    Attributes
+    ----------
+    shape, chunks : tuple of int
+    itemsize : int
+        Bytes of an element.
+    filters : tuple of (int, int)
+        Number and first parameter of each filter, in the order of writing.
+    available : bool
+        The library has all of them, too.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    itemsize: int
+    filters: tuple[tuple[int, int], ...]
+    available: bool
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of a chunk."""
+        return math.prod(self.chunks) * self.itemsize
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks along each axis."""
+        return tuple(-(-extent // chunk) for extent, chunk in zip(self.shape, self.chunks, strict=True))
+
+
+def layout(dataset: Any) -> Layout | None:
+    """How a dataset is stored, if its chunks can be read here; None if it must go through the library."""
+    plist = dataset.id.get_create_plist()
+    itemsize = dataset.id.get_type().get_size()
+    if _use_library or plist.get_layout() != h5py.h5d.CHUNKED or not hasattr(h5py.h5d.DatasetID, "chunk_iter"):
+        return None
+    if itemsize not in (1, 2, 4, 8):
+        return None
+    found = [plist.get_filter(index) for index in range(plist.get_nfilters())]
+    filters = tuple((int(code), int(values[0]) if values else 0) for code, _, values, _ in found)
+    codes = [code for code, _ in filters]
+    if not set(codes) <= {DEFLATE, SHUFFLE, FLETCHER32, ZSTD} or codes.count(DEFLATE) + codes.count(ZSTD) > 1:
+        return None
+    if any(code == SHUFFLE and width < 1 for code, width in filters):
+        return None
+    available = all(h5py.h5z.filter_avail(code) for code in codes)
+    found_layout = Layout(tuple(dataset.shape), tuple(dataset.chunks), itemsize, filters, available)
+    return None if available and found_layout.chunk_bytes > LARGEST else found_layout
+
+
+# ------------------------------------------------------------------------------------------------
+# the map
+
+
+@dataclass(frozen=True)
+class ChunkMap:
+    """Where the chunks of a dataset lie, by their number in C order of the grid.
+
+    Attributes
+    ----------
+    offsets, sizes : (C,) int64
+        Byte of the file, and stored bytes; -1 where a chunk was never written.
+    masks : (C,) uint32 or None
+        Bits of the filters that were left out; None where none ever was.
+    """
+
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    masks: NDArray[np.uint32] | None
+
+
+def make_map(where: str, dataset: Any, stored: Layout, file_bytes: int) -> ChunkMap:
+    """Ask the library for all chunks at once.
+
+    Raises
+    ------
+    DataError
+        A chunk lies outside the file, or off the grid.
+    """
+    grid, chunks = stored.grid, stored.chunks
+    offsets = np.full(math.prod(grid), -1, np.int64)
+    sizes = np.full(offsets.size, -1, np.int64)
+    masks = np.zeros(offsets.size, np.uint32)
+    astray = 0
+
+    def see(info: Any) -> None:
+        nonlocal astray
+        number = 0
+        for at, chunk, extent in zip(info.chunk_offset, chunks, grid, strict=True):
+            place, rest = divmod(at, chunk)
+            if rest or not 0 <= place < extent:
+                astray += 1
+                return
+            number = number * extent + place
+        offsets[number], sizes[number], masks[number] = info.byte_offset, info.size, info.filter_mask
+
+    dataset.id.chunk_iter(see)
+    user_block = dataset.file.userblock_size
+    if user_block and offsets[0] >= 0:
+        offsets += _missing_user_block(dataset, offsets[0], sizes[0], user_block) * (offsets >= 0)
+    outside = (offsets >= 0) & ((sizes < 0) | (sizes > file_bytes) | (offsets > file_bytes - sizes))
+    if outside.any() or astray:
+        place = place_of(int(outside.argmax()), stored) if outside.any() else "a place off the grid"
+        expected = f"expected a complete file ({file_bytes:,} bytes)"
+        raise DataError(where, f"cannot be read (the chunk at {place} lies outside of the file)", expected)
+    return ChunkMap(offsets, sizes, masks if masks.any() else None)
+
+
+def _missing_user_block(dataset: Any, offset: int, size: int, user_block: int) -> int:
+    """What to add to offsets: some releases of the library count from the end of the user block."""
+    stored = dataset.id.read_direct_chunk((0,) * dataset.ndim)[1]
+    with open(dataset.file.filename, "rb") as file:
+        for more in (0, user_block):
+            file.seek(int(offset) + more)
+            if file.read(int(size)) == stored:
+                return more
+    return 0
+
+
+def place_of(number: int, stored: Layout) -> tuple[int, ...]:
+    """First element of a chunk."""
+    places = np.unravel_index(number, stored.grid)
+    return tuple(int(place) * chunk for place, chunk in zip(places, stored.chunks, strict=True))
+
+
+_maps: OrderedDict[Any, ChunkMap] = OrderedDict()
+_maps_lock = threading.Lock()
+
+
+def shared_map(key: Any, make: Callable[[], ChunkMap]) -> ChunkMap:
+    """The map of this key, made once per process while it is in use; the latest few are kept."""
+    with _maps_lock:
+        if key not in _maps:
+            _maps[key] = make()
+            while len(_maps) > _MOST_MAPS:
+                _maps.popitem(last=False)
+        _maps.move_to_end(key)
+        return _maps[key]
+
+
+# ------------------------------------------------------------------------------------------------
+# reading
+
+
+class _DecodeError(Exception):
+    """A chunk that is not what its filters write."""
+
+
+class ChunkReader:
+    """One thread's way to the chunks of one dataset.
+
+    Parameters
+    ----------
+    where : str
+        ``FILE:DATASET`` for messages.
+    file : int
+        Descriptor of the file.
+    stored : Layout
+    chunk_map : ChunkMap
+    by_library : callable
+        Reads a hyperslab (begin, count, out) with the library.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        file: int,
+        stored: Layout,
+        chunk_map: ChunkMap,
+        by_library: Callable[[Sequence[int], Sequence[int], NDArray[Any]], None],
+    ) -> None:
+        self._where = where
+        self._file = file
+        self._layout = stored
+        self._map = chunk_map
+        self._by_library = by_library
+        self._buffers = schema.Buffers()
+        self._undo = [_filter(code, width) for code, width in stored.filters]
+        self._compresses = any(code in (DEFLATE, ZSTD) for code, _ in stored.filters)
+        self._dtype = np.dtype(f"u{stored.itemsize}")
+        self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._kept_bytes = 0
+
+    def read(self, begin: Sequence[int], count: Sequence[int], out: NDArray[Any]) -> None:
+        """Fill `out`, C-contiguous and of shape `count`, with a hyperslab in the file's byte order."""
+        target = out.reshape(tuple(count)).view(self._dtype)
+        chunks, shape, grid = self._layout.chunks, self._layout.shape, self._layout.grid
+        ends = [at + n for at, n in zip(begin, count, strict=True)]
+        ranges = [range(at // c, (end - 1) // c + 1) for at, end, c in zip(begin, ends, chunks, strict=True)]
+        for place in itertools.product(*ranges):
+            number, inner, outer, whole, used = 0, [], [], True, True
+            for p, c, extent, n, at, end in zip(place, chunks, shape, grid, begin, ends, strict=True):
+                number = number * n + p
+                origin = p * c
+                low, high, last = max(at, origin), min(end, origin + c), min(extent, origin + c)
+                inner.append(slice(low - origin, high - origin))
+                outer.append(slice(low - at, high - at))
+                whole = whole and high - low == c
+                used = used and high - low == last - max(origin, 0)
+            piece = target[tuple(outer)]
+            if whole and piece.flags.c_contiguous:
+                self._decode(number, piece.reshape(-1).view(np.uint8))
+            else:
+                piece[...] = self._chunk(number, keep=not used)[tuple(inner)]
+
+    def _chunk(self, number: int, *, keep: bool) -> NDArray[Any]:
+        """A decoded chunk: kept, if the rest of it may be asked for next."""
+        if number in self._kept:
+            self._kept.move_to_end(number)
+            return self._kept[number]
+        size = self._layout.chunk_bytes
+        data = np.empty(size, np.uint8) if keep else self._buffers.take("chunk", (size,), np.dtype(np.uint8))
+        self._decode(number, data)
+        chunk = data.view(self._dtype).reshape(self._layout.chunks)
+        if keep:
+            while self._kept and (len(self._kept) + 1) * size > KEPT:
+                self._kept.popitem(last=False)
+            self._kept[number] = chunk
+        return chunk
+
+    def _decode(self, number: int, out: NDArray[np.uint8]) -> None:
+        """Read a chunk and undo its filters into `out`, (chunk bytes,)."""
+        offset, size = int(self._map.offsets[number]), int(self._map.sizes[number])
+        mask = int(self._map.masks[number]) if self._map.masks is not None else 0
+        if offset < 0:
+            raise self._error(number, "was never written")
+        steps = [i for i in range(len(self._undo)) if not mask >> i & 1]
+        if steps and size == out.size and self._layout.available and self._is_edge(number):
+            self._read_edge(number, out)
+            return
+        try:
+            if not steps and size != out.size:
+                raise _DecodeError(f"{size:,} bytes, expected {out.size:,}")
+            data = out if not steps else self._buffers.take("stored", (size,), np.dtype(np.uint8))
+            schema.pread_into(self._where, self._file, data, offset)
+            sizes = self._sizes(steps)
+            for i in reversed(steps):
+                data = self._undo[i](data, sizes[i], out if i == steps[0] else None)
+            if data.size != out.size:
+                raise _DecodeError(f"{data.size:,} bytes after decoding, expected {out.size:,}")
+            if data is not out:
+                out[...] = data
+        except _DecodeError as error:
+            raise self._error(number, str(error)) from error.__cause__
+
+    def _error(self, number: int, reason: str) -> DataError:
+        place = place_of(number, self._layout)
+        return DataError(self._where, f"cannot be read (chunk at {place}: {reason})", "expected an intact file")
+
+    def _sizes(self, steps: list[int]) -> dict[int, int | None]:
+        """Bytes before each filter as it was written; None after a compression."""
+        size: int | None = self._layout.chunk_bytes
+        sizes: dict[int, int | None] = {}
+        for i in steps:
+            sizes[i] = size
+            code = self._layout.filters[i][0]
+            if code in (DEFLATE, ZSTD):
+                size = None
+            elif code == FLETCHER32 and size is not None:
+                size += 4
+        return sizes
+
+    def _is_edge(self, number: int) -> bool:
+        """Whether a chunk reaches beyond the dataset. A file may say that filters leave such chunks alone."""
+        place = place_of(number, self._layout)
+        return any(at + c > n for at, c, n in zip(place, self._layout.chunks, self._layout.shape, strict=True))
+
+    def _read_edge(self, number: int, out: NDArray[np.uint8]) -> None:
+        """Let the library read a chunk of which the map does not tell whether it was filtered."""
+        place = place_of(number, self._layout)
+        ends = zip(place, self._layout.chunks, self._layout.shape, strict=True)
+        count = [min(c, n - at) for at, c, n in ends]
+        part = np.empty(count, self._dtype)
+        self._by_library(place, count, part)
+        inner = tuple(slice(0, n) for n in count)
+        out.view(self._dtype).reshape(self._layout.chunks)[inner] = part
+
+
+Undo = Callable[[NDArray[np.uint8], "int | None", "NDArray[np.uint8] | None"], NDArray[np.uint8]]
+"""Undoes a filter of (data, bytes before it as far as known, where the result is wanted)."""
+
+
+def _filter(code: int, width: int) -> Undo:
+    return {DEFLATE: _inflater, ZSTD: _zstd, FLETCHER32: _checker, SHUFFLE: lambda: _unshuffler(width)}[code]()
+
+
+def _inflater() -> Undo:
+    from isal import isal_zlib
+
+    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        assert size is not None  # there is one compression at most
+        stream = isal_zlib.decompressobj()
+        try:
+            found = stream.decompress(data, size + 1)
+        except isal_zlib.error as error:
+            raise _DecodeError(str(error)) from error
+        if not stream.eof:
+            raise _DecodeError("a deflate stream that does not end where it should")
+        return np.frombuffer(found, np.uint8)
+
+    return undo
+
+
+def _zstd() -> Undo:
+    import pyarrow
+
+    codec = pyarrow.Codec("zstd")
+
+    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        try:
+            return np.frombuffer(codec.decompress(pyarrow.py_buffer(data), size), np.uint8)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise _DecodeError(str(error).split("\n", maxsplit=1)[0]) from error
+
+    return undo
+
+
+def _checker() -> Undo:
+    from unoic_cli.kernels.octets import fletcher32
+
+    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        if data.size < 4:
+            raise _DecodeError("no room for its checksum")
+        content, stored = data[:-4], int.from_bytes(data[-4:].tobytes(), "little")
+        found = fletcher32(content)
+        # old releases swapped the bytes of both halves on some machines, and libhdf5 accepts that
+        swapped = (found & 0x00FF00FF) << 8 | (found >> 8) & 0x00FF00FF
+        if stored not in (found, swapped):
+            raise _DecodeError("its checksum differs")
+        return content
+
+    return undo
+
+
+def _unshuffler(width: int) -> Undo:
+    from unoic_cli.kernels.octets import unshuffle
+
+    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        target = out if out is not None and out.size == data.size else np.empty(data.size, np.uint8)
+        unshuffle(data, width, target)
+        return target
+
+    return undo
