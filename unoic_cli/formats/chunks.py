@@ -33,7 +33,15 @@ LARGEST = 64 << 20
 KEPT = 8 << 20
 """Decoded bytes of partly used chunks that a reader keeps."""
 
+_LISTS_CHUNKS = hasattr(h5py.h5d.DatasetID, "chunk_iter")  # not where HDF5 is old: one by one takes quadratic time
 _MOST_MAPS = 32
+_PIECE = 1 << 20
+"""Bytes inflated at a time: larger allocations come fresh from the system each time, and threads wait for its pages."""
+
+_WHOLE = 4 << 20
+"""zstd chunks up to this are decoded by one call, larger ones by a stream, without a second copy in memory."""
+
+_BYTE = np.dtype(np.uint8)
 _use_library = False
 """Set by benchmarks: everything through the library."""
 
@@ -74,7 +82,7 @@ def layout(dataset: Any) -> Layout | None:
     """How a dataset is stored, if its chunks can be read here; None if it must go through the library."""
     plist = dataset.id.get_create_plist()
     itemsize = dataset.id.get_type().get_size()
-    if _use_library or plist.get_layout() != h5py.h5d.CHUNKED or not hasattr(h5py.h5d.DatasetID, "chunk_iter"):
+    if _use_library or not _LISTS_CHUNKS or plist.get_layout() != h5py.h5d.CHUNKED:
         return None
     if itemsize not in (1, 2, 4, 8):
         return None
@@ -218,7 +226,6 @@ class ChunkReader:
         self._by_library = by_library
         self._buffers = schema.Buffers()
         self._undo = [_filter(code, width) for code, width in stored.filters]
-        self._compresses = any(code in (DEFLATE, ZSTD) for code, _ in stored.filters)
         self._dtype = np.dtype(f"u{stored.itemsize}")
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._kept_bytes = 0
@@ -251,7 +258,7 @@ class ChunkReader:
             self._kept.move_to_end(number)
             return self._kept[number]
         size = self._layout.chunk_bytes
-        data = np.empty(size, np.uint8) if keep else self._buffers.take("chunk", (size,), np.dtype(np.uint8))
+        data = np.empty(size, np.uint8) if keep else self._buffers.take("chunk", (size,), _BYTE)
         self._decode(number, data)
         chunk = data.view(self._dtype).reshape(self._layout.chunks)
         if keep:
@@ -273,14 +280,14 @@ class ChunkReader:
         try:
             if not steps and size != out.size:
                 raise _DecodeError(f"{size:,} bytes, expected {out.size:,}")
-            data = out if not steps else self._buffers.take("stored", (size,), np.dtype(np.uint8))
+            data = out if not steps else self._buffers.take("stored", (size,), _BYTE)
             schema.pread_into(self._where, self._file, data, offset)
-            sizes = self._sizes(steps)
-            for i in reversed(steps):
-                data = self._undo[i](data, sizes[i], out if i == steps[0] else None)
+            for i, size in zip(reversed(steps), reversed(self._sizes(steps)), strict=True):
+                last = i == steps[0] and size == out.size
+                data = self._undo[i](data, out if last else self._buffers.take(f"step {i}", (size,), _BYTE))
             if data.size != out.size:
                 raise _DecodeError(f"{data.size:,} bytes after decoding, expected {out.size:,}")
-            if data is not out:
+            if not np.may_share_memory(data, out):
                 out[...] = data
         except _DecodeError as error:
             raise self._error(number, str(error)) from error.__cause__
@@ -289,16 +296,15 @@ class ChunkReader:
         place = place_of(number, self._layout)
         return DataError(self._where, f"cannot be read (chunk at {place}: {reason})", "expected an intact file")
 
-    def _sizes(self, steps: list[int]) -> dict[int, int | None]:
-        """Bytes before each filter as it was written; None after a compression."""
-        size: int | None = self._layout.chunk_bytes
-        sizes: dict[int, int | None] = {}
+    def _sizes(self, steps: list[int]) -> list[int]:
+        """Bytes before each filter as it was written, as far as they are known; 0 after a compression."""
+        size, sizes = self._layout.chunk_bytes, []
         for i in steps:
-            sizes[i] = size
+            sizes.append(size)
             code = self._layout.filters[i][0]
             if code in (DEFLATE, ZSTD):
-                size = None
-            elif code == FLETCHER32 and size is not None:
+                size = 0
+            elif code == FLETCHER32 and size:
                 size += 4
         return sizes
 
@@ -318,8 +324,8 @@ class ChunkReader:
         out.view(self._dtype).reshape(self._layout.chunks)[inner] = part
 
 
-Undo = Callable[[NDArray[np.uint8], "int | None", "NDArray[np.uint8] | None"], NDArray[np.uint8]]
-"""Undoes a filter of (data, bytes before it as far as known, where the result is wanted)."""
+Undo = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+"""Undoes a filter: takes what it wrote, and memory for what it was given; returns the used part of either."""
 
 
 def _filter(code: int, width: int) -> Undo:
@@ -329,16 +335,20 @@ def _filter(code: int, width: int) -> Undo:
 def _inflater() -> Undo:
     from isal import isal_zlib
 
-    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        assert size is not None  # there is one compression at most
-        stream = isal_zlib.decompressobj()
-        try:
-            found = stream.decompress(data, size + 1)
-        except isal_zlib.error as error:
-            raise _DecodeError(str(error)) from error
-        if not stream.eof:
-            raise _DecodeError("a deflate stream that does not end where it should")
-        return np.frombuffer(found, np.uint8)
+    def undo(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        stream, at, taken, rest = isal_zlib.decompressobj(), 0, 0, b""
+        while not stream.eof:
+            given = rest or data[taken : taken + _PIECE].data
+            taken += 0 if rest else len(given)
+            try:
+                found = stream.decompress(given, min(_PIECE, out.size + 1 - at))
+            except isal_zlib.error as error:
+                raise _DecodeError(str(error)) from error
+            if at + len(found) > out.size or not (len(given) or found):
+                raise _DecodeError("a deflate stream that does not end where it should")
+            out[at : at + len(found)] = np.frombuffer(found, np.uint8)
+            at, rest = at + len(found), stream.unconsumed_tail
+        return out[:at]
 
     return undo
 
@@ -348,9 +358,18 @@ def _zstd() -> Undo:
 
     codec = pyarrow.Codec("zstd")
 
-    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    def undo(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
-            return np.frombuffer(codec.decompress(pyarrow.py_buffer(data), size), np.uint8)
+            source = pyarrow.py_buffer(data)
+            if out.size <= _WHOLE:
+                return np.frombuffer(codec.decompress(source, out.size), np.uint8)
+            with pyarrow.CompressedInputStream(pyarrow.BufferReader(source), "zstd") as stream:
+                at = 0
+                while at < out.size and (count := stream.readinto(out[at:])):
+                    at += count
+                if at < out.size or stream.read(1):
+                    raise _DecodeError("a zstd stream that does not end where it should")
+            return out
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise _DecodeError(str(error).split("\n", maxsplit=1)[0]) from error
 
@@ -360,7 +379,7 @@ def _zstd() -> Undo:
 def _checker() -> Undo:
     from unoic_cli.kernels.octets import fletcher32
 
-    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    def undo(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if data.size < 4:
             raise _DecodeError("no room for its checksum")
         content, stored = data[:-4], int.from_bytes(data[-4:].tobytes(), "little")
@@ -377,8 +396,8 @@ def _checker() -> Undo:
 def _unshuffler(width: int) -> Undo:
     from unoic_cli.kernels.octets import unshuffle
 
-    def undo(data: NDArray[np.uint8], size: int | None, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        target = out if out is not None and out.size == data.size else np.empty(data.size, np.uint8)
+    def undo(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        target = out[: data.size] if out.size >= data.size else np.empty(data.size, np.uint8)
         unshuffle(data, width, target)
         return target
 
