@@ -2,8 +2,8 @@
 
     python benchmarks/codecs.py [--pixels 23] [--runs 5] [--folder /tmp]
 
-K = 14, float16, (N, K) and (N, K, 512, 512), chunks of about 1.8 MB; warm page cache, without process start and compilation. Each
-ratio is the median over paired runs. h5py reads zstd through the package hdf5plugin, if that is installed.
+K = 14, float16, (N, K) and (N, K, 512, 512), chunks of about 1.8 MB; warm page cache, without process start and
+compilation. Each ratio is the median over paired runs. h5py reads zstd through the package hdf5plugin, if there is one.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ import unoic_cli
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.formats import chunks
 
-try:
+with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # registers its filters
-except ImportError:
-    pass
 
 FILTERS = {"gzip": "shuffle + gzip 4", "zstd": "shuffle + zstd 3", "none": "no filter", "lzf": "shuffle + lzf"}
 
@@ -113,7 +111,8 @@ def main() -> None:
                         assert lam == expected
                 ours = statistics.median(runs["ours"])
                 line = f"{FILTERS[codec]:18s} {'planes' if image else 'rows':6s} contiguous"
-                line += f" {statistics.median(runs['contiguous']):6.3f} s  ours {ours:6.3f} s ({n * 28 / ours / 1e6:6.0f} MB/s)"
+                line += f" {statistics.median(runs['contiguous']):6.3f} s"
+                line += f"  ours {ours:6.3f} s ({n * 28 / ours / 1e6:6.0f} MB/s)"
                 if readable:
                     ratio = statistics.median(a / b for a, b in zip(runs["h5py"], runs["ours"], strict=True))
                     line += f"  h5py {statistics.median(runs['h5py']):6.3f} s  ratio {ratio:.2f}"

@@ -248,11 +248,7 @@ def test_an_old_library_reads_for_itself(tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         save(file, "logits", np.ones((100, 3)), (7, 2), (SHUFFLE, DEFLATE))
-
-    class Old:
-        pass
-
-    monkeypatch.setattr(chunks.h5py.h5d, "DatasetID", Old)
+    monkeypatch.setattr(chunks, "_LISTS_CHUNKS", False)
     source = formats.describe(str(path))
     assert source.locator["arrays"]["scores"]["layout"] is None
     assert read(path, "scores", source).all()
@@ -329,7 +325,7 @@ def test_bands_of_many_images_are_divided(tmp_path, monkeypatch):
     with h5py.File(path, "w") as file:
         save(file, "logits", values, (10, 1, 3, 4), (DEFLATE,))
     source = formats.describe(str(path))
-    assert {stop - start for start, stop in formats.spans(source, 100)} == {160, 40} - {40}  # four images each, or two
+    assert [stop - start for start, stop in formats.spans(source, 100)] == [160, 160, 80]
     assert read(path, "scores", source).tobytes() == as_units(values, "planes").tobytes()
 
 
@@ -378,11 +374,14 @@ def test_flipped_bits(tmp_path, pipeline):
         damaged = bytearray(whole)
         damaged[offset + rng.integers(size)] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
+        got, message = None, ""
         try:
             got = read(path, "scores")
         except DataError as error:
-            assert str(error).startswith(f"{path}:logits: cannot be read (chunk at (")
-            assert "\n" not in str(error)
+            message = str(error)
+        if got is None:
+            assert message.startswith(f"{path}:logits: cannot be read (chunk at (")
+            assert "\n" not in message
             continue
         # without a checksum a value may differ, and shifts of the stream may change nothing
         if set(pipeline) & {DEFLATE, FLETCHER}:

@@ -329,11 +329,15 @@ Undo = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 def _filter(code: int, width: int) -> Undo:
-    return {DEFLATE: _inflater, ZSTD: _zstd, FLETCHER32: _checker, SHUFFLE: lambda: _unshuffler(width)}[code]()
+    if code == SHUFFLE:
+        return _unshuffler(width)
+    return {DEFLATE: _inflater, ZSTD: _zstd, FLETCHER32: _checker}[code]()
 
 
 def _inflater() -> Undo:
     from isal import isal_zlib
+
+    failure: Any = isal_zlib.error  # its stub calls it a number
 
     def undo(data: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         stream, at, taken, rest = isal_zlib.decompressobj(), 0, 0, b""
@@ -342,7 +346,7 @@ def _inflater() -> Undo:
             taken += 0 if rest else len(given)
             try:
                 found = stream.decompress(given, min(_PIECE, out.size + 1 - at))
-            except isal_zlib.error as error:
+            except failure as error:
                 raise _DecodeError(str(error)) from error
             if at + len(found) > out.size or not (len(given) or found):
                 raise _DecodeError("a deflate stream that does not end where it should")
