@@ -1,7 +1,7 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
-`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`; `run` cuts those that count into shards, keeps them in
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`; `run` cuts those that count into shards, keeps them in
 checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unoic_cli.tasks.fit_delta import FitDeltaResult, fit_delta
     from unoic_cli.tasks.fit_temperature import FitTemperatureResult, fit_temperature
     from unoic_cli.tasks.info import InfoResult, info
+    from unoic_cli.tasks.pack import PackResult, pack
     from unoic_cli.tasks.prior import PriorResult, prior
     from unoic_cli.tasks.runs import Control, StateResult, merge_states, report_states, run
     from unoic_cli.tasks.search import SearchResult, search_lambda
@@ -54,6 +55,8 @@ _WHERE = {
     "fuse": "tasks.calibrate",
     "InfoResult": "tasks.info",
     "info": "tasks.info",
+    "PackResult": "tasks.pack",
+    "pack": "tasks.pack",
     "PriorResult": "tasks.prior",
     "prior": "tasks.prior",
     "SearchResult": "tasks.search",
@@ -70,6 +73,7 @@ __all__ = [
     "FitDeltaResult",
     "FitTemperatureResult",
     "InfoResult",
+    "PackResult",
     "Prior",
     "PriorResult",
     "SearchResult",
@@ -86,6 +90,7 @@ __all__ = [
     "fuse",
     "info",
     "merge_states",
+    "pack",
     "prior",
     "report_states",
     "run",

@@ -213,6 +213,8 @@ class OutputSpec:
         For each optional field to be written, the dtype of what will come (``"int32"``, ``"str"`` ...).
     scalar_delta : float or None
         Stored as the scalar ``delta``; blocks then carry none.
+    sample_delta : bool
+        delta is the same for all pixels of an image, and stored once where the format can.
     source_counts, source_prior : tuple of float or None
         (K,).
     attributes : dict of str to str
@@ -228,6 +230,7 @@ class OutputSpec:
     predictions: bool = False
     dtypes: dict[str, str] = field(default_factory=dict)
     scalar_delta: float | None = None
+    sample_delta: bool = False
     class_names: tuple[str, ...] | None = None
     source_counts: tuple[float, ...] | None = None
     source_prior: tuple[float, ...] | None = None

@@ -17,6 +17,7 @@ from unoic_cli.errors import UnoicError
 COMMANDS = {
     "info": "info",
     "convert": "convert",
+    "pack": "pack",
     "prior": "prior",
     "fit-delta": "fit_delta",
     "fit-temperature": "fit_temperature",

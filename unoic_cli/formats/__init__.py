@@ -105,6 +105,14 @@ def has_predictions(source: Source) -> bool:
     return bool(source.locator.get("has_predictions"))
 
 
+def delta_storage(source: Source) -> tuple[bool, str]:
+    """Whether delta is stored once per image, and as which dtype."""
+    import numpy as np
+
+    entry = source.locator.get("arrays", {}).get("delta", {})
+    return source.locator.get("delta") == "sample", np.dtype(entry.get("dtype", "f8")).name
+
+
 def open_reader(source: Source) -> Reader:
     """Open a source for one thread."""
     if source.format == "arrays":

@@ -770,7 +770,7 @@ class Hdf5Writer:
         self._columns = {name: _column(spec, name) for name in _TEXT_FIELDS if name in spec.dtypes}
         self._lock = threading.Lock()
         self._written = 0
-        self._skeleton = _Skeleton()
+        self._skeleton = self._make_skeleton()
         with h5py.File(self._skeleton, "w") as file:
             self._build(path, file)
         self._output = schema.TemporaryOutput(path, unfinished)
@@ -780,12 +780,15 @@ class Hdf5Writer:
             self._output.abort()
             raise
 
+    def _make_skeleton(self) -> Any:
+        return _Skeleton()
+
     def _build(self, path: str, file: Any) -> None:
         spec = self._spec
         units = (spec.n_samples, *spec.image_shape)
         if spec.kind != "predictions":
             shape = (spec.n_samples, spec.n_classes, *spec.image_shape) if self._planes else (*units, spec.n_classes)
-            self._offsets["scores"] = _make(file, spec.kind, shape, _float_type(spec.encoding))
+            self._make_scores(file, shape)
             if spec.image_shape:
                 file[spec.kind].attrs["class_axis"] = 1 if self._planes else 3
         if spec.predictions or spec.kind == "predictions":
@@ -794,8 +797,12 @@ class Hdf5Writer:
         if "labels" in spec.dtypes:
             self._add(file, "labels", units, np.dtype(spec.dtypes["labels"]))
         if "delta" in spec.dtypes and spec.scalar_delta is None:
-            self._add(file, "delta", units, np.dtype(spec.dtypes["delta"]))
+            shape = (spec.n_samples,) if spec.sample_delta else units
+            self._add(file, "delta", shape, np.dtype(spec.dtypes["delta"]))
         self._small(path, file)
+
+    def _make_scores(self, file: Any, shape: tuple[int, ...]) -> None:
+        self._offsets["scores"] = _make(file, self._spec.kind, shape, _float_type(self._spec.encoding))
 
     def _small(self, path: str, file: Any) -> None:
         spec = self._spec
@@ -827,8 +834,11 @@ class Hdf5Writer:
         for name, dtype in self._dtypes.items():
             values = getattr(block, name)
             if values is not None:
-                data = np.ascontiguousarray(np.broadcast_to(values, (block.stop - block.start,)), dtype)
-                self._output.pwrite(data, self._offsets[name] + block.start * dtype.itemsize)
+                data, at = np.broadcast_to(values, (block.stop - block.start,)), block.start
+                if name == "delta" and self._spec.sample_delta:  # that of the first pixel of each image
+                    at = -(-block.start // self._pixels)
+                    data = data[at * self._pixels - block.start :: self._pixels]
+                self._output.pwrite(np.ascontiguousarray(data, dtype), self._offsets[name] + at * dtype.itemsize)
         first, _ = schema.samples_of(block.start, block.stop, self._pixels)
         with self._lock:
             self._written += block.stop - block.start

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
@@ -20,6 +19,7 @@ from unoic_cli.calibration import Calibration, Order
 from unoic_cli.counters import Counters, Tally
 from unoic_cli.dataset import DataSet, Span, split_units, unit_bytes
 from unoic_cli.engines import threads as engine
+from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
@@ -160,31 +160,6 @@ def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None,
     return gained, lost
 
 
-class _Turnstile:
-    """Lets spans through one after another, for writers that need their blocks in order."""
-
-    def __init__(self) -> None:
-        self.turn = 0
-        self.open = True
-        self.condition = threading.Condition()
-
-    def wait(self, index: int) -> bool:
-        """Wait for the turn of a span; False when another worker failed."""
-        with self.condition:
-            self.condition.wait_for(lambda: self.turn == index or not self.open)
-            return self.open
-
-    def advance(self) -> None:
-        with self.condition:
-            self.turn += 1
-            self.condition.notify_all()
-
-    def close(self) -> None:
-        with self.condition:
-            self.open = False
-            self.condition.notify_all()
-
-
 class _Worker:
     """One thread: reads, calibrates, writes, and counts before and after."""
 
@@ -278,7 +253,7 @@ class _Job:
     starts: list[int]
     spec: OutputSpec
     writer: Writer
-    turnstile: _Turnstile | None
+    turnstile: Turnstile | None
 
     def tallies(self) -> tuple[Tally, Tally]:
         """Counts before and after, and units."""
@@ -418,7 +393,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
     spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     kept = _Kept(data, output, data.extents(spans))
     writer = formats.create(output, spec, unfinished=kept.unfinished)
-    turnstile = _Turnstile() if writer.ordered else None
+    turnstile = Turnstile() if writer.ordered else None
     job = _Job(data, method, spans, starts, spec, writer, turnstile)
     todo = [i for i in range(len(spans)) if i not in kept]
     watch = _Watch(job, todo, kept, options.progress)

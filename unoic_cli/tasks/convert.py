@@ -302,20 +302,20 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
             if block.labels is not None:
                 labels.update(block.labels)
             if given.has_predictions:
-                _check_predictions(source, block)
+                check_predictions(source, block)
             writer.write(block)
         writer.commit()
     except BaseException:
         writer.abort()
         raise
-    given.notes.extend(_label_notes(labels, source.n_classes))
+    given.notes.extend(label_notes(labels, source.n_classes))
     extras = ["predictions"] if given.has_predictions else []
     extras += ["delta"] if given.scalar_delta is not None else []
     extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
     return tuple(sorted([*given.dtypes, *extras]))
 
 
-def _check_predictions(source: Source, block: LogitBlock) -> None:
+def check_predictions(source: Source, block: LogitBlock) -> None:
     """Refuse predictions that the output's smaller type would change."""
     assert block.predictions is not None
     wrong = block.predictions >= source.n_classes
@@ -325,7 +325,8 @@ def _check_predictions(source: Source, block: LogitBlock) -> None:
         raise DataError(f"{source.name}:predictions", found, f"expected classes in [0, {source.n_classes})")
 
 
-def _label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
+def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
+    """What to say of labels that are no class."""
     outside = labels.outside.sorted()
     if not outside:
         return []
@@ -359,10 +360,10 @@ def _stored_input(name: str, allow_external: bool) -> _Input:
     has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
     fields = source.fields - {"delta"} if scalar is not None else source.fields
-    return _Input(source, source.scores_name, blocks, _field_dtypes(source, fields), scalar, has_predictions)
+    return _Input(source, source.scores_name, blocks, field_dtypes(source, fields), scalar, has_predictions)
 
 
-def _field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
+def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
     """Dtypes of optional fields, by a look at the first unit."""
     if not fields:
         return {}

@@ -185,6 +185,11 @@ class ClassCounts:
         if not inside.all():
             self.outside.update(labels[~inside].tolist())
 
+    def add(self, other: ClassCounts) -> None:
+        """Take over what another thread counted."""
+        self.counts += other.counts
+        self.outside.add(other.outside)
+
 
 class Names:
     """Counts by name for up to `MOST_NAMES` names; later ones are counted together.
@@ -208,6 +213,15 @@ class Names:
                 self.counts[name] += count
             else:
                 self.n_more += count
+
+    def add(self, other: Names) -> None:
+        """Take over other counts."""
+        for name, count in other.counts.items():
+            if name in self.counts or len(self.counts) < MOST_NAMES:
+                self.counts[name] += count
+            else:
+                self.n_more += count
+        self.n_more += other.n_more
 
     def sorted(self) -> dict[Any, int]:
         """Return the counts in the order of the names."""

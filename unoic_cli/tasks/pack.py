@@ -1,0 +1,532 @@
+"""Rewrite a logits file in the form that is read fastest, or in one that is smaller."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from unoic_cli import formats
+from unoic_cli.batch import where_is
+from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
+from unoic_cli.engines import threads as engine
+from unoic_cli.engines.turnstile import Turnstile
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats import schema
+from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
+from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from unoic_cli.calibration import Calibration
+    from unoic_cli.tasks.rounding import Watch
+
+DTYPES = ("keep", "float16", "bfloat16", "float32")
+LAYOUTS = ("keep", "rows", "planes")
+CODECS = ("none", "gzip", "zstd")
+CHUNK_LIMITS = (1 << 12, 64 << 20)
+"""Bytes of a chunk: smaller ones cost more than they hold, larger ones are not read in parallel."""
+
+_EXACT = {("float16", "float32"), ("bfloat16", "float32")}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Decisions that rounding changed.
+
+    Attributes
+    ----------
+    lam : float
+        The lambda they were made at.
+    calibrated : bool
+        With the calibration that was given; otherwise the largest score as stored (times delta).
+    n_changed, n_units : int
+        Of how many.
+    """
+
+    lam: float
+    calibrated: bool
+    n_changed: int
+    n_units: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"lambda": self.lam, **{k: v for k, v in dataclasses.asdict(self).items() if k != "lam"}}
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What was written.
+
+    Attributes
+    ----------
+    input, output : str
+        As typed.
+    format, storage_from, storage : str
+        Format of the output, and one phrase each on how scores were and are stored.
+    kind, layout, encoding_from, encoding
+        What the scores are, ``rows`` or ``planes``, and the type of a score before and after; None for predictions.
+    n_samples, n_classes, image_shape
+        N, K, (H, W) or ().
+    fields : tuple of str
+        What was kept beside the scores.
+    n_bytes_from, n_bytes : int
+        Sizes of both files.
+    changed : tuple of Changed
+        Empty where no score was rounded.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    input: str
+    output: str
+    format: str
+    storage_from: str
+    storage: str
+    kind: str
+    layout: str | None
+    encoding_from: str | None
+    encoding: str | None
+    n_samples: int
+    n_classes: int
+    image_shape: tuple[int, ...]
+    fields: tuple[str, ...]
+    n_bytes_from: int
+    n_bytes: int
+    changed: tuple[Changed, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        shallow = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return shallow | {"changed": [one.to_dict() for one in self.changed]}
+
+
+def pack(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    codec: str | None = None,
+    chunk: str | int | None = None,
+    dtype: str = "keep",
+    layout: str = "keep",
+    calibration: str | os.PathLike[str] | Calibration | None = None,
+    force: bool = False,
+    allow_external: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackResult:
+    """Rewrite a logits file, all of it: contiguous, or in chunks of a chosen size and codec.
+
+    Parameters
+    ----------
+    source : str
+        ``FILE.h5[::GROUP]`` or ``FILE.parquet``.
+    out : str
+        HDF5 or Parquet, by its suffix.
+    codec : {"none", "gzip", "zstd"}, optional
+        Store the scores in chunks, compressed so (after a byte shuffle). Without it and `chunk`, they are contiguous.
+    chunk : str or int, optional
+        Bytes of a chunk, like ``2M``; about 1.5 MB by default.
+    dtype : {"keep", "float16", "bfloat16", "float32"}
+        Type of a score. Rounding is to nearest, and its effect on decisions is counted.
+    layout : {"keep", "rows", "planes"}
+        Of images: (N, H, W, K) or (N, K, H, W).
+    calibration : path or Calibration, optional
+        Also count the decisions that rounding changes under this calibration.
+    force : bool
+        Replace an output that exists.
+    allow_external : bool
+        Follow links of an HDF5 file to other files.
+    threads : int, optional
+        By default, what the machine gives this process.
+    progress : callable, optional
+        Called with spans done and spans in all.
+
+    Returns
+    -------
+    PackResult
+
+    Raises
+    ------
+    UsageError
+        Options that make no sense for this input or output.
+    DataError
+        The input is damaged, or holds scores that leave the range of the new type.
+    CannotCreateError, StorageError
+        The output cannot be written. Nothing is left behind, and an older file is untouched.
+
+    Notes
+    -----
+    Labels, delta, predictions, text fields, priors, class names and text attributes are kept; what is no part of the
+    schema is left behind.
+
+    Examples
+    --------
+    >>> import os, tempfile, h5py
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "val.h5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["logits"] = np.array([[2.0001, 2.0], [0.5, 1.5]], np.float32)
+    ...     result = pack(path, os.path.join(folder, "half.h5"), dtype="float16")
+    >>> result.storage, result.encoding, result.changed[0].n_changed
+    ('contiguous', 'float16', 0)
+    """
+    name, path = os.fspath(source), os.fspath(out)
+    chunk_bytes = _check_options(path, codec, chunk, dtype, layout, threads)
+    used = (
+        (name,)
+        if calibration is None or not isinstance(calibration, (str, os.PathLike))
+        else (name, os.fspath(calibration))
+    )
+    formats.check_output(path, force=force, inputs=used)
+    opened = formats.describe(name, allow_external=allow_external)
+    scalar = scalar_delta(opened)
+    spec = _output_spec(opened, dtype, layout, codec or chunk, scalar)
+    rounded = spec.encoding != opened.encoding and (opened.encoding, spec.encoding) not in _EXACT
+    if calibration is not None and not rounded:
+        raise UsageError(
+            "--calibration", "nothing that is rounded", "expected a --dtype that is narrower than the file's"
+        )
+    watch = None
+    if rounded:
+        from unoic_cli.tasks.rounding import make_watch
+
+        watch = make_watch(opened, spec.encoding, calibration, threads)
+    job = _Job(opened, spec, scalar, watch, *_grain(spec, codec, chunk, chunk_bytes))
+    workers = _write(job, path, codec or "none", threads, progress)
+    labels = ClassCounts(opened.n_classes)
+    for worker in workers:
+        labels.add(worker.labels)
+    notes = label_notes(labels, opened.n_classes)
+    changed = _changed(watch, workers, opened.n_units)
+    if rounded and spec.predictions:
+        notes.append("predictions are kept as they were stored, whatever the rounding did to the scores")
+    written = formats.describe(path)
+    is_scores = opened.kind != "predictions"
+    extras = ["predictions"] if spec.predictions else []
+    extras += ["delta"] if scalar is not None else []
+    extras += [key for key in ("source_counts", "source_prior", "class_names") if getattr(opened, key) is not None]
+    return PackResult(
+        input=name,
+        output=path,
+        format=written.format,
+        storage_from=opened.storage,
+        storage=written.storage,
+        kind=opened.kind,
+        layout=written.layout if is_scores else None,
+        encoding_from=opened.encoding if is_scores else None,
+        encoding=written.encoding if is_scores else None,
+        n_samples=opened.n_samples,
+        n_classes=opened.n_classes,
+        image_shape=opened.image_shape,
+        fields=tuple(sorted([*spec.dtypes, *extras])),
+        n_bytes_from=os.path.getsize(formats.split_name(name)[0]),
+        n_bytes=os.path.getsize(path),
+        changed=changed,
+        notes=tuple(notes),
+    )
+
+
+def parse_size(text: str | int, option: str) -> int:
+    """Bytes, from ``2M``, ``512K`` or a plain number.
+
+    Examples
+    --------
+    >>> parse_size("2M", "--chunk"), parse_size("4096", "--chunk")
+    (2097152, 4096)
+    """
+    match = re.fullmatch(r"(\d{1,12})([KM]?)(?:i?B)?", str(text), re.IGNORECASE)
+    if match is None:
+        raise UsageError(option, f"{text!r}", "expected bytes, like 2M or 512K")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2].upper()]
+
+
+def _check_options(
+    path: str, codec: str | None, chunk: str | int | None, dtype: str, layout: str, threads: int | None
+) -> int | None:
+    """Check what can be checked without the input; return the bytes of a chunk, if they were given."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in formats.SUFFIXES:
+        raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")
+    for option, value, known in (("--codec", codec, CODECS), ("--dtype", dtype, DTYPES), ("--layout", layout, LAYOUTS)):
+        if value is not None and value not in known:
+            raise UsageError(option, f"{value!r}", f"expected one of {', '.join(known)}")
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise UsageError("--threads", str(threads), "expected at least 1")
+    if formats.SUFFIXES[suffix] != "hdf5":
+        for option, given in (
+            ("--codec", codec),
+            ("--chunk", chunk),
+            ("--layout", None if layout == "keep" else layout),
+        ):
+            if given is not None:
+                raise UsageError(option, f"given, but {path} is no HDF5 file", "expected an output like OUT.h5 for it")
+    if chunk is None:
+        return None
+    size = parse_size(chunk, "--chunk")
+    if not CHUNK_LIMITS[0] <= size <= CHUNK_LIMITS[1]:
+        raise UsageError("--chunk", f"{size:,} bytes", "expected 4K to 64M")
+    return size
+
+
+def _output_spec(source: Source, dtype: str, layout: str, chunked: Any, scalar: float | None) -> OutputSpec:
+    if source.kind == "predictions":
+        wanted = {"--dtype": dtype != "keep", "--layout": layout != "keep", "--codec or --chunk": bool(chunked)}
+        for option, given in wanted.items():
+            if given:
+                raise UsageError(option, f"given, but {source.name} holds predictions", "expected scores")
+    if layout != "keep" and not source.image_shape:
+        raise UsageError("--layout", f"given, but {source.name} holds no images", "expected scores of images")
+    fields = source.fields - {"delta"} if scalar is not None else source.fields
+    dtypes = field_dtypes(source, fields)
+    sample_delta, delta_dtype = formats.delta_storage(source)
+    if "delta" in dtypes:
+        dtypes["delta"] = delta_dtype
+    encoding = source.encoding if dtype == "keep" else cast("Encoding", dtype)
+    attributes = dict(source.attributes)
+    if encoding != source.encoding:
+        attributes["unoic_packed"] = json.dumps({"dtype": [source.encoding, encoding]})
+    return OutputSpec(
+        n_samples=source.n_samples,
+        n_classes=source.n_classes,
+        image_shape=source.image_shape,
+        kind=source.kind,
+        encoding=encoding,
+        layout=source.layout if layout == "keep" else cast("Layout", layout),
+        predictions=formats.has_predictions(source),
+        dtypes=dtypes,
+        scalar_delta=scalar,
+        sample_delta=sample_delta and bool(source.image_shape),
+        class_names=source.class_names,
+        source_counts=source.source_counts,
+        source_prior=source.source_prior,
+        attributes=attributes,
+    )
+
+
+def _grain(
+    spec: OutputSpec, codec: str | None, chunk: str | int | None, chunk_bytes: int | None
+) -> tuple[tuple[int, ...], int]:
+    """Shape of a chunk of the output, () for none, and its units."""
+    if codec is None and chunk is None:
+        return (), 1
+    from unoic_cli.formats import chunk_writer
+
+    shape = chunk_writer.chunk_shape(spec, chunk_bytes or chunk_writer.CHUNK_BYTES)
+    return shape, chunk_writer.chunk_units(spec, shape)
+
+
+# ------------------------------------------------------------------------------------------------
+# copying
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is copied, and how.
+
+    Attributes
+    ----------
+    chunk, grain
+        Shape of an output chunk, () for none, and its units.
+    """
+
+    source: Source
+    spec: OutputSpec
+    scalar: float | None
+    watch: Watch | None
+    chunk: tuple[int, ...]
+    grain: int
+
+    @property
+    def turned(self) -> bool:
+        """Whether the classes move to another axis."""
+        return bool(self.spec.image_shape) and self.spec.layout != self.source.layout
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What is read."""
+        return frozenset(self.spec.dtypes) | {"scores"} | ({"predictions"} if self.spec.predictions else set())
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Spans of the input, moved to where output chunks (and samples, where these must be seen whole) begin."""
+        source, pixels = self.source, self.source.pixels
+        found = formats.spans(source, BLOCK_BYTES)
+        whole = self.watch is not None and self.watch.needs_samples
+        edges = {0, source.n_units}
+        for start, _ in found:
+            unit = start // pixels * pixels if whole else start
+            origin = unit // pixels * pixels if self.grain < pixels else 0
+            edges.add(origin + (unit - origin) // self.grain * self.grain)
+        return list(itertools.pairwise(sorted(edges)))
+
+    def blocks(self, reader: Any, start: int, stop: int) -> Iterator[LogitBlock]:
+        """The blocks of a span: as they come, or as large as they have to be."""
+        whole = self.watch is not None and self.watch.needs_samples
+        if not (self.chunk or self.turned or whole):
+            yield from reader.blocks(start, stop, self.fields)
+            return
+        from unoic_cli.sweep import gather
+
+        for first, last in schema.pieces(start, stop, self.source.pixels, self.spec.layout):
+            yield gather(reader.blocks(first, last, self.fields), self.source)
+
+
+def _write(
+    job: _Job, path: str, codec: str, threads: int | None, progress: Callable[[int, int], None] | None
+) -> Sequence[_Worker]:
+    """Copy all spans; all or nothing."""
+    if job.chunk:
+        from unoic_cli.formats import chunk_writer
+
+        writer: Any = chunk_writer.create(path, job.spec, cast("chunk_writer.Codec", codec), job.chunk)
+    else:
+        writer = formats.create(path, job.spec)
+    turnstile = Turnstile() if writer.ordered else None
+    try:
+        spans = job.spans()
+        tell = None if progress is None else (lambda done: progress(done, len(spans)))
+        workers = engine.run(
+            len(spans), lambda: _Worker(job, writer, turnstile, spans), threads or engine.available_threads(), tell
+        )
+        writer.commit()
+    except BaseException:
+        if turnstile is not None:
+            turnstile.close()
+        writer.abort()
+        raise
+    return workers
+
+
+class _Worker:
+    """One thread: reads, converts, counts what that changes, encodes and writes."""
+
+    def __init__(self, job: _Job, writer: Any, turnstile: Turnstile | None, spans: Sequence[tuple[int, int]]) -> None:
+        self.job, self.writer, self.turnstile, self.spans = job, writer, turnstile, spans
+        self.labels = ClassCounts(job.source.n_classes)
+        self.counter = None if job.watch is None else job.watch.counter()
+        self.reader = formats.open_reader(job.source)
+
+    def run(self, index: int) -> None:
+        """Copy a span; encoded chunks wait for their turn, so that they lie in the file in order."""
+        try:
+            made: Iterator[LogitBlock] = (
+                self._made(block) for block in self.job.blocks(self.reader, *self.spans[index])
+            )
+            if self.job.chunk:
+                made = iter([self.writer.prepare(block) for block in made])
+            for block in made:
+                if self.turnstile is None or self.turnstile.wait(index):
+                    self.writer.write(block)
+            if self.turnstile is not None and self.turnstile.wait(index):
+                self.turnstile.advance()
+        except BaseException:
+            if self.turnstile is not None:
+                self.turnstile.close()
+            raise
+
+    def _made(self, block: LogitBlock) -> LogitBlock:
+        """The block as it is to be written."""
+        source, spec = self.job.source, self.job.spec
+        if block.labels is not None:
+            self.labels.update(block.labels)
+        if spec.predictions or spec.kind == "predictions":
+            check_predictions(source, block)
+        if block.scores is None:
+            return block
+        scores = block.scores
+        if spec.encoding != source.encoding:
+            scores = as_encoding(scores, source, spec.encoding, block.start)
+            if self.counter is not None:
+                self.counter.update(block, scores, self.job.scalar)
+        if self.job.turned:
+            scores = _turned(scores, spec, source)
+        if not self.job.chunk:
+            return replace(block, scores=scores)
+        own = [_own(array) for array in (block.labels, block.delta, block.predictions)]
+        return replace(block, scores=scores, labels=own[0], delta=own[1], predictions=own[2])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.reader.close()
+
+
+def _own(array: NDArray[Any] | None) -> NDArray[Any] | None:
+    """A copy: the reader uses its memory again before an encoded block is stored."""
+    return None if array is None else array.copy()
+
+
+def _turned(scores: NDArray[Any], spec: OutputSpec, source: Source) -> NDArray[Any]:
+    """Scores with the classes on the other axis: (T, K) as (B, K, P), or the other way round."""
+    if spec.layout == "rows":
+        if scores.ndim == 2:  # pieces of images that were put together
+            return scores
+        return np.ascontiguousarray(scores.transpose(0, 2, 1)).reshape(-1, spec.n_classes)
+    pixels = min(source.pixels, len(scores))
+    return np.ascontiguousarray(scores.reshape(-1, pixels, spec.n_classes).transpose(0, 2, 1))
+
+
+def _changed(watch: Watch | None, workers: Sequence[_Worker], n_units: int) -> tuple[Changed, ...]:
+    if watch is None:
+        return ()
+    counts = [sum(worker.counter.counts[i] for worker in workers if worker.counter) for i in range(len(watch.lams))]
+    return tuple(
+        Changed(lam, i > 0, count, n_units) for i, (lam, count) in enumerate(zip(watch.lams, counts, strict=True))
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# types
+
+
+def as_encoding(scores: NDArray[Any], source: Source, encoding: Encoding, start: int = 0) -> NDArray[Any]:
+    """Scores of a block of `source`, rounded to nearest (ties to even), as blocks of another encoding hold them.
+
+    Raises
+    ------
+    DataError
+        A finite score leaves the range of the new type.
+    """
+    values = scores
+    if scores.dtype == np.uint16:
+        brain = source.encoding == "bfloat16"
+        values = (scores.astype(np.uint32) << 16).view(np.float32) if brain else scores.view(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if encoding == "bfloat16":
+            made, wide = _brain(values)
+        else:
+            wide = made = values.astype(encoding)
+        lost = np.isinf(wide)
+        if lost.any():
+            lost &= np.isfinite(values)
+    if lost.any():
+        flat = np.moveaxis(lost, 1, -1).reshape(-1, source.n_classes)
+        unit, k = np.argwhere(flat)[0]
+        value = np.moveaxis(values, 1, -1).reshape(-1, source.n_classes)[unit, k]
+        found = f"{value:.6g} at {where_is(source, start + int(unit))}, class {k}"
+        raise DataError(source.scores_name, found, f"expected values in the range of {encoding}, or another --dtype")
+    return made.view(np.uint16) if made.dtype == np.float16 else made
+
+
+def _brain(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """bfloat16 bits of floats, and the same as float32."""
+    single = values.astype(np.float32)
+    bits = single.view(np.uint32).copy()
+    if values.dtype == np.float64:  # what float32 rounded to the middle between two goes to its own side
+        middle = (bits & 0xFFFF) == 0x8000
+        bits[middle & (np.abs(values) > np.abs(single))] += 1
+        bits[middle & (np.abs(values) < np.abs(single))] -= 1
+    nan = np.isnan(single)
+    high = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    made = np.where(nan, bits >> 16 | 0x40, high).astype(np.uint16)
+    return made, (made.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,122 @@
+"""What rounding of scores does to decisions: counted beside the copying, in float64 before and after."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unoic_cli.batch import Batch, InvalidScoreError, Part, choose_split, where_is
+from unoic_cli.block import Encoding, LogitBlock, Source
+from unoic_cli.dataset import DataSet
+from unoic_cli.errors import DataError
+from unoic_cli.fuser import Fuser
+from unoic_cli.kernels.lines import Lines, make_point, make_workspace
+from unoic_cli.sweep import invalid_score
+from unoic_cli.tallies.points import predict
+from unoic_cli.tasks.common import Notes, Options
+from unoic_cli.tasks.modalities import Method, Wanted, make_method, resolve
+from unoic_cli.view import Look, SampleFactors, View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Which decisions are compared: those at lambda 0, and those of a calibration.
+
+    Attributes
+    ----------
+    source, rounded : Source
+        The input, and the same with the new encoding.
+    method : Method or None
+        Of the calibration.
+    lams : tuple of float
+    """
+
+    source: Source
+    rounded: Source
+    method: Method | None
+    lams: tuple[float, ...]
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether whole samples must be seen at once."""
+        return self.method is not None and self.method.view.needs_samples
+
+    def counter(self) -> Counter:
+        """One thread's counts."""
+        return Counter(self)
+
+
+def make_watch(
+    source: Source, encoding: Encoding, calibration: str | os.PathLike[str] | Any, threads: int | None
+) -> Watch:
+    """Make ready to compare decisions on a source and on the same in another encoding.
+
+    Raises
+    ------
+    UnoicError
+        The calibration is not one, or does not go with the source.
+    """
+    rounded = replace(source, encoding=encoding)
+    if calibration is None:
+        return Watch(source, rounded, None, (0.0,))
+    data = DataSet((source,), None, frozenset(), source.n_samples)
+    options = Options(threads=threads)
+    resolved = resolve(Wanted(calibration=calibration), data, options, Notes())
+    assert resolved is not None
+    method = make_method(resolved.calibration, data, resolved.factors, options)
+    for look in method.view.looks:
+        if isinstance(look.factors, SampleFactors):  # images too large to be seen at once keep the delta they had
+            look.factors.values[id(rounded)] = look.factors.values[id(source)]  # type: ignore[index]  # a dict here
+    return Watch(source, rounded, method, (0.0, method.calibration.lam))
+
+
+class Counter:
+    """How many decisions differ, at each lambda of a `Watch`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.counts = [0] * len(watch.lams)
+        n_classes = watch.source.n_classes
+        self._work = make_workspace(n_classes)
+        plain = make_point(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), 0.0)
+        self._deciders: list[tuple[View, Lines | Fuser]] = [(View((Look(),)), plain)]
+        if watch.method is not None:
+            lam = watch.method.calibration.lam
+            decide = watch.method.point(lam) if watch.method.linear else watch.method.writer(lam)
+            self._deciders.append((watch.method.view, decide))
+
+    def update(self, block: LogitBlock, scores: NDArray[Any], scalar_delta: float | None) -> None:
+        """Compare a block with its rounded scores."""
+        delta = np.array([scalar_delta]) if scalar_delta is not None else block.delta
+        for i, (view, decide) in enumerate(self._deciders):
+            before = self._decisions(replace(block, delta=delta, cache={}), self.watch.source, view, decide)
+            after_block = replace(block, scores=scores, delta=delta, cache={})
+            after = self._decisions(after_block, self.watch.rounded, view, decide)
+            self.counts[i] += int(np.count_nonzero(before != after))
+
+    def _decisions(self, block: LogitBlock, source: Source, view: View, decide: Lines | Fuser) -> NDArray[np.int32]:
+        part = choose_split(block, source, None)
+        n_units = block.stop - block.start
+        out = np.empty(n_units, dtype=np.int32)
+        try:
+            batch = view.apply(Batch(n_units, None, None, None, 0, np.zeros(0, np.int32), part, (part,)))
+            if isinstance(decide, Fuser):
+                decide.predict(batch, out)
+            else:
+                predict(batch, decide, out, self._work)
+        except InvalidScoreError as error:
+            raise self._invalid(part, error) from None
+        return out
+
+    def _invalid(self, part: Part, error: InvalidScoreError) -> DataError:
+        if part.source is self.watch.source:
+            return invalid_score((part,), error)
+        place = where_is(part.source, part.unit_of(error.unit))
+        found = f"no class that is left by {part.source.encoding} at {place}"
+        return DataError(part.source.scores_name, found, "expected a wider --dtype")
