@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from unoic_cli.errors import DataError, NoInputError
+from unoic_cli.formats import hdf5
 from unoic_cli.report.info import render_info
 from unoic_cli.tasks import info as task
 from unoic_cli.tasks.convert import convert
 from unoic_cli.tasks.info import info
+from unoic_cli.tasks.pack import pack
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)
@@ -280,3 +282,60 @@ def test_json_and_terminal(tmp_path):
         "search-lambda",
     ):
         assert part in text
+
+
+READ = {
+    "contiguous": ({}, "contiguous", ""),
+    "gzip": ({"chunks": (40, 8), "compression": "gzip"}, "chunks", ""),
+    "lzf": (
+        {"chunks": (40, 8), "compression": "lzf"},
+        "library",
+        "chunks of this codec are decoded by the HDF5 library",
+    ),
+    "across": ({"chunks": (40, 5)}, "chunks", "chunks cut across the classes"),
+    "tiny": ({"chunks": (2, 8)}, "chunks", "chunks of 64 bytes cost more than they hold"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_how_fast_it_is_read(tmp_path, monkeypatch, case):
+    options, path, slow = READ[case]
+    monkeypatch.setattr(task, "_LARGE", 1)
+    monkeypatch.setattr(task, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(hdf5, "_TINY", 100)
+    name = str(tmp_path / "x.h5")
+    with h5py.File(name, "w") as file:
+        file.create_dataset("logits", data=RNG.normal(size=(80, 8)).astype("f4"), **options)
+        file["labels"] = np.arange(80) % 8
+    seen = info([name]).files[0]
+    assert seen.read.path == path
+    assert seen.read.mb_per_s > 0 and seen.read.stored_mb_per_s > 0
+    assert slow in seen.read.slow and bool(slow) == bool(seen.read.slow)
+    packed = f"unoic pack {shlex.quote(name)} {shlex.quote(str(tmp_path / 'x.packed.h5'))}"
+    assert (packed in seen.next) == bool(slow)
+    assert any("slow to read" in text for text in seen.advice) == bool(slow)
+    assert "reading" in draw(info([name]))
+    if slow:
+        pack(name, str(tmp_path / "x.packed.h5"))
+        assert not info([str(tmp_path / "x.packed.h5")]).files[0].read.slow
+
+
+def test_small_parts_of_many_images_are_slow(tmp_path, monkeypatch):
+    monkeypatch.setattr(task, "_LARGE", 1)
+    monkeypatch.setattr(hdf5, "MOST_BYTES", 1000)
+    name = str(tmp_path / "x.h5")
+    with h5py.File(name, "w") as file:
+        file.create_dataset("logits", data=RNG.normal(size=(9, 3, 8, 8)), chunks=(9, 3, 2, 2))
+    assert "again for each" in info([name]).files[0].read.slow
+
+
+def test_reading_of_other_forms(tmp_path):
+    name = str(tmp_path / "x.h5")
+    with h5py.File(name, "w") as file:
+        file["logits"] = LOGITS
+        file["p/predictions"] = np.zeros(3, "u1")
+        file["p/predictions"].attrs["n_classes"] = 3
+    convert(name, str(tmp_path / "x.parquet"))
+    seen = info([str(tmp_path / "x.parquet")]).files[0].read
+    assert (seen.path, seen.stored_mb_per_s) == ("row groups", None)
+    assert info([f"{name}::p"]).files[0].read is None

@@ -460,7 +460,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert run(["pack", "a.h5::g", "b.h5", "--codec", "zstd", "--dtype", "float16"]) == 0
     shown = capsys.readouterr()
     seen = json.loads(shown.out)
-    assert seen["encoding"] == "float16" and seen["storage"].startswith("chunked (20, 3), shuffle + ")
+    assert seen["encoding"] == "float16" and seen["storage"].startswith("chunked (20, 3), shuffle + zstd + fletcher32")
     assert seen["changed"][0]["lambda"] == 0.0
     assert "labels outside" in shown.err and "predictions are kept" in shown.err
     assert run(["pack", "a.h5::g", "b.h5"]) == 73

@@ -105,6 +105,20 @@ def has_predictions(source: Source) -> bool:
     return bool(source.locator.get("has_predictions"))
 
 
+def read_path(source: Source) -> tuple[str, str]:
+    """How scores are read, in a word or two, and why that is slower than it could be (or nothing)."""
+    if source.format != "hdf5":
+        return {"parquet": "row groups"}.get(source.format, source.format), ""
+    found: tuple[str, str] = module("hdf5").read_path(source)
+    return found
+
+
+def stored_bytes(source: Source) -> int | None:
+    """Bytes that the scores take in the file, where the format says so."""
+    found: int | None = source.locator.get("stored_bytes")
+    return found
+
+
 def delta_storage(source: Source) -> tuple[bool, str]:
     """Whether delta is stored once per image, and as which dtype."""
     import numpy as np

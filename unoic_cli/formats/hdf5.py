@@ -41,6 +41,8 @@ _TEXT_FIELDS = ("split", "group", "sample_id")
 MOST_BYTES = 64 << 20
 """Scores that one span of a chunked dataset may hold, when the chunks are read here."""
 
+_TINY = 1 << 16
+
 
 def matches(head: bytes) -> bool:
     """Tell whether a file that starts like this is HDF5."""
@@ -408,8 +410,9 @@ def _storage(dataset: Any) -> str:
     phrase = f"chunked {dataset.chunks}"
     plist = dataset.id.get_create_plist()
     if plist.get_nfilters():
-        labels = [plist.get_filter(index)[3].decode(errors="replace") for index in range(plist.get_nfilters())]
-        phrase += ", " + " + ".join("gzip" if label == "deflate" else label for label in labels)
+        filters = [plist.get_filter(index) for index in range(plist.get_nfilters())]
+        short = {chunks.DEFLATE: "gzip", chunks.ZSTD: "zstd"}
+        phrase += ", " + " + ".join(short.get(one[0], one[3].decode(errors="replace")) for one in filters)
     return phrase
 
 
@@ -450,6 +453,28 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
         ]
     parts = -(-stored[0] * image_bytes // MOST_BYTES)
     return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes, -(-stored[0] // parts))
+
+
+def read_path(source: Source) -> tuple[str, str]:
+    """``contiguous``, ``chunks`` or ``library``: how scores are read; and why that is slower than it could be, if so."""
+    entry, chunk = source.locator["arrays"]["scores"], source.locator["chunks"]
+    if not chunk:
+        return ("contiguous" if entry["offset"] is not None else "library"), ""
+    itemsize = np.dtype(entry["dtype"]).itemsize
+    chunk_bytes = math.prod(chunk) * itemsize
+    if entry["layout"] is None:
+        size = chunk_bytes > chunks.LARGEST
+        what = f"chunks of {chunk_bytes >> 20} MB" if size else "chunks of this codec"
+        return "library", f"{what} are decoded by the HDF5 library, one at a time"
+    if source.kind != "predictions":
+        band = chunk[0] * source.pixels * source.n_classes * itemsize
+        if band > max(MOST_BYTES, chunk_bytes):
+            return "chunks", "chunks hold small parts of many samples, and are decoded again for each few of these"
+        if chunk[1 if source.layout == "planes" else -1] < source.n_classes:
+            return "chunks", "chunks cut across the classes"
+    if chunk_bytes < _TINY and source.locator["stored_bytes"] > chunk_bytes:
+        return "chunks", f"chunks of {chunk_bytes:,} bytes cost more than they hold"
+    return "chunks", ""
 
 
 def open_reader(source: Source) -> Hdf5Reader:

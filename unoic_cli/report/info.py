@@ -76,6 +76,10 @@ def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:
         f"{file.kind} ({shape}) {file.axes}" + (f", {file.encoding}, {file.layout}" if file.encoding else ""),
     )
     yield "storage", f"{file.format}, {file.storage}, {file.n_bytes:,} bytes"
+    if file.read is not None:
+        ways = {"chunks": "chunks, by any thread", "library": "the HDF5 library, one chunk at a time"}
+        stored = "" if file.read.stored_mb_per_s is None else f", {file.read.stored_mb_per_s:,.0f} MB/s of the file"
+        yield "reading", f"{ways.get(file.read.path, file.read.path)}: {file.read.mb_per_s:,.0f} MB/s a thread{stored}"
     if file.image_shape:
         yield "units", f"{file.n_units:,} pixels in {file.n_samples:,} images"
     if file.split is not None:

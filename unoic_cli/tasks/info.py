@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from unoic_cli import formats
 from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.errors import DataError
+from unoic_cli.formats import schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,10 +29,16 @@ TOLERANCES: dict[Encoding, float] = {"float16": 1e-3, "bfloat16": 1e-2, "float32
 """How far the probabilities of a row may sum from 1 (float64 arrays are often softmaxes made in float32)."""
 
 BLOCK_BYTES = 4 << 20
+MEASURED_BYTES, MEASURED_SECONDS = 32 << 20, 0.3
+"""How much is read to say how fast that is, whichever comes first."""
+
 MOST_NAMES = 1000
 """Distinct split names, group names or labels outside [0, K) that are counted one by one."""
 
 _NEARLY_BALANCED = 1.2
+_LARGE = 16 << 20
+"""Scores that are worth another form."""
+
 _TUNING_SPLITS = ("val", "valid", "validation", "dev", "cal", "calibration")
 _TEST_SPLITS = ("test", "tst", "eval", "evaluation")
 
@@ -315,6 +323,29 @@ class DeltaInfo:
 
 
 @dataclass(frozen=True)
+class ReadInfo:
+    """How fast scores are read by one thread, measured on a part of them just now.
+
+    Attributes
+    ----------
+    path : str
+        ``contiguous``; ``chunks``, decoded by each thread for itself; ``library``, one chunk at a time whatever the
+        threads; or ``row groups`` of Parquet.
+    mb_per_s : float
+        Decoded megabytes in a second.
+    stored_mb_per_s : float or None
+        The same as megabytes of the file; None where the format does not say.
+    slow : str
+        Why `unoic pack` would make it faster; empty where it would not.
+    """
+
+    path: str
+    mb_per_s: float
+    stored_mb_per_s: float | None
+    slow: str
+
+
+@dataclass(frozen=True)
 class FileInfo:
     """What `info` says about one file.
 
@@ -346,6 +377,8 @@ class FileInfo:
         Why `next` is not the obvious.
     next : tuple of str
         Command lines to run next.
+    read : ReadInfo or None
+        How fast scores are read; None for predictions.
     """
 
     name: str
@@ -377,6 +410,7 @@ class FileInfo:
     warnings: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
+    read: ReadInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -495,11 +529,40 @@ def _look(source: Source, split: str | None) -> FileInfo:
     if split is not None and split not in gathered.splits.counts:
         known = ", ".join(sorted(gathered.splits.counts)[:20])
         raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
-    seen = _file_info(source, gathered)
+    seen = dataclasses.replace(_file_info(source, gathered), read=_measure(source))
     warnings = _warnings(seen, gathered)
     reason = _prior_option(seen)[1]
     advice = (reason,) if reason else ()
+    if seen.read is not None and seen.read.slow:
+        advice = (*advice, f"slow to read: {seen.read.slow}; unoic pack makes a file that is not")
     return dataclasses.replace(seen, warnings=tuple(warnings), advice=advice, next=tuple(_next(seen)))
+
+
+def _measure(source: Source) -> ReadInfo | None:
+    """Read some of the scores again, which the system still has in memory if it ever will."""
+    if source.kind == "predictions":
+        return None
+    unit_bytes = schema.score_dtype(source.encoding).itemsize * source.n_classes
+    spans = formats.spans(source, BLOCK_BYTES)
+    reader = formats.open_reader(source)
+    try:
+        units, begin = 0, 0.0
+        for number, (start, stop) in enumerate([spans[0], *spans]):  # once to warm up
+            if number == 1:
+                begin = time.perf_counter()
+            for block in reader.blocks(start, stop, frozenset({"scores"})):
+                units += block.stop - block.start if number else 0
+            seconds = time.perf_counter() - begin
+            if number and (units * unit_bytes > MEASURED_BYTES or seconds > MEASURED_SECONDS):
+                break
+    finally:
+        reader.close()
+    rate = units * unit_bytes / max(seconds, 1e-9) / 1e6
+    stored = formats.stored_bytes(source)
+    share = None if stored is None else stored / (source.n_units * unit_bytes)
+    path, slow = formats.read_path(source)
+    slow = slow if source.n_units * unit_bytes >= _LARGE else ""
+    return ReadInfo(path, round(rate, 1), None if share is None else round(rate * share, 1), slow)
 
 
 def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
@@ -662,6 +725,11 @@ def _rename_command(seen: FileInfo, look: Look) -> str:
 
 def _next(seen: FileInfo) -> list[str]:
     """Command lines to run next."""
+    pack = [f"unoic pack {shlex.quote(seen.name)} {_beside(seen, 'packed.h5')}"] if seen.read and seen.read.slow else []
+    return [*pack, *_commands(seen)]
+
+
+def _commands(seen: FileInfo) -> list[str]:
     name, ignore = shlex.quote(seen.name), _ignore_option(seen)
     if seen.predictions is not None:
         return [f"unoic evaluate {name}{ignore}"] if seen.labels else []
