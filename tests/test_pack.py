@@ -98,6 +98,7 @@ def cases(draw):
         "layout": draw(st.sampled_from(["keep", "rows", "planes"])) if image else "keep",
         "size": draw(st.sampled_from([40, 300, 5000])),
         "block": draw(st.sampled_from([60, 700, 1 << 20])),
+        "slice": draw(st.sampled_from([1, 100, 1 << 20])),
         "threads": draw(st.sampled_from([1, 2])),
         "through": draw(st.sampled_from([None, "parquet"])),
     }
@@ -109,6 +110,7 @@ def test_nothing_is_lost(tmp_path, monkeypatch, case, seed):
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(task, "CHUNK_LIMITS", (1, 1 << 20))
     monkeypatch.setattr(task, "BLOCK_BYTES", case["block"])
+    monkeypatch.setattr(task, "SLICE_BYTES", case["slice"])
     name = write(
         tmp_path / "a.h5", rng, *case["given"], case["delta"], case["chunk"], "gzip" if case["chunk"] else None
     )
@@ -291,6 +293,7 @@ def decisions(rows, delta, lam, slopes):
 @pytest.mark.parametrize("codec", [None, "gzip"])
 def test_changes_are_counted(tmp_path, monkeypatch, dtype, image, codec):
     monkeypatch.setattr(task, "BLOCK_BYTES", 3000)
+    monkeypatch.setattr(task, "SLICE_BYTES", 500)
     rng = np.random.default_rng(0)
     n, k = 60, 3
     scores = rng.normal(size=(n, k, *image)) * 1e-3 + 4
@@ -333,6 +336,7 @@ def test_delta_from_entropy_sees_whole_images(tmp_path, monkeypatch, order, most
     from unoic_cli import dataset
 
     monkeypatch.setattr(task, "BLOCK_BYTES", 700)
+    monkeypatch.setattr(task, "SLICE_BYTES", 200)
     if most is not None:
         monkeypatch.setattr(dataset, "WHOLE_BYTES", most)
         monkeypatch.setattr(dataset, "SPAN_BYTES", most)

@@ -456,7 +456,7 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
 
 
 def read_path(source: Source) -> tuple[str, str]:
-    """``contiguous``, ``chunks`` or ``library``: how scores are read; and why that is slower than it could be, if so."""
+    """How scores are read (``contiguous``, ``chunks``, ``library``), and why that is slower than it could be, if so."""
     entry, chunk = source.locator["arrays"]["scores"], source.locator["chunks"]
     if not chunk:
         return ("contiguous" if entry["offset"] is not None else "library"), ""

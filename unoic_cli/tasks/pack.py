@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 DTYPES = ("keep", "float16", "bfloat16", "float32")
 LAYOUTS = ("keep", "rows", "planes")
 CODECS = ("none", "gzip", "zstd")
+SLICE_BYTES = 2 << 20
+"""Scores that are converted, counted and encoded at a time."""
+
+HELD_BYTES = 24 << 20
+"""Encoded chunks that a thread holds until it is its turn to store them."""
+
 CHUNK_LIMITS = (1 << 12, 64 << 20)
 """Bytes of a chunk: smaller ones cost more than they hold, larger ones are not read in parallel."""
 
@@ -381,6 +387,32 @@ class _Job:
         for first, last in schema.pieces(start, stop, self.source.pixels, self.spec.layout):
             yield gather(reader.blocks(first, last, self.fields), self.source)
 
+    def slices(self, block: LogitBlock) -> Iterator[LogitBlock]:
+        """Parts of a block that stay in cache while they are converted, counted and encoded: views, mostly."""
+        if block.scores is None or (not self.chunk and self.spec.encoding == self.source.encoding and not self.turned):
+            yield block
+            return
+        pixels, at = self.source.pixels, block.start
+        while at < block.stop:
+            end = min(block.stop, self._slice_end(at))
+            first, last = at - block.start, end - block.start
+            base, (low, high) = block.start // pixels, schema.samples_of(at, end, pixels)
+            units = [_part(array, first, last) for array in (block.labels, block.delta, block.predictions)]
+            samples = [_part(array, low - base, high - base) for array in (block.split, block.group, block.sample_id)]
+            yield LogitBlock(at, end, _slice(block.scores, first, last), units[2], units[0], units[1], *samples)
+            at = end
+
+    def _slice_end(self, at: int) -> int:
+        """Where a slice ends that begins at a unit: at an output chunk, and inside an image or between two."""
+        pixels, grain = self.source.pixels, self.grain
+        units = max(1, SLICE_BYTES // (self.source.n_classes * schema.score_dtype(self.source.encoding).itemsize))
+        whole = self.watch is not None and self.watch.needs_samples
+        if units >= pixels or whole or grain >= pixels:
+            grain = max(grain, pixels)
+            return at // grain * grain + max(1, units // grain) * grain
+        origin = at // pixels * pixels
+        return min(origin + pixels, origin + (at - origin) // grain * grain + max(1, units // grain) * grain)
+
 
 def _write(
     job: _Job, path: str, codec: str, threads: int | None, progress: Callable[[int, int], None] | None
@@ -420,20 +452,30 @@ class _Worker:
     def run(self, index: int) -> None:
         """Copy a span; encoded chunks wait for their turn, so that they lie in the file in order."""
         try:
-            made: Iterator[LogitBlock] = (
-                self._made(block) for block in self.job.blocks(self.reader, *self.spans[index])
-            )
-            if self.job.chunk:
-                made = iter([self.writer.prepare(block) for block in made])
+            job = self.job
+            blocks = job.blocks(self.reader, *self.spans[index])
+            made: Iterator[LogitBlock] = (self._made(part) for block in blocks for part in job.slices(block))
+            held, size = [], 0
             for block in made:
-                if self.turnstile is None or self.turnstile.wait(index):
-                    self.writer.write(block)
+                if job.chunk:
+                    block = self.writer.prepare(block)
+                    size += sum(len(data) for _, _, data in block.cache["chunks"])
+                held.append(block)
+                if not job.chunk or size > HELD_BYTES:
+                    self._store(index, held)
+                    held, size = [], 0
+            self._store(index, held)
             if self.turnstile is not None and self.turnstile.wait(index):
                 self.turnstile.advance()
         except BaseException:
             if self.turnstile is not None:
                 self.turnstile.close()
             raise
+
+    def _store(self, index: int, blocks: Sequence[LogitBlock]) -> None:
+        for block in blocks:
+            if self.turnstile is None or self.turnstile.wait(index):
+                self.writer.write(block)
 
     def _made(self, block: LogitBlock) -> LogitBlock:
         """The block as it is to be written."""
@@ -459,6 +501,21 @@ class _Worker:
     def close(self) -> None:
         """Let go of the file."""
         self.reader.close()
+
+
+def _part(array: NDArray[Any] | None, first: int, last: int) -> Any:
+    return None if array is None else array[first:last]
+
+
+def _slice(scores: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+    """Units of the scores of a block: whole images or a part of one, where it holds images."""
+    if scores.ndim == 2:
+        return scores[first:last]
+    pixels = scores.shape[2]
+    if (last - first) % pixels == 0:
+        return scores[first // pixels : last // pixels]
+    image = scores[first // pixels]
+    return np.ascontiguousarray(image[None, :, first % pixels : first % pixels + last - first])
 
 
 def _own(array: NDArray[Any] | None) -> NDArray[Any] | None:
