@@ -44,6 +44,11 @@ PIPELINES = [
 READABLE = [pipeline for pipeline in PIPELINES if ZSTD not in pipeline]
 
 
+@pytest.fixture(autouse=True)
+def _no_chunk_is_too_small(monkeypatch):
+    monkeypatch.setattr(chunks, "SMALLEST", 0)
+
+
 def plain_fletcher(data):
     """As written in the library's sources."""
     first = second = at = 0
@@ -517,3 +522,14 @@ def test_bytes(data, width, far):
 def test_checksums_of_one_byte(byte, size):
     data = bytes([byte]) * size
     assert fletcher32(np.frombuffer(data, np.uint8)) == plain_fletcher(data)
+
+
+def test_tiny_chunks_go_through_the_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "SMALLEST", 4096)
+    path, values = tmp_path / "a.h5", np.random.default_rng(0).normal(size=(600, 3))
+    for rows, pipeline, ours in ((170, (DEFLATE,), False), (171, (DEFLATE,), True), (9, (ZSTD,), True)):
+        with h5py.File(path, "w") as file:
+            save(file, "logits", values, (rows, 3), pipeline)
+        source = formats.describe(str(path))
+        assert (source.locator["arrays"]["scores"]["layout"] is not None) == ours
+        assert read(path, "scores", source).tobytes() == values.tobytes()

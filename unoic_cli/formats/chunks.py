@@ -27,8 +27,8 @@ from unoic_cli.formats import schema
 DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
 """Registered numbers of the filters that are undone here."""
 
-LARGEST = 64 << 20
-"""Decoded bytes of a chunk; the library reads larger ones, where it has their filters."""
+SMALLEST, LARGEST = 4 << 10, 64 << 20
+"""Decoded bytes of a chunk; the library reads others, where it has their filters: it is quicker at tiny ones."""
 
 KEPT = 8 << 20
 """Decoded bytes of partly used chunks that a reader keeps."""
@@ -41,7 +41,6 @@ _PIECE = 1 << 20
 _WHOLE = 4 << 20
 """zstd chunks up to this are decoded by one call, larger ones by a stream, without a second copy in memory."""
 
-_BYTE = np.dtype(np.uint8)
 _use_library = False
 """Set by benchmarks: everything through the library."""
 
@@ -95,7 +94,8 @@ def layout(dataset: Any) -> Layout | None:
         return None
     available = all(h5py.h5z.filter_avail(code) for code in codes)
     found_layout = Layout(tuple(dataset.shape), tuple(dataset.chunks), itemsize, filters, available)
-    return None if available and found_layout.chunk_bytes > LARGEST else found_layout
+    fits = SMALLEST <= found_layout.chunk_bytes <= LARGEST
+    return None if available and not fits else found_layout
 
 
 # ------------------------------------------------------------------------------------------------
@@ -224,7 +224,8 @@ class ChunkReader:
         self._layout = stored
         self._map = chunk_map
         self._by_library = by_library
-        self._buffers = schema.Buffers()
+        self._memory: dict[int, NDArray[np.uint8]] = {}
+        self._steps: dict[int, list[tuple[int, int]]] = {}
         self._undo = [_filter(code, width) for code, width in stored.filters]
         self._dtype = np.dtype(f"u{stored.itemsize}")
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
@@ -258,7 +259,7 @@ class ChunkReader:
             self._kept.move_to_end(number)
             return self._kept[number]
         size = self._layout.chunk_bytes
-        data = np.empty(size, np.uint8) if keep else self._buffers.take("chunk", (size,), _BYTE)
+        data = np.empty(size, np.uint8) if keep else self._scratch(-2, size)
         self._decode(number, data)
         chunk = data.view(self._dtype).reshape(self._layout.chunks)
         if keep:
@@ -273,40 +274,53 @@ class ChunkReader:
         mask = int(self._map.masks[number]) if self._map.masks is not None else 0
         if offset < 0:
             raise self._error(number, "was never written")
-        steps = [i for i in range(len(self._undo)) if not mask >> i & 1]
-        if steps and size == out.size and self._layout.available and self._is_edge(number):
+        steps = self._steps.get(mask)
+        if steps is None:
+            steps = self._steps[mask] = self._plan(mask)
+        if not steps:
+            if size != out.size:
+                raise self._error(number, f"{size:,} bytes, expected {out.size:,}")
+            schema.pread_into(self._where, self._file, out, offset)
+            return
+        if size == out.size and self._layout.available and self._is_edge(number):
             self._read_edge(number, out)
             return
+        data = self._scratch(-1, size)
+        schema.pread_into(self._where, self._file, data, offset)
         try:
-            if not steps and size != out.size:
-                raise _DecodeError(f"{size:,} bytes, expected {out.size:,}")
-            data = out if not steps else self._buffers.take("stored", (size,), _BYTE)
-            schema.pread_into(self._where, self._file, data, offset)
-            for i, size in zip(reversed(steps), reversed(self._sizes(steps)), strict=True):
-                last = i == steps[0] and size == out.size
-                data = self._undo[i](data, out if last else self._buffers.take(f"step {i}", (size,), _BYTE))
-            if data.size != out.size:
-                raise _DecodeError(f"{data.size:,} bytes after decoding, expected {out.size:,}")
-            if not np.may_share_memory(data, out):
-                out[...] = data
+            for i, step_size in steps:
+                last = i == steps[-1][0] and step_size == out.size
+                data = self._undo[i](data, out if last else self._scratch(i, step_size))
         except _DecodeError as error:
             raise self._error(number, str(error)) from error.__cause__
+        if data.size != out.size:
+            raise self._error(number, f"{data.size:,} bytes after decoding, expected {out.size:,}")
+        if not np.may_share_memory(data, out):
+            out[...] = data
+
+    def _scratch(self, role: int, size: int) -> NDArray[np.uint8]:
+        """Memory for a chunk as stored (-1), decoded (-2), or for what was given to a filter."""
+        found = self._memory.get(role)
+        if found is None or found.size < size:
+            found = self._memory[role] = np.empty(size, np.uint8)
+        return found[:size]
 
     def _error(self, number: int, reason: str) -> DataError:
         place = place_of(number, self._layout)
         return DataError(self._where, f"cannot be read (chunk at {place}: {reason})", "expected an intact file")
 
-    def _sizes(self, steps: list[int]) -> list[int]:
-        """Bytes before each filter as it was written, as far as they are known; 0 after a compression."""
-        size, sizes = self._layout.chunk_bytes, []
-        for i in steps:
-            sizes.append(size)
-            code = self._layout.filters[i][0]
+    def _plan(self, mask: int) -> list[tuple[int, int]]:
+        """Filters in the order of undoing, each with the bytes it was given, as far as known; 0 after a compression."""
+        size, plan = self._layout.chunk_bytes, []
+        for i, (code, _) in enumerate(self._layout.filters):
+            if mask >> i & 1:
+                continue
+            plan.append((i, size))
             if code in (DEFLATE, ZSTD):
                 size = 0
             elif code == FLETCHER32 and size:
                 size += 4
-        return sizes
+        return plan[::-1]
 
     def _is_edge(self, number: int) -> bool:
         """Whether a chunk reaches beyond the dataset. A file may say that filters leave such chunks alone."""

@@ -462,6 +462,9 @@ def read_path(source: Source) -> tuple[str, str]:
         return ("contiguous" if entry["offset"] is not None else "library"), ""
     itemsize = np.dtype(entry["dtype"]).itemsize
     chunk_bytes = math.prod(chunk) * itemsize
+    is_tiny = chunk_bytes < _TINY and source.locator["stored_bytes"] > chunk_bytes
+    if entry["layout"] is None and is_tiny:
+        return "library", f"chunks of {chunk_bytes:,} bytes cost more than they hold"
     if entry["layout"] is None:
         size = chunk_bytes > chunks.LARGEST
         what = f"chunks of {chunk_bytes >> 20} MB" if size else "chunks of this codec"
@@ -472,7 +475,7 @@ def read_path(source: Source) -> tuple[str, str]:
             return "chunks", "chunks hold small parts of many samples, and are decoded again for each few of these"
         if chunk[1 if source.layout == "planes" else -1] < source.n_classes:
             return "chunks", "chunks cut across the classes"
-    if chunk_bytes < _TINY and source.locator["stored_bytes"] > chunk_bytes:
+    if is_tiny:
         return "chunks", f"chunks of {chunk_bytes:,} bytes cost more than they hold"
     return "chunks", ""
 
