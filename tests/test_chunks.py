@@ -504,6 +504,7 @@ def test_offsets_that_leave_the_user_block_out(tmp_path):
         assert chunks._missing_user_block(dataset, found.byte_offset - 1024, found.size, 1024) == 1024
 
 
+@pytest.mark.kernel
 @SETTINGS
 @given(data=st.binary(max_size=2000), width=st.integers(1, 9), far=st.booleans())
 def test_bytes(data, width, far):
@@ -517,6 +518,7 @@ def test_bytes(data, width, far):
     assert fletcher32(array) == plain_fletcher(data)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("byte", [0, 1, 255])
 @pytest.mark.parametrize("size", [0, 1, 2, 719, 720, 721, 65535, 65536, 131_071])
 def test_checksums_of_one_byte(byte, size):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,24 +128,24 @@ def make_map(where: str, dataset: Any, stored: Layout, file_bytes: int) -> Chunk
     DataError
         A chunk lies outside the file, or off the grid.
     """
-    grid, chunks = stored.grid, stored.chunks
-    offsets = np.full(math.prod(grid), -1, np.int64)
-    sizes = np.full(offsets.size, -1, np.int64)
-    masks = np.zeros(offsets.size, np.uint32)
-    astray = 0
+    count = math.prod(stored.grid)
+    offsets, sizes = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    masks = np.zeros(count, np.uint32)
+    places, facts = array("q"), array("Q")
 
     def see(info: Any) -> None:
-        nonlocal astray
-        number = 0
-        for at, chunk, extent in zip(info.chunk_offset, chunks, grid, strict=True):
-            place, rest = divmod(at, chunk)
-            if rest or not 0 <= place < extent:
-                astray += 1
-                return
-            number = number * extent + place
-        offsets[number], sizes[number], masks[number] = info.byte_offset, info.size, info.filter_mask
+        places.extend(info[0])
+        facts.extend(info[1:])
 
     dataset.id.chunk_iter(see)
+    first = np.frombuffer(places, np.int64).reshape(-1, len(stored.shape))
+    found = np.frombuffer(facts, np.uint64).reshape(-1, 3)
+    grid_places = first // stored.chunks
+    astray = bool((first % stored.chunks).any() or ((grid_places < 0) | (grid_places >= stored.grid)).any())
+    if not astray:
+        numbers = np.ravel_multi_index(tuple(grid_places.T), stored.grid)
+        masks[numbers] = found[:, 0]
+        offsets[numbers], sizes[numbers] = found[:, 1].astype(np.int64), found[:, 2].astype(np.int64)
     user_block = dataset.file.userblock_size
     if user_block and offsets[0] >= 0:
         offsets += _missing_user_block(dataset, offsets[0], sizes[0], user_block) * (offsets >= 0)
@@ -246,7 +247,7 @@ class ChunkReader:
                 inner.append(slice(low - origin, high - origin))
                 outer.append(slice(low - at, high - at))
                 whole = whole and high - low == c
-                used = used and high - low == last - max(origin, 0)
+                used = used and high - low == last - origin
             piece = target[tuple(outer)]
             if whole and piece.flags.c_contiguous:
                 self._decode(number, piece.reshape(-1).view(np.uint8))
