@@ -1,8 +1,8 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
-`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`; `run` cuts those that count into shards, keeps them in
-checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`; `run` cuts those that count into shards, keeps them
+in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 

@@ -191,10 +191,12 @@ def _clip(span: tuple[int, int], begin: int, window: tuple[int, int]) -> tuple[i
     return (start, stop) if start < stop else None
 
 
-def unit_bytes(source: Source, fields: frozenset[str]) -> int:
-    """About how many bytes are read of a unit."""
+def span_bytes(span: Span, fields: frozenset[str]) -> int:
+    """About how many bytes are read of a span, and of those beside it."""
+    source = span.source
     scores = 1 if source.kind == "predictions" else _ITEM[source.encoding] * source.n_classes
-    return (scores if "scores" in fields else 0) + ("labels" in fields)
+    unit = (scores if "scores" in fields else 0) + ("labels" in fields)
+    return (span.stop - span.start) * unit + sum(span_bytes(piece, fields) for piece in span.beside)
 
 
 def _joint_spans(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from unoic_cli import formats
 from unoic_cli.batch import Batch, InvalidScoreError, Part, check_labels, choose_split, make_scores, where_is
 from unoic_cli.block import LogitBlock, Reader, Source
 from unoic_cli.counters import Counters, Tally
-from unoic_cli.dataset import DataSet, Span, unit_bytes
+from unoic_cli.dataset import DataSet, Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
@@ -297,11 +296,7 @@ class Stream:
 
     def weights(self) -> list[int]:
         """Bytes of each span that are read."""
-
-        def weigh(span: Span) -> int:
-            return (span.stop - span.start) * unit_bytes(span.source, self.fields) + sum(map(weigh, span.beside))
-
-        return [weigh(span) for span in self.spans]
+        return [span_bytes(span, self.fields) for span in self.spans]
 
     def part(self, indices: Sequence[int]) -> Stream:
         """The same with some of the spans alone."""
@@ -358,7 +353,7 @@ def add_all(ours: Sequence[Tally], theirs: Sequence[Tally]) -> None:
         tally.add(other)
 
 
-class _Watch:
+class _Watch(engine.Teller):
     """Shows how far a stream has come, and keeps the run's ledger up to date."""
 
     def __init__(
@@ -366,18 +361,14 @@ class _Watch:
         progress: Callable[[int, int], None] | None,
     ) -> None:  # fmt: skip
         weights = stream.weights()
-        self.bytes = list(itertools.accumulate((weights[i] for i in indices), initial=0))
+        super().__init__((weights[i] for i in indices), progress)
         self.stream, self.indices, self.ledger, self.entry = stream, indices, ledger, entry
-        self.told = progress
         self.saves = ledger is not None and ledger.save is not None
         if entry is not None:
             self.done, self.counters = entry.done, entry.counters
 
-    def progress(self, done: int) -> None:
-        if self.told is not None:
-            self.told(self.bytes[done], self.bytes[-1])
-
     def due(self) -> bool:
+        """Whether the ledger should be stored."""
         return self.ledger is not None and self.ledger.tick()
 
     def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:

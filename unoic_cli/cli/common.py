@@ -85,6 +85,7 @@ ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="Worker threads. Default: what the machine gives this process."),
 ]
+QuietOption: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 FormatOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -102,7 +103,7 @@ DATA: dict[str, Any] = {
         str | None,
         typer.Option("--memory", metavar="SIZE", help="Bound of the buffers, such as 256MB. Default: 64MB a thread."),
     ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")],
+    "quiet": QuietOption,
 }
 """Options of every command that reads logits files."""
 

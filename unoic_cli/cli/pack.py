@@ -10,6 +10,7 @@ from unoic_cli.cli.common import (
     AllowExternalOption,
     ForceOption,
     FormatOption,
+    QuietOption,
     ThreadsOption,
     Told,
     check_format,
@@ -47,6 +48,7 @@ def pack(
     force: ForceOption = False,
     allow_external: AllowExternalOption = False,
     threads: ThreadsOption = None,
+    quiet: QuietOption = False,
     format: FormatOption = None,
 ) -> None:
     """Rewrite a logits file in the form that is read fastest: contiguous HDF5.
@@ -61,7 +63,7 @@ def pack(
     from unoic_cli.tasks import pack as task
 
     check_format(format)
-    with Told() as told:
+    with Told(quiet) as told:
         result = task.pack(
             source,
             out,
@@ -75,6 +77,6 @@ def pack(
             threads=threads,
             progress=told.line,
         )
-    for text in result.notes:
+    for text in [] if quiet else result.notes:
         note(text)
     show(result, format, render_pack)

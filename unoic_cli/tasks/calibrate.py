@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from unoic_cli.batch import Batch
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, ResumableWriter, Writer
 from unoic_cli.calibration import Calibration, Order
 from unoic_cli.counters import Counters, Tally
-from unoic_cli.dataset import DataSet, Span, split_units, unit_bytes
+from unoic_cli.dataset import DataSet, Span, span_bytes, split_units
 from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
@@ -261,21 +260,16 @@ class _Job:
         return self.method.tally([0.0, lam] if lam else [lam]), UnitTally()
 
 
-class _Watch:
+class _Watch(engine.Teller):
     """Shows how far the writing has come, and keeps the run's ledger up to date."""
 
     def __init__(self, job: _Job, todo: Sequence[int], kept: _Kept, progress: Progress | None) -> None:
-        self.job, self.todo, self.kept, self.told = job, todo, kept, progress
+        super().__init__((span_bytes(job.spans[i], frozenset({"scores", "labels"})) for i in todo), progress)
+        self.job, self.todo, self.kept = job, todo, kept
         self.saves = kept.ledger is not None and kept.ledger.save is not None
-        sizes = (sum(s.stop - s.start for s in (span, *span.beside)) for span in (job.spans[i] for i in todo))
-        unit = unit_bytes(job.data.sources[0], frozenset({"scores", "labels"}))
-        self.bytes = [unit * units for units in itertools.accumulate(sizes, initial=0)]
-
-    def progress(self, done: int) -> None:
-        if self.told is not None:
-            self.told(self.bytes[done], self.bytes[-1])
 
     def due(self) -> bool:
+        """Whether the ledger should be stored."""
         return self.kept.ledger is not None and self.kept.ledger.tick()
 
     def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:

@@ -124,17 +124,17 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
 
 
 def parse_size(given: int | str, option: str) -> int:
-    """Bytes of ``256MB``, ``1.5G``, ``64MiB`` or a number.
+    """Bytes of ``256MB`` (10**6), ``64M`` or ``64MiB`` (2**20), or a number.
 
     Examples
     --------
-    >>> parse_size("1.5GB", "--memory"), parse_size("4MiB", "--memory")
-    (1500000000, 4194304)
+    >>> parse_size("1.5GB", "--memory"), parse_size("2M", "--chunk"), parse_size(4096, "--chunk")
+    (1500000000, 2097152, 4096)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?", str(given).strip())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(I?B|)", str(given).strip().upper())
     if match is None:
-        raise UsageError(option, f"{given!r}", "expected a size such as 256MB")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** " kMGT".index(match[2].replace("K", "k") or " "))
+        raise UsageError(option, f"{given!r}", "expected a size such as 256MB or 2M")
+    return int(float(match[1]) * (1000 if match[3] == "B" else 1024) ** " KMGT".index(match[2] or " "))
 
 
 def _span_bytes(memory: int | str, options: Options) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,10 +15,12 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.batch import where_is
 from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
+from unoic_cli.dataset import Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
+from unoic_cli.tasks.common import parse_size
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
 
@@ -244,20 +245,6 @@ def pack(
     )
 
 
-def parse_size(text: str | int, option: str) -> int:
-    """Bytes, from ``2M``, ``512K`` or a plain number.
-
-    Examples
-    --------
-    >>> parse_size("2M", "--chunk"), parse_size("4096", "--chunk")
-    (2097152, 4096)
-    """
-    match = re.fullmatch(r"(\d{1,12})([KM]?)(?:i?B)?", str(text), re.IGNORECASE)
-    if match is None:
-        raise UsageError(option, f"{text!r}", "expected bytes, like 2M or 512K")
-    return int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2].upper()]
-
-
 def _check_options(
     path: str, codec: str | None, chunk: str | int | None, dtype: str, layout: str, threads: int | None
 ) -> int | None:
@@ -427,9 +414,10 @@ def _write(
     turnstile = Turnstile() if writer.ordered else None
     try:
         spans = job.spans()
-        tell = None if progress is None else (lambda done: progress(done, len(spans)))
+        fields = frozenset({"scores", "labels"})
+        teller = engine.Teller((span_bytes(Span(job.source, *span), fields) for span in spans), progress)
         workers = engine.run(
-            len(spans), lambda: _Worker(job, writer, turnstile, spans), threads or engine.available_threads(), tell
+            len(spans), lambda: _Worker(job, writer, turnstile, spans), threads or engine.available_threads(), teller
         )
         writer.commit()
     except BaseException:
