@@ -7,7 +7,6 @@ the reference, and the others lie `beside` it, row for row.
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -360,8 +359,7 @@ def _check_distinct(sources: Sequence[Source]) -> None:
     for source in sources:
         if source.format == "arrays":
             continue
-        path, group = formats.split_name(source.name)
-        key = os.path.realpath(path), group
+        key = formats.identity(source)
         if key in seen:
             raise UsageError(source.name, f"the same data as {seen[key]}", "expected each input once")
         seen[key] = source.name

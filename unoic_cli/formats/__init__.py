@@ -7,7 +7,7 @@ A format module offers
     open_reader(source) -> Reader
     spans(source, target_bytes) -> list[(start, stop)]   units; what one worker reads at once
     create(path, spec: OutputSpec) -> Writer             (formats that can be written)
-Modules are imported late: reading Parquet does not load h5py, and the other way round.
+Modules are imported late: reading Parquet does not load h5py, and the other way round. `storage` says where bytes lie.
 """
 
 from __future__ import annotations
@@ -20,24 +20,36 @@ from typing import Any
 
 from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
+from unoic_cli.formats import storage
+from unoic_cli.formats.storage import split_name as split_name
 
-MODULES = {"hdf5": "unoic_cli.formats.hdf5", "parquet": "unoic_cli.formats.parquet"}
+MODULES = {name: f"unoic_cli.formats.{name}" for name in ("hdf5", "parquet", "arrow")}
 """Formats that commands read and write; conversion also knows npz and npy (`formats.numpy_files`)."""
 
 _PAGES, _PAGE = 64, 4096
-SIGNATURES = {"hdf5": b"\x89HDF\r\n\x1a\n", "parquet": b"PAR1", "npz": b"PK\x03\x04", "npy": b"\x93NUMPY"}
-SUFFIXES = {".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".parquet": "parquet", ".pq": "parquet"}
+SIGNATURES = {
+    "hdf5": b"\x89HDF\r\n\x1a\n",
+    "parquet": b"PAR1",
+    "arrow": b"\xff\xff\xff\xff",
+    "npz": b"PK\x03\x04",
+    "npy": b"\x93NUMPY",
+}
+SUFFIXES = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".hdf": "hdf5",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrows": "arrow",
+}
+STANDARD = "-"
+"""Standard input or output, as an Arrow IPC stream."""
+_ARROW_FILE = b"ARROW1"
 
 
 def module(name: str) -> ModuleType:
     """Import the module of a registered format."""
     return importlib.import_module(MODULES[name])
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named)."""
-    path, separator, group = name.partition("::")
-    return path, ("/" + group.strip("/")) if separator else "/"
 
 
 def detect(name: str) -> str:
@@ -51,41 +63,64 @@ def detect(name: str) -> str:
         It is empty or holds something else.
     """
     path, _ = split_name(name)
+    if path == STANDARD:
+        return "arrow"
     expected = "an HDF5 or Parquet file"
     if not path:
         raise NoInputError("FILES", "an empty name", f"expected {expected}")
+    if storage.is_remote(path):
+        head, size = storage.first_bytes(path)
+        starts = [head[at : at + 16] for at in (0, 512, 1024, 2048)]
+    else:
+        starts, size = _first_bytes(path, expected)
+    where = storage.shown(path)
+    if not size:
+        raise DataError(where, "an empty file (0 bytes)", f"expected {expected}")
+    if any(start.startswith(SIGNATURES["hdf5"]) for start in starts):
+        return "hdf5"
+    if starts[0].startswith(_ARROW_FILE):
+        return "arrow"
+    for kind, signature in SIGNATURES.items():
+        if starts[0].startswith(signature):
+            return kind
+    raise DataError(where, "neither HDF5 nor Parquet (unknown first bytes)", f"expected {expected}")
+
+
+def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
+    """What stands where signatures may, and how much stands at the very start."""
     if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
         raise NoInputError(path, "a device or a pipe", f"expected {expected}")
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
-            for offset in (0, 512, 1024, 2048):
+            starts = [file.read(16)]
+            for offset in (512, 1024, 2048):
                 file.seek(offset)
-                if file.read(8) == SIGNATURES["hdf5"]:
-                    return "hdf5"
+                starts.append(file.read(8))
     except FileNotFoundError:
+        scheme = storage.foreign_scheme(path)
+        if scheme is not None:
+            known = ", ".join(f"{known}://" for known in storage.SCHEMES)
+            raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}") from None
         raise NoInputError(path, "no such file", f"expected {expected}") from None
     except IsADirectoryError:
         raise NoInputError(path, "a folder", f"expected {expected}") from None
     except OSError as error:
         raise NoInputError(path, f"cannot be opened ({error.strerror or error})", f"expected {expected}") from None
-    if not head:
-        raise DataError(path, "an empty file (0 bytes)", f"expected {expected}")
-    for kind, signature in SIGNATURES.items():
-        if head.startswith(signature):
-            return kind
-    raise DataError(path, "neither HDF5 nor Parquet (unknown first bytes)", f"expected {expected}")
+    return starts, len(starts[0])
 
 
 def describe(name: str, *, allow_external: bool = False) -> Source:
     """Look into an input and say where its scores lie and what they are, without reading them."""
     kind = detect(name)
     path, group = split_name(name)
+    where = storage.shown(path)
     if kind not in MODULES:
-        raise DataError(path, f"a {kind} file", f"make a logits file of it first: unoic convert {path} OUT.h5")
+        raise DataError(where, f"a {kind} file", f"make a logits file of it first: unoic convert {where} OUT.h5")
     if kind != "hdf5" and group != "/":
-        raise UsageError(name, f"a group of a {kind} file", "FILE::GROUP is for HDF5")
-    source: Source = module(kind).describe(name, path, group, allow_external=allow_external)
+        raise UsageError(storage.shown(name), f"a group of a {kind} file", "FILE::GROUP is for HDF5")
+    if kind == "arrow":
+        storage.refuse_remote(path, "Arrow stream")
+    source: Source = module(kind).describe(storage.shown(name), path, group, allow_external=allow_external)
     return source
 
 
@@ -98,6 +133,39 @@ def fingerprint(path: str) -> dict[str, Any]:
             file.seek(max(0, status.st_size - _PAGE) * i // (_PAGES - 1))
             digest.update(file.read(_PAGE))
     return {"bytes": status.st_size, "modified": status.st_mtime_ns, "digest": digest.hexdigest()}
+
+
+def identity(source: Source) -> tuple[str, str]:
+    """Tells a source from others: the file that its name leads to, and the group."""
+    path, group = split_name(source.name)
+    if storage.is_remote(path):
+        return str(source.locator["path"]), group
+    return path if path == STANDARD else os.path.realpath(path), group
+
+
+def size_of(source: Source) -> int:
+    """Bytes of the file."""
+    if source.format == "arrow":
+        return int(source.locator["size"])
+    path = split_name(source.name)[0]
+    return int(source.locator["stamp"][1]) if storage.is_remote(path) else os.path.getsize(path)
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a name is that of no local file: a remote object, or standard input."""
+    return path == STANDARD or storage.is_remote(path)
+
+
+def stem_of(name: str) -> tuple[str, str]:
+    """A file's name without folders, in two parts: what outputs beside it are called after, and the suffix.
+
+    Examples
+    --------
+    >>> stem_of("s3://bucket/val.h5::a"), stem_of("-")
+    (('val', '.h5'), ('stdin', ''))
+    """
+    path, _ = split_name(name)
+    return ("stdin", "") if path == STANDARD else os.path.splitext(storage.base_name(path))
 
 
 def has_predictions(source: Source) -> bool:
@@ -145,6 +213,11 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
         return arrays.spans(source, target_bytes)
     if source.format == "nowhere":
         return [(0, source.n_units)] if source.n_units else []
+    if storage.is_remote(source.name):
+        target_bytes = max(target_bytes, storage.SPAN_BYTES)
+        if source.layout == "planes":
+            image = source.pixels * source.n_classes * (8 if source.encoding == "float64" else 4)
+            target_bytes = max(target_bytes, min(image, storage.IMAGE_BYTES))
     result: list[tuple[int, int]] = module(source.format).spans(source, target_bytes)
     return result
 
@@ -153,6 +226,9 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
     """Refuse an output that exists (without `force`), equals an input, or has no folder to go to."""
     if not path:
         raise UsageError("--output", "an empty name", "expected the name of a file")
+    if path == STANDARD:
+        raise UsageError("--output", "-", "expected the name of a file (./- for one of that name)")
+    storage.refuse_output(path)
     folder = os.path.dirname(path) or "."
     for name in inputs:
         source = split_name(name)[0]
@@ -170,6 +246,9 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
 
 def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
     """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
+    if path == STANDARD:
+        stream: Writer = module("arrow").create(path, spec)
+        return stream
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.errors import DataError
-from unoic_cli.formats import schema
+from unoic_cli.formats import schema, storage
 
 DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
 """Registered numbers of the filters that are undone here."""
@@ -204,8 +204,7 @@ class ChunkReader:
     ----------
     where : str
         ``FILE:DATASET`` for messages.
-    file : int
-        Descriptor of the file.
+    file : descriptor or remote object
     stored : Layout
     chunk_map : ChunkMap
     by_library : callable
@@ -215,7 +214,7 @@ class ChunkReader:
     def __init__(
         self,
         where: str,
-        file: int,
+        file: storage.File,
         stored: Layout,
         chunk_map: ChunkMap,
         by_library: Callable[[Sequence[int], Sequence[int], NDArray[Any]], None],

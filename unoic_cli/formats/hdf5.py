@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
-from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import chunks, schema
+from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
+from unoic_cli.formats import chunks, schema, storage
 
 NAME = "hdf5"
 SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -76,10 +76,11 @@ def describe(name: str, path: str, group: str, *, allow_external: bool = False) 
     DataError
         It is not an HDF5 file, or does not hold what the schema asks for.
     """
-    before = _stamp(path)
-    with _open(name, path) as file, _hdf5_errors(name):
-        place = _Place(name, file, group, allow_external)
-        return _describe(place, path, before)
+    if storage.is_remote(path) and allow_external:
+        raise UsageError(name, "a remote file with --allow-external", "expected local files with it")
+    with storage.described(path) as (there, stamp, size), _open(name, there) as file, _hdf5_errors(name):
+        place = _Place(name, file, group, allow_external, size)
+        return _describe(place, path, stamp)
 
 
 @contextlib.contextmanager
@@ -94,9 +95,12 @@ def _hdf5_errors(where: str) -> Iterator[None]:
         raise DataError(where, f"cannot be read as HDF5 ({reason})", "expected an intact HDF5 file") from error
 
 
-def _open(name: str, path: str) -> Any:
+def _open(name: str, there: Any) -> Any:
+    """Open a path, or a file object."""
     try:
-        return h5py.File(path, "r", locking="best-effort")
+        return h5py.File(there, "r", locking="best-effort")
+    except UnoicError:
+        raise
     except FileNotFoundError:
         raise NoInputError(name, "no such file", "expected an HDF5 file") from None
     except (PermissionError, IsADirectoryError, BlockingIOError) as error:
@@ -106,21 +110,13 @@ def _open(name: str, path: str) -> Any:
         raise DataError(name, f"truncated or not HDF5 ({reason})", "expected an intact HDF5 file") from error
 
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    """Identify a file's state, so that stored offsets are never used on another file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # opening it will say why
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 class _Place:
     """The group that is described, and the only way to get at its members: links are policed here."""
 
-    def __init__(self, name: str, file: Any, group: str, allow_external: bool) -> None:
+    def __init__(self, name: str, file: Any, group: str, allow_external: bool, size: int = 0) -> None:
         self.name = name
         self.file = file
+        self.size = size
         self.allow_external = allow_external
         self.chosen = ""
         found = self.follow(group, name)
@@ -154,6 +150,8 @@ class _Place:
         """How an array is stored, if its chunks can be read without the library."""
         if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(self.file.id).fileno:
             return None  # reached through an external link: offsets count in another file
+        if self.file.userblock_size and not os.path.isfile(self.file.filename):
+            return None  # where offsets begin is found out by a look at the file
         return chunks.layout(dataset) if dataset.shape else None
 
     def follow(self, path: str, where: str) -> Any:
@@ -213,7 +211,7 @@ def _is_allocated(dataset: Any) -> bool:
     return bool(dataset.id.get_num_chunks() >= needed)
 
 
-def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> Source:
+def _describe(place: _Place, path: str, stamp: Any) -> Source:
     kind = _find_scores(place)
     dataset = place.dataset(kind, is_array=True)
     if dataset is None:
@@ -221,7 +219,7 @@ def _describe(place: _Place, path: str, stamp: tuple[int, int, int] | None) -> S
     shape, encoding = _score_facts(place, kind, dataset)
     arrays = {"scores": _array(place, kind, dataset, shape)}
     locator: dict[str, Any] = {
-        "path": os.path.abspath(path),
+        "path": path if storage.is_remote(path) else os.path.abspath(path),
         "stamp": stamp,
         "allow_external": place.allow_external,
         "arrays": arrays,
@@ -276,7 +274,9 @@ def _find_scores(place: _Place) -> Kind:
     if "predictions" in names:
         return "predictions"
     hint = _group_with_scores(place.group)
-    expected = f"{_EXPECTED_SCORES}; try {place.file.filename}::{hint.lstrip('/')}" if hint else _EXPECTED_SCORES
+    expected = (
+        f"{_EXPECTED_SCORES}; try {storage.split_name(place.name)[0]}::{hint.lstrip('/')}" if hint else _EXPECTED_SCORES
+    )
     raise DataError(place.name, f"no scores among: {_listing(place.group)}", expected)
 
 
@@ -359,9 +359,8 @@ def _image_axis(member: str, shape: tuple[int, ...], scores: schema.ScoreShape) 
 
 
 def _check_extent(place: _Place, member: str, end: int) -> None:
-    size = os.path.getsize(place.file.filename)
-    if end > size:
-        raise DataError(place.where(member), f"data up to byte {end:,} of {size:,}", "expected a complete file")
+    if end > place.size:
+        raise DataError(place.where(member), f"data up to byte {end:,} of {place.size:,}", "expected a complete file")
 
 
 def _field(place: _Place, field: str, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]) -> Any:
@@ -495,14 +494,10 @@ class Hdf5Reader:
         self._library: Any = None
         self._datasets: dict[str, Any] = {}
         self._chunked: dict[str, chunks.ChunkReader] = {}
-        path = source.locator["path"]
-        try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise NoInputError(source.name, f"cannot be opened ({error.strerror})", "expected an HDF5 file") from None
-        if _stamp(path) != source.locator["stamp"]:
-            self.close()
-            raise StorageError(source.name, "the file changed while it was in use", "expected it to stay as it was")
+        expected = "expected an HDF5 file"
+        self._file: storage.File = storage.open_file(
+            source.name, source.locator["path"], source.locator["stamp"], expected
+        )
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
         """Units [start, stop); see `unoic_cli.block.Reader`."""
@@ -514,14 +509,14 @@ class Hdf5Reader:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
         self._chunked.clear()
         if self._library is not None:
             self._datasets.clear()
             self._library.close()
             self._library = None
+        if self._file != -1:
+            storage.close_file(self._file)
+            self._file = -1
 
     def _fill(self, block: LogitBlock, name: str) -> None:
         start, stop = block.start, block.stop
@@ -629,8 +624,9 @@ class Hdf5Reader:
         where, layout = self._where(name), entry["layout"]
 
         def make() -> chunks.ChunkMap:
-            with _open(self._source.name, path) as file, _hdf5_errors(where):
-                return chunks.make_map(where, file[entry["dataset"]], layout, os.path.getsize(path))
+            size = os.path.getsize(path) if isinstance(self._file, int) else self._file.size
+            with _open(self._source.name, self._there()) as file, _hdf5_errors(where):
+                return chunks.make_map(where, file[entry["dataset"]], layout, size)
 
         found = chunks.shared_map((path, stamp, entry["dataset"]), make)
 
@@ -665,15 +661,21 @@ class Hdf5Reader:
 
     def _dataset(self, name: str) -> Any:
         if self._library is None:
-            self._library = _open(self._source.name, self._source.locator["path"])
+            self._library = _open(self._source.name, self._there())
         if name not in self._datasets:
             self._datasets[name] = self._library[self._arrays[name]["dataset"]]
         return self._datasets[name]
+
+    def _there(self) -> Any:
+        """What the library opens."""
+        return self._source.locator["path"] if isinstance(self._file, int) else self._file.as_file()
 
     @contextlib.contextmanager
     def _read_errors(self, name: str) -> Iterator[None]:
         try:
             yield
+        except UnoicError:
+            raise
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             raise DataError(self._where(name), f"cannot be read ({reason})", "expected an intact file") from error

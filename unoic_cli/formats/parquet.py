@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import schema
+from unoic_cli.formats import columns, schema, storage
 
 NAME = "parquet"
 SUFFIXES = (".parquet", ".pq")
 
-_WIDE = re.compile(rf"({'|'.join(SCORE_KINDS)})_(\d+)")
-_ENCODINGS: dict[Any, Encoding] = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
-_ARROW = {encoding: kind for kind, encoding in _ENCODINGS.items()}
-_PREFIX = "unoic."
-_KNOWN_KEYS = ("source_counts", "source_prior", "class_names", "image_shape", "n_classes", "dtype", "schema")
 _BATCH_BYTES = 6 << 20
 _GROUP_BYTES = 8 << 20
-_EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS)}, one list column of such a name"
 
 
 def matches(head: bytes) -> bool:
@@ -63,8 +53,8 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
     DataError
         It is not a Parquet file, or does not hold what the schema asks for.
     """
-    with _open(name, path) as file, _parquet_errors(name):
-        return _describe(name, path, file)
+    with storage.described(path) as (there, stamp, _), _open(name, there) as file, _parquet_errors(name):
+        return _describe(name, path, stamp, file)
 
 
 @contextlib.contextmanager
@@ -81,9 +71,12 @@ def _parquet_errors(where: str) -> Iterator[None]:
         raise DataError(where, f"a corrupt page or footer ({reason})", "expected an intact Parquet file") from error
 
 
-def _open(name: str, path: str) -> Any:
+def _open(name: str, there: Any) -> Any:
+    """Open a path, or the file of a remote object, whose reads are then taken together."""
     try:
-        return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+        return pq.ParquetFile(there, pre_buffer=not isinstance(there, str), page_checksum_verification=True)
+    except UnoicError:
+        raise
     except FileNotFoundError:
         raise NoInputError(name, "no such file", "expected a Parquet file") from None
     except PermissionError:
@@ -93,213 +86,20 @@ def _open(name: str, path: str) -> Any:
         raise DataError(name, f"truncated or not Parquet ({reason})", "expected an intact Parquet file") from error
 
 
-def _describe(name: str, path: str, file: Any) -> Source:
-    table = file.schema_arrow
-    metadata = _metadata(table.metadata)
+def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
     n_rows = file.metadata.num_rows
-    kind, columns, form = _find_scores(name, table)
-    if n_rows == 0:
-        raise DataError(f"{name}:{kind}", "no samples (N = 0)", "expected at least one")
-    n_classes, encoding = _score_facts(name, file, kind, columns, form, metadata)
-    image_shape = _image_shape(name, metadata)
-    pixels = math.prod(image_shape)
-    if n_rows % pixels:
-        raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
-    where = f"{name}:{kind}"
-    # the same limits as for HDF5: K >= 2, at least one sample
-    schema.score_shape(where, (n_rows // pixels, n_classes))
-    fields = _fields(name, table)
-    return Source(
-        name=name,
-        format=NAME,
-        n_samples=n_rows // pixels,
-        n_classes=n_classes,
-        image_shape=image_shape,
-        kind=kind,
-        encoding=encoding,
-        layout="rows",
-        fields=frozenset(fields),
-        source_counts=_vector(name, metadata, "source_counts", n_classes),
-        source_prior=_vector(name, metadata, "source_prior", n_classes),
-        class_names=_class_names(name, metadata, n_classes),
-        storage=_storage(file),
-        attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
-        locator={
-            "path": os.path.abspath(path),
-            "columns": columns,
-            "form": form,
-            "fields": fields,
-            "has_predictions": kind != "predictions" and _are_predictions(table),
-            "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
-        },
-    )
 
+    def first(column: str) -> Any:
+        batches = file.iter_batches(batch_size=1, columns=[column], use_threads=False)
+        return next((batch.column(0) for batch in batches if batch.num_rows), None)
 
-def _are_predictions(table: Any) -> bool:
-    return "predictions" in table.names and pa.types.is_unsigned_integer(table.field("predictions").type)
-
-
-def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
-    """Our own keys, without their prefix."""
-    texts = ((key.decode(errors="replace"), value.decode(errors="replace")) for key, value in (stored or {}).items())
-    return {key.removeprefix(_PREFIX): value for key, value in texts if key.startswith(_PREFIX)}
-
-
-def _find_scores(name: str, table: Any) -> tuple[Kind, list[str], str]:
-    """Kind, column names and form: ``wide``, ``column`` or ``predictions``."""
-    if len(set(table.names)) < len(table.names):
-        twice = next(column for column in table.names if table.names.count(column) > 1)
-        raise DataError(f"{name}:{twice}", "two columns of this name", "expected names that differ")
-    columns: dict[str, dict[int, str]] = {}
-    for column in table.names:
-        wide = _WIDE.fullmatch(column)
-        if wide:
-            columns.setdefault(f"{wide[1]}_*", {})[int(wide[2])] = column
-        elif column in SCORE_KINDS:
-            columns[column] = {0: column}
-    if len(columns) > 1:
-        raise schema.two_candidates(name, sorted(columns))
-    for key, numbered in columns.items():
-        kind: Kind = next(known for known in SCORE_KINDS if key.removesuffix("_*") == known)
-        if not key.endswith("_*"):
-            return kind, [kind], "column"
-        if sorted(numbered) != list(range(len(numbered))):
-            missing = min(set(range(len(numbered))) - set(numbered))
-            raise DataError(
-                name, f"{len(numbered)} columns {key}, but no {kind}_{missing}", "expected no gap from 0 on"
-            )
-        return kind, [numbered[index] for index in range(len(numbered))], "wide"
-    if "predictions" in table.names:
-        return "predictions", ["predictions"], "predictions"
-    there = ", ".join(table.names[:20]) or "nothing"
-    raise DataError(name, f"no scores among the columns: {there}", f"{_EXPECTED}, or predictions")
-
-
-def _plain(kind: Any) -> Any:
-    """Return the storage type of an extension type, such as a fixed-shape tensor."""
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _score_facts(
-    name: str, file: Any, kind: Kind, columns: list[str], form: str, metadata: dict[str, str]
-) -> tuple[int, Encoding]:
-    where = f"{name}:{columns[0]}"
-    types = [_plain(file.schema_arrow.field(column).type) for column in columns]
-    if form == "predictions":
-        return _prediction_facts(name, types[0], metadata)
-    if form == "wide":
-        if len(set(types)) > 1:
-            raise DataError(where, f"columns of types {', '.join(sorted(map(str, set(types))))}", "expected one type")
-        return len(columns), _encoding(where, types[0])
-    if pa.types.is_fixed_size_binary(types[0]):
-        return _binary_facts(where, types[0], metadata)
-    if pa.types.is_fixed_size_list(types[0]):
-        return types[0].list_size, _encoding(where, types[0].value_type)
-    if pa.types.is_list(types[0]) or pa.types.is_large_list(types[0]):
-        encoding = _encoding(where, types[0].value_type)
-        return _first_length(where, file, columns[0]), encoding
-    raise DataError(where, f"a column of type {types[0]}", "expected a list of floats or fixed-size binary")
-
-
-def _encoding(where: str, kind: Any) -> Encoding:
-    if kind not in _ENCODINGS:
-        raise DataError(where, f"{kind} values", "expected halffloat, float or double")
-    return _ENCODINGS[kind]
-
-
-def _binary_facts(where: str, kind: Any, metadata: dict[str, str]) -> tuple[int, Encoding]:
-    stored = metadata.get("dtype", "")
-    encoding = next((known for known in schema.SCORE_DTYPES if known == stored), None)
-    if encoding is None:
-        expected = f"expected metadata unoic.dtype: one of {', '.join(schema.SCORE_DTYPES)}"
-        raise DataError(where, f"binary scores of dtype {stored!r}", expected)
-    size = schema.score_dtype(encoding).itemsize
-    if kind.byte_width % size:
-        raise DataError(where, f"{kind.byte_width} bytes per row", f"expected a multiple of {size} for {encoding}")
-    return kind.byte_width // size, encoding  # type: ignore[return-value]  # SCORE_DTYPES has the names of Encoding
-
-
-def _prediction_facts(name: str, kind: Any, metadata: dict[str, str]) -> tuple[int, Encoding]:
-    if not pa.types.is_unsigned_integer(kind):
-        raise DataError(f"{name}:predictions", f"{kind} values", "expected unsigned integers")
-    n_classes = _json(name, metadata, "n_classes")
-    if not isinstance(n_classes, int):
-        raise DataError(f"{name}:unoic.n_classes", f"{n_classes!r}", "expected the number of classes K")
-    return n_classes, "float32"
-
-
-def _first_length(where: str, file: Any, column: str) -> int:
-    for batch in file.iter_batches(batch_size=1, columns=[column], use_threads=False):
-        if batch.num_rows:
-            values = _storage_array(batch.column(0))[0]
-            if not values.is_valid:
-                raise DataError(where, "a null at row 0", "expected a value in each row")
-            return len(values)
-    return 0
-
-
-def _image_shape(name: str, metadata: dict[str, str]) -> tuple[int, ...]:
-    value = _json(name, metadata, "image_shape")
-    if value is None or value == []:
-        return ()
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(n, int) and n > 0 for n in value):
-        raise DataError(f"{name}:unoic.image_shape", f"{value!r}", "expected [H, W]")
-    return tuple(value)
-
-
-def _json(name: str, metadata: dict[str, str], key: str) -> Any:
-    if key not in metadata:
-        return None
-    try:
-        return json.loads(metadata[key])
-    except ValueError:
-        raise DataError(f"{name}:unoic.{key}", f"{metadata[key][:40]!r}", "expected JSON") from None
-
-
-def _vector(name: str, metadata: dict[str, str], key: str, n_classes: int) -> tuple[float, ...] | None:
-    value, where = _json(name, metadata, key), f"{name}:unoic.{key}"
-    if value is None:
-        return None
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise DataError(where, "a ragged list", f"expected {n_classes} numbers") from None
-    return schema.class_vector(where, array, n_classes)
-
-
-def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[str, ...] | None:
-    value, where = _json(name, metadata, "class_names"), f"{name}:unoic.class_names"
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise DataError(where, "something else than a list of names", f"expected {n_classes} names")
-    return schema.class_names(where, np.array(value, dtype=object), n_classes)
-
-
-def _fields(name: str, table: Any) -> dict[str, str]:
-    """Column of each optional field."""
-    if "label" in table.names and "labels" in table.names:
-        raise DataError(name, "two columns label and labels", "expected one of them")
-    found = {field: field for field in FIELDS if field in table.names}
-    if "label" in table.names:
-        found["labels"] = "label"
-    for field, column in found.items():
-        _check_field(f"{name}:{column}", field, table.field(column).type)
-    return found
-
-
-def _check_field(where: str, field: str, kind: Any) -> None:
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
-    is_integer = pa.types.is_integer(kind)
-    fits = {
-        "labels": is_integer,
-        "delta": is_integer or kind in _ENCODINGS,
-        "sample_id": is_text or is_integer,
+    locator = {
+        "path": path if storage.is_remote(path) else os.path.abspath(path),
+        "stamp": stamp if storage.is_remote(path) else None,
+        "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
     }
-    expected = {"labels": "integers", "delta": "floats", "sample_id": "text or integers"}
-    if not fits.get(field, is_text):
-        raise DataError(where, f"{kind} values", f"expected {expected.get(field, 'text')}")
+    phrase = _storage(file) if n_rows else ""
+    return columns.describe(name, NAME, file.schema_arrow, n_rows, phrase, first, locator)
 
 
 def _storage(file: Any) -> str:
@@ -320,15 +120,7 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
     """Row groups, small ones taken together up to `target_bytes`."""
     size = schema.score_dtype(source.encoding).itemsize
     unit_bytes = 8 if source.kind == "predictions" else size * source.n_classes
-    found: list[tuple[int, int]] = []
-    at = 0
-    for rows in source.locator["group_rows"]:
-        if found and (at + rows - found[-1][0]) * unit_bytes <= target_bytes:
-            found[-1] = (found[-1][0], at + rows)
-        elif rows:
-            found.append((at, at + rows))
-        at += rows
-    return found
+    return columns.joined_spans(source.locator["group_rows"], unit_bytes, target_bytes)
 
 
 def open_reader(source: Source) -> ParquetReader:
@@ -341,138 +133,55 @@ class ParquetReader:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._buffers = schema.Buffers()
-        self._file = _open(source.name, source.locator["path"])
-        metadata = self._file.metadata
-        rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-        if rows != source.locator["group_rows"]:
+        self._columns = columns.ColumnBlocks(source, _parquet_errors)
+        self._remote: Any = None
+        self._file: Any = None
+        path = source.locator["path"]
+        try:
+            if storage.is_remote(path):
+                self._remote = storage.open_file(source.name, path, source.locator["stamp"], "expected a Parquet file")
+            self._file = _open(source.name, path if self._remote is None else self._remote.as_file())
+            metadata = self._file.metadata
+            rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+            if rows != source.locator["group_rows"]:
+                raise StorageError(source.name, "the file changed while it was in use", "expected it to stay as it was")
+        except BaseException:
             self.close()
-            raise StorageError(source.name, "the file changed while it was in use", "expected it to stay as it was")
+            raise
         self._edges = np.concatenate([[0], np.cumsum(rows)])
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
         """Units [start, stop); see `unoic_cli.block.Reader`."""
-        columns = self._columns(fields)
         groups = [
             index
             for index in range(len(self._edges) - 1)
             if self._edges[index] < stop and self._edges[index + 1] > max(start, self._edges[index])
         ]
         at = int(self._edges[groups[0]]) if groups else stop
-        for batch in self._batches(groups, columns):
+        for batch in self._batches(groups, self._columns.columns(fields)):
             first, last = max(start, at), min(stop, at + batch.num_rows)
             if first < last:
-                yield self._block(batch.slice(first - at, last - first), first, last, fields)
+                yield self._columns.block(batch.slice(first - at, last - first), first, last, fields)
             at += batch.num_rows
             if at >= stop:
                 return
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        if self._remote is not None:
+            self._remote.close()
 
-    def _columns(self, fields: frozenset[str]) -> list[str]:
-        locator = self._source.locator
-        columns: list[str] = []
-        for field in sorted(fields):
-            if field == "scores":
-                columns += locator["columns"]
-            else:
-                columns += [field if field == "predictions" else locator["fields"][field]]
-        return columns
-
-    def _batches(self, groups: list[int], columns: list[str]) -> Iterator[Any]:
-        source = self._source
-        size = schema.score_dtype(source.encoding).itemsize
-        rows = max(1, _BATCH_BYTES // (size * source.n_classes))
-        batches = self._file.iter_batches(batch_size=rows, row_groups=groups, columns=columns, use_threads=False)
+    def _batches(self, groups: list[int], names: list[str]) -> Iterator[Any]:
+        rows = self._columns.rows(_BATCH_BYTES)
+        batches = self._file.iter_batches(batch_size=rows, row_groups=groups, columns=names, use_threads=False)
         while True:
-            with _parquet_errors(source.name):
+            with _parquet_errors(self._source.name):
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
-
-    def _block(self, batch: Any, start: int, stop: int, fields: frozenset[str]) -> LogitBlock:
-        block = LogitBlock(start, stop)
-        for field in fields:
-            if field == "predictions" or (field == "scores" and self._source.kind == "predictions"):
-                block.predictions = self._numbers(batch, "predictions")
-            elif field == "scores":
-                block.scores = self._scores(batch, start)
-            elif field in ("labels", "delta"):
-                values = self._numbers(batch, self._source.locator["fields"][field])
-                setattr(block, field, values.astype(np.float64) if field == "delta" else values)
-            else:
-                setattr(block, field, self._per_sample(batch, field, start, stop))
-        return block
-
-    def _column(self, batch: Any, column: str) -> Any:
-        """Return a column without nulls."""
-        array = _storage_array(batch.column(batch.schema.get_field_index(column)))
-        self._refuse_nulls(array, column)
-        return array
-
-    def _refuse_nulls(self, array: Any, column: str) -> None:
-        if array.null_count:
-            raise DataError(
-                f"{self._source.name}:{column}", f"{array.null_count} nulls", "expected a value in each row"
-            )
-
-    def _numbers(self, batch: Any, column: str) -> NDArray[Any]:
-        values: NDArray[Any] = self._column(batch, column).to_numpy(zero_copy_only=False)
-        return values
-
-    def _scores(self, batch: Any, start: int) -> NDArray[Any]:
-        """Copy the scores of a batch into a reused buffer, (T, K)."""
-        source = self._source
-        dtype = schema.score_dtype(source.encoding)
-        out = self._buffers.take("scores", (batch.num_rows, source.n_classes), dtype)
-        columns = source.locator["columns"]
-        if source.locator["form"] == "wide":
-            for index, column in enumerate(columns):
-                out[:, index] = self._numbers(batch, column).view(dtype)
-        else:
-            out[...] = self._flat(self._column(batch, columns[0]), columns[0], start).view(dtype).reshape(out.shape)
-        return out
-
-    def _flat(self, array: Any, column: str, start: int) -> NDArray[Any]:
-        if pa.types.is_fixed_size_binary(array.type):
-            width = array.type.byte_width
-            return np.frombuffer(array.buffers()[1], np.uint8)[
-                array.offset * width : (array.offset + len(array)) * width
-            ]
-        if not pa.types.is_fixed_size_list(array.type):
-            self._check_lengths(array, column, start)
-        values = array.flatten()
-        self._refuse_nulls(values, column)
-        flat: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-        return flat
-
-    def _check_lengths(self, array: Any, column: str, start: int) -> None:
-        lengths = np.diff(array.offsets.to_numpy())
-        wrong = np.flatnonzero(lengths != self._source.n_classes)
-        if wrong.size:
-            found = f"{lengths[wrong[0]]} scores at row {start + wrong[0]}"
-            raise DataError(f"{self._source.name}:{column}", found, f"expected {self._source.n_classes} as in row 0")
-
-    def _per_sample(self, batch: Any, field: str, start: int, stop: int) -> NDArray[Any]:
-        """Take the value of each touched sample from its first row in the batch."""
-        pixels = self._source.pixels
-        array = self._column(batch, self._source.locator["fields"][field])
-        first, last = schema.samples_of(start, stop, pixels)
-        if pixels > 1:
-            array = array.take(pa.array(np.maximum(np.arange(first, last) * pixels - start, 0)))
-        if pa.types.is_integer(array.type):
-            numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-            return numbers
-        with _parquet_errors(f"{self._source.name}:{field}"):
-            values = array.to_pylist()
-        return schema.text(f"{self._source.name}:{field}", np.array(values, dtype=object))
-
-
-def _storage_array(array: Any) -> Any:
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
 # ------------------------------------------------------------------------------------------------
@@ -499,13 +208,7 @@ class ParquetWriter:
 
     def __init__(self, path: str, spec: OutputSpec) -> None:
         self._spec = spec
-        self._pixels = math.prod(spec.image_shape)
-        self._next = 0
-        self._pending: list[Any] = []
-        self._pending_rows = 0
-        unit_bytes = 8 if spec.kind == "predictions" else spec.n_classes * schema.score_dtype(spec.encoding).itemsize
-        self._group_rows = max(1, _GROUP_BYTES // unit_bytes)
-        self._schema = _arrow_schema(spec)
+        self._rows = columns.RowWriter(spec, _GROUP_BYTES)
         self._output = schema.TemporaryOutput(path)
         self._sink: Any = None
         self._writer: Any = None
@@ -517,13 +220,13 @@ class ParquetWriter:
             raise
 
     def _open(self, path: str) -> None:
-        names = self._schema.names
+        names = self._rows.schema.names
         repeated = [name for name in ("sample_id", "split", "group") if name in names]
         repeated += ["delta"] if self._spec.scalar_delta is not None else []
         self._sink = pa.OSFile(self._output.temporary, "wb")
         self._writer = pq.ParquetWriter(
             self._sink,
-            self._schema,
+            self._rows.schema,
             compression={name: "zstd" for name in names if name != self._spec.kind},  # scores hardly shrink
             use_dictionary=repeated or False,
             write_statistics=False,
@@ -539,64 +242,16 @@ class ParquetWriter:
 
     def write(self, block: LogitBlock) -> None:
         """Store the next block; see `unoic_cli.block.Writer`."""
-        if block.start != self._next:
-            raise ValueError(f"unit {block.start} where {self._next} comes next")
-        self._next = block.stop
-        arrays = [self._array(field.name, field.type, block) for field in self._schema]
-        self._pending.append(pa.record_batch(arrays, schema=self._schema))
-        self._pending_rows += block.stop - block.start
-        if self._pending_rows >= self._group_rows:
-            self._flush(self._pending_rows // self._group_rows * self._group_rows)
+        self._store(self._rows.add(block))
 
-    def _flush(self, rows: int) -> None:
-        table = pa.Table.from_batches(self._pending, self._schema)
-        with self._errors():
-            self._writer.write_table(table.slice(0, rows), row_group_size=self._group_rows)
-        rest = table.slice(rows)
-        self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
-
-    def _array(self, name: str, kind: Any, block: LogitBlock) -> Any:
-        """Copy one field of a block, which may be a view of a reused buffer."""
-        rows = block.stop - block.start
-        if name == self._spec.kind and name != "predictions":
-            return self._scores(kind, block)
-        if name == "delta" and self._spec.scalar_delta is not None:
-            return pa.array(np.full(rows, self._spec.scalar_delta))
-        values = getattr(block, name)
-        if values is None:
-            raise ValueError(f"a block without {name}")
-        if name in ("split", "group", "sample_id"):
-            return self._per_row(values, kind, block)
-        return pa.array(np.array(np.broadcast_to(values, (rows,)), kind.to_pandas_dtype()), kind)
-
-    def _per_row(self, values: NDArray[Any], kind: Any, block: LogitBlock) -> Any:
-        array = pa.array(values.tolist(), kind)
-        if self._pixels == 1:
-            return array
-        codes = schema.per_unit(np.arange(len(values)), block.start, block.stop, self._pixels)
-        return array.take(pa.array(codes))
-
-    def _scores(self, kind: Any, block: LogitBlock) -> Any:
-        scores, spec = block.scores, self._spec
-        dtype = schema.score_dtype(spec.encoding)
-        if scores is None or scores.dtype.itemsize != dtype.itemsize:
-            raise TypeError(f"a block without {spec.encoding} scores")
-        if scores.ndim == 3:
-            scores = scores.transpose(0, 2, 1)
-        flat = np.array(scores, order="C").reshape(-1)
-        rows = block.stop - block.start
-        if pa.types.is_fixed_size_binary(kind):
-            return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(flat)])
-        values = pa.Array.from_buffers(kind.value_type, len(flat), [None, pa.py_buffer(flat)])
-        return pa.FixedSizeListArray.from_arrays(values, type=kind)
+    def _store(self, table: Any) -> None:
+        if table is not None:
+            with self._errors():
+                self._writer.write_table(table, row_group_size=self._rows.group_rows)
 
     def commit(self) -> None:
         """Write what is left and the footer, flush, and rename onto the final name."""
-        units = self._spec.n_samples * self._pixels
-        if self._next != units:
-            raise ValueError(f"{self._next} of {units} units were written")
-        if self._pending_rows:
-            self._flush(self._pending_rows)
+        self._store(self._rows.rest())
         with self._errors():
             self._writer.close()
             self._sink.close()
@@ -611,47 +266,3 @@ class ParquetWriter:
                     part.close()
         self._writer = self._sink = None
         self._output.abort()
-
-
-def _arrow_schema(spec: OutputSpec) -> Any:
-    columns = [
-        pa.field(name, _text_or_integer(spec.dtypes[name]), nullable=False)
-        for name in ("sample_id", "split", "group")
-        if name in spec.dtypes
-    ]
-    if "labels" in spec.dtypes:
-        columns.append(pa.field("labels", pa.from_numpy_dtype(schema.native(spec.dtypes["labels"])), nullable=False))
-    if spec.scalar_delta is not None:
-        columns.append(pa.field("delta", pa.float64(), nullable=False))
-    elif "delta" in spec.dtypes:
-        columns.append(pa.field("delta", pa.from_numpy_dtype(schema.native(spec.dtypes["delta"])), nullable=False))
-    if spec.predictions or spec.kind == "predictions":
-        kind = pa.from_numpy_dtype(schema.prediction_dtype(spec.n_classes))
-        columns.append(pa.field("predictions", kind, nullable=False))
-    if spec.kind != "predictions":
-        columns.append(pa.field(spec.kind, _score_type(spec), nullable=False))
-    return pa.schema(columns, metadata=_stored_metadata(spec))
-
-
-def _score_type(spec: OutputSpec) -> Any:
-    if spec.encoding == "bfloat16":  # Arrow has no such type
-        return pa.binary(2 * spec.n_classes)
-    return pa.list_(pa.field("element", _ARROW[spec.encoding], nullable=False), spec.n_classes)
-
-
-def _text_or_integer(dtype: str) -> Any:
-    kind = schema.native(dtype)
-    return pa.from_numpy_dtype(kind) if kind.kind in "iu" else pa.string()
-
-
-def _stored_metadata(spec: OutputSpec) -> dict[str, str]:
-    lists = {
-        "image_shape": spec.image_shape or None,
-        "class_names": spec.class_names,
-        "source_counts": spec.source_counts,
-        "source_prior": spec.source_prior,
-    }
-    metadata = {key: value for key, value in spec.attributes.items() if key not in _KNOWN_KEYS}
-    metadata |= {key: json.dumps(list(value)) for key, value in lists.items() if value is not None}
-    metadata |= {"schema": "1", "n_classes": str(spec.n_classes), "dtype": spec.encoding}
-    return {_PREFIX + key: value for key, value in metadata.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import Layout
 from unoic_cli.errors import CannotCreateError, DataError, StorageError
+from unoic_cli.formats.storage import File
 from unoic_cli.output import move_into_place
 
 SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
@@ -320,8 +321,11 @@ class Buffers:
         return store[:size].view(dtype).reshape(shape)
 
 
-def pread_into(where: str, file: int, array: NDArray[Any], offset: int) -> None:
+def pread_into(where: str, file: File, array: NDArray[Any], offset: int) -> None:
     """Fill a C-contiguous array from a file; a file that ends too soon is a `StorageError`."""
+    if not isinstance(file, int):
+        file.read_into(where, array, offset)
+        return
     view = array.reshape(-1).view(np.uint8).data
     while view:
         try:

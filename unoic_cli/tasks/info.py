@@ -567,14 +567,13 @@ def _measure(source: Source) -> ReadInfo | None:
 
 def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
     is_predictions = source.kind == "predictions"
-    path = formats.split_name(source.name)[0]
     axes, shape = _axes(source)
     weights = source.source_counts or source.source_prior
     return FileInfo(
         name=source.name,
         format=source.format,
         storage=source.storage,
-        n_bytes=os.path.getsize(path),
+        n_bytes=formats.size_of(source),
         kind=source.kind,
         encoding=None if is_predictions else source.encoding,
         layout=None if is_predictions else source.layout,
@@ -713,7 +712,9 @@ def _label_warnings(seen: FileInfo) -> list[str]:
 
 def _beside(seen: FileInfo, ending: str) -> str:
     """Name of an output beside the input, quoted for the shell; an ending without a dot takes the input's suffix."""
-    stem, suffix = os.path.splitext(formats.split_name(seen.name)[0])
+    path = formats.split_name(seen.name)[0]
+    near = not formats.is_elsewhere(path)  # else in the current folder
+    stem, suffix = os.path.splitext(path) if near else formats.stem_of(path)
     return shlex.quote(f"{stem}.{ending}" if "." in ending else f"{stem}.{ending}{suffix or '.h5'}")
 
 

@@ -1,0 +1,525 @@
+"""Scores as columns of an Arrow schema: what Parquet files and Arrow streams have in common."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.errors import DataError
+from unoic_cli.formats import schema
+
+_WIDE = re.compile(rf"({'|'.join(SCORE_KINDS)})_(\d+)")
+_ENCODINGS: dict[Any, Encoding] = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
+_ARROW = {encoding: kind for kind, encoding in _ENCODINGS.items()}
+_PREFIX = "unoic."
+_KNOWN_KEYS = ("source_counts", "source_prior", "class_names", "image_shape", "n_classes", "dtype", "schema")
+_EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS)}, one list column of such a name"
+
+# ------------------------------------------------------------------------------------------------
+# describing
+
+
+def describe(
+    name: str, format: str, table: Any, n_rows: int, storage: str, first: Callable[[str], Any], locator: dict[str, Any]
+) -> Source:
+    """Find the scores by the schema and its metadata.
+
+    Parameters
+    ----------
+    name, format, storage : str
+        As in `Source`.
+    table : pyarrow.Schema
+    n_rows : int
+        Units in all.
+    first : callable
+        Gives an array with at least the first row of a column, or None when there is no row.
+    locator : dict
+        What the format itself must know; the columns are added to it.
+
+    Raises
+    ------
+    DataError
+        The columns are not what the logits schema asks for.
+    """
+    metadata = _metadata(table.metadata)
+    kind, columns, form = _find_scores(name, table)
+    if n_rows == 0:
+        raise DataError(f"{name}:{kind}", "no samples (N = 0)", "expected at least one")
+    n_classes, encoding = _score_facts(name, table, first, kind, columns, form, metadata)
+    image_shape = _image_shape(name, metadata)
+    pixels = math.prod(image_shape)
+    if n_rows % pixels:
+        raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
+    # the same limits as for HDF5: K >= 2, at least one sample
+    schema.score_shape(f"{name}:{kind}", (n_rows // pixels, n_classes))
+    fields = _fields(name, table)
+    return Source(
+        name=name,
+        format=format,
+        n_samples=n_rows // pixels,
+        n_classes=n_classes,
+        image_shape=image_shape,
+        kind=kind,
+        encoding=encoding,
+        layout="rows",
+        fields=frozenset(fields),
+        source_counts=_vector(name, metadata, "source_counts", n_classes),
+        source_prior=_vector(name, metadata, "source_prior", n_classes),
+        class_names=_class_names(name, metadata, n_classes),
+        storage=storage,
+        attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
+        locator={
+            **locator,
+            "columns": columns,
+            "form": form,
+            "fields": fields,
+            "has_predictions": kind != "predictions" and _are_predictions(table),
+        },
+    )
+
+
+def _are_predictions(table: Any) -> bool:
+    return "predictions" in table.names and pa.types.is_unsigned_integer(table.field("predictions").type)
+
+
+def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
+    """Our own keys, without their prefix."""
+    texts = ((key.decode(errors="replace"), value.decode(errors="replace")) for key, value in (stored or {}).items())
+    return {key.removeprefix(_PREFIX): value for key, value in texts if key.startswith(_PREFIX)}
+
+
+def _find_scores(name: str, table: Any) -> tuple[Kind, list[str], str]:
+    """Kind, column names and form: ``wide``, ``column`` or ``predictions``."""
+    if len(set(table.names)) < len(table.names):
+        twice = next(column for column in table.names if table.names.count(column) > 1)
+        raise DataError(f"{name}:{twice}", "two columns of this name", "expected names that differ")
+    columns: dict[str, dict[int, str]] = {}
+    for column in table.names:
+        wide = _WIDE.fullmatch(column)
+        if wide:
+            columns.setdefault(f"{wide[1]}_*", {})[int(wide[2])] = column
+        elif column in SCORE_KINDS:
+            columns[column] = {0: column}
+    if len(columns) > 1:
+        raise schema.two_candidates(name, sorted(columns))
+    for key, numbered in columns.items():
+        kind: Kind = next(known for known in SCORE_KINDS if key.removesuffix("_*") == known)
+        if not key.endswith("_*"):
+            return kind, [kind], "column"
+        if sorted(numbered) != list(range(len(numbered))):
+            missing = min(set(range(len(numbered))) - set(numbered))
+            raise DataError(
+                name, f"{len(numbered)} columns {key}, but no {kind}_{missing}", "expected no gap from 0 on"
+            )
+        return kind, [numbered[index] for index in range(len(numbered))], "wide"
+    if "predictions" in table.names:
+        return "predictions", ["predictions"], "predictions"
+    there = ", ".join(table.names[:20]) or "nothing"
+    raise DataError(name, f"no scores among the columns: {there}", f"{_EXPECTED}, or predictions")
+
+
+def _plain(kind: Any) -> Any:
+    """Return the storage type of an extension type, such as a fixed-shape tensor."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _score_facts(
+    name: str,
+    table: Any,
+    first: Callable[[str], Any],
+    kind: Kind,
+    columns: list[str],
+    form: str,
+    metadata: dict[str, str],
+) -> tuple[int, Encoding]:
+    where = f"{name}:{columns[0]}"
+    types = [_plain(table.field(column).type) for column in columns]
+    if form == "predictions":
+        return _prediction_facts(name, types[0], metadata)
+    if form == "wide":
+        if len(set(types)) > 1:
+            raise DataError(where, f"columns of types {', '.join(sorted(map(str, set(types))))}", "expected one type")
+        return len(columns), _encoding(where, types[0])
+    if pa.types.is_fixed_size_binary(types[0]):
+        return _binary_facts(where, types[0], metadata)
+    if pa.types.is_fixed_size_list(types[0]):
+        return types[0].list_size, _encoding(where, types[0].value_type)
+    if pa.types.is_list(types[0]) or pa.types.is_large_list(types[0]):
+        encoding = _encoding(where, types[0].value_type)
+        return _first_length(where, first(columns[0])), encoding
+    raise DataError(where, f"a column of type {types[0]}", "expected a list of floats or fixed-size binary")
+
+
+def _encoding(where: str, kind: Any) -> Encoding:
+    if kind not in _ENCODINGS:
+        raise DataError(where, f"{kind} values", "expected halffloat, float or double")
+    return _ENCODINGS[kind]
+
+
+def _binary_facts(where: str, kind: Any, metadata: dict[str, str]) -> tuple[int, Encoding]:
+    stored = metadata.get("dtype", "")
+    encoding = next((known for known in schema.SCORE_DTYPES if known == stored), None)
+    if encoding is None:
+        expected = f"expected metadata unoic.dtype: one of {', '.join(schema.SCORE_DTYPES)}"
+        raise DataError(where, f"binary scores of dtype {stored!r}", expected)
+    size = schema.score_dtype(encoding).itemsize
+    if kind.byte_width % size:
+        raise DataError(where, f"{kind.byte_width} bytes per row", f"expected a multiple of {size} for {encoding}")
+    return kind.byte_width // size, encoding  # type: ignore[return-value]  # SCORE_DTYPES has the names of Encoding
+
+
+def _prediction_facts(name: str, kind: Any, metadata: dict[str, str]) -> tuple[int, Encoding]:
+    if not pa.types.is_unsigned_integer(kind):
+        raise DataError(f"{name}:predictions", f"{kind} values", "expected unsigned integers")
+    n_classes = _json(name, metadata, "n_classes")
+    if not isinstance(n_classes, int):
+        raise DataError(f"{name}:unoic.n_classes", f"{n_classes!r}", "expected the number of classes K")
+    return n_classes, "float32"
+
+
+def _first_length(where: str, column: Any) -> int:
+    if column is None or not len(column):
+        return 0
+    values = _storage_array(column)[0]
+    if not values.is_valid:
+        raise DataError(where, "a null at row 0", "expected a value in each row")
+    return len(values)
+
+
+def _image_shape(name: str, metadata: dict[str, str]) -> tuple[int, ...]:
+    value = _json(name, metadata, "image_shape")
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(n, int) and n > 0 for n in value):
+        raise DataError(f"{name}:unoic.image_shape", f"{value!r}", "expected [H, W]")
+    return tuple(value)
+
+
+def _json(name: str, metadata: dict[str, str], key: str) -> Any:
+    if key not in metadata:
+        return None
+    try:
+        return json.loads(metadata[key])
+    except ValueError:
+        raise DataError(f"{name}:unoic.{key}", f"{metadata[key][:40]!r}", "expected JSON") from None
+
+
+def _vector(name: str, metadata: dict[str, str], key: str, n_classes: int) -> tuple[float, ...] | None:
+    value, where = _json(name, metadata, key), f"{name}:unoic.{key}"
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DataError(where, "a ragged list", f"expected {n_classes} numbers") from None
+    return schema.class_vector(where, array, n_classes)
+
+
+def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[str, ...] | None:
+    value, where = _json(name, metadata, "class_names"), f"{name}:unoic.class_names"
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(where, "something else than a list of names", f"expected {n_classes} names")
+    return schema.class_names(where, np.array(value, dtype=object), n_classes)
+
+
+def _fields(name: str, table: Any) -> dict[str, str]:
+    """Column of each optional field."""
+    if "label" in table.names and "labels" in table.names:
+        raise DataError(name, "two columns label and labels", "expected one of them")
+    found = {field: field for field in FIELDS if field in table.names}
+    if "label" in table.names:
+        found["labels"] = "label"
+    for field, column in found.items():
+        _check_field(f"{name}:{column}", field, table.field(column).type)
+    return found
+
+
+def _check_field(where: str, field: str, kind: Any) -> None:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    is_integer = pa.types.is_integer(kind)
+    fits = {
+        "labels": is_integer,
+        "delta": is_integer or kind in _ENCODINGS,
+        "sample_id": is_text or is_integer,
+    }
+    expected = {"labels": "integers", "delta": "floats", "sample_id": "text or integers"}
+    if not fits.get(field, is_text):
+        raise DataError(where, f"{kind} values", f"expected {expected.get(field, 'text')}")
+
+
+# ------------------------------------------------------------------------------------------------
+# reading
+
+
+def joined_spans(pieces: Sequence[int], unit_bytes: int, target_bytes: int) -> list[tuple[int, int]]:
+    """Runs of units for pieces of so many rows, small ones taken together up to `target_bytes`.
+
+    Examples
+    --------
+    >>> joined_spans([4, 0, 2, 9], 10, 60)
+    [(0, 6), (6, 15)]
+    """
+    found: list[tuple[int, int]] = []
+    at = 0
+    for rows in pieces:
+        if found and (at + rows - found[-1][0]) * unit_bytes <= target_bytes:
+            found[-1] = (found[-1][0], at + rows)
+        elif rows:
+            found.append((at, at + rows))
+        at += rows
+    return found
+
+
+class ColumnBlocks:
+    """Makes blocks of record batches, for one reader.
+
+    Parameters
+    ----------
+    source : Source
+    errors : callable
+        Makes a context, for a place in messages, that turns what pyarrow raises into errors of ours.
+    """
+
+    def __init__(self, source: Source, errors: Callable[[str], AbstractContextManager[None]]) -> None:
+        self._source = source
+        self._errors = errors
+        self._buffers = schema.Buffers()
+
+    def columns(self, fields: frozenset[str]) -> list[str]:
+        """Names of the columns that hold these fields."""
+        locator = self._source.locator
+        columns: list[str] = []
+        for field in sorted(fields):
+            if field == "scores":
+                columns += locator["columns"]
+            else:
+                columns += [field if field == "predictions" else locator["fields"][field]]
+        return columns
+
+    def rows(self, target_bytes: int) -> int:
+        """Rows whose scores take about so many bytes; at least one."""
+        size = schema.score_dtype(self._source.encoding).itemsize
+        return max(1, target_bytes // (size * self._source.n_classes))
+
+    def block(self, batch: Any, start: int, stop: int, fields: frozenset[str]) -> LogitBlock:
+        """Units [start, stop), which are the rows of the batch."""
+        block = LogitBlock(start, stop)
+        for field in fields:
+            if field == "predictions" or (field == "scores" and self._source.kind == "predictions"):
+                block.predictions = self._numbers(batch, "predictions")
+            elif field == "scores":
+                block.scores = self._scores(batch, start)
+            elif field in ("labels", "delta"):
+                values = self._numbers(batch, self._source.locator["fields"][field])
+                setattr(block, field, values.astype(np.float64) if field == "delta" else values)
+            else:
+                setattr(block, field, self._per_sample(batch, field, start, stop))
+        return block
+
+    def _column(self, batch: Any, column: str) -> Any:
+        """Return a column without nulls."""
+        array = _storage_array(batch.column(batch.schema.get_field_index(column)))
+        self._refuse_nulls(array, column)
+        return array
+
+    def _refuse_nulls(self, array: Any, column: str) -> None:
+        if array.null_count:
+            raise DataError(
+                f"{self._source.name}:{column}", f"{array.null_count} nulls", "expected a value in each row"
+            )
+
+    def _numbers(self, batch: Any, column: str) -> NDArray[Any]:
+        values: NDArray[Any] = self._column(batch, column).to_numpy(zero_copy_only=False)
+        return values
+
+    def _scores(self, batch: Any, start: int) -> NDArray[Any]:
+        """Copy the scores of a batch into a reused buffer, (T, K)."""
+        source = self._source
+        dtype = schema.score_dtype(source.encoding)
+        out = self._buffers.take("scores", (batch.num_rows, source.n_classes), dtype)
+        columns = source.locator["columns"]
+        if source.locator["form"] == "wide":
+            for index, column in enumerate(columns):
+                out[:, index] = self._numbers(batch, column).view(dtype)
+        else:
+            out[...] = self._flat(self._column(batch, columns[0]), columns[0], start).view(dtype).reshape(out.shape)
+        return out
+
+    def _flat(self, array: Any, column: str, start: int) -> NDArray[Any]:
+        if pa.types.is_fixed_size_binary(array.type):
+            width = array.type.byte_width
+            return np.frombuffer(array.buffers()[1], np.uint8)[
+                array.offset * width : (array.offset + len(array)) * width
+            ]
+        if not pa.types.is_fixed_size_list(array.type):
+            self._check_lengths(array, column, start)
+        values = array.flatten()
+        self._refuse_nulls(values, column)
+        flat: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return flat
+
+    def _check_lengths(self, array: Any, column: str, start: int) -> None:
+        lengths = np.diff(array.offsets.to_numpy())
+        wrong = np.flatnonzero(lengths != self._source.n_classes)
+        if wrong.size:
+            found = f"{lengths[wrong[0]]} scores at row {start + wrong[0]}"
+            raise DataError(f"{self._source.name}:{column}", found, f"expected {self._source.n_classes} as in row 0")
+
+    def _per_sample(self, batch: Any, field: str, start: int, stop: int) -> NDArray[Any]:
+        """Take the value of each touched sample from its first row in the batch."""
+        pixels = self._source.pixels
+        array = self._column(batch, self._source.locator["fields"][field])
+        first, last = schema.samples_of(start, stop, pixels)
+        if pixels > 1:
+            array = array.take(pa.array(np.maximum(np.arange(first, last) * pixels - start, 0)))
+        if pa.types.is_integer(array.type):
+            numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+            return numbers
+        with self._errors(f"{self._source.name}:{field}"):
+            values = array.to_pylist()
+        return schema.text(f"{self._source.name}:{field}", np.array(values, dtype=object))
+
+
+def _storage_array(array: Any) -> Any:
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+# ------------------------------------------------------------------------------------------------
+# writing
+
+
+class RowWriter:
+    """Makes record batches of blocks, which come in order, and cuts them into groups of equal size.
+
+    Parameters
+    ----------
+    spec : OutputSpec
+    group_bytes : int
+        What the scores of a group weigh, about.
+    """
+
+    def __init__(self, spec: OutputSpec, group_bytes: int) -> None:
+        self.schema = _arrow_schema(spec)
+        self._spec = spec
+        self._pixels = math.prod(spec.image_shape)
+        self._next = 0
+        self._pending: list[Any] = []
+        self._pending_rows = 0
+        unit_bytes = 8 if spec.kind == "predictions" else spec.n_classes * schema.score_dtype(spec.encoding).itemsize
+        self.group_rows = max(1, group_bytes // unit_bytes)
+
+    def add(self, block: LogitBlock) -> Any:
+        """Copy the next block; returns a table of whole groups when there are some, else None."""
+        if block.start != self._next:
+            raise ValueError(f"unit {block.start} where {self._next} comes next")
+        self._next = block.stop
+        arrays = [self._array(field.name, field.type, block) for field in self.schema]
+        self._pending.append(pa.record_batch(arrays, schema=self.schema))
+        self._pending_rows += block.stop - block.start
+        if self._pending_rows < self.group_rows:
+            return None
+        return self._take(self._pending_rows // self.group_rows * self.group_rows)
+
+    def rest(self) -> Any:
+        """What is left, as a table, or None; every unit must have come."""
+        units = self._spec.n_samples * self._pixels
+        if self._next != units:
+            raise ValueError(f"{self._next} of {units} units were written")
+        return self._take(self._pending_rows) if self._pending_rows else None
+
+    def _take(self, rows: int) -> Any:
+        table = pa.Table.from_batches(self._pending, self.schema)
+        rest = table.slice(rows)
+        self._pending, self._pending_rows = rest.to_batches(), rest.num_rows
+        return table.slice(0, rows)
+
+    def _array(self, name: str, kind: Any, block: LogitBlock) -> Any:
+        """Copy one field of a block, which may be a view of a reused buffer."""
+        rows = block.stop - block.start
+        if name == self._spec.kind and name != "predictions":
+            return self._scores(kind, block)
+        if name == "delta" and self._spec.scalar_delta is not None:
+            return pa.array(np.full(rows, self._spec.scalar_delta))
+        values = getattr(block, name)
+        if values is None:
+            raise ValueError(f"a block without {name}")
+        if name in ("split", "group", "sample_id"):
+            return self._per_row(values, kind, block)
+        return pa.array(np.array(np.broadcast_to(values, (rows,)), kind.to_pandas_dtype()), kind)
+
+    def _per_row(self, values: NDArray[Any], kind: Any, block: LogitBlock) -> Any:
+        array = pa.array(values.tolist(), kind)
+        if self._pixels == 1:
+            return array
+        codes = schema.per_unit(np.arange(len(values)), block.start, block.stop, self._pixels)
+        return array.take(pa.array(codes))
+
+    def _scores(self, kind: Any, block: LogitBlock) -> Any:
+        scores, spec = block.scores, self._spec
+        dtype = schema.score_dtype(spec.encoding)
+        if scores is None or scores.dtype.itemsize != dtype.itemsize:
+            raise TypeError(f"a block without {spec.encoding} scores")
+        if scores.ndim == 3:
+            scores = scores.transpose(0, 2, 1)
+        flat = np.array(scores, order="C").reshape(-1)
+        rows = block.stop - block.start
+        if pa.types.is_fixed_size_binary(kind):
+            return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(flat)])
+        values = pa.Array.from_buffers(kind.value_type, len(flat), [None, pa.py_buffer(flat)])
+        return pa.FixedSizeListArray.from_arrays(values, type=kind)
+
+
+def _arrow_schema(spec: OutputSpec) -> Any:
+    columns = [
+        pa.field(name, _text_or_integer(spec.dtypes[name]), nullable=False)
+        for name in ("sample_id", "split", "group")
+        if name in spec.dtypes
+    ]
+    if "labels" in spec.dtypes:
+        columns.append(pa.field("labels", pa.from_numpy_dtype(schema.native(spec.dtypes["labels"])), nullable=False))
+    if spec.scalar_delta is not None:
+        columns.append(pa.field("delta", pa.float64(), nullable=False))
+    elif "delta" in spec.dtypes:
+        columns.append(pa.field("delta", pa.from_numpy_dtype(schema.native(spec.dtypes["delta"])), nullable=False))
+    if spec.predictions or spec.kind == "predictions":
+        kind = pa.from_numpy_dtype(schema.prediction_dtype(spec.n_classes))
+        columns.append(pa.field("predictions", kind, nullable=False))
+    if spec.kind != "predictions":
+        columns.append(pa.field(spec.kind, _score_type(spec), nullable=False))
+    return pa.schema(columns, metadata=_stored_metadata(spec))
+
+
+def _score_type(spec: OutputSpec) -> Any:
+    if spec.encoding == "bfloat16":  # Arrow has no such type
+        return pa.binary(2 * spec.n_classes)
+    return pa.list_(pa.field("element", _ARROW[spec.encoding], nullable=False), spec.n_classes)
+
+
+def _text_or_integer(dtype: str) -> Any:
+    kind = schema.native(dtype)
+    return pa.from_numpy_dtype(kind) if kind.kind in "iu" else pa.string()
+
+
+def _stored_metadata(spec: OutputSpec) -> dict[str, str]:
+    lists = {
+        "image_shape": spec.image_shape or None,
+        "class_names": spec.class_names,
+        "source_counts": spec.source_counts,
+        "source_prior": spec.source_prior,
+    }
+    metadata = {key: value for key, value in spec.attributes.items() if key not in _KNOWN_KEYS}
+    metadata |= {key: json.dumps(list(value)) for key, value in lists.items() if value is not None}
+    metadata |= {"schema": "1", "n_classes": str(spec.n_classes), "dtype": spec.encoding}
+    return {_PREFIX + key: value for key, value in metadata.items()}

@@ -1,0 +1,632 @@
+"""Where bytes lie: local files by their descriptors, remote objects by ranges of bytes.
+
+S3, Google Cloud Storage and Azure go through pyarrow's own file systems; http(s), and what this pyarrow was built
+without, through fsspec. Either way an object is opened once to learn its size and state, and then read at offsets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import importlib
+import io
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from urllib.parse import parse_qsl, unquote
+
+from unoic_cli.errors import DataError, NoInputError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https")
+CONNECT_SECONDS = 5
+"""To reach a server, for each of `ATTEMPTS`."""
+READ_SECONDS = 30
+"""Without a byte, before an attempt to read is given up."""
+ATTEMPTS = 3
+SPAN_BYTES = 8 << 20
+"""What one worker reads at once of a remote object, at least: requests cost time."""
+IMAGE_BYTES = 64 << 20
+"""Class-major images up to this are read whole: a part of one is a request for each class."""
+
+_URL = re.compile(rf"({'|'.join(SCHEMES)})://")
+_ANY_URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_QUERY = re.compile(r"\?[a-z_]+=[^*\[\]]*$")
+_EXTRA = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
+_BLOCK = 1 << 20
+_BLOCKS = 32
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is that of a remote object.
+
+    Examples
+    --------
+    >>> is_remote("s3://bucket/val.h5"), is_remote("s3.h5")
+    (True, False)
+    """
+    return _URL.match(name) is not None
+
+
+def foreign_scheme(name: str) -> str | None:
+    """The scheme of a URL that nothing here reads, if it is one."""
+    match = _ANY_URL.match(name)
+    return match[1] if match and not is_remote(name) else None
+
+
+def split_url(name: str) -> tuple[str, str, str, str]:
+    """Scheme, credentials or an empty text, address, and query of a remote name.
+
+    Examples
+    --------
+    >>> split_url("s3://key:secret@bucket/a/b.h5?region=eu-west-1")
+    ('s3', 'key:secret', 'bucket/a/b.h5', 'region=eu-west-1')
+    """
+    scheme, _, rest = name.partition("://")
+    if scheme in ("http", "https"):
+        rest, _, query = rest.partition("?")
+    else:
+        found = _QUERY.search(rest)
+        rest, query = (rest[: found.start()], rest[found.start() + 1 :]) if found else (rest, "")
+    host, slash, path = rest.partition("/")
+    user, _, host = host.rpartition("@")
+    if scheme in ("gs", "gcs", "abfs", "abfss", "az") and ":" not in user:
+        host, user = (f"{user}@{host}" if user else host), ""  # a container, or "anonymous": nothing secret
+    return scheme, user, host + slash + path, query
+
+
+def shown(name: str) -> str:
+    """A name as messages and results have it: without credentials, and without a query, which may hold some.
+
+    Examples
+    --------
+    >>> shown("https://me:secret@host/val.h5?signature=abc")
+    'https://host/val.h5'
+    >>> shown("val.h5?")
+    'val.h5?'
+    """
+    if not is_remote(name):
+        return name
+    address, separator, group = _split_group(name)
+    scheme, _, rest, _ = split_url(address)
+    return f"{scheme}://{rest}{separator}{group}"
+
+
+def _split_group(name: str) -> tuple[str, str, str]:
+    """File, ``::`` and group of a name; the colons of an address like ``[::1]`` are no separator."""
+    at = name.find("/", name.index("://") + 3) if is_remote(name) else 0
+    path, separator, group = name[max(at, 0) :].partition("::")
+    return name[: max(at, 0)] + path, separator, group
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named)."""
+    path, separator, group = _split_group(name)
+    return path, ("/" + group.strip("/")) if separator else "/"
+
+
+def base_name(name: str) -> str:
+    """Last part of a file's name, without folders, query and group."""
+    return os.path.basename(shown(split_name(name)[0]))
+
+
+# ------------------------------------------------------------------------------------------------
+# engines: what can be asked of an object
+
+
+class _Engine(Protocol):
+    size: int
+    state: str
+
+    def read(self, offset: int, size: int) -> Any:
+        """Bytes at an offset; fewer at the end of the object."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class _ArrowEngine:
+    """An object of one of pyarrow's file systems."""
+
+    def __init__(self, url: str) -> None:
+        import pyarrow as pa
+
+        system, path = _arrow_system(url)
+        try:
+            self._file = system.open_input_file(path)
+        except FileNotFoundError:
+            raise NoInputError(shown(url), _missing(system, path), "expected an object that exists") from None
+        except (OSError, pa.ArrowException) as error:
+            _cannot_open(url, _reason(error))
+        self.size = self._file.size()
+        known = self._file.metadata() or {}
+        etag = known.get("ETag", b"")
+        self.state = etag.decode(errors="replace") if etag else str(system.get_file_info(path).mtime_ns)
+
+    def read(self, offset: int, size: int) -> Any:
+        return self._file.read_at(size, offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _SpecEngine:
+    """An object of one of fsspec's file systems."""
+
+    def __init__(self, url: str) -> None:
+        self._system, self._path = _spec_system(url)
+        self._more: dict[str, Any] = {}
+        web = url.startswith("http")
+        try:
+            info = self._system.info(self._path)
+        except Exception as error:
+            self._refuse(url, error.__cause__ or error if web else error)
+        if info.get("size") is None or info.get("type") == "directory":
+            _cannot_open(url, "a folder, or a server that does not tell the size")
+        self.size = int(info["size"])
+        self.state = str(next((info[key] for key in ("ETag", "etag", "LastModified", "mtime") if info.get(key)), ""))
+        if web:
+            self._more["headers"] = {"Accept-Encoding": "identity"}
+            if self.state.startswith('"'):
+                self._more["headers"]["If-Match"] = self.state
+
+    @staticmethod
+    def _refuse(url: str, error: BaseException) -> NoReturn:
+        status = getattr(error, "status", None)
+        if status in (404, 410) or (status is None and type(error) is FileNotFoundError):
+            raise NoInputError(shown(url), "no such object", "expected an object that exists") from None
+        _cannot_open(url, _reason(error))
+
+    def read(self, offset: int, size: int) -> Any:
+        return self._system.cat_file(self._path, start=offset, end=min(offset + size, self.size), **self._more)
+
+    def close(self) -> None:
+        """Connections are fsspec's own, and shared."""
+
+
+def _cannot_open(url: str, reason: str) -> NoReturn:
+    raise NoInputError(shown(url), f"cannot be opened ({reason})", "expected an object that can be read") from None
+
+
+def _missing(system: Any, path: str) -> str:
+    """Whether the object is missing, or its bucket."""
+    bucket, inside, _ = path.partition("/")
+    with contextlib.suppress(Exception):
+        if inside and int(system.get_file_info(bucket).type) == 0:
+            return f"no such bucket {bucket}"
+    return "no such object"
+
+
+_REASONS = {
+    "ACCESS_DENIED": "access denied",
+    "PERMISSION_DENIED": "access denied",
+    "UNAUTHENTICATED": "no valid credentials",
+    "INVALID_ACCESS_KEY_ID": "no valid credentials",
+    "SIGNATURE_DOES_NOT_MATCH": "no valid credentials",
+    "NETWORK_CONNECTION": "the server cannot be reached",
+    "UNAVAILABLE": "the server cannot be reached",
+    "REQUEST_TIMEOUT": "no answer in time",
+    "DEADLINE_EXCEEDED": "no answer in time",
+    "NO_SUCH_BUCKET": "no such bucket",
+    "301": "another region than that of the bucket",
+    "401": "no valid credentials",
+    "403": "access denied",
+    "404": "no such object",
+    "412": "it changed while it was in use",
+    "416": "it ends too soon",
+}
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a few words of ours: what libraries say may hold addresses with credentials."""
+    status = getattr(error, "status", None)
+    if status is None:
+        text = str(error)
+        found = re.search(r"AWS Error ([A-Z_]+)|Status\(([A-Z_]+)|HTTP status (\d+)|\b([345]\d\d) ", text)
+        network = re.search(r"curlCode: (\d+)", text)
+        status = next((part for part in found.groups() if part), "") if found else ""
+        if status in ("UNKNOWN", "INTERNAL_FAILURE") and (http := re.search(r"HTTP status (\d+)", text)):
+            status = http[1]
+        if network and network[1] == "28":
+            status = "REQUEST_TIMEOUT"
+    known = _REASONS.get(str(status))
+    if known:
+        return known
+    if status:
+        return f"HTTP status {status}" if str(status).isdigit() else str(status).lower().replace("_", " ")
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return "no answer in time"
+    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
+        return "the server cannot be reached"
+    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+        return "access denied, or no credentials"
+    return type(error).__name__
+
+
+def _arrow_system(url: str) -> tuple[Any, str]:
+    """One of pyarrow's file systems, and the path in it; KeyError where this pyarrow has none."""
+    import pyarrow as pa
+
+    scheme, user, address, query = split_url(url)
+    bucket, _, path = address.partition("/")
+    if not bucket or not path:
+        raise NoInputError(shown(url), "no object named", f"expected {scheme}://BUCKET/NAME")
+    try:
+        if scheme == "s3":
+            return _s3_system(bucket, user, query), address
+        place = "gs" if scheme == "gcs" else "abfs" if scheme == "az" else scheme
+        return _other_system(place, user, bucket, query), _inside(place, address)
+    except (ImportError, NotImplementedError, AttributeError):
+        raise KeyError(scheme) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, pa.ArrowNotImplementedError) or "without" in str(error):
+            raise KeyError(scheme) from None
+        _cannot_open(url, _reason(error))
+
+
+def _inside(place: str, address: str) -> str:
+    """Path of an object in the file system that was made for its bucket."""
+    host, _, path = address.partition("/")
+    account = re.fullmatch(r"(?:([^@]+)@)?[^.]+\.(?:dfs|blob)\.core\.windows\.net", host)
+    if place.startswith("abfs") and account:
+        return f"{account[1]}/{path}" if account[1] else path
+    return f"{host.rpartition('@')[2]}/{path}"
+
+
+@functools.lru_cache(maxsize=64)
+def _s3_system(bucket: str, user: str, query: str) -> Any:
+    """S3 as the environment describes it: credentials, AWS_ENDPOINT_URL[_S3], AWS_REGION or AWS_DEFAULT_REGION."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    options = dict(parse_qsl(query))
+    made: dict[str, Any] = {}
+    endpoint = options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or ""
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if endpoint:
+        before, separator, after = endpoint.partition("://")
+        made["endpoint_override"] = (after if separator else before).rstrip("/")
+        made["scheme"] = options.get("scheme") or (before if separator else "https")
+    elif not region:
+        with contextlib.suppress(OSError):
+            region = resolve_s3_region(bucket)
+    if region:
+        made["region"] = region
+    if user:
+        key, _, secret = user.partition(":")
+        made |= {"access_key": unquote(key), "secret_key": unquote(secret)}
+    if options.get("anonymous", "").lower() in ("true", "1"):
+        made["anonymous"] = True
+    strategy = AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    return S3FileSystem(**made, request_timeout=READ_SECONDS, connect_timeout=CONNECT_SECONDS, retry_strategy=strategy)
+
+
+@functools.lru_cache(maxsize=64)
+def _other_system(place: str, user: str, host: str, query: str) -> Any:
+    from pyarrow.fs import FileSystem
+
+    if place == "gs":
+        from pyarrow.fs import GcsFileSystem
+
+        options = dict(parse_qsl(query))
+        anonymous = host.startswith("anonymous@")
+        limit = timedelta(seconds=float(options.get("retry_limit_seconds", CONNECT_SECONDS * ATTEMPTS)))
+        given = {key: options[key] for key in ("scheme", "endpoint_override") if key in options}
+        return GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **given)
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+    if account and ".core.windows.net" not in host:
+        from pyarrow.fs import AzureFileSystem
+
+        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
+        return AzureFileSystem(account_name=account, account_key=key)
+    secret = f"{user}@" if user else ""
+    return FileSystem.from_uri(f"{place}://{secret}{host}/" + (f"?{query}" if query else ""))[0]
+
+
+def _spec_system(url: str) -> tuple[Any, str]:
+    scheme = split_url(url)[0]
+    wanted = _EXTRA.get(scheme, "aiohttp")
+    try:
+        import fsspec
+
+        importlib.import_module(wanted)
+        if scheme in ("http", "https"):
+            import aiohttp
+
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+            options = {"client_kwargs": {"timeout": limits, "trust_env": True}, "encoded": "%" in url}
+            return fsspec.filesystem(scheme, **options), url
+        _, _, address, _ = split_url(url)
+        return fsspec.filesystem("gs" if scheme == "gcs" else scheme), address
+    except ImportError:
+        found = f"{scheme}:// needs packages that are not installed"
+        raise NoInputError(shown(url), found, f"expected {_install(scheme)}") from None
+
+
+def _install(scheme: str) -> str:
+    more = "" if scheme in ("http", "https") else f" {_EXTRA[scheme]}"
+    return f"them: pip install 'unoic[cloud]'{more}"
+
+
+# ------------------------------------------------------------------------------------------------
+# one object
+
+
+class RemoteFile:
+    """An object that is read at offsets, from any thread.
+
+    Parameters
+    ----------
+    url : str
+
+    Attributes
+    ----------
+    name : str
+        As messages show it.
+    size : int
+    stamp : tuple
+        Tells one state of the object from another.
+
+    Raises
+    ------
+    NoInputError
+        The object is missing, or cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = shown(url)
+        self._url = url
+        self._engine = self._make()
+        self.size = self._engine.size
+        self.stamp = ("remote", self.size, self._engine.state)
+
+    def _make(self) -> _Engine:
+        if not self._url.startswith("http"):
+            with contextlib.suppress(KeyError):
+                return _ArrowEngine(self._url)
+        return _SpecEngine(self._url)
+
+    def read(self, offset: int, size: int, where: str | None = None) -> Any:
+        """Exactly `size` bytes at an offset.
+
+        Raises
+        ------
+        StorageError
+            The connection broke, or the object changed or ends too soon.
+        """
+        where = where or self.name
+        for attempt in range(ATTEMPTS):
+            try:
+                data = self._engine.read(offset, size)
+            except Exception as error:
+                if self._changed():
+                    raise StorageError(where, "the object changed while it was in use", _SAME) from None
+                if attempt + 1 == ATTEMPTS or getattr(error, "status", 500) < 500:
+                    expected = "expected a connection that lasts"
+                    raise StorageError(where, f"reading failed ({_reason(error)})", expected) from error
+                time.sleep(0.2 * 2**attempt)
+                continue
+            if len(data) == size:
+                return data
+            if len(data) > size:
+                raise StorageError(where, "a server that sends more than was asked for", "expected ranges of bytes")
+        if self._changed():
+            raise StorageError(where, "the object changed while it was in use", _SAME)
+        raise StorageError(where, "the object ends too soon", f"expected {size:,} bytes at {offset:,}")
+
+    def _changed(self) -> bool:
+        """Whether the object is another now; not when nobody can tell."""
+        try:
+            now = self._make()
+        except NoInputError as error:
+            return "no such" in error.found
+        try:
+            return ("remote", now.size, now.state) != self.stamp
+        finally:
+            now.close()
+
+    def read_into(self, where: str, array: NDArray[Any], offset: int) -> None:
+        """Fill a C-contiguous array."""
+        view = array.reshape(-1).view("u1").data
+        view[:] = self.read(offset, len(view), where)
+
+    def as_file(self) -> io.RawIOBase:
+        """The object as a file for libraries; short reads are kept in blocks."""
+        return _LibraryFile(self)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._engine.close()
+
+
+_SAME = "expected it to stay as it was"
+
+
+class _LibraryFile(io.RawIOBase):
+    """What libraries take for a file: small reads go through blocks that are kept, large ones do not."""
+
+    def __init__(self, remote: RemoteFile) -> None:
+        super().__init__()
+        self._remote = remote
+        self._at = 0
+        self._blocks: OrderedDict[int, Any] = OrderedDict()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move."""
+        self._at = offset + (0, self._at, self._remote.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Where we are."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the object goes."""
+        view = memoryview(buffer).cast("B")
+        view = view[: max(0, min(len(view), self._remote.size - self._at))]
+        done = len(view)
+        if done >= _BLOCK:
+            view[:] = self._remote.read(self._at, done)
+            self._at += done
+            return done
+        while view:
+            block, offset = divmod(self._at, _BLOCK)
+            part = memoryview(self._block(block))[offset : offset + len(view)]
+            view[: len(part)] = part
+            view, self._at = view[len(part) :], self._at + len(part)
+        return done
+
+    def _block(self, index: int) -> Any:
+        found = self._blocks.pop(index, None)
+        if found is None:
+            start = index * _BLOCK
+            found = self._remote.read(start, min(_BLOCK, self._remote.size - start))
+        self._blocks[index] = found
+        while len(self._blocks) > _BLOCKS:
+            self._blocks.popitem(last=False)
+        return found
+
+
+File = int | RemoteFile
+"""An open file: a descriptor, or a remote object."""
+
+
+def open_file(name: str, path: str, stamp: Any, expected: str) -> File:
+    """Open a file again that was described before.
+
+    Raises
+    ------
+    NoInputError
+        It cannot be opened.
+    StorageError
+        It is not what it was when `stamp` was taken.
+    """
+    file: File
+    if is_remote(path):
+        file = RemoteFile(path)
+        now: Any = file.stamp
+    else:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NoInputError(name, f"cannot be opened ({error.strerror})", expected) from None
+        now = local_stamp(path)
+    if now != stamp:
+        close_file(file)
+        raise StorageError(name, "the file changed while it was in use", _SAME)
+    return file
+
+
+def close_file(file: File) -> None:
+    """Close what `open_file` gave."""
+    if isinstance(file, int):
+        os.close(file)
+    else:
+        file.close()
+
+
+def local_stamp(path: str) -> tuple[int, int, int] | None:
+    """Identify a file's state, so that stored offsets are never used on another file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # opening it will say why
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def described(path: str) -> Iterator[tuple[Any, Any, int]]:
+    """What h5py and pyarrow open, the file's stamp, and its size (-1 when that is for opening to say)."""
+    if not is_remote(path):
+        stamp = local_stamp(path)
+        yield path, stamp, -1 if stamp is None else stamp[1]
+        return
+    remote = RemoteFile(path)
+    try:
+        yield remote.as_file(), remote.stamp, remote.size
+    finally:
+        remote.close()
+
+
+def first_bytes(path: str) -> tuple[bytes, int]:
+    """The first bytes of a remote object, enough to know a format by, and its size."""
+    remote = RemoteFile(path)
+    try:
+        return bytes(remote.read(0, min(remote.size, 4096))), remote.size
+    finally:
+        remote.close()
+
+
+def refuse_output(path: str) -> None:
+    """Refuse to write to a remote place."""
+    if is_remote(path) or foreign_scheme(path):
+        found = "a remote place for an output"
+        raise UsageError(shown(path), found, "expected a local file: write there, then copy it")
+
+
+def refuse_remote(path: str, what: str) -> None:
+    """Refuse a remote file where only local ones are read."""
+    if is_remote(path):
+        raise DataError(shown(path), f"a remote {what}", "expected a local one: copy it first")
+
+
+def listing(pattern: str) -> list[str]:
+    """Names of remote objects that a pattern matches: ``*`` and ``?`` within a folder, ``**`` across folders.
+
+    Raises
+    ------
+    NoInputError
+        The place cannot be listed.
+    """
+    import pyarrow as pa
+    from pyarrow.fs import FileSelector, FileType
+
+    scheme, _, address, _ = split_url(pattern)
+    fixed = re.split(r"[*?\[]", address, maxsplit=1)[0].rpartition("/")[0]
+    if scheme in ("http", "https"):
+        raise UsageError(shown(pattern), "a pattern", "expected names: web servers have no listing of their files")
+    if "/" not in address or not fixed:
+        raise NoInputError(shown(pattern), "a pattern in place of a bucket", f"expected {scheme}://BUCKET/PATTERN")
+    try:
+        system, path = _arrow_system(pattern)
+    except KeyError:
+        raise NoInputError(shown(pattern), "a pattern that this pyarrow cannot list", "expected names") from None
+    base = path[: len(path) - (len(address) - len(fixed))]
+    try:
+        deep = "/" in address[len(fixed) + 1 :]
+        found = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
+    except (OSError, pa.ArrowException) as error:
+        raise NoInputError(shown(pattern), f"cannot be listed ({_reason(error)})", "expected a bucket") from None
+    wanted = path.split("/")
+    kept = [info.path for info in found if info.type == FileType.File and _matches(info.path.split("/"), wanted)]
+    at = pattern.index(address)
+    prefix, suffix = pattern[:at], pattern[at + len(address) :]
+    lead = address[: len(fixed)]
+    return [f"{prefix}{lead}{name[len(base) :]}{suffix}" for name in kept]
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path matches a pattern, folder by folder."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        rest = pattern[1:] or ["*"]
+        return any(_matches(parts[i:], rest) for i in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
