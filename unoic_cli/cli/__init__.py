@@ -13,6 +13,7 @@ import typer
 from unoic_cli import __version__
 from unoic_cli.cli.common import one_line
 from unoic_cli.errors import UnoicError
+from unoic_cli.formats.storage import scrub
 
 COMMANDS = {
     "info": "info",
@@ -69,7 +70,7 @@ def make_app() -> typer.Typer:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"unoic: error: {one_line(message)}", file=sys.stderr)
+    print(f"unoic: error: {one_line(scrub(message))}", file=sys.stderr)
     return code
 
 

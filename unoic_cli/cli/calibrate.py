@@ -16,7 +16,6 @@ from unoic_cli.cli.common import (
     ModalitiesArgument,
     check_format,
     shared,
-    show,
     write,
 )
 
@@ -30,7 +29,10 @@ def calibrate(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="HDF5 or Parquet. Default: STEM.calibrated.SUFFIX in this folder."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
         ),
     ] = None,
     emit: EmitOption = "log-probs",
@@ -49,17 +51,15 @@ def calibrate(
 
     Example: unoic calibrate test.h5 --calibration calibration.json -o test.calibrated.h5
     """
-    from unoic_cli.report.calibrate import render_calibrate
-
     check_format(format)
-    result = write(
+    write(
         "calibrate",
         files,
         given,
+        format,
         output=output,
         emit=emit,
         metric=metric,
         absent=absent,
         force=force,
     )
-    show(result, format, render_calibrate)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 FilesArgument: TypeAlias = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILES", help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set."
+        metavar="FILES",
+        help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. Also s3://, gs://, abfs:// "
+        "and https:// names, patterns ('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
     ),
 ]
 ModalitiesArgument: TypeAlias = Annotated[
@@ -29,7 +31,8 @@ ModalitiesArgument: TypeAlias = Annotated[
     typer.Argument(
         metavar="FILES",
         help="Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. NAME=FILE for each modality "
-        "of the same samples, which are then fused.",
+        "of the same samples, which are then fused. Also s3://, gs://, abfs:// and https:// names, patterns "
+        "('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
     ),
 ]
 SplitOption: TypeAlias = Annotated[
@@ -289,6 +292,19 @@ def note(text: str) -> None:
     print(f"unoic: note: {one_line(text)}", file=sys.stderr)
 
 
+def is_stream(output: str | None, format: str | None) -> bool:
+    """Whether the output is a stream on stdout, which leaves no place there for a result.
+
+    Raises
+    ------
+    UsageError
+        A form of the result is asked for, too.
+    """
+    if output == "-" and format is not None:
+        raise UsageError("--format", "--format with a stream on stdout", "expected it where the output is a file")
+    return output == "-"
+
+
 def check_format(format: str | None, more: tuple[str, ...] = ()) -> str:
     """The output format: asked for, or by where stdout goes.
 
@@ -443,13 +459,20 @@ class Told:
         return {"tell": self.texts.append, "progress": self.line}
 
 
-def write(command: str, files: Any, given: dict[str, Any], **arguments: Any) -> Any:
-    """Run a command that writes logits as its options say."""
+def write(command: str, files: Any, given: dict[str, Any], format: str | None, **arguments: Any) -> None:
+    """Run a command that writes logits as its options say, and show the result, where stdout is free for it."""
+    from unoic_cli.report.calibrate import render_calibrate
     from unoic_cli.tasks.runs import Control, run
 
+    stream = is_stream(arguments["output"], format)
     control = Control(**{name: given.pop(name) for name in WRITE})
     with Told(given.pop("quiet")) as told:
-        return run(command, files, control=control, **arguments, **given, **told.arguments())
+        result = run(command, files, control=control, **arguments, **given, **told.arguments())
+        if stream:
+            rows = f"{result.n_units:,} rows written ({result.emit}), lambda = {result.calibration.lam:g}"
+            told.texts.append(rows)
+    if not stream:
+        show(result, format, render_calibrate)
 
 
 def count(command: str, files: Any, given: dict[str, Any], present: Callable[[Any], None], **arguments: Any) -> None:

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from unoic_cli.cli.common import AllowExternalOption, ForceOption, FormatOption, check_format, note, show
+from unoic_cli.cli.common import AllowExternalOption, ForceOption, FormatOption, check_format, is_stream, note, show
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet.")],
-    out: Annotated[str, typer.Argument(metavar="OUTPUT", help="FILE.h5 or FILE.parquet; the suffix names the format.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.")
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUTPUT", help="FILE.h5, .parquet or .arrows; - for stdout.")],
     logits_key: Annotated[
         str | None, typer.Option("--logits-key", metavar="NAME", help="Array of the npz file with the scores.")
     ] = None,
@@ -46,6 +48,7 @@ def convert(
     from unoic_cli.tasks import convert as task
 
     check_format(format)
+    stream = is_stream(out, format)
     result = task.convert(
         source,
         out,
@@ -59,4 +62,5 @@ def convert(
     )
     for text in result.notes:
         note(text)
-    show(result, format, render_convert)
+    if not stream:
+        show(result, format, render_convert)

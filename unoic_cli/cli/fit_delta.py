@@ -25,7 +25,7 @@ def fit_delta(
         typer.Argument(
             metavar="[NAME=]FILES",
             help="Logits files of one modality (HDF5, also FILE::GROUP, or Parquet); several are one data set. Labels "
-            "are not needed. NAME is kept in the statistics.",
+            "are not needed. NAME is kept in the statistics. Remote names, patterns, @LIST and - as for unoic info.",
         ),
     ],
     given: dict[str, Any],

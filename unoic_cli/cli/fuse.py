@@ -16,7 +16,6 @@ from unoic_cli.cli.common import (
     FormatOption,
     check_format,
     shared,
-    show,
     write,
 )
 
@@ -33,7 +32,10 @@ def fuse(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="HDF5 or Parquet. Default: STEM.fused.SUFFIX in this folder."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
         ),
     ] = None,
     emit: EmitOption = "log-probs",
@@ -47,16 +49,14 @@ def fuse(
 
     Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
     """
-    from unoic_cli.report.calibrate import render_calibrate
-
     check_format(format)
-    result = write(
+    write(
         "fuse",
         files,
         given,
+        format,
         output=output,
         emit=emit,
         absent=absent,
         force=force,
     )
-    show(result, format, render_calibrate)

@@ -244,6 +244,13 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> Non
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 
 
+def check_stream(*, force: bool) -> None:
+    """Refuse a stream on standard output where it cannot go, and options that mean nothing to it."""
+    if force:
+        raise UsageError("--force", "--force with a stream on standard output", "expected it for files only")
+    module("arrow").check_standard_output()
+
+
 def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
     """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
     if path == STANDARD:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 import struct
 import sys
@@ -281,6 +282,9 @@ def _spool(where: str, file: int) -> _Held:
     while True:
         try:
             count = os.readv(file, [buffer])
+        except BlockingIOError:
+            select.select([file], [], [])
+            continue
         except OSError as error:
             raise StorageError(where, f"reading failed ({error.strerror})", "expected a readable pipe") from None
         if not count:
@@ -447,6 +451,8 @@ class ArrowWriter:
         while view:
             try:
                 view = view[os.write(self._file, view[: 1 << 30]) :]
+            except BlockingIOError:
+                select.select([], [self._file], [])
             except BrokenPipeError:
                 raise
             except OSError as error:

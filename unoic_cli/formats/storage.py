@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import parse_qsl, unquote
 
-from unoic_cli.errors import DataError, NoInputError, StorageError, UsageError
+from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +37,7 @@ IMAGE_BYTES = 64 << 20
 """Class-major images up to this are read whole: a part of one is a request for each class."""
 
 _URL = re.compile(rf"({'|'.join(SCHEMES)})://")
+_NAMED = re.compile(rf"([A-Za-z_@][A-Za-z0-9_.-]*=@?|@)(?={_URL.pattern})")
 _ANY_URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _QUERY = re.compile(r"\?[a-z_]+=[^*\[\]]*$")
 _EXTRA = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
@@ -89,14 +90,31 @@ def shown(name: str) -> str:
     --------
     >>> shown("https://me:secret@host/val.h5?signature=abc")
     'https://host/val.h5'
-    >>> shown("val.h5?")
-    'val.h5?'
+    >>> shown("rgb=s3://key:secret@bucket/val.h5::a"), shown("val.h5?")
+    ('rgb=s3://bucket/val.h5::a', 'val.h5?')
     """
     if not is_remote(name):
-        return name
+        start = _NAMED.match(name)
+        return name if start is None else start[1] + shown(name[len(start[1]) :])
     address, separator, group = _split_group(name)
     scheme, _, rest, _ = split_url(address)
     return f"{scheme}://{rest}{separator}{group}"
+
+
+def scrub(text: str) -> str:
+    """A message without what its URLs may say of credentials.
+
+    Examples
+    --------
+    >>> scrub("https://me:secret@host/c.json?sig=1: no such file; expected JSON")
+    'https://host/c.json: no such file; expected JSON'
+    """
+    return re.sub(rf"{_URL.pattern}\S+", lambda found: _scrubbed(found[0]), text)
+
+
+def _scrubbed(url: str) -> str:
+    bare = url.rstrip(":;,.)'\"")
+    return shown(bare) + url[len(bare) :]
 
 
 def _split_group(name: str) -> tuple[str, str, str]:
@@ -577,8 +595,7 @@ def first_bytes(path: str) -> tuple[bytes, int]:
 def refuse_output(path: str) -> None:
     """Refuse to write to a remote place."""
     if is_remote(path) or foreign_scheme(path):
-        found = "a remote place for an output"
-        raise UsageError(shown(path), found, "expected a local file: write there, then copy it")
+        raise CannotCreateError(shown(path), "a remote place", "expected a local file: write there, then copy it")
 
 
 def refuse_remote(path: str, what: str) -> None:

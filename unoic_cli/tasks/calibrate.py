@@ -134,8 +134,7 @@ class CalibrateResult:
 
 def default_output(data: DataSet, word: str = "calibrated") -> str:
     """``STEM.calibrated.SUFFIX`` in the current folder."""
-    path, _ = formats.split_name(data.sources[0].name)
-    stem, suffix = os.path.splitext(os.path.basename(path))
+    stem, suffix = formats.stem_of(data.sources[0].name)
     return f"{stem}.{word}{suffix if suffix.lower() in formats.SUFFIXES else '.h5'}"
 
 
@@ -490,7 +489,8 @@ def calibrate(
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     output : str, optional
-        HDF5 or Parquet by its suffix; ``STEM.calibrated.SUFFIX`` in the current folder by default.
+        HDF5, Parquet or Arrow stream by its suffix; ``STEM.calibrated.SUFFIX`` in the current folder by default.
+        ``-`` is an Arrow stream on standard output.
     calibration : path or Calibration, optional
         What to apply.
     lam : float, str or mapping, optional
@@ -623,17 +623,24 @@ def _calibrate(
     if output is None and any(source.format == "arrays" for source in data.all_sources):
         raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
     path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
+    stream = path == formats.STANDARD
+    if stream:
+        formats.check_stream(force=force)
+        if data.shard is not None:
+            raise UsageError("--shard", "a part of a stream", "expected a file for each part")
+    elif os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
+        raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
     if data.shard is not None:
         path = part_name(path, *data.shard)
-    if os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
-        raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
     kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))
     force = force or _is_begun(path)
-    formats.check_output(path, force=force, inputs=kept)
+    if not stream:
+        formats.check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
     if fit and wanted.calibration is None and wanted.lam is None:
-        beside = os.path.splitext(path)[0] + ".calibration.json"
-        formats.check_output(beside, force=force, inputs=kept)
+        if not stream:  # which carries the calibration itself
+            beside = os.path.splitext(path)[0] + ".calibration.json"
+            formats.check_output(beside, force=force, inputs=kept)
         if data.shard is not None:
             expected = "expected --calibration or --lambda: a part must not be fitted by itself"
             raise UsageError("--shard", "neither --calibration nor --lambda", expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +14,15 @@ from unoic_cli.block import Source
 from unoic_cli.calibration import Calibration
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.engines.threads import available_threads
-from unoic_cli.errors import DataError, NoInputError, UsageError
-from unoic_cli.formats import SIGNATURES, split_name
+from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
+from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.kernels.lines import Lines, make_point
-from unoic_cli.ledger import current, exists, head, missing
+from unoic_cli.ledger import current, exists, know, missing
 from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
+from unoic_cli.tasks.inputs import NAME, expand, is_pattern
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -95,7 +97,10 @@ class OptionArguments(TypedDict, total=False):
 
 
 def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes) -> DataSet:
-    """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side."""
+    """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side.
+
+    Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`.
+    """
     if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
         raise UsageError("--threads", str(options.threads), "expected at least 1")
     common: dict[str, Any] = {
@@ -103,6 +108,7 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
         "ignore_index": options.ignore_index,
         "allow_external": options.allow_external,
     }
+    inputs = expand(inputs)
     named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
     if named is not None:
         for name in named:
@@ -175,8 +181,6 @@ def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Sou
 _COPIES = 4
 """A span's scores, and what is made of them while they are counted."""
 _LEAST = 1 << 18
-NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
-"""``NAME=VALUE``: something said of one modality."""
 
 
 def _named_inputs(inputs: Any) -> dict[str, list[str]] | None:
@@ -190,7 +194,9 @@ def _named_inputs(inputs: Any) -> dict[str, list[str]] | None:
     named: dict[str, list[str]] = {}
     for text, match in zip(texts, matches, strict=True):
         if match is None:
-            raise UsageError(text, "a file without a name beside named ones", "expected NAME=FILE for every file")
+            raise UsageError(
+                storage.shown(text), "a file without a name beside named ones", "expected NAME=FILE for every file"
+            )
         named.setdefault(match[1], []).append(match[2])
     return named
 
@@ -207,7 +213,10 @@ def files_among(*specs: Any) -> tuple[str, ...]:
         if isinstance(spec, (str, os.PathLike)):
             text = os.fspath(spec)
             match = NAME.fullmatch(text)
-            found += [text] if match is None or os.path.exists(text) else [text, match[2]]
+            names = [text] if match is None or os.path.exists(text) else [text, match[2]]
+            found += names
+            with contextlib.suppress(UnoicError):  # where it matters, reading says what is wrong
+                found += [one for name in names if is_pattern(name) for one in expand(name)]
         elif isinstance(spec, Mapping):
             found += files_among(*spec.values())
         elif isinstance(spec, (list, tuple)):
@@ -216,11 +225,20 @@ def files_among(*specs: Any) -> tuple[str, ...]:
 
 
 def is_logits_file(name: str) -> bool:
-    """Whether a name is that of an HDF5 or Parquet file."""
+    """Whether a name is that of a logits file, by its first bytes."""
     path, group = split_name(name)
-    if group != "/":
+    if group != "/" or storage.is_remote(path):
         return True
-    return head(path, 8).startswith((SIGNATURES["hdf5"], SIGNATURES["parquet"]))
+    return know(f"kind {path}", lambda: _is_logits(path))
+
+
+def _is_logits(path: str) -> bool:
+    if path == STANDARD or not os.path.isfile(path):
+        return False
+    try:
+        return detect(path) in MODULES
+    except UnoicError:
+        return False
 
 
 def count_labels(data: DataSet, options: Options, *, shared: bool = False) -> LabelTally:
@@ -284,7 +302,8 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
 
 
 def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prior:
-    if not is_logits_file(spec):
+    names: list[str] = expand(spec) if is_pattern(spec) else [spec]
+    if not is_logits_file(names[0]):
         try:
             return read_prior_file(spec, data.class_names)
         except NoInputError:
@@ -292,8 +311,8 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
                 raise
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
-    other = open_dataset([spec], ignore_index=options.ignore_index, allow_external=options.allow_external)
-    prior = _labels_prior(other, options, f"labels of {spec}", option)
+    other = open_dataset(names, ignore_index=options.ignore_index, allow_external=options.allow_external)
+    prior = _labels_prior(other, options, f"labels of {storage.shown(spec)}", option)
     assert prior.counts is not None
     if other.class_names and data.class_names and other.class_names != data.class_names:
         return prior_from_table(dict(zip(other.class_names, prior.counts, strict=True)), data.class_names, prior.origin)

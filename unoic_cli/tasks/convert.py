@@ -16,6 +16,7 @@ from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec,
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import numpy_files, schema
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
+from unoic_cli.tasks.inputs import expand, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,9 +112,9 @@ def convert(
     Parameters
     ----------
     source : str
-        ``FILE.npz``, ``FILE.npy``, ``FILE.parquet`` or ``FILE.h5[::GROUP]``.
+        ``FILE.npz``, ``FILE.npy``, ``FILE.parquet``, ``FILE.h5[::GROUP]``, a remote logits file, or ``-``.
     out : str
-        The output; its suffix names the format.
+        The output; its suffix names the format. ``-`` is an Arrow stream on standard output.
     logits_key, labels_key : str, optional
         Members of an npz file, where their names do not tell.
     kind : {"logits", "log_probs", "probs"}, optional
@@ -156,8 +157,11 @@ def convert(
     array_options["--labels"] = labels
     if kind is not None and kind not in SCORE_KINDS:
         raise UsageError("--kind", kind, f"expected one of {', '.join(SCORE_KINDS)}")
+    source = single(source, expand(source))
     is_arrays = formats.detect(source) not in formats.MODULES
-    if not is_arrays:
+    if is_arrays:
+        formats.storage.refuse_remote(source, "npz or npy file")
+    else:
         _refuse_options(source, array_options)
     _check_output(out, force, (source,) if labels is None else (source, labels))
     if is_arrays:
@@ -190,11 +194,18 @@ def _result(given: _Input, out: str, kind: Kind, reason: str, fields: tuple[str,
 def _refuse_options(source: str, options: dict[str, Any]) -> None:
     used = [name for name, value in options.items() if value is not None]
     if used:
-        raise UsageError(used[0], f"given, but {source} is no npz or npy file", "expected it for such files only")
+        raise UsageError(
+            used[0],
+            f"given, but {formats.storage.shown(source)} is no npz or npy file",
+            "expected it for such files only",
+        )
 
 
 def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> None:
     """Check the name of the output before the input is read, which may take long."""
+    if out == formats.STANDARD:
+        formats.check_stream(force=force)
+        return
     suffix = os.path.splitext(out)[1].lower()
     if suffix not in formats.SUFFIXES:
         raise UsageError(out, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")

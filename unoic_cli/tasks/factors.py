@@ -14,7 +14,7 @@ import numpy as np
 from unoic_cli.batch import Part, check_delta, where_is
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import detect, fingerprint, split_name
+from unoic_cli.formats import detect, fingerprint, split_name, storage
 from unoic_cli.ledger import know
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class FactorFile:
         array = None if isinstance(name, str) else name
         name = name if isinstance(name, str) else "--delta"
         path, group = split_name(name)
+        storage.refuse_remote(path, "file of factors")
         self.where = name
         self._path, self._dataset = path, group.strip("/") or "delta"
         self._array: NDArray[Any] | None = array

@@ -31,6 +31,7 @@ from unoic_cli.tasks.common import (
     output_path,
     provenance,
 )
+from unoic_cli.tasks.inputs import expand
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def fit_delta(
     output, write_delta = output_path(output), output_path(write_delta)
     wanted = _check_origin(origin, kind, measure, chosen)
     _check_power(delta_power)
-    plain, modality = _take_names(inputs, modality)
+    plain, modality = _take_names(expand(inputs), modality)
     given = _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
     others = files_among(statistics)
     if force and output is None and write_delta is None:
@@ -276,7 +277,7 @@ def _take_names(inputs: Inputs, modality: str | None) -> tuple[Inputs, str | Non
         name, items[i] = match.groups()
         if modality is not None and name != modality:
             found = f"modality {name}, after {modality}"
-            raise UsageError(item, found, "expected one modality at a time")
+            raise UsageError(formats.storage.shown(item), found, "expected one modality at a time")
         modality = name
     return items[0] if isinstance(inputs, str) else items, modality
 
@@ -388,7 +389,8 @@ def _measure_passes(
     if not items:
         raise UsageError("FILES", "no input", "expected at least one file of passes")
     names = tuple("<array>" if isinstance(item, np.ndarray) else os.fspath(item) for item in items)
-    paths = [os.path.realpath(formats.split_name(name)[0]) + "::" + formats.split_name(name)[1] for name in names]
+    split = [formats.split_name(name) for name in names]
+    paths = [(path if formats.is_elsewhere(path) else os.path.realpath(path), group) for path, group in split]
     if len(set(paths)) < len(paths):
         raise UsageError(names[0], "the same data twice", "expected each input once")
     check_outputs(names)
@@ -418,6 +420,7 @@ def _open_passes(item: Any, allow_external: bool) -> Iterator[_Passes]:
     kind = formats.detect(name)
     if kind not in ("hdf5", "npy", "npz"):
         raise DataError(name, f"a {kind} file", "expected passes in HDF5, npy or npz")
+    formats.storage.refuse_remote(name, "file of passes")
     with contextlib.ExitStack() as stack:
         yield _hdf5_passes(name, allow_external, stack) if kind == "hdf5" else _numpy_passes(name, stack)
 

@@ -19,6 +19,7 @@ from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -474,7 +475,7 @@ def info(
     >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
     ('NK', 'logits', (2, 1), 2.0)
     """
-    names = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    names = expand(inputs)
     sources = (formats.describe(os.fspath(name), allow_external=allow_external) for name in names)
     return InfoResult(tuple(_look(source, split) for source in sources))
 

@@ -26,7 +26,6 @@ from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.posterior import PosteriorTally
 from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import (
-    NAME,
     Notes,
     Options,
     PriorLike,
@@ -37,6 +36,7 @@ from unoic_cli.tasks.common import (
     tell_slopes,
 )
 from unoic_cli.tasks.factors import FactorFile
+from unoic_cli.tasks.inputs import NAME
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
 from unoic_cli.view import FactorSource, Look, SampleFactors, View
 

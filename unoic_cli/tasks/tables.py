@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import UsageError
-from unoic_cli.formats import split_name
+from unoic_cli.formats import split_name, stem_of
 
 BY = ("group", "file")
 
@@ -81,6 +80,6 @@ def short_names(names: Sequence[str]) -> tuple[str, ...]:
     stems = []
     for name in names:
         path, group = split_name(name)
-        stem = os.path.splitext(os.path.basename(path))[0]
+        stem = stem_of(path)[0]
         stems.append(stem if group == "/" else f"{stem}:{group.strip('/')}")
     return tuple(stems) if len(set(stems)) == len(stems) else tuple(names)
