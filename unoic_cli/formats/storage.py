@@ -1,7 +1,7 @@
 """Where bytes lie: local files by their descriptors, remote objects by ranges of bytes.
 
-S3, Google Cloud Storage and Azure go through pyarrow's own file systems; http(s), and what this pyarrow was built
-without, through fsspec. Either way an object is opened once to learn its size and state, and then read at offsets.
+S3 and Google Cloud Storage go through pyarrow's own file systems; http(s), Azure without a key, and what a pyarrow
+was built without, through fsspec. An object is opened once to learn its size and state, and then read at offsets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https")
 CONNECT_SECONDS = 5
 """To reach a server, for each of `ATTEMPTS`."""
-READ_SECONDS = 30
+READ_SECONDS = 15
 """Without a byte, before an attempt to read is given up."""
 ATTEMPTS = 3
 SPAN_BYTES = 8 << 20
@@ -139,6 +139,10 @@ def base_name(name: str) -> str:
 # engines: what can be asked of an object
 
 
+_STATES = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "last_modified", "mtime", "updated")
+"""What fsspec calls the state of an object, from system to system."""
+
+
 class _Engine(Protocol):
     size: int
     state: str
@@ -191,11 +195,14 @@ class _SpecEngine:
         if info.get("size") is None or info.get("type") == "directory":
             _cannot_open(url, "a folder, or a server that does not tell the size")
         self.size = int(info["size"])
-        self.state = str(next((info[key] for key in ("ETag", "etag", "LastModified", "mtime") if info.get(key)), ""))
+        self.state = str(next((info[key] for key in _STATES if info.get(key)), ""))
         if web:
-            self._more["headers"] = {"Accept-Encoding": "identity"}
-            if self.state.startswith('"'):
-                self._more["headers"]["If-Match"] = self.state
+            headers = {"Accept-Encoding": "identity"}
+            if info.get("ETag", "").startswith('"'):
+                headers["If-Match"] = info["ETag"]
+            elif info.get("Last-Modified"):
+                headers["If-Unmodified-Since"] = info["Last-Modified"]
+            self._more["headers"] = headers
 
     @staticmethod
     def _refuse(url: str, error: BaseException) -> NoReturn:
@@ -249,7 +256,7 @@ def _reason(error: BaseException) -> str:
     status = getattr(error, "status", None)
     if status is None:
         text = str(error)
-        found = re.search(r"AWS Error ([A-Z_]+)|Status\(([A-Z_]+)|HTTP status (\d+)|\b([345]\d\d) ", text)
+        found = re.search(r"AWS Error ([A-Z_]+)|Status\(([A-Z_]+)|HTTP status (\d+)|Azure.*?\b([345]\d\d)\b", text)
         network = re.search(r"curlCode: (\d+)", text)
         status = next((part for part in found.groups() if part), "") if found else ""
         if status in ("UNKNOWN", "INTERNAL_FAILURE") and (http := re.search(r"HTTP status (\d+)", text)):
@@ -263,18 +270,21 @@ def _reason(error: BaseException) -> str:
         return f"HTTP status {status}" if str(status).isdigit() else str(status).lower().replace("_", " ")
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "no answer in time"
-    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__:
+    unreachable = "Fail to get a new connection" in str(error) or "resolve" in str(error)
+    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__ or unreachable:
         return "the server cannot be reached"
-    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+    if isinstance(error, PermissionError) or re.search("Credential|Authentic", type(error).__name__):
         return "access denied, or no credentials"
-    return type(error).__name__
+    return "storage that does not work" if type(error) is OSError else type(error).__name__
 
 
 def _arrow_system(url: str) -> tuple[Any, str]:
-    """One of pyarrow's file systems, and the path in it; KeyError where this pyarrow has none."""
+    """One of pyarrow's file systems, and the path in it; KeyError where it has none."""
     import pyarrow as pa
 
     scheme, user, address, query = split_url(url)
+    if scheme in ("http", "https"):
+        raise KeyError(scheme)
     bucket, _, path = address.partition("/")
     if not bucket or not path:
         raise NoInputError(shown(url), "no object named", f"expected {scheme}://BUCKET/NAME")
@@ -340,14 +350,16 @@ def _other_system(place: str, user: str, host: str, query: str) -> Any:
         limit = timedelta(seconds=float(options.get("retry_limit_seconds", CONNECT_SECONDS * ATTEMPTS)))
         given = {key: options[key] for key in ("scheme", "endpoint_override") if key in options}
         return GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **given)
-    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME") or os.environ.get("AZURE_STORAGE_ACCOUNT")
-    if account and ".core.windows.net" not in host:
+    # without a key, pyarrow asks Azure's chain of credentials, and the process ends where none of them has any
+    account, key = (os.environ.get(f"AZURE_STORAGE_ACCOUNT_{part}") for part in ("NAME", "KEY"))
+    if account and key and ".core.windows.net" not in host:
         from pyarrow.fs import AzureFileSystem
 
-        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY") or os.environ.get("AZURE_STORAGE_KEY")
         return AzureFileSystem(account_name=account, account_key=key)
-    secret = f"{user}@" if user else ""
-    return FileSystem.from_uri(f"{place}://{secret}{host}/" + (f"?{query}" if query else ""))[0]
+    if user or "credential_kind=anonymous" in query:
+        secret = f"{user}@" if user else ""
+        return FileSystem.from_uri(f"{place}://{secret}{host}/" + (f"?{query}" if query else ""))[0]
+    raise KeyError(place)
 
 
 def _spec_system(url: str) -> tuple[Any, str]:
@@ -363,16 +375,17 @@ def _spec_system(url: str) -> tuple[Any, str]:
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
             options = {"client_kwargs": {"timeout": limits, "trust_env": True}, "encoded": "%" in url}
             return fsspec.filesystem(scheme, **options), url
-        _, _, address, _ = split_url(url)
-        return fsspec.filesystem("gs" if scheme == "gcs" else scheme), address
+        place, _, address, _ = split_url(url)
+        known: tuple[Any, str] = fsspec.core.url_to_fs(f"{'gs' if place == 'gcs' else place}://{address}")
+        return known
+    except ValueError as error:
+        azure = _EXTRA.get(scheme) == "adlfs"
+        _cannot_open(url, "no account: AZURE_STORAGE_ACCOUNT_NAME names one" if azure else _reason(error))
+    except OSError as error:
+        _cannot_open(url, _reason(error))
     except ImportError:
         found = f"{scheme}:// needs packages that are not installed"
-        raise NoInputError(shown(url), found, f"expected {_install(scheme)}") from None
-
-
-def _install(scheme: str) -> str:
-    more = "" if scheme in ("http", "https") else f" {_EXTRA[scheme]}"
-    return f"them: pip install 'unoic[cloud]'{more}"
+        raise NoInputError(shown(url), found, "expected them: pip install 'unoic[cloud]'") from None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -408,9 +421,8 @@ class RemoteFile:
         self.stamp = ("remote", self.size, self._engine.state)
 
     def _make(self) -> _Engine:
-        if not self._url.startswith("http"):
-            with contextlib.suppress(KeyError):
-                return _ArrowEngine(self._url)
+        with contextlib.suppress(KeyError):
+            return _ArrowEngine(self._url)
         return _SpecEngine(self._url)
 
     def read(self, offset: int, size: int, where: str | None = None) -> Any:
@@ -621,18 +633,21 @@ def listing(pattern: str) -> list[str]:
         raise UsageError(shown(pattern), "a pattern", "expected names: web servers have no listing of their files")
     if "/" not in address or not fixed:
         raise NoInputError(shown(pattern), "a pattern in place of a bucket", f"expected {scheme}://BUCKET/PATTERN")
+    if scheme not in ("s3", "gs", "gcs"):
+        raise UsageError(shown(pattern), f"a pattern of {scheme}://", "expected names, or an @LIST of them")
     try:
         system, path = _arrow_system(pattern)
     except KeyError:
-        raise NoInputError(shown(pattern), "a pattern that this pyarrow cannot list", "expected names") from None
+        found = "a pattern that this pyarrow cannot list"
+        raise NoInputError(shown(pattern), found, "expected names, or an @LIST of them") from None
     base = path[: len(path) - (len(address) - len(fixed))]
     try:
         deep = "/" in address[len(fixed) + 1 :]
-        found = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
+        infos = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
         raise NoInputError(shown(pattern), f"cannot be listed ({_reason(error)})", "expected a bucket") from None
     wanted = path.split("/")
-    kept = [info.path for info in found if info.type == FileType.File and _matches(info.path.split("/"), wanted)]
+    kept = [info.path for info in infos if info.type == FileType.File and _matches(info.path.split("/"), wanted)]
     at = pattern.index(address)
     prefix, suffix = pattern[:at], pattern[at + len(address) :]
     lead = address[: len(fixed)]
