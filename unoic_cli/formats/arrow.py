@@ -141,7 +141,8 @@ def _describe(name: str, file: int, locator: dict[str, Any]) -> Source:
 
     n_rows = sum(batch.rows for batch in batches)
     storage_phrase = f"{len(batches)} record batch{'' if len(batches) == 1 else 'es'}"
-    return columns.describe(name, NAME, table, n_rows, storage_phrase, first, locator)
+    with _arrow_errors(name):
+        return columns.describe(name, NAME, table, n_rows, storage_phrase, first, locator)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,275 @@
+"""What names stand for: patterns, lists, names of modalities, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+
+import unoic_cli
+from unoic_cli import cli
+from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.formats import storage
+from unoic_cli.tasks.inputs import expand, natural
+
+RNG = np.random.default_rng(0)
+USAGE, DATA, NO_INPUT = 2, 65, 66
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(path, n=12, group=""):
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "a") as file:
+        place = file.require_group(group) if group else file
+        place["logits"] = RNG.normal(size=(n, 3)).astype("f4")
+        place["labels"] = np.arange(n) % 3
+    return path
+
+
+def write(path, text):
+    pathlib.Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return f"@{path}"
+
+
+@pytest.fixture
+def run(capfd):
+    def runner(*args):
+        code = cli.run([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return runner
+
+
+@pytest.fixture
+def accept(run):
+    def runner(*args):
+        code, out, err = run(*args)
+        assert code == 0, err
+        return json.loads(out)
+
+    return runner
+
+
+@pytest.fixture
+def refuse(run):
+    def runner(code, *args):
+        got, out, err = run(*args)
+        lines = err.splitlines()
+        assert (got, out, len(lines)) == (code, "", 1), err
+        assert lines[0].startswith("unoic: error: ")
+        assert ";" in lines[0]
+        return lines[0].removeprefix("unoic: error: ")
+
+    return runner
+
+
+# ------------------------------------------------------------------------------------------------
+# patterns
+
+
+def test_natural_order():
+    names = ["v10.h5", "v9.h5", "v.h5", "V1.h5", "v09.h5", "a/v1.h5", "10", "9", "١"]
+    assert sorted(names, key=natural) == ["9", "10", "V1.h5", "a/v1.h5", "v09.h5", "v9.h5", "v10.h5", "v.h5", "١"]
+
+
+def test_patterns():
+    for name in ("val/10.h5", "val/9.h5", "val/deep/1.h5", "val/.hidden.h5", "test/1.h5"):
+        make(name)
+    os.mkdir("val/folder.h5")
+    assert expand("val/*.h5") == ["val/9.h5", "val/10.h5"]
+    assert expand(["val/*.h5", "test/?.h5"]) == ["val/9.h5", "val/10.h5", "test/1.h5"]
+    assert expand("**/1.h5") == ["test/1.h5", "val/deep/1.h5"]
+    assert expand(["rgb=val/[0-9]*.h5", "depth=test/*.h5"]) == ["rgb=val/9.h5", "rgb=val/10.h5", "depth=test/1.h5"]
+    assert expand("val/*.h5::a/b") == ["val/9.h5::a/b", "val/10.h5::a/b"]
+    assert expand({"rgb": "val/*.h5", "depth": np.zeros(3)})["rgb"] == ["val/9.h5", "val/10.h5"]
+    assert expand(pathlib.Path("val") / "*.h5") == ["val/9.h5", "val/10.h5"]
+    assert expand("plain.h5") == ["plain.h5"]
+    array = np.zeros((2, 3))
+    assert expand(array) is array
+    assert expand([[0.5, 1.5], [1.0, 0.0]]) == [[0.5, 1.5], [1.0, 0.0]]
+
+
+def test_names_that_exist_are_taken_as_they_are(accept):
+    for name in ("a[1].h5", "a1.h5", "@list.h5", "rgb=x.h5", "odd*.h5"):
+        make(name)
+    assert expand("a[1].h5") == ["a[1].h5"]
+    assert expand("a[12].h5") == ["a1.h5"]
+    assert expand("a[1].h5::g") == ["a[1].h5::g"]
+    assert accept("evaluate", "@list.h5")["files"] == ["@list.h5"]
+    assert accept("evaluate", "rgb=x.h5")["files"] == ["rgb=x.h5"]
+    assert expand("odd*.h5") == ["odd*.h5"]
+
+
+COMMANDS = {
+    "info": (),
+    "prior": (),
+    "evaluate": (),
+    "search-lambda": (),
+    "calibrate": ("-o", "out.h5", "--force", "--lambda", "1"),
+    "fit-temperature": (),
+    "fit-delta": (),
+    "compare": ("-m", "x=c.json"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_patterns_and_lists(accept, refuse, command):
+    files = [make(f"val/{i}.h5") for i in (2, 10)]
+    accept("search-lambda", *files, "-o", "c.json")
+    more = COMMANDS[command]
+    plain = accept(command, *files, *more)
+    assert accept(command, "val/*.h5", *more) == plain
+    assert accept(command, write("list.txt", "val/2.h5\nval/10.h5"), *more) == plain
+    assert "none/*.h5: no file matches" in refuse(NO_INPUT, command, "none/*.h5", *more)
+    assert "missing.txt: no such file" in refuse(NO_INPUT, command, "@missing.txt", *more)
+
+
+def test_modalities(accept):
+    files = [f"{name}={make(f'{name}/{i}.h5')}" for name in ("rgb", "depth") for i in (2, 10)]
+    plain = accept("evaluate", *files)
+    assert accept("evaluate", "rgb=rgb/*.h5", "depth=depth/*.h5") == plain
+    assert accept("evaluate", write("all.txt", "\n".join(files))) == plain
+    write("rgb.txt", "rgb/2.h5\nrgb/10.h5\n")
+    assert accept("evaluate", "rgb=@rgb.txt", "depth=depth/*.h5") == plain
+    fused = accept("fuse", write("some.txt", "rgb=rgb/*.h5\ndepth=depth/*.h5"), "-o", "fused.h5")
+    assert fused["files"] == plain["files"]
+    same = unoic_cli.evaluate({"rgb": "rgb/*.h5", "depth": ["depth/*.h5"]})
+    assert same.overall.values["acc"] == plain["acc"]
+
+
+def test_groups_within_files(accept):
+    for i in (1, 2):
+        make(f"{i}.h5", group="val")
+    assert accept("evaluate", "*.h5::val")["files"] == ["1.h5::val", "2.h5::val"]
+
+
+def test_a_prior_by_a_pattern(accept):
+    make("x.h5")
+    for i in (1, 2):
+        make(f"train/{i}.h5")
+    listed = accept("search-lambda", "x.h5", "--source-prior", "train/1.h5")
+    assert accept("search-lambda", "x.h5", "--source-prior", "train/*.h5")["lambda"] == listed["lambda"]
+
+
+def test_one_input_where_one_is_meant(refuse, accept):
+    make("1.h5"), make("2.h5")
+    assert "2 files (1.h5, 2.h5); expected one" in refuse(USAGE, "convert", "*.h5", "out.parquet")
+    assert accept("convert", "1*.h5", "out.parquet")["input"] == "1.h5:logits"
+
+
+def test_outputs_never_replace_what_a_pattern_means(refuse):
+    make("val/1.h5")
+    said = refuse(73, "calibrate", "val/*.h5", "--lambda", "1", "-o", "val/1.h5", "--force")
+    assert "also an input" in said
+    make("x.h5")
+    prior = ("--source-prior", "val/*.h5", "--lambda", "1")
+    assert "also an input" in refuse(73, "calibrate", "x.h5", *prior, "-o", "val/1.h5", "--force")
+
+
+def test_the_same_file_twice(refuse):
+    make("1.h5")
+    assert "the same data as" in refuse(USAGE, "evaluate", "1.h5", "*.h5")
+
+
+# ------------------------------------------------------------------------------------------------
+# lists
+
+
+def test_what_a_list_may_hold(accept):
+    make("1.h5"), make("a b.h5"), make("2.h5", group="val"), make("é.h5")
+    text = "\ufeff# files\r\n\n  1.h5  \r\na b.h5\n2.h5::val\né.h5"
+    files = accept("evaluate", write("list.txt", text))["files"]
+    assert files == ["1.h5", "a b.h5", "2.h5::val", "é.h5"]
+
+
+def test_names_in_lists_count_from_the_current_folder(accept):
+    make("1.h5"), make("sub/other.h5")
+    assert accept("evaluate", write("sub/list.txt", "1.h5"))["files"] == ["1.h5"]
+
+
+def test_lists_that_are_refused(refuse):
+    make("1.h5")
+    write("inner.txt", "1.h5")
+    cases = {
+        "": (DATA, "an empty list"),
+        "# nothing\n\n": (DATA, "an empty list"),
+        b"\xff\xfe1\x00": (DATA, "not UTF-8"),
+        "1.h5\0": (DATA, "zero bytes"),
+        "@inner.txt": (USAGE, "list.txt:1: the list @inner.txt"),
+        "1.h5\nrgb=@inner.txt": (USAGE, "list.txt:2: the list @inner.txt"),
+        "none*.h5": (NO_INPUT, "none*.h5: no file matches"),
+        "none.h5": (NO_INPUT, "none.h5: no such file"),
+        "1.h5\n1.h5": (USAGE, "the same data as"),
+    }
+    for text, (code, said) in cases.items():
+        assert said in refuse(code, "evaluate", write("list.txt", text))
+    write("list.txt", "depth=1.h5")
+    assert "list.txt:1: depth=1.h5 in a list of one modality" in refuse(USAGE, "evaluate", "rgb=@list.txt")
+    assert "a group of a list" in refuse(USAGE, "evaluate", "@list.txt::val")
+    assert "a folder" in refuse(NO_INPUT, "evaluate", "@.")
+    assert "no such file" in refuse(NO_INPUT, "evaluate", "@")
+    with open("binary.txt", "wb") as file:
+        file.write(pathlib.Path("1.h5").read_bytes())
+    assert "not UTF-8" in refuse(DATA, "evaluate", "@binary.txt")
+    make("none.h5")
+    assert "a file without a name" in refuse(USAGE, "evaluate", write("list.txt", "rgb=1.h5\nnone.h5"))
+
+
+def test_errors_of_the_python_functions():
+    with pytest.raises(NoInputError, match="no file matches"):
+        unoic_cli.evaluate("none/*.h5")
+    with pytest.raises(DataError, match="an empty list"):
+        unoic_cli.evaluate([write("list.txt", "")])
+    with pytest.raises(UsageError, match="standard input twice"):
+        unoic_cli.evaluate({"rgb": "-", "depth": ["-"]})
+
+
+# ------------------------------------------------------------------------------------------------
+# remote names, without a network
+
+
+def test_credentials_are_never_shown():
+    cases = {
+        "s3://key:secret@bucket/a.h5?region=x": "s3://bucket/a.h5",
+        "https://me:secret@host:1/a.h5?sig=secret&x=1": "https://host:1/a.h5",
+        "https://host/a.h5?sig=secret::val": "https://host/a.h5::val",
+        "https://host/a.h5::val": "https://host/a.h5::val",
+        "http://[::1]:80/a.h5::val": "http://[::1]:80/a.h5::val",
+        "abfs://box@account.dfs.core.windows.net/a.h5": "abfs://box@account.dfs.core.windows.net/a.h5",
+        "gs://anonymous@bucket/a.h5": "gs://anonymous@bucket/a.h5",
+        "rgb=https://me:secret@host/a.h5": "rgb=https://host/a.h5",
+        "s3://bucket/a?b.h5": "s3://bucket/a?b.h5",
+        "val.h5?x=1": "val.h5?x=1",
+    }
+    for name, shown in cases.items():
+        assert storage.shown(name) == shown
+        assert "secret" not in storage.scrub(f"{name}: x; y {name}")
+
+
+def test_names_of_other_places(refuse):
+    for name in ("ftp://host/x.h5", "file:///x.h5"):
+        assert "is not known; expected a file or one of s3://" in refuse(NO_INPUT, "evaluate", name)
+    make("x.h5")
+    for output in ("s3://bucket/out.h5", "https://me:secret@host/out.h5", "ftp://host/out.h5"):
+        said = refuse(73, "calibrate", "x.h5", "--lambda", "1", "-o", output)
+        assert "a remote place; expected a local file: write there, then copy it" in said
+        assert "secret" not in said
+        refuse(73, "convert", "x.h5", output)
+        refuse(73, "search-lambda", "x.h5", "-o", output.replace(".h5", ".json"))
+    assert "s3://bucket: no object named" in refuse(NO_INPUT, "evaluate", "s3://bucket")
+    assert "web servers have no listing" in refuse(USAGE, "evaluate", "https://host/*.h5")
+    assert "a pattern in place of a bucket" in refuse(NO_INPUT, "evaluate", "s3://*/x.h5")
+    assert "a remote file of factors" in refuse(
+        DATA, "evaluate", "x.h5", "--lambda", "1", "--delta", "https://host/d.h5"
+    )
+    assert "secret" not in refuse(NO_INPUT, "evaluate", "x.h5", "--calibration", "https://host/c.json?sig=secret")
