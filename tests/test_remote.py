@@ -1,0 +1,441 @@
+"""Remote objects, against servers on this machine: an S3 of its own, and a web server with the faults that matter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import unoic_cli
+from unoic_cli import cli, formats
+from unoic_cli.errors import NoInputError, StorageError
+from unoic_cli.formats import storage
+
+pytest.importorskip("fsspec")
+pytest.importorskip("aiohttp")
+
+USAGE, DATA, NO_INPUT, CANNOT_CREATE, STORAGE = 2, 65, 66, 73, 74
+SECRET = "MyVerySecretKey"
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Logits in every form that is read in a way of its own."""
+    place = tmp_path_factory.mktemp("files")
+    rows = {"logits": RNG.normal(size=(900, 5)).astype("f4"), "labels": RNG.integers(0, 5, 900)}
+    planes = {"logits": RNG.normal(size=(7, 4, 30, 20)).astype("f2"), "labels": RNG.integers(0, 4, (7, 30, 20))}
+    text = {"split": ["a", "b", "a"] * 300, "source_counts": [9, 7, 5, 3, 1]}
+    with h5py.File(place / "rows.h5", "w") as file:
+        for name, values in (rows | text).items():
+            file[name] = values
+    with h5py.File(place / "planes.h5", "w") as file:
+        for name, values in planes.items():
+            file[name] = values
+    with h5py.File(place / "chunks.h5", "w") as file:
+        group = file.create_group("val")
+        group.create_dataset("logits", data=planes["logits"], chunks=(2, 4, 16, 20), compression="gzip")
+        group.create_dataset("labels", data=planes["labels"], chunks=(1, 30, 20))
+    unoic_cli.convert(place / "rows.h5", place / "rows.parquet")
+    unoic_cli.convert(place / "planes.h5", place / "planes.parquet")
+    unoic_cli.convert(place / "rows.h5", place / "rows.arrows")
+    return place
+
+
+NAMES = ["rows.h5", "planes.h5", "chunks.h5::val", "rows.parquet", "planes.parquet"]
+
+
+@pytest.fixture
+def run(capfd):
+    def runner(*args):
+        code = cli.run([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        assert SECRET not in out + err
+        return code, out, err
+
+    return runner
+
+
+@pytest.fixture
+def refuse(run):
+    def runner(code, *args):
+        got, out, err = run(*args)
+        lines = err.splitlines()
+        assert (got, out, len(lines)) == (code, "", 1), err
+        assert lines[0].startswith("unoic: error: ")
+        assert ";" in lines[0]
+        return lines[0].removeprefix("unoic: error: ")
+
+    return runner
+
+
+# ------------------------------------------------------------------------------------------------
+# S3
+
+
+@pytest.fixture(scope="module")
+def s3(files):
+    """A bucket with the files, on an S3 of this process."""
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("flask_cors")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        threaded = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        threaded.start()
+        try:
+            url = f"http://127.0.0.1:{threaded.get_host_and_port()[1]}"
+            patch.setenv("AWS_ENDPOINT_URL", url)
+            client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+            client.create_bucket(Bucket="bucket")
+            for path in sorted(files.iterdir()):
+                client.upload_file(str(path), "bucket", f"some/{path.name}")
+            yield client
+        finally:
+            threaded.stop()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_s3_equals_local(s3, files, run, name):
+    remote, local = f"s3://bucket/some/{name}", f"{files}/{name}"
+    for command in (("info",), ("evaluate",), ("search-lambda", "--folds", "2")):
+        code, out, err = run(command[0], remote, *command[1:])
+        assert code == 0, err
+        plain = run(command[0], local, *command[1:])[1]
+        if command[0] != "info":
+            out, plain = out.replace(remote, "FILE"), plain.replace(local, "FILE")
+            assert out == plain
+    suffix = ".parquet" if "parquet" in name else ".h5"
+    digests = set()
+    calibration = unoic_cli.search_lambda(local, source_prior="labels").calibration
+    for source in (remote, local):
+        result = unoic_cli.calibrate(source, output=f"out{suffix}", calibration=calibration, force=True)
+        assert result.n_units
+        digests.add(hashlib.sha256(pathlib.Path(f"out{suffix}").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spans_of_remote_objects(s3, files, monkeypatch, name):
+    source = formats.describe(f"s3://bucket/some/{name}")
+    local = formats.describe(f"{files}/{name}")
+    assert len(formats.spans(source, 100)) < len(formats.spans(local, 100)) or "parquet" in name
+    monkeypatch.setattr(storage, "SPAN_BYTES", 1)
+    monkeypatch.setattr(storage, "IMAGE_BYTES", 1)
+    assert formats.spans(source, 100) == formats.spans(local, 100)
+    plain = unoic_cli.evaluate(local, confusion=True).confusion
+    found = unoic_cli.evaluate(source, confusion=True).confusion
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_split_and_groups(s3, files):
+    remote = unoic_cli.evaluate("s3://bucket/some/rows.h5", split="a").to_dict()
+    local = unoic_cli.evaluate(f"{files}/rows.h5", split="a").to_dict()
+    assert {**remote, "files": 0} == {**local, "files": 0}
+
+
+def test_patterns_on_s3(s3, files, run, refuse):
+    for key in ("many/v10.h5", "many/v9.h5", "many/deep/er/v1.h5"):
+        s3.upload_file(str(files / "rows.h5"), "bucket", key)
+
+    def found(*names):
+        code, out, err = run("prior", *names)
+        assert code == 0, err
+        return [name.removeprefix("s3://bucket/many/") for name in json.loads(out)["files"]]
+
+    assert found("s3://bucket/many/*.h5") == ["v9.h5", "v10.h5"]
+    assert found("s3://bucket/many/**/*.h5") == ["deep/er/v1.h5", "v9.h5", "v10.h5"]
+    assert found("s3://bucket/many/**/v1.h5") == found("s3://bucket/*/deep/*/v1.h5") == ["deep/er/v1.h5"]
+    assert found("s3://bucket/many/v?.h5?region=us-east-1") == ["v9.h5"]
+    assert found("s3://bucket/many/v[0-8]*.h5") == ["v10.h5"]
+    pathlib.Path("list.txt").write_text("s3://bucket/many/v9.h5\ns3://bucket/many/v1*.h5\n")
+    assert found("@list.txt") == ["v9.h5", "v10.h5"]
+    assert found("s3://bucket/some/chunks*.h5::val") == ["s3://bucket/some/chunks.h5::val"]
+    assert "no file matches" in refuse(NO_INPUT, "prior", "s3://bucket/many/x*.h5")
+    assert "no file matches" in refuse(NO_INPUT, "prior", "s3://nobucket/*.h5")
+    assert "the same data as" in refuse(USAGE, "prior", "s3://bucket/many/v9.h5", "s3://bucket/many/v9*.h5")
+
+
+def test_modalities_and_priors_on_s3(s3, files, run):
+    code, out, err = run(
+        "evaluate", "rgb=s3://bucket/some/rows.h5", f"depth={files}/rows.parquet",
+        "--lambda", "1", "--source-prior", "s3://bucket/some/rows.parquet",
+    )  # fmt: skip
+    assert code == 0, err
+    plain = run(
+        "evaluate", f"rgb={files}/rows.h5", f"depth={files}/rows.parquet",
+        "--lambda", "1", "--source-prior", f"{files}/rows.parquet",
+    )[1]  # fmt: skip
+    assert out.replace("s3://bucket/some", str(files)) == plain
+
+
+def test_what_is_not_there(s3, refuse, monkeypatch):
+    assert "no such object" in refuse(NO_INPUT, "evaluate", "s3://bucket/some/none.h5")
+    assert "no such bucket nobucket" in refuse(NO_INPUT, "evaluate", f"s3://key:{SECRET}@nobucket/rows.h5")
+    assert "no such object" in refuse(NO_INPUT, "evaluate", "s3://bucket/some")
+    assert "no object named" in refuse(NO_INPUT, "info", "s3://bucket")
+    s3.put_object(Bucket="bucket", Key="text.h5", Body=b"logits")
+    s3.put_object(Bucket="bucket", Key="empty.h5", Body=b"")
+    s3.put_object(Bucket="bucket", Key="x.npz", Body=b"PK\x03\x04....")
+    assert "neither HDF5 nor Parquet" in refuse(DATA, "evaluate", "s3://bucket/text.h5")
+    assert "an empty file" in refuse(DATA, "evaluate", "s3://bucket/empty.h5")
+    assert "a remote npz or npy file" in refuse(DATA, "convert", "s3://bucket/x.npz", "out.h5")
+    assert "a remote Arrow stream" in refuse(DATA, "evaluate", "s3://bucket/some/rows.arrows")
+    assert "--allow-external" in refuse(USAGE, "evaluate", "s3://bucket/some/rows.h5", "--allow-external")
+    assert "no group /none" in refuse(DATA, "evaluate", "s3://bucket/some/rows.h5::none")
+    assert "a group of a parquet" in refuse(USAGE, "evaluate", "s3://bucket/some/rows.parquet::none")
+    assert "a remote place" in refuse(CANNOT_CREATE, "convert", "s3://bucket/some/rows.h5", "s3://bucket/out.h5")
+    for name in ("rows.h5", "rows.parquet"):
+        whole = s3.get_object(Bucket="bucket", Key=f"some/{name}")["Body"].read()
+        s3.put_object(Bucket="bucket", Key=f"cut/{name}", Body=whole[: len(whole) // 2])
+        assert f"s3://bucket/cut/{name}" in refuse(DATA, "evaluate", f"s3://bucket/cut/{name}")
+
+
+def test_a_dead_endpoint_is_refused_soon(s3, refuse, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        storage._s3_system.cache_clear()
+        began = time.monotonic()
+        assert "the server cannot be reached" in refuse(NO_INPUT, "evaluate", "s3://bucket/some/rows.h5")
+        assert "cannot be listed (the server cannot be reached)" in refuse(NO_INPUT, "evaluate", "s3://bucket/some/*")
+        assert time.monotonic() - began < 30
+    storage._s3_system.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["rows.h5", "rows.parquet"])
+def test_an_object_that_changes(s3, files, name):
+    s3.upload_file(str(files / name), "bucket", f"changing/{name}")
+    source = formats.describe(f"s3://bucket/changing/{name}")
+    reader = formats.open_reader(source)
+    s3.put_object(Bucket="bucket", Key=f"changing/{name}", Body=(files / name).read_bytes()[:-1] + b"!")
+    with pytest.raises(StorageError, match="changed while it was in use"):
+        formats.open_reader(source)
+    s3.put_object(Bucket="bucket", Key=f"changing/{name}", Body=b"short")
+    if name == "rows.h5":
+        with pytest.raises(StorageError, match="changed while it was in use"):
+            list(reader.blocks(100, 200, frozenset({"scores"})))
+    reader.close()
+    s3.delete_object(Bucket="bucket", Key=f"changing/{name}")
+    with pytest.raises(NoInputError, match="no such object"):
+        formats.open_reader(source)
+
+
+def test_locators_stay_in_the_source(s3):
+    source = formats.describe(f"s3://testing:{SECRET}@bucket/some/rows.h5")
+    assert source.name == "s3://bucket/some/rows.h5"
+    found = unoic_cli.search_lambda(f"s3://testing:{SECRET}@bucket/some/rows.h5")
+    assert SECRET not in json.dumps(found.to_dict())
+
+
+# ------------------------------------------------------------------------------------------------
+# the web
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves a folder, with the fault that the first part of the path names."""
+
+    protocol_version = "HTTP/1.1"
+    folder = pathlib.Path()
+    faults: dict[str, int] = {}  # noqa: RUF012
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, *, body):
+        fault, _, name = self.path.partition("?")[0].strip("/").partition("/")
+        path = self.folder / name
+        if fault == "denied":
+            return self.status(403)
+        if fault == "login" and self.headers.get("Authorization") is None:
+            return self.status(401)
+        if not path.is_file():
+            return self.status(404)
+        data = path.read_bytes()
+        tag = f'"{hashlib.md5(data).hexdigest()}"'
+        if self.headers.get("If-Match") not in (None, tag):
+            return self.status(412)
+        span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        part = data[int(span[1]) : int(span[2]) + 1] if span and fault != "whole" else data
+        left = self.faults.get(fault, 0)
+        if body and left:
+            self.faults[fault] = left - 1
+        breaks = body and left and fault in ("drop", "flaky")
+        self.send_response(206 if span and fault != "whole" else 200)
+        if span and fault != "whole":
+            self.send_header("Content-Range", f"bytes {span[1]}-{span[2]}/{len(data)}")
+        if fault != "untagged":
+            self.send_header("ETag", tag)
+        self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if body:
+            with contextlib.suppress(OSError):
+                self.wfile.write(part[: len(part) // 2] if breaks else part)
+        if breaks:
+            self.close_connection = True
+        return None
+
+    def status(self, code):
+        self.send_response(code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.fixture(scope="module")
+def web(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web")
+    for path in files.iterdir():
+        shutil.copy(path, folder)
+    Handler.folder = folder
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_web_equals_local(web, files, run, name):
+    remote, local = f"{web}/plain/{name}", f"{files}/{name}"
+    code, out, err = run("search-lambda", remote)
+    assert code == 0, err
+    assert out.replace(remote, "FILE") == run("search-lambda", local)[1].replace(local, "FILE")
+    assert run("info", remote)[0] == 0
+
+
+def test_credentials_of_the_web(web, files, run, refuse):
+    host = web.removeprefix("http://")
+    code, out, err = run("prior", f"http://me:{SECRET}@{host}/login/rows.h5?signature={SECRET}")
+    assert code == 0, err
+    assert json.loads(out)["files"] == [f"{web}/login/rows.h5"]
+    assert "no valid credentials" in refuse(NO_INPUT, "prior", f"{web}/login/rows.h5?signature={SECRET}")
+    two = [f"{web}/plain/rows.h5?part={i}&token={SECRET}" for i in (1, 2)]
+    assert run("prior", *two)[0] == 0
+    assert "the same data as" in refuse(USAGE, "prior", two[0], two[0])
+
+
+def test_faults_of_the_web(web, refuse, run, monkeypatch):
+    assert "no such object" in refuse(NO_INPUT, "evaluate", f"{web}/plain/none.h5?token={SECRET}")
+    assert "access denied" in refuse(NO_INPUT, "evaluate", f"{web}/denied/rows.h5")
+    assert "sends more than was asked for" in refuse(STORAGE, "evaluate", f"{web}/whole/planes.h5")
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    Handler.faults["flaky"] = 2
+    assert run("evaluate", f"{web}/flaky/rows.h5")[0] == 0
+    for name in ("rows.h5", "rows.parquet", "chunks.h5::val"):
+        Handler.faults["drop"] = 10**6
+        assert "reading failed" in refuse(STORAGE, "evaluate", f"{web}/drop/{name}")
+
+
+@pytest.mark.parametrize("name", ["rows.h5", "rows.parquet", "chunks.h5::val"])
+def test_a_connection_that_breaks_later(web, name):
+    source = formats.describe(f"{web}/drop/{name}".replace("drop", "late"))
+    plain = unoic_cli.evaluate(source).to_dict()
+    Handler.faults["drop"] = 0
+    source = formats.describe(f"{web}/drop/{name}")
+    Handler.faults["drop"] = 10**6
+    with pytest.raises(StorageError, match="reading failed"):
+        unoic_cli.evaluate(source)
+    Handler.faults["drop"] = 0
+    assert {**unoic_cli.evaluate(source).to_dict(), "files": 0} == {**plain, "files": 0}
+
+
+@pytest.mark.parametrize("kind", ["plain", "untagged"])
+def test_a_page_that_changes(web, kind):
+    path = Handler.folder / "changing.h5"
+    shutil.copy(Handler.folder / "rows.h5", path)
+    os.utime(path, (10**9, 10**9))
+    source = formats.describe(f"{web}/{kind}/changing.h5")
+    reader = formats.open_reader(source)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="changed while it was in use"):
+        formats.open_reader(source)
+    if kind == "plain":
+        with pytest.raises(StorageError, match="changed while it was in use"):
+            list(reader.blocks(0, 100, frozenset({"scores"})))
+    reader.close()
+
+
+def test_servers_that_do_not_answer(refuse, monkeypatch):
+    monkeypatch.setattr(storage, "READ_SECONDS", 1)
+    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        said = refuse(NO_INPUT, "evaluate", f"http://127.0.0.1:{taken.getsockname()[1]}/x.h5")
+        assert "the server cannot be reached" in said
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        said = refuse(NO_INPUT, "evaluate", f"http://127.0.0.1:{silent.getsockname()[1]}/x.h5")
+        assert "no answer in time" in said
+
+
+# ------------------------------------------------------------------------------------------------
+# without the packages
+
+MISSING = """
+import sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Finder())
+from unoic_cli import cli
+sys.exit(cli.run(["evaluate", {name!r}]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("https://host/x.h5", ("fsspec",)),
+        ("http://host/x.parquet", ("aiohttp",)),
+        ("abfs://box/x.h5", ("adlfs",)),
+    ],
+)
+def test_packages_that_are_not_installed(name, missing):
+    code = MISSING.format(missing=missing, name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (NO_INPUT, "")
+    scheme = name.partition(":")[0]
+    expected = f"{scheme}:// needs packages that are not installed; expected them: pip install 'unoic[cloud]'"
+    assert done.stderr == f"unoic: error: {name}: {expected}\n"
+
+
+def test_s3_needs_no_packages(s3):
+    code = MISSING.format(missing=("fsspec", "s3fs", "aiohttp", "boto3"), name="s3://bucket/some/rows.h5")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
