@@ -253,6 +253,30 @@ def test_locators_stay_in_the_source(s3):
     assert SECRET not in json.dumps(found.to_dict())
 
 
+def test_where_pyarrow_has_no_s3(s3, files, monkeypatch):
+    pytest.importorskip("s3fs")
+
+    def lacking(url):
+        raise KeyError(url)
+
+    monkeypatch.setattr(storage, "_arrow_system", lacking)
+    for name in ("rows.h5", "rows.parquet"):
+        remote = unoic_cli.evaluate(f"s3://bucket/some/{name}").to_dict()
+        assert {**remote, "files": 0} == {**unoic_cli.evaluate(f"{files}/{name}").to_dict(), "files": 0}
+    with pytest.raises(NoInputError, match="no such object"):
+        formats.describe("s3://bucket/some/none.h5")
+
+
+def test_many_objects(s3, files, refuse):
+    for i in range(20):
+        s3.upload_file(str(files / "rows.parquet"), "bucket", f"shards/{i}.parquet")
+    found = unoic_cli.prior("s3://bucket/shards/*.parquet")
+    assert found.files == tuple(f"s3://bucket/shards/{i}.parquet" for i in range(20))
+    assert found.n == 20 * 900
+    names = [f"s3://bucket/shards/{i}.parquet" for i in (1, 77, 2, 99)]
+    assert "shards/77.parquet: no such object" in refuse(NO_INPUT, "prior", *names)
+
+
 # ------------------------------------------------------------------------------------------------
 # the web
 

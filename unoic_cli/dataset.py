@@ -16,7 +16,7 @@ from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.ledger import know
+from unoic_cli.ledger import current, know
 
 SPAN_BYTES = 2 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
@@ -402,27 +402,29 @@ def open_dataset(
     """
     if not inputs:
         raise UsageError("FILES", "no input", "expected at least one logits file")
-    sources = tuple(
-        item if isinstance(item, Source) else _describe(item, allow_external=allow_external) for item in inputs
-    )
+    names = [item for item in inputs if not isinstance(item, Source)]
+    described = iter(_describe_all(names, allow_external=allow_external))
+    sources = tuple(item if isinstance(item, Source) else next(described) for item in inputs)
     _check_alike(sources)
     _check_distinct(sources)
     n_samples = sum(s.n_samples for s in sources) if split is None else _count_split(sources, split)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 
-def _describe(name: str, *, allow_external: bool) -> Source:
-    """An input, as it is or as a ledger knows it."""
+def _describe_all(names: Sequence[str], *, allow_external: bool) -> list[Source]:
+    """Inputs as they are, or as a ledger knows them."""
+    ledger = current()
+    if ledger is None:
+        return formats.describe_all(names, allow_external=allow_external)
+    live: list[Source] = [] if ledger.replay else formats.describe_all(names, allow_external=allow_external)
 
     def write(source: Source) -> dict[str, Any]:
-        return {**source.to_dict(), "fingerprint": formats.fingerprint(formats.split_name(name)[0])}
+        return {**source.to_dict(), "fingerprint": formats.fingerprint(source)}
 
-    return know(
-        f"input {name}",
-        lambda: formats.describe(name, allow_external=allow_external),
-        write=write,
-        read=lambda fact: Source.from_dict({key: fact[key] for key in fact if key != "fingerprint"}),
-    )
+    def read(fact: dict[str, Any]) -> Source:
+        return Source.from_dict({key: fact[key] for key in fact if key != "fingerprint"})
+
+    return [know(f"input {name}", lambda i=i: live[i], write=write, read=read) for i, name in enumerate(names)]  # type: ignore[misc]  # mypy does not infer lambdas with defaults
 
 
 def parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tuple[int, Part]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -124,8 +125,17 @@ def describe(name: str, *, allow_external: bool = False) -> Source:
     return source
 
 
-def fingerprint(path: str) -> dict[str, Any]:
-    """What tells a file from another one: its size, when it was written, and a digest of pages all over it."""
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What tells an input's file from another one: its size, when it was written, and a digest of pages all over it."""
+    path, _ = split_name(source.name)
+    if storage.is_remote(path):
+        _, size, state = source.locator["stamp"]
+        return {"bytes": size, "digest": state}
+    return fingerprint_of(path)
+
+
+def fingerprint_of(path: str) -> dict[str, Any]:
+    """As `fingerprint`, of any local file."""
     status = os.stat(path)
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
@@ -133,6 +143,23 @@ def fingerprint(path: str) -> dict[str, Any]:
             file.seek(max(0, status.st_size - _PAGE) * i // (_PAGES - 1))
             digest.update(file.read(_PAGE))
     return {"bytes": status.st_size, "modified": status.st_mtime_ns, "digest": digest.hexdigest()}
+
+
+def describe_all(names: Sequence[str], *, allow_external: bool = False) -> list[Source]:
+    """Look into several inputs; those far away at the same time. The first that is at fault, in order, is the error."""
+    far = [name for name in names if storage.is_remote(name)]
+    if len(far) < 2:
+        return [describe(name, allow_external=allow_external) for name in names]
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(min(16, len(far)))
+    try:
+        known = {name: pool.submit(describe, name, allow_external=allow_external) for name in far}
+        return [
+            known[name].result() if name in known else describe(name, allow_external=allow_external) for name in names
+        ]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def identity(source: Source) -> tuple[str, str]:

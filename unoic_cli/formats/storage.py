@@ -146,6 +146,8 @@ _STATES = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "last_mod
 class _Engine(Protocol):
     size: int
     state: str
+    patient: bool
+    """Whether it tries again by itself where a server does not answer."""
 
     def read(self, offset: int, size: int) -> Any:
         """Bytes at an offset; fewer at the end of the object."""
@@ -158,6 +160,8 @@ class _Engine(Protocol):
 
 class _ArrowEngine:
     """An object of one of pyarrow's file systems."""
+
+    patient = True
 
     def __init__(self, url: str) -> None:
         import pyarrow as pa
@@ -183,6 +187,8 @@ class _ArrowEngine:
 
 class _SpecEngine:
     """An object of one of fsspec's file systems."""
+
+    patient = False
 
     def __init__(self, url: str) -> None:
         self._system, self._path = _spec_system(url)
@@ -231,16 +237,17 @@ def _missing(system: Any, path: str) -> str:
     return "no such object"
 
 
+_UNREACHABLE, _LATE = "the server cannot be reached", "no answer in time"
 _REASONS = {
     "ACCESS_DENIED": "access denied",
     "PERMISSION_DENIED": "access denied",
     "UNAUTHENTICATED": "no valid credentials",
     "INVALID_ACCESS_KEY_ID": "no valid credentials",
     "SIGNATURE_DOES_NOT_MATCH": "no valid credentials",
-    "NETWORK_CONNECTION": "the server cannot be reached",
-    "UNAVAILABLE": "the server cannot be reached",
-    "REQUEST_TIMEOUT": "no answer in time",
-    "DEADLINE_EXCEEDED": "no answer in time",
+    "NETWORK_CONNECTION": _UNREACHABLE,
+    "UNAVAILABLE": _UNREACHABLE,
+    "REQUEST_TIMEOUT": _LATE,
+    "DEADLINE_EXCEEDED": _LATE,
     "NO_SUCH_BUCKET": "no such bucket",
     "301": "another region than that of the bucket",
     "401": "no valid credentials",
@@ -269,10 +276,10 @@ def _reason(error: BaseException) -> str:
     if status:
         return f"HTTP status {status}" if str(status).isdigit() else str(status).lower().replace("_", " ")
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return "no answer in time"
+        return _LATE
     unreachable = "Fail to get a new connection" in str(error) or "resolve" in str(error)
     if isinstance(error, ConnectionError) or "Connect" in type(error).__name__ or unreachable:
-        return "the server cannot be reached"
+        return _UNREACHABLE
     if isinstance(error, PermissionError) or re.search("Credential|Authentic", type(error).__name__):
         return "access denied, or no credentials"
     return "storage that does not work" if type(error) is OSError else type(error).__name__
@@ -438,11 +445,15 @@ class RemoteFile:
             try:
                 data = self._engine.read(offset, size)
             except Exception as error:
-                if self._changed():
+                reason = _reason(error)
+                lost = reason in (_UNREACHABLE, _LATE)
+                if not lost and self._changed():
                     raise StorageError(where, "the object changed while it was in use", _SAME) from None
-                if attempt + 1 == ATTEMPTS or getattr(error, "status", 500) < 500:
-                    expected = "expected a connection that lasts"
-                    raise StorageError(where, f"reading failed ({_reason(error)})", expected) from error
+                hopeless = getattr(error, "status", 500) < 500 or (lost and self._engine.patient)
+                if hopeless or attempt + 1 == ATTEMPTS:
+                    raise StorageError(
+                        where, f"reading failed ({reason})", "expected a connection that lasts"
+                    ) from error
                 time.sleep(0.2 * 2**attempt)
                 continue
             if len(data) == size:

@@ -14,7 +14,7 @@ import numpy as np
 from unoic_cli.batch import Part, check_delta, where_is
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import detect, fingerprint, split_name, storage
+from unoic_cli.formats import detect, fingerprint_of, split_name, storage
 from unoic_cli.ledger import know
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class FactorFile:
             shape, dtype = self._array.shape, self._array.dtype
         else:
             raise DataError(name, f"a {kind} file", _FILES)
-        return {"shape": list(shape), "dtype": dtype.str, "where": self.where, "fingerprint": fingerprint(path)}
+        return {"shape": list(shape), "dtype": dtype.str, "where": self.where, "fingerprint": fingerprint_of(path)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FactorFile, (self._given, self._data)
