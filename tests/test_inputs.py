@@ -161,6 +161,12 @@ def test_a_prior_by_a_pattern(accept):
     assert accept("search-lambda", "x.h5", "--source-prior", "train/*.h5")["lambda"] == listed["lambda"]
 
 
+def test_a_prior_that_is_no_pattern(refuse):
+    make("x.h5")
+    assert "expected uniform, labels" in refuse(USAGE, "evaluate", "x.h5", "--lambda", "1", "--source-prior", "[1 2 3]")
+    assert "no file matches" in refuse(NO_INPUT, "evaluate", "x.h5", "--lambda", "1", "--source-prior", "n*.h5")
+
+
 def test_one_input_where_one_is_meant(refuse, accept):
     make("1.h5"), make("2.h5")
     assert "2 files (1.h5, 2.h5); expected one" in refuse(USAGE, "convert", "*.h5", "out.parquet")

@@ -173,6 +173,9 @@ def test_patterns_on_s3(s3, files, run, refuse):
     assert found("s3://bucket/many/**/v1.h5") == found("s3://bucket/*/deep/*/v1.h5") == ["deep/er/v1.h5"]
     assert found("s3://bucket/many/v?.h5?region=us-east-1") == ["v9.h5"]
     assert found("s3://bucket/many/v[0-8]*.h5") == ["v10.h5"]
+    s3.upload_file(str(files / "rows.h5"), "bucket", "odd/v*.h5")
+    s3.upload_file(str(files / "rows.h5"), "bucket", "odd/v1.h5")
+    assert found("s3://bucket/odd/v*.h5") == ["s3://bucket/odd/v*.h5"]
     pathlib.Path("list.txt").write_text("s3://bucket/many/v9.h5\ns3://bucket/many/v1*.h5\n")
     assert found("@list.txt") == ["v9.h5", "v10.h5"]
     assert found("s3://bucket/some/chunks*.h5::val") == ["s3://bucket/some/chunks.h5::val"]

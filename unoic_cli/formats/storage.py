@@ -653,6 +653,8 @@ def listing(pattern: str) -> list[str]:
         raise NoInputError(shown(pattern), found, "expected names, or an @LIST of them") from None
     base = path[: len(path) - (len(address) - len(fixed))]
     try:
+        if system.get_file_info(path).type == FileType.File:
+            return [pattern]  # that very name
         deep = "/" in address[len(fixed) + 1 :]
         infos = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:

@@ -302,7 +302,8 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
 
 
 def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prior:
-    names: list[str] = expand(spec) if is_pattern(spec) else [spec]
+    meant = is_pattern(spec) and not spec.startswith("[")  # a list in brackets is none of files
+    names: list[str] = expand(spec) if meant else [spec]
     if not is_logits_file(names[0]):
         try:
             return read_prior_file(spec, data.class_names)
