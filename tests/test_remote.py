@@ -249,6 +249,29 @@ def test_an_object_that_changes(s3, files, name):
         formats.open_reader(source)
 
 
+@pytest.mark.parametrize("name", ["rows.h5", "rows.parquet"])
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "convert"])
+def test_an_object_that_changes_unseen(s3, files, refuse, monkeypatch, name, command):
+    data = bytearray((files / name).read_bytes())
+    s3.put_object(Bucket="bucket", Key=name, Body=bytes(data))
+    data[len(data) // 2] ^= 1
+    read = storage.RemoteFile.read
+
+    def read_and_change(self, *given):
+        found = read(self, *given)
+        if state["reads"] == 2:  # the first bytes, and the description
+            s3.put_object(Bucket="bucket", Key=name, Body=bytes(data))
+        state["reads"] += 1
+        return found
+
+    state = {"reads": 0}
+    monkeypatch.setattr(storage.RemoteFile, "read", read_and_change)
+    more = {"calibrate": ("--lambda", "1", "-o", "out.h5"), "convert": ("out.h5",)}.get(command, ())
+    said = refuse(STORAGE, command, f"s3://bucket/{name}", *more)
+    assert "changed while it was in use" in said
+    assert os.listdir() == []
+
+
 def test_locators_stay_in_the_source(s3):
     source = formats.describe(f"s3://testing:{SECRET}@bucket/some/rows.h5")
     assert source.name == "s3://bucket/some/rows.h5"

@@ -453,6 +453,7 @@ def sweep(
     if ledger is None:
         everything = range(len(stream.spans))
         add_all(tallies, stream.count(everything, threads, _Watch(stream, everything, None, None, progress)))
+        formats.check_unchanged(data.all_sources)
         return
     extents = stream.extents()
     entry = ledger.open(data.n_units, shared)
@@ -465,6 +466,7 @@ def sweep(
         watch = _Watch(stream, todo, ledger, entry, progress)
         count = stream.count if ledger.engine is None or shared else partial(ledger.engine.count, stream)
         add_all(tallies, count(todo, threads, watch))
+        formats.check_unchanged(data.all_sources)
     entry.counted = joined([*entry.done, own]), [tally.counters() for tally in tallies]
     if not entry.complete:
         raise PartDone

@@ -15,14 +15,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
 from unoic_cli.formats.storage import split_name as split_name
+
+T = TypeVar("T")
 
 MODULES = {name: f"unoic_cli.formats.{name}" for name in ("hdf5", "parquet", "arrow")}
 """Formats that commands read and write; conversion also knows npz and npy (`formats.numpy_files`)."""
@@ -147,17 +150,37 @@ def fingerprint_of(path: str) -> dict[str, Any]:
 
 def describe_all(names: Sequence[str], *, allow_external: bool = False) -> list[Source]:
     """Look into several inputs; those far away at the same time. The first that is at fault, in order, is the error."""
-    far = [name for name in names if storage.is_remote(name)]
+    return _at_once([partial(describe, name, allow_external=allow_external) for name in names], names)
+
+
+def check_unchanged(sources: Iterable[Source]) -> None:
+    """Make sure, after reading, that files and remote objects are still what they were before.
+
+    Raises
+    ------
+    StorageError
+        One of them is another now: parts of both may have been read.
+    """
+    known = [source for source in sources if source.locator.get("stamp") is not None]
+    far = [source for source in known if storage.is_remote(source.name)]
+    for source in known:
+        if source not in far and source.format in MODULES:
+            storage.check_local(source.name, source.locator["path"], source.locator["stamp"])
+    checks = [partial(storage.check_stamp, s.name, s.locator["path"], s.locator["stamp"]) for s in far]
+    _at_once(checks, [source.name for source in far])
+
+
+def _at_once(calls: Sequence[Callable[[], T]], names: Sequence[str]) -> list[T]:
+    """Results in order; calls for remote names wait for their servers side by side."""
+    far = [i for i, name in enumerate(names) if storage.is_remote(name)]
     if len(far) < 2:
-        return [describe(name, allow_external=allow_external) for name in names]
+        return [call() for call in calls]
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(min(16, len(far)))
     try:
-        known = {name: pool.submit(describe, name, allow_external=allow_external) for name in far}
-        return [
-            known[name].result() if name in known else describe(name, allow_external=allow_external) for name in names
-        ]
+        waiting = {i: pool.submit(calls[i]) for i in far}
+        return [waiting[i].result() if i in waiting else call() for i, call in enumerate(calls)]
     finally:
         pool.shutdown(cancel_futures=True)
 

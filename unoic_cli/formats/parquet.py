@@ -95,7 +95,7 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
 
     locator = {
         "path": path if storage.is_remote(path) else os.path.abspath(path),
-        "stamp": stamp if storage.is_remote(path) else None,
+        "stamp": stamp,
         "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
     }
     phrase = _storage(file) if n_rows else ""

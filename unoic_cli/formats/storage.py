@@ -575,6 +575,18 @@ def open_file(name: str, path: str, stamp: Any, expected: str) -> File:
     return file
 
 
+def check_stamp(name: str, path: str, stamp: Any) -> None:
+    """Refuse an object that is not what it was when `stamp` was taken."""
+    close_file(open_file(name, path, stamp, ""))
+
+
+def check_local(name: str, path: str, stamp: Any) -> None:
+    """Refuse a local file that was written to since `stamp` was taken; one that was replaced is still read as it was."""
+    now = local_stamp(path)
+    if now is not None and now[0] == stamp[0] and now != tuple(stamp):
+        raise StorageError(name, "the file changed while it was in use", _SAME)
+
+
 def close_file(file: File) -> None:
     """Close what `open_file` gave."""
     if isinstance(file, int):

@@ -395,6 +395,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         _write_texts(job, [i for i in range(len(spans)) if i in kept])
         threads = options.threads or engine.available_threads()
         workers = engine.run(len(todo), lambda: _Worker(job, todo), threads, watch)
+        formats.check_unchanged(data.all_sources)
         writer.commit()
     except BaseException as error:
         if turnstile is not None:

@@ -315,6 +315,7 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
             if given.has_predictions:
                 check_predictions(source, block)
             writer.write(block)
+        formats.check_unchanged((source,))
         writer.commit()
     except BaseException:
         writer.abort()
