@@ -219,6 +219,14 @@ def test_what_is_not_there(s3, refuse, monkeypatch):
         assert f"s3://bucket/cut/{name}" in refuse(DATA, "evaluate", f"s3://bucket/cut/{name}")
 
 
+def test_objects_for_everyone(s3, files, run, refuse):
+    name = "s3://bucket/open.h5?anonymous=true"
+    s3.upload_file(str(files / "rows.h5"), "bucket", "open.h5")
+    assert "access denied" in refuse(NO_INPUT, "evaluate", name)
+    s3.put_object_acl(Bucket="bucket", Key="open.h5", ACL="public-read")
+    assert run("evaluate", name)[0] == 0
+
+
 def test_a_dead_endpoint_is_refused_soon(s3, refuse, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
