@@ -581,7 +581,7 @@ def check_stamp(name: str, path: str, stamp: Any) -> None:
 
 
 def check_local(name: str, path: str, stamp: Any) -> None:
-    """Refuse a local file that was written to since `stamp` was taken; one that was replaced is still read as it was."""
+    """Refuse a local file that was written to since `stamp` was taken; one that was replaced is read as it was."""
     now = local_stamp(path)
     if now is not None and now[0] == stamp[0] and now != tuple(stamp):
         raise StorageError(name, "the file changed while it was in use", _SAME)

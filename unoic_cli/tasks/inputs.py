@@ -11,6 +11,7 @@ from typing import Any
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import STANDARD, storage
+from unoic_cli.ledger import know
 
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 """``NAME=VALUE``: something said of one modality."""
@@ -41,6 +42,13 @@ def expand(inputs: Any) -> Any:
     >>> expand(["rgb=a.h5", "depth=b.h5"])
     ['rgb=a.h5', 'depth=b.h5']
     """
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts):
+        return know(f"names {' '.join(texts)}", lambda: _expand(inputs))
+    return _expand(inputs)
+
+
+def _expand(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         found: Any = {name: _expand_named(value) for name, value in inputs.items()}
         texts = [item for value in found.values() if _is_names(value) for item in value]

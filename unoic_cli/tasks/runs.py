@@ -188,6 +188,11 @@ def _configuration(inputs: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError("inputs", "arrays or objects in a run that is stored", "expected names of files") from None
 
 
+def _texts(inputs: Any) -> list[str]:
+    items = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    return [item for item in items if isinstance(item, str)]
+
+
 def _check(command: str, control: Control, arguments: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
     """Refuse options that do not go together."""
     if command in WRITING:
@@ -324,6 +329,9 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     task, control = _task(command), control or Control()
     if control.plain:
         return task(inputs, *([] if labels is None else [labels]), **arguments)
+    if any(text == formats.STANDARD or text.endswith(f"={formats.STANDARD}") for text in _texts(inputs)):
+        found = "standard input in a run that is cut, kept or spread"
+        raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
     configuration = _configuration(inputs, arguments)
     _check(command, control, arguments, configuration)
     ledger = _open_ledger(command, control, configuration)
