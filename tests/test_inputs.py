@@ -127,9 +127,16 @@ def test_every_command_takes_patterns_and_lists(accept, refuse, command):
     files = [make(f"val/{i}.h5") for i in (2, 10)]
     accept("search-lambda", *files, "-o", "c.json")
     more = COMMANDS[command]
-    plain = accept(command, *files, *more)
-    assert accept(command, "val/*.h5", *more) == plain
-    assert accept(command, write("list.txt", "val/2.h5\nval/10.h5"), *more) == plain
+
+    def answer(*names):
+        found = accept(command, *names, *more)
+        for one in found["files"] if command == "info" else []:
+            del one["read"]  # a speed is never the same twice
+        return found
+
+    plain = answer(*files)
+    assert answer("val/*.h5") == plain
+    assert answer(write("list.txt", "val/2.h5\nval/10.h5")) == plain
     assert "none/*.h5: no file matches" in refuse(NO_INPUT, command, "none/*.h5", *more)
     assert "missing.txt: no such file" in refuse(NO_INPUT, command, "@missing.txt", *more)
 
