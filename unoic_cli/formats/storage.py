@@ -1,7 +1,8 @@
 """Where bytes lie: local files by their descriptors, remote objects by ranges of bytes.
 
-S3 and Google Cloud Storage go through pyarrow's own file systems; http(s), Azure without a key, and what a pyarrow
-was built without, through fsspec. An object is opened once to learn its size and state, and then read at offsets.
+S3 and Google Cloud Storage go through pyarrow's own file systems, http(s) through `web`; Azure without a key, and
+what a pyarrow was built without, through fsspec. An object is opened once to learn its size and state, and then read
+at offsets.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import gc
 import importlib
 import io
 import os
 import re
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -139,7 +142,7 @@ def base_name(name: str) -> str:
 # engines: what can be asked of an object
 
 
-_STATES = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "last_modified", "mtime", "updated")
+_STATES = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
 """What fsspec calls the state of an object, from system to system."""
 
 
@@ -172,7 +175,7 @@ class _ArrowEngine:
         except FileNotFoundError:
             raise NoInputError(shown(url), _missing(system, path), "expected an object that exists") from None
         except (OSError, pa.ArrowException) as error:
-            _cannot_open(url, _reason(error))
+            cannot_open(url, reason_of(error))
         self.size = self._file.size()
         known = self._file.metadata() or {}
         etag = known.get("ETag", b"")
@@ -192,39 +195,32 @@ class _SpecEngine:
 
     def __init__(self, url: str) -> None:
         self._system, self._path = _spec_system(url)
-        self._more: dict[str, Any] = {}
-        web = url.startswith("http")
         try:
             info = self._system.info(self._path)
+        except FileNotFoundError:
+            raise NoInputError(shown(url), "no such object", "expected an object that exists") from None
         except Exception as error:
-            self._refuse(url, error.__cause__ or error if web else error)
+            cannot_open(url, reason_of(error))
         if info.get("size") is None or info.get("type") == "directory":
-            _cannot_open(url, "a folder, or a server that does not tell the size")
+            cannot_open(url, "a folder")
         self.size = int(info["size"])
         self.state = str(next((info[key] for key in _STATES if info.get(key)), ""))
-        if web:
-            headers = {"Accept-Encoding": "identity"}
-            if info.get("ETag", "").startswith('"'):
-                headers["If-Match"] = info["ETag"]
-            elif info.get("Last-Modified"):
-                headers["If-Unmodified-Since"] = info["Last-Modified"]
-            self._more["headers"] = headers
-
-    @staticmethod
-    def _refuse(url: str, error: BaseException) -> NoReturn:
-        status = getattr(error, "status", None)
-        if status in (404, 410) or (status is None and type(error) is FileNotFoundError):
-            raise NoInputError(shown(url), "no such object", "expected an object that exists") from None
-        _cannot_open(url, _reason(error))
 
     def read(self, offset: int, size: int) -> Any:
-        return self._system.cat_file(self._path, start=offset, end=min(offset + size, self.size), **self._more)
+        collecting = gc.isenabled()
+        gc.disable()  # see formats/web.py: garbage of h5py must not be collected in fsspec's thread meanwhile
+        try:
+            return self._system.cat_file(self._path, start=offset, end=min(offset + size, self.size))
+        finally:
+            if collecting:
+                gc.enable()
 
     def close(self) -> None:
         """Connections are fsspec's own, and shared."""
 
 
-def _cannot_open(url: str, reason: str) -> NoReturn:
+def cannot_open(url: str, reason: str) -> NoReturn:
+    """Refuse an object, with the reason in words of ours."""
     raise NoInputError(shown(url), f"cannot be opened ({reason})", "expected an object that can be read") from None
 
 
@@ -258,10 +254,27 @@ _REASONS = {
 }
 
 
-def _reason(error: BaseException) -> str:
+def is_lost(reason: str) -> bool:
+    """Whether there was no answer at all."""
+    return reason in (_UNREACHABLE, _LATE)
+
+
+def _status(error: BaseException) -> int | None:
+    """The status that a server answered with."""
+    found = getattr(error, "code", getattr(error, "status", None))
+    return found if isinstance(found, int) else None
+
+
+def reason_of(error: BaseException) -> str:
     """Why, in a few words of ours: what libraries say may hold addresses with credentials."""
-    status = getattr(error, "status", None)
-    if status is None:
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, BaseException):  # of urllib
+        error = inner
+    if isinstance(error, socket.gaierror):
+        return _UNREACHABLE
+    code = _status(error)
+    status = "" if code is None else str(code)
+    if not status:
         text = str(error)
         found = re.search(r"AWS Error ([A-Z_]+)|Status\(([A-Z_]+)|HTTP status (\d+)|Azure.*?\b([345]\d\d)\b", text)
         network = re.search(r"curlCode: (\d+)", text)
@@ -270,11 +283,11 @@ def _reason(error: BaseException) -> str:
             status = http[1]
         if network and network[1] == "28":
             status = "REQUEST_TIMEOUT"
-    known = _REASONS.get(str(status))
+    known = _REASONS.get(status)
     if known:
         return known
     if status:
-        return f"HTTP status {status}" if str(status).isdigit() else str(status).lower().replace("_", " ")
+        return f"HTTP status {status}" if status.isdigit() else status.lower().replace("_", " ")
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return _LATE
     unreachable = "Fail to get a new connection" in str(error) or "resolve" in str(error)
@@ -290,8 +303,6 @@ def _arrow_system(url: str) -> tuple[Any, str]:
     import pyarrow as pa
 
     scheme, user, address, query = split_url(url)
-    if scheme in ("http", "https"):
-        raise KeyError(scheme)
     bucket, _, path = address.partition("/")
     if not bucket or not path:
         raise NoInputError(shown(url), "no object named", f"expected {scheme}://BUCKET/NAME")
@@ -305,7 +316,7 @@ def _arrow_system(url: str) -> tuple[Any, str]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, pa.ArrowNotImplementedError) or "without" in str(error):
             raise KeyError(scheme) from None
-        _cannot_open(url, _reason(error))
+        cannot_open(url, reason_of(error))
 
 
 def _inside(place: str, address: str) -> str:
@@ -371,25 +382,18 @@ def _other_system(place: str, user: str, host: str, query: str) -> Any:
 
 def _spec_system(url: str) -> tuple[Any, str]:
     scheme = split_url(url)[0]
-    wanted = _EXTRA.get(scheme, "aiohttp")
     try:
         import fsspec
 
-        importlib.import_module(wanted)
-        if scheme in ("http", "https"):
-            import aiohttp
-
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-            options = {"client_kwargs": {"timeout": limits, "trust_env": True}, "encoded": "%" in url}
-            return fsspec.filesystem(scheme, **options), url
+        importlib.import_module(_EXTRA[scheme])
         place, _, address, _ = split_url(url)
         known: tuple[Any, str] = fsspec.core.url_to_fs(f"{'gs' if place == 'gcs' else place}://{address}")
         return known
     except ValueError as error:
-        azure = _EXTRA.get(scheme) == "adlfs"
-        _cannot_open(url, "no account: AZURE_STORAGE_ACCOUNT_NAME names one" if azure else _reason(error))
+        azure = _EXTRA[scheme] == "adlfs"
+        cannot_open(url, "no account: AZURE_STORAGE_ACCOUNT_NAME names one" if azure else reason_of(error))
     except OSError as error:
-        _cannot_open(url, _reason(error))
+        cannot_open(url, reason_of(error))
     except ImportError:
         found = f"{scheme}:// needs packages that are not installed"
         raise NoInputError(shown(url), found, "expected them: pip install 'unoic[cloud]'") from None
@@ -428,6 +432,10 @@ class RemoteFile:
         self.stamp = ("remote", self.size, self._engine.state)
 
     def _make(self) -> _Engine:
+        if self._url.startswith("http"):
+            from unoic_cli.formats import web
+
+            return web.Page(self._url)
         with contextlib.suppress(KeyError):
             return _ArrowEngine(self._url)
         return _SpecEngine(self._url)
@@ -445,11 +453,14 @@ class RemoteFile:
             try:
                 data = self._engine.read(offset, size)
             except Exception as error:
-                reason = _reason(error)
-                lost = reason in (_UNREACHABLE, _LATE)
-                if not lost and self._changed():
+                reason = reason_of(error)
+                lost = is_lost(reason)
+                known = _status(error) == 200
+                if not lost and not known and self._changed():
                     raise StorageError(where, "the object changed while it was in use", _SAME) from None
-                hopeless = getattr(error, "status", 500) < 500 or (lost and self._engine.patient)
+                if known:
+                    raise StorageError(where, "a server that sends no parts of files", _SAME_PARTS) from None
+                hopeless = (_status(error) or 500) < 500 or (lost and self._engine.patient)
                 if hopeless or attempt + 1 == ATTEMPTS:
                     raise StorageError(
                         where, f"reading failed ({reason})", "expected a connection that lasts"
@@ -459,7 +470,7 @@ class RemoteFile:
             if len(data) == size:
                 return data
             if len(data) > size:
-                raise StorageError(where, "a server that sends more than was asked for", "expected ranges of bytes")
+                raise StorageError(where, "a server that sends more than was asked for", _SAME_PARTS)
         if self._changed():
             raise StorageError(where, "the object changed while it was in use", _SAME)
         raise StorageError(where, "the object ends too soon", f"expected {size:,} bytes at {offset:,}")
@@ -489,6 +500,7 @@ class RemoteFile:
         self._engine.close()
 
 
+_SAME_PARTS = "expected one that answers to Range"
 _SAME = "expected it to stay as it was"
 
 
@@ -670,7 +682,7 @@ def listing(pattern: str) -> list[str]:
         deep = "/" in address[len(fixed) + 1 :]
         infos = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
-        raise NoInputError(shown(pattern), f"cannot be listed ({_reason(error)})", "expected a bucket") from None
+        raise NoInputError(shown(pattern), f"cannot be listed ({reason_of(error)})", "expected a bucket") from None
     wanted = path.split("/")
     kept = [info.path for info in infos if info.type == FileType.File and _matches(info.path.split("/"), wanted)]
     at = pattern.index(address)
