@@ -389,7 +389,7 @@ def test_nothing_changes_when_nothing_is_rounded(tmp_path):
         ("b.h5", {"codec": "lzf"}, "expected one of none, gzip, zstd"),
         ("b.h5", {"dtype": "float8"}, "expected one of keep, float16"),
         ("b.h5", {"layout": "turned"}, "expected one of keep, rows"),
-        ("b.h5", {"chunk": "many"}, "expected bytes, like 2M"),
+        ("b.h5", {"chunk": "many"}, "expected a size such as 256MB or 2M"),
         ("b.h5", {"chunk": "1K"}, "expected 4K to 64M"),
         ("b.h5", {"chunk": "65M"}, "expected 4K to 64M"),
         ("b.h5", {"threads": 0}, "expected at least 1"),

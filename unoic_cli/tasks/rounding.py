@@ -70,9 +70,14 @@ def make_watch(
     resolved = resolve(Wanted(calibration=calibration), data, options, Notes())
     assert resolved is not None
     method = make_method(resolved.calibration, data, resolved.factors, options)
-    for look in method.view.looks:
-        if isinstance(look.factors, SampleFactors):  # images too large to be seen at once keep the delta they had
-            look.factors.values[id(rounded)] = look.factors.values[id(source)]  # type: ignore[index]  # a dict here
+    # images too large to be seen at once keep the delta they had
+    looks = tuple(
+        replace(look, factors=SampleFactors((source, rounded), look.factors.values * 2))
+        if isinstance(look.factors, SampleFactors)
+        else look
+        for look in method.view.looks
+    )
+    method = replace(method, view=replace(method.view, looks=looks))
     return Watch(source, rounded, method, (0.0, method.calibration.lam))
 
 
