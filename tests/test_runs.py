@@ -325,6 +325,54 @@ def test_bounded_buffers_change_nothing(unoic, monkeypatch):
         assert unoic(*command, "--memory", "200B") == unoic(*command)
 
 
+CODECS = {
+    "contiguous": {},
+    "chunked": {"chunks": True},
+    "gzip": {"compression": "gzip"},
+    "gzip + shuffle": {"compression": "gzip", "shuffle": True},
+    "gzip + shuffle + fletcher32": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "lzf": {"compression": "lzf"},
+}
+
+
+@pytest.mark.parametrize("shape", [(), (3, 5)])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_way_of_cutting_gives_the_same_bytes(unoic, monkeypatch, shape, data):
+    """Threads, shards, layouts, chunks, codecs and spans."""
+    n = 31 if not shape else 6
+    z, y = scores(np.random.default_rng(0), n, shape)
+    monkeypatch.setattr("unoic_cli.formats.chunks.SMALLEST", 1)
+    command = ["search-lambda", "x.h5", "--range", "0:1", "--folds", "2"]
+
+    def make(class_axis, chunks, more):
+        with h5py.File("x.h5", "w") as file:
+            values = z if class_axis == -1 else np.moveaxis(z, -1, 1)
+            file.create_dataset("logits", data=values, **(more if chunks is None else {**more, "chunks": chunks}))
+            file["logits"].attrs["class_axis"] = 1 if class_axis == 1 else len(shape) + 1
+            file.create_dataset("labels", data=y, **more)
+            file["source_counts"] = COUNTS
+
+    make(-1, None, {})
+    whole = unoic(*command, "--threads", 1)
+    more = CODECS[data.draw(st.sampled_from(sorted(CODECS)), label="codec")]
+    axis = data.draw(st.sampled_from([1, -1]), label="class axis")
+    extents = z.shape if axis == -1 else np.moveaxis(z, -1, 1).shape
+    chunks = tuple(data.draw(st.integers(1, extent)) for extent in extents) if more else None
+    make(axis, chunks, more)
+    if data.draw(st.booleans(), label="zstd"):
+        unoic("pack", "x.h5", "y.h5", "--codec", "zstd", "--chunk", "4K", "--force", "-q")
+        os.replace("y.h5", "x.h5")
+    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", data.draw(st.integers(1, 400), label="span"))
+    n_shards = data.draw(st.integers(1, 4), label="shards")
+    for i in range(n_shards):
+        threads = data.draw(st.integers(1, 3), label="threads")
+        shard = ["--shard", f"{i + 1}/{n_shards}", "--state", f"{i}.unoic", "--force"]
+        unoic(*command, *shard, "--threads", threads)
+    order = data.draw(st.permutations(range(n_shards)), label="order")
+    assert unoic("merge", *(f"{i}.unoic" for i in order)) == whole
+
+
 # ---------------------------------------------------------------------------------------------- files in parts
 
 
