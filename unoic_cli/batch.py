@@ -270,8 +270,8 @@ class Part:
     source : Source
     units : (T,) int64 or None
         Their positions in the whole block; None when all are kept.
-    samples : (S,) int64
-        Sample of the source for each entry of the per-sample fields.
+    chosen : (S,) int64 or None
+        Samples of the source that belong to the split; None when all that the block touches do.
     scalar_delta : bool
         ``block.delta`` is one factor for all units, not that of the only unit.
     """
@@ -279,8 +279,15 @@ class Part:
     block: LogitBlock
     source: Source
     units: NDArray[np.int64] | None
-    samples: NDArray[np.int64]
+    chosen: NDArray[np.int64] | None = None
     scalar_delta: bool = False
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Sample of the source for each entry of the per-sample fields, (S,)."""
+        if self.chosen is not None:
+            return self.chosen
+        return np.arange(self.block.start // self.source.pixels, -(-self.block.stop // self.source.pixels))
 
     def unit_of(self, i: int) -> int:
         """The unit of the source behind entry i."""
@@ -298,14 +305,14 @@ class Part:
 
 def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:
     """The part of a block that belongs to a split (all of it for None)."""
-    samples = np.arange(block.start // source.pixels, -(-block.stop // source.pixels))
     scalar = block.delta is not None and block.delta.size == 1 and (block.stop - block.start > 1 or source.n_units == 1)
     if split is None:
-        return Part(block, source, None, samples, scalar)
+        return Part(block, source, None, None, scalar)
     assert block.split is not None
     chosen = np.asarray(block.split == split)
     if chosen.all():
-        return Part(block, source, None, samples, scalar)
+        return Part(block, source, None, None, scalar)
+    samples = np.arange(block.start // source.pixels, -(-block.stop // source.pixels))
     kept = chosen[np.arange(block.start, block.stop) // source.pixels - samples[0]]
     units = np.flatnonzero(kept)
 

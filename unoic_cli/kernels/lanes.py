@@ -28,6 +28,7 @@ from unoic_cli.kernels.simd import (
     operation,
     pointer_to,
     splat,
+    swap_blocks,
     vector_of,
 )
 
@@ -434,24 +435,6 @@ differ = operation(_type_differ, lambda a, o, b, p: bits_of(a[o : o + LANES] != 
 # ---------------------------------------------------------------- between rows and groups
 
 
-def _swap_blocks(builder: Any, vectors: list[Any]) -> list[Any]:
-    """Transpose sixteen vectors of sixteen lanes: swap off-diagonal blocks of 8, 4, 2, 1."""
-    undefined_i32 = [ir.Constant(I32, 0)] * LANES
-    for size in (8, 4, 2, 1):
-        for i in range(LANES):
-            if i & size:
-                continue
-            a, b = vectors[i], vectors[i + size]
-            low, high = list(undefined_i32), list(undefined_i32)
-            for lane in range(LANES):
-                first = not lane & size
-                low[lane] = ir.Constant(I32, lane if first else LANES + lane - size)
-                high[lane] = ir.Constant(I32, lane + size if first else LANES + lane)
-            masks = [ir.Constant(vector_of(I32), mask) for mask in (low, high)]
-            vectors[i], vectors[i + size] = (builder.shuffle_vector(a, b, mask) for mask in masks)
-    return vectors
-
-
 def _type_to_group(
     typingctx: Any, tile: Any, o: Any, width: Any, n_classes: Any, factors: Any, f: Any, out: Any, p: Any
 ) -> Any:
@@ -464,7 +447,7 @@ def _type_to_group(
         for i in range(LANES):
             offset = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, i)))
             rows.append(_load(context, builder, sig, args, 0, offset, F32))
-        for k, column in enumerate(_swap_blocks(builder, rows)):
+        for k, column in enumerate(swap_blocks(builder, rows)):
             with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
                 value = builder.fmul(builder.fpext(column, vector_of(F64)), times)
                 place = builder.add(args[7], ir.Constant(I64, k * LANES))
@@ -516,7 +499,7 @@ def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, 
                 offset = builder.add(args[1], ir.Constant(I64, k * LANES))
                 value = builder.fptrunc(_load(context, builder, sig, args, 0, offset, F64), vector_of(F32))
                 builder.store(value, slot)
-        for i, row in enumerate(_swap_blocks(builder, [builder.load(slot) for slot in slots])):
+        for i, row in enumerate(swap_blocks(builder, [builder.load(slot) for slot in slots])):
             offset = builder.add(args[4], builder.mul(args[5], ir.Constant(I64, i)))
             _store(context, builder, sig, args, 3, offset, F32, row)
         return context.get_dummy_value()

@@ -11,6 +11,13 @@ import numpy as np
 
 from unoic_cli.kernels.simd import LANES
 
+COPIES = 4
+"""Successive units are counted in different copies of a table: adding to one place again and again would stall."""
+ROUNDS = 24
+"""Steps without a change of winner after which `unoic_cli.kernels.columns.walk_columns` leaves a unit to float64."""
+JOINT_CLASSES = 64
+"""Up to so many classes, pairs of label and prediction are counted."""
+
 
 class Lines(NamedTuple):
     """Slopes of K classes and a lattice of G lambdas, laid out for the kernels.
@@ -38,10 +45,6 @@ class Lines(NamedTuple):
         The largest |lambda * s|.
     steepest : float
         The largest |s|.
-    pair_inverse : (256,) float64, or (0,) when K > 16
-        1 / (s_e - s_c) at 16 c + e, or 0 where e is not steeper than c.
-    pair_others : (256,) int64, or (0,) when K > 16
-        Bits of the classes that may be predicted, other than c and e, at 16 c + e.
     """
 
     n_classes: int
@@ -56,8 +59,6 @@ class Lines(NamedTuple):
     slack: float
     reach: float
     steepest: float
-    pair_inverse: Any
-    pair_others: Any
 
 
 def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
@@ -105,25 +106,14 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
         slack=1e-9 * (1.0 + max(abs(float(lams[0])), abs(end))),
         reach=steepest * max(abs(float(lams[0])), abs(end)),
         steepest=steepest,
-        pair_inverse=_pair_inverse(padded) if n_vectors == 1 else np.zeros(0),
-        pair_others=_pair_others(int(words[0])) if n_vectors == 1 else np.zeros(0, dtype=np.int64),
     )
-
-
-def _pair_inverse(padded: Any) -> Any:
-    difference = padded[None, :] - padded[:, None]
-    return np.divide(1.0, difference, out=np.zeros_like(difference), where=difference > 0).reshape(-1)
-
-
-def _pair_others(valid: int) -> Any:
-    bits = 1 << np.arange(LANES, dtype=np.int64)
-    return (valid & ~(bits[:, None] | bits[None, :])).reshape(-1)
 
 
 class Workspace(NamedTuple):
     """One thread's scratch: kernels allocate nothing themselves.
 
-    The tile holds some rows (or, class-major, some pixels) of scores and stays in the first-level cache.
+    The tile holds some rows or, class-major, some units and stays in the first-level cache. ``joint`` is a table of
+    labels by predictions in `COPIES` copies, with a place more for what is not counted; zeros between calls.
     """
 
     tile: Any
@@ -131,6 +121,21 @@ class Workspace(NamedTuple):
     todo: Any
     starts: Any
     ends: Any
+    best0: Any
+    best1: Any
+    marks: Any
+    labels: Any
+    slots: Any
+    old: Any
+    new: Any
+    who: Any
+    limits: Any
+    joint: Any
+    group: Any
+    whole: Any
+    real: Any
+    units: Any
+    tables: Any
     classes: Any
     winners: Any
     points: Any
@@ -149,8 +154,17 @@ def make_workspace(n_classes: int) -> Workspace:
         tile=memory[shift : shift + size],
         row=np.zeros(width, dtype=np.float32),
         todo=np.zeros(units, dtype=np.int32),
-        starts=np.zeros(units, dtype=np.int32),
-        ends=np.zeros(units, dtype=np.int32),
+        **{name: np.zeros(units, dtype=np.int32) for name in ("starts", "ends", "marks", "labels", "slots")},
+        **{name: np.zeros(units, dtype=np.int32) for name in ("old", "new", "who")},
+        best0=np.zeros(units, dtype=np.float32),
+        best1=np.zeros(units, dtype=np.float32),
+        limits=np.zeros(LANES, dtype=np.float32),
+        group=np.zeros(n_classes * LANES, dtype=np.float32),
+        units=np.zeros(LANES, dtype=np.int64),
+        tables=np.zeros(LANES, dtype=np.int64),
+        whole=np.zeros(7 * LANES, dtype=np.int32),
+        real=np.zeros(6 * LANES, dtype=np.float32),
+        joint=np.zeros(COPIES * (n_classes + 1) ** 2 if n_classes <= JOINT_CLASSES else 0, dtype=np.int32),
         classes=np.zeros(n_classes, dtype=np.int64),
         winners=np.zeros(n_classes, dtype=np.int64),
         points=np.zeros(n_classes, dtype=np.int64),

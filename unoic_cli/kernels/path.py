@@ -6,9 +6,13 @@ The class that wins as lambda grows is the upper envelope of K lines, so its slo
 2. Else look at the *kink*, where the lines of c and e cross. A class that beats both anywhere beats
    both there (it is below c at the left end and below e at the right end, and all are lines), so the
    classes above the kink are all that can still matter. None: one change of winner, at the kink.
-   One: two changes, at its crossings with c and e.
-3. Whatever float32 cannot settle with a margin to spare, and three or more changes, goes to
-   `settle`: float64, on the few classes that are left, lattice point by lattice point where it is close.
+3. Else go on to the best class there, t, and look at the kink of c and t; where no class is above it, t is
+   the winner, and the next kink is that of t and e.
+4. Whatever float32 cannot settle with a margin to spare goes to `settle`: float64, on the few classes that
+   are left, lattice point by lattice point where it is close.
+
+Sixteen units take each step together, class-major, by the operations of `unoic_cli.kernels.columns`; rows of many
+classes (`count_path_wide`) take them one by one.
 
 Counts are packed: ``counts[fold, g, k]`` (laid out flat) grows by 1 when the class starts to be predicted at lattice
 point g (falls when it stops), and by 2**32 more when k is the label, so one addition serves both.
@@ -21,26 +25,61 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.columns import (
+    ACTIVE,
+    AGE,
+    ARRIVED,
+    BEYOND,
+    FAR,
+    FATE,
+    FIRST,
+    INVERSE_STEP,
+    LABEL,
+    LAST_WINNER,
+    LEAST_RISE,
+    LOST,
+    MARGIN0,
+    MARGIN1,
+    S_ERROR,
+    SINCE,
+    STEEPEST2,
+    TAG_ERROR,
+    TARGET,
+    WINNER,
+    Z_ERROR,
+    change_columns,
+    end_columns,
+    kinks,
+    take_labels,
+    walk_columns,
+)
 from unoic_cli.kernels.jit import inlined, kernel, stage
-from unoic_cli.kernels.lines import Lines, Workspace
+from unoic_cli.kernels.lines import COPIES, Lines, Workspace
 from unoic_cli.kernels.simd import (
     LANES,
     add_at,
     at,
-    ends_of_vector,
     first_lane,
     lanes_above,
     lanes_above_line,
-    planes_ends,
     put,
     row_ends,
 )
-from unoic_cli.kernels.tile import check_planes, check_rows, fill_planes, fill_rows, score64
+from unoic_cli.kernels.tile import (
+    check_planes,
+    check_rows,
+    fill_columns,
+    fill_planes,
+    fill_rows,
+    mask_columns,
+    score64,
+)
 
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
-COPIES = 4
-"""Successive units are counted in different copies of point 0: adding to one place again and again would stall."""
+ALL_LANES = (1 << LANES) - 1
+COLUMN_CLASSES = 32
+"""Up to so many classes, rows of scores are turned into columns; more classes fill vectors by themselves."""
 TINY = 2.0**-48
 """The same for comparisons of float64 scores."""
 
@@ -111,17 +150,22 @@ def next_doubt(scores: Any, slopes: Any, n: int, g: int, w: int, lines: Lines) -
 
 @inlined
 def settle(
-    scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, table: int, label: int, started: bool
-) -> None:
+    scores: Any, slopes: Any, classes: Any, n: int, lines: Lines, counts: Any, table: int, label: int, c: int,
+    since: int,
+) -> None:  # fmt: skip
     """The exact path of n candidate lines: equal to float64 argmax with lowest-index ties at every lattice point.
 
-    `classes` ascends, so the first position on ties is the lowest class. `started`: the winner at
-    lattice point 0 was certain and is counted already.
+    `classes` ascends, so the first position on ties is the lowest class. `since`: the lattice point up to which all is
+    certain, and from which on c is counted (it may have been overtaken before that point); -1 when there is none.
     """
-    w = winner_at(scores, slopes, n, lines.lams[0])
-    if not started:
+    if since >= lines.lams.size:
+        return
+    w = winner_at(scores, slopes, n, lines.lams[max(since, 0)])
+    if since < 0:
         add_at(counts, table + at(classes, w), 1 + (np.int64(classes[w] == label) << 32))
-    g = next_doubt(scores, slopes, n, 0, w, lines)
+    elif classes[w] != c:
+        change(counts, table, lines.n_classes, since, c, classes[w], label)
+    g = next_doubt(scores, slopes, n, max(since, 0), w, lines)
     while g < lines.lams.size:
         new = winner_at(scores, slopes, n, lines.lams[g])
         if new != w:
@@ -290,13 +334,6 @@ def ends_of_rows(
     without doubt. Otherwise ``doubt_start = -1``.
     """
     below0, below1 = np.float32(margin0), np.float32(margin1)
-    if lines.n_vectors == 1:
-        for i in range(n):
-            mask0, mask1 = ends_of_vector(tile, i * LANES, lines.bias0, lines.bias1, below0, below1)
-            doubt = (mask0 & (mask0 - 1) & doubt_start) | (mask1 & (mask1 - 1))
-            put(starts, i, first_lane(mask0) ^ -np.int64(doubt != 0))
-            put(ends, i, first_lane(mask1))
-        return
     width = lines.n_vectors * LANES
     for i in range(n):
         top0, top1 = row_ends(tile, i * width, lines.n_vectors, lines.bias0, lines.bias1)
@@ -319,84 +356,143 @@ def ends_of_rows(
 
 @stage
 def count_starts(
-    labels: Any, folds: Any, first: int, n: int, starts: Any, ends: Any, lines: Lines,
-    counts: Any, support: Any, todo: Any,
-) -> int:  # fmt: skip
-    """Count labels and certain winners at lattice point 0; list in `todo` the units that need more, return how many.
-
-    No branch depends on the ends: which units need more is hard to predict.
-    """
+    labels: Any, folds: Any, base: int, n: int, starts: Any, lines: Lines, counts: Any, support: Any
+) -> None:
+    """Count the tile's labels, and certain winners at lattice point 0; folds[base] is that of its first unit."""
     n_classes = lines.n_classes
     table = (lines.lams.size + COPIES) * n_classes
-    n_todo: Any = 0
     for i in range(n):
-        label = at(labels, first + i)
+        label = at(labels, i)
         if label < 0:
             continue
-        fold = at(folds, first + i)
-        c, e = at(starts, i), at(ends, i)
+        fold = at(folds, base + i) if folds.size else 0
+        c = at(starts, i)
         turn = (i & (COPIES - 1)) * n_classes
         add_at(support, fold * (COPIES * n_classes) + turn + label, 1)
         sure = -np.int64(c >= 0)
         add_at(counts, fold * table + turn + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
+
+
+@stage
+def list_unsettled(labels: Any, n: int, starts: Any, ends: Any, todo: Any) -> int:
+    """Labelled units whose ends differ or are uncertain; returns how many."""
+    n_todo: Any = 0
+    for i in range(n):
         put(todo, n_todo, i)
-        n_todo += np.int64(c != e)
+        n_todo += np.int64((at(labels, i) >= 0) & (at(starts, i) != at(ends, i)))
     return n_todo
 
 
 @inlined
-def gather_row(stride: int, i: int, n_classes: int, work: Workspace) -> None:
-    """Pixel i of a class-major tile to ``work.row``."""
-    for k in range(n_classes):
-        put(work.row, k, at(work.tile, k * stride + i))
+def set_limits(largest: float, z_error: float, lines: Lines, limits: Any) -> float:
+    """What the operations on columns allow for, for a tile whose largest score is known; returns the margin.
+
+    The last bits of values at the far end are replaced by their class: fewer bits are compared, and the margin there
+    is larger. Errors of scores and slopes are doubled, as they are divided by a rise that may be half of what it seems.
+    """
+    bits = 0
+    while (1 << bits) < lines.n_classes:
+        bits += 1
+    first, last = lines.lams[0], lines.lams[lines.lams.size - 1]
+    margin = (MARGIN + 2.0 ** (bits - 22)) * (largest + lines.reach)
+    put(limits, MARGIN0, np.float32(MARGIN * (largest + lines.reach)))
+    put(limits, MARGIN1, np.float32(margin))
+    put(limits, FIRST, np.float32(first))
+    put(limits, INVERSE_STEP, np.float32(lines.inverse_step))
+    put(limits, BEYOND, np.float32(lines.lams.size - 0.5))
+    put(limits, Z_ERROR, np.float32(4.0 * z_error))
+    put(limits, S_ERROR, np.float32(2.0**-21 * lines.steepest))
+    put(limits, STEEPEST2, np.float32(2.0 * lines.steepest))
+    put(limits, FAR, np.float32(2.0**-21 * max(abs(first), abs(last)) + lines.slack))
+    put(limits, LEAST_RISE, np.float32(2.0**-19 * lines.steepest))
+    put(limits, TAG_ERROR, np.float32(2.0 ** (bits - 22) + 2.0**-22))
+    return margin
+
+
+@inlined
+def copy_labels(labels: Any, base: int, n: int, out: Any) -> None:
+    """The tile's labels, ignored ones after them."""
+    whole = n // LANES * LANES
+    for i in range(0, whole, LANES):
+        take_labels(labels, base + i, out, i)
+    for i in range(whole, (n + LANES - 1) // LANES * LANES):
+        put(out, i, at(labels, base + i) if i < n else -1)
+
+
+@inlined
+def add_pairs(n: int, slots: Any, joint: Any) -> None:
+    """Count n units at their places in the table of pairs."""
+    for i in range(n):
+        place = at(slots, i)
+        put(joint, place, at(joint, place) + 1)
+
+
+@inlined
+def path_of_columns(
+    n: int, stride: int, labels: Any, folds: Any, base: int, lines: Lines, exact_start: bool,
+    counts: Any, support: Any, work: Workspace,
+) -> int:  # fmt: skip
+    """Steps 1 and 2 for a class-major tile: count what is certain; returns how many units are left in ``work.todo``."""
+    n_classes, tile, limits = lines.n_classes, work.tile, work.limits
+    copy_labels(labels, base, n, work.labels)
+    for i in range(0, n, LANES):
+        end_columns(
+            tile, i, n_classes, stride, lines.bias0, lines.bias1, exact_start, limits, work.starts, work.ends,
+            work.best0, work.best1,
+        )  # fmt: skip
+    for i in range(0, n, LANES):
+        kinks(
+            i, lines.n_vectors, lines.bias0, lines.bias1, lines.slope32, limits, work.starts, work.ends, work.best0,
+            work.best1, work.marks,
+        )  # fmt: skip
+    n_events, n_todo = 0, 0
+    for i in range(0, n, LANES):
+        n_events, n_todo = change_columns(
+            tile, i, n_classes, stride, lines.slope32, work.best0, work.best1, work.marks, work.labels, work.starts,
+            work.ends, work.slots, work.old, work.new, work.who, n_events, work.todo, n_todo,
+        )  # fmt: skip
+    if folds.size == 0 and work.joint.size:
+        add_pairs(n, work.slots, work.joint)
+    else:
+        count_starts(work.labels, folds, base, n, work.starts, lines, counts, support)
+    table = (lines.lams.size + COPIES) * n_classes
+    for j in range(n_events):
+        old, new = at(work.old, j), at(work.new, j)
+        start = at(folds, base + at(work.who, j)) * table if folds.size else 0
+        add_at(counts, start + (old >> 1), -1 - (np.int64(old & 1) << 32))
+        add_at(counts, start + (new >> 1), 1 + (np.int64(new & 1) << 32))
+    return n_todo
 
 
 @stage
-def hand_over(
-    n_todo: int, stride: int, base: int, z_error: float, margin: float, labels: Any, folds: Any, lines: Lines,
-    counts: Any, work: Workspace,
-) -> int:  # fmt: skip
-    """Step 2 where K <= 16, for the units that c hands over to e directly: most of them.
+def empty_joint(n_classes: int, counts: Any, support: Any, joint: Any) -> None:
+    """Move pairs of label and winner at lattice point 0 to `counts` and `support`, where these have one table."""
+    if joint.size == 0:
+        return
+    side = n_classes + 1
+    for copy in range(COPIES):
+        for label in range(n_classes):
+            for c in range(side):
+                place = (copy * side + label) * side + c
+                number = at(joint, place)
+                add_at(support, label, number)
+                if c < n_classes:
+                    add_at(counts, c, number + (np.int64(c == label) * number << 32))
+    for place in range(joint.size):
+        put(joint, place, 0)
 
-    Returns how many units are left in ``work.todo``. Which they are is hard to predict, so no branch depends on
-    it: for those left, zeros are added.
-    """
-    n_classes = lines.n_classes
-    table = (lines.lams.size + COPIES) * n_classes
-    beyond = np.float64(lines.lams.size) - 0.5
-    first_lam = at(lines.lams, 0)
-    slack_by_inverse, slack_in_steps = z_error * lines.inverse_step, lines.slack * lines.inverse_step
-    margin_by_inverse = 2.0 * z_error * lines.steepest
-    n_left: Any = 0
-    for j in range(n_todo):
-        i = at(work.todo, j)
-        tile, o = work.tile, i << 4
-        if stride:
-            gather_row(stride, i, n_classes, work)
-            tile, o = work.row, 0
-        c, e = at(work.starts, i), at(work.ends, i)
-        certain = c >= 0
-        c ^= c >> 63
-        pair = (c << 4) + e
-        inverse = at(lines.pair_inverse, pair)
-        z = np.float64(at(tile, o + c))
-        lam = (z - np.float64(at(tile, o + e))) * inverse
-        floor = z + lam * at(lines.slope, c) - margin - margin_by_inverse * inverse
-        others = lanes_above_line(tile, o, lines.slope32, 0, np.float32(lam), np.float32(floor))
-        others &= at(lines.pair_others, pair)
-        place = min(max((lam - first_lam) * lines.inverse_step, 0.0), beyond)  # as `lattice_point`
-        slack = slack_by_inverse * inverse + slack_in_steps
-        g = np.int64(place)
-        rest = place - np.float64(g)
-        clear = ((rest > slack) | (g == 0)) & (rest < 1.0 - slack)
-        done = -np.int64(clear & certain & (others == 0) & (inverse > 0.0))
-        label = at(labels, base + i)
-        row = at(folds, base + i) * table + (COPIES + g) * n_classes
-        add_at(counts, row + c, (-1 - (np.int64(c == label) << 32)) & done)
-        add_at(counts, row + e, (1 + (np.int64(e == label) << 32)) & done)
-        put(work.todo, n_left, i)
-        n_left += 1 + done
-    return n_left
+
+@stage
+def settle_unit(
+    tile: Any, o: int, raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int,
+    since: int, z_error: float, margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
+) -> None:  # fmt: skip
+    """Step 4 for one unit whose winner at lattice point `since` is c."""
+    n = candidates(tile, o, c, e, z_error, margin, lines, work.classes)
+    for i in range(n):
+        work.scores[i] = score64(raw, brain, source + work.classes[i] * step, delta, unit)
+        work.slopes[i] = lines.slope[work.classes[i]]
+    settle(work.scores, work.slopes, work.classes, n, lines, counts, table, label, c, since)
 
 
 @inlined
@@ -414,35 +510,141 @@ def finish_unit(
             change(counts, table, lines.n_classes, at(work.points, i), c, new, label)
             c = new
         return
-    n = candidates(tile, o, max(c, ~c), e, z_error, margin, lines, work.classes)
-    for i in range(n):
-        work.scores[i] = score64(raw, brain, source + work.classes[i] * step, delta, unit)
-        work.slopes[i] = lines.slope[work.classes[i]]
-    settle(work.scores, work.slopes, work.classes, n, lines, counts, table, label, c >= 0)
+    since = 0 if c >= 0 else -1
+    settle_unit(
+        tile, o, raw, brain, source, step, delta, unit, max(c, ~c), e, since, z_error, margin, lines, counts, table,
+        label, work,
+    )  # fmt: skip
 
 
 @stage
-def finish_tile(
-    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any,
-    base: int, z_error: float, margin: float, labels: Any, folds: Any, lines: Lines, counts: Any, work: Workspace,
-) -> None:  # fmt: skip
-    """Steps 2 and 3 for the units listed in ``work.todo``.
+def walk_once(
+    raw: Any, brain: bool, pixels: int, delta: Any, z_error: float, margin: float, lines: Lines, counts: Any,
+    work: Workspace,
+) -> int:  # fmt: skip
+    """Step 3: one step for each of the sixteen units in ``work.group``; returns bits of the lanes free after it."""
+    n_classes = lines.n_classes
+    n_events, active = walk_columns(
+        work.group, n_classes, lines.slope32, work.limits, work.whole, work.real, work.old, work.new, work.who
+    )
+    for j in range(n_events):
+        old, new, start = at(work.old, j), at(work.new, j), at(work.tables, at(work.who, j))
+        add_at(counts, start + (old >> 1), -1 - (np.int64(old & 1) << 32))
+        add_at(counts, start + (new >> 1), 1 + (np.int64(new & 1) << 32))
+    free = ALL_LANES & ~active
+    ended: Any = free
+    while ended:
+        lane = first_lane(ended)
+        ended &= ended - 1
+        if at(work.whole, FATE * LANES + lane) == LOST:
+            put(work.whole, FATE * LANES + lane, ARRIVED)
+            for k in range(n_classes):
+                put(work.row, k, at(work.group, k * LANES + lane))
+            unit = at(work.units, lane)
+            source, step = unit * n_classes, 1
+            if pixels:
+                source, step = (unit // pixels) * n_classes * pixels + unit % pixels, pixels
+            settle_unit(
+                work.row, 0, raw, brain, source, step, delta, unit,
+                at(work.whole, WINNER * LANES + lane), at(work.whole, LAST_WINNER * LANES + lane),
+                at(work.whole, SINCE * LANES + lane), z_error, margin, lines, counts, at(work.tables, lane),
+                at(work.whole, LABEL * LANES + lane), work,
+            )  # fmt: skip
+    return free
 
-    `stride` is that of a class-major tile, whose pixels are gathered into a row first, or 0 for a tile
-    of rows. Score k of unit i of the tile is stored at raw[source + i * unit_step + k * class_step].
+
+@inlined
+def enter(i: int, stride: int, unit: int, table: int, lane: int, lines: Lines, work: Workspace) -> None:
+    """Unit i of the class-major tile to a lane of ``work.group``."""
+    c, e = at(work.starts, i), at(work.ends, i)
+    for k in range(lines.n_classes):
+        put(work.group, k * LANES + lane, at(work.tile, k * stride + i))
+    put(work.units, lane, unit)
+    put(work.tables, lane, table)
+    put(work.whole, WINNER * LANES + lane, c)
+    put(work.whole, TARGET * LANES + lane, e)
+    put(work.whole, LAST_WINNER * LANES + lane, e)
+    put(work.whole, FATE * LANES + lane, ACTIVE)
+    put(work.whole, LABEL * LANES + lane, at(work.labels, i))
+    put(work.whole, SINCE * LANES + lane, 0)
+    put(work.whole, AGE * LANES + lane, 0)
+    put(work.real, lane, at(work.tile, c * stride + i))
+    put(work.real, LANES + lane, at(lines.slope32, c))
+    for two in (2, 4):
+        put(work.real, two * LANES + lane, at(work.tile, e * stride + i))
+        put(work.real, (two + 1) * LANES + lane, at(lines.slope32, e))
+
+
+@inlined
+def walk_units(
+    n_todo: int, stride: int, raw: Any, brain: bool, pixels: int, delta: Any, base: int, z_error: float, margin: float,
+    folds: Any, lines: Lines, counts: Any, free: int, work: Workspace,
+) -> Any:  # fmt: skip
+    """Step 3 for the units in ``work.todo``: each enters a free lane, and may still be there when the tile has gone.
+
+    Returns how many units, of uncertain ends, are left in ``work.todo``, and bits of the lanes that are free.
+    """
+    table = (lines.lams.size + COPIES) * lines.n_classes
+    n_left: Any = 0
+    for j in range(n_todo):
+        i = at(work.todo, j)
+        if at(work.starts, i) < 0:
+            put(work.todo, n_left, i)
+            n_left += 1
+            continue
+        while free == 0:
+            free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
+        lane = first_lane(free)
+        free &= free - 1
+        enter(i, stride, base + i, at(folds, base + i) * table if folds.size else 0, lane, lines, work)
+    return n_left, free
+
+
+@inlined
+def clear_lanes(work: Workspace) -> int:
+    """No unit walks; returns bits of the free lanes."""
+    for lane in range(LANES):
+        put(work.whole, FATE * LANES + lane, ARRIVED)
+    return ALL_LANES
+
+
+@stage
+def settle_tile(
+    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any,
+    base: int, z_error: float, margin: float, folds: Any, lines: Lines, counts: Any, work: Workspace,
+) -> None:  # fmt: skip
+    """Step 4 for the units of a class-major tile that ``work.todo`` lists: an end is uncertain.
+
+    Score k of unit i of the tile is stored at raw[source + i * unit_step + k * class_step].
     """
     n_classes = lines.n_classes
     table = (lines.lams.size + COPIES) * n_classes
     for j in range(n_todo):
         i = at(work.todo, j)
-        tile, o = work.tile, i * lines.n_vectors * LANES
-        if stride:
-            gather_row(stride, i, n_classes, work)
-            tile, o = work.row, 0
+        for k in range(n_classes):
+            put(work.row, k, at(work.tile, k * stride + i))
+        settle_unit(
+            work.row, 0, raw, brain, source + i * unit_step, class_step, delta, base + i, ~at(work.starts, i),
+            at(work.ends, i), -1, z_error, margin, lines, counts, at(folds, base + i) * table if folds.size else 0,
+            at(work.labels, i), work,
+        )  # fmt: skip
+
+
+@stage
+def finish_tile(
+    n_todo: int, raw: Any, brain: bool, delta: Any, base: int, z_error: float, margin: float, folds: Any,
+    lines: Lines, counts: Any, work: Workspace,
+) -> None:  # fmt: skip
+    """Steps 2 to 4 for the units of a tile of rows that ``work.todo`` lists."""
+    n_classes = lines.n_classes
+    table = (lines.lams.size + COPIES) * n_classes
+    for j in range(n_todo):
+        i = at(work.todo, j)
+        unit = base + i
         finish_unit(
-            tile, o, raw, brain, source + i * unit_step, class_step, delta, base + i,
-            at(work.starts, i), at(work.ends, i), z_error,
-            margin, lines, counts, at(folds, base + i) * table, at(labels, base + i), work,
+            work.tile, i * lines.n_vectors * LANES, raw, brain, unit * n_classes, 1, delta, unit, at(work.starts, i),
+            at(work.ends, i), z_error, margin, lines, counts, at(folds, unit) * table if folds.size else 0,
+            at(work.labels, i), work,
         )  # fmt: skip
 
 
@@ -451,7 +653,7 @@ def count_path_rows(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
     counts: Any, support: Any, work: Workspace,
 ) -> int:  # fmt: skip
-    """Add a `rows` block to the counts of the lambda path.
+    """Add a `rows` block of at most `COLUMN_CLASSES` classes to the counts of the lambda path.
 
     Parameters
     ----------
@@ -465,8 +667,8 @@ def count_path_rows(
         Factor of the scores.
     labels : (T,) int32
         In [0, K), or negative: not counted (its scores are checked all the same).
-    folds : (T,) int32
-        Which table of `counts` and `support` a unit is counted in.
+    folds : (T,) int32, or (0,)
+        Which table of `counts` and `support` a unit is counted in; empty when there is one.
     lines : Lines
         Slopes and lattice (G points).
     exact : bool
@@ -489,6 +691,47 @@ def count_path_rows(
     O(T K) work for the ends, and O(K) for each unit whose ends differ.
     """
     n_classes, tile = lines.n_classes, work.tile
+    per_tile = tile.size // n_classes // LANES * LANES
+    exact_start = exact and lines.lams[0] == 0.0
+    bad, free = -1, clear_lanes(work)
+    largest, z_error, margin = 0.0, 0.0, 0.0
+    for first in range(0, labels.size, per_tile):
+        n = min(per_tile, labels.size - first)
+        stride = (n + LANES - 1) // LANES * LANES
+        fill_columns(raw, brain, first, n, n_classes, delta, tile, stride)
+        here, bad = check_planes(tile, n, stride, lines, allow_zero)
+        if bad >= 0:
+            bad += first
+            break
+        largest = max(largest, np.float64(here))  # of all tiles so far: units wait for others
+        z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
+        margin = set_limits(largest, z_error, lines, work.limits)
+        mask_columns(tile, n, stride, lines)
+        n_todo = path_of_columns(n, stride, labels, folds, first, lines, exact_start, counts, support, work)
+        n_todo, free = walk_units(
+            n_todo, stride, raw, brain, 0, delta, first, z_error, margin, folds, lines, counts, free, work
+        )
+        if n_todo:
+            settle_tile(
+                n_todo, stride, raw, brain, first * n_classes, n_classes, 1, delta, first, z_error, margin, folds,
+                lines, counts, work,
+            )  # fmt: skip
+    while free != ALL_LANES:
+        free = walk_once(raw, brain, 0, delta, z_error, margin, lines, counts, work)
+    empty_joint(n_classes, counts, support, work.joint)
+    return bad
+
+
+@kernel
+def count_path_wide(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
+    counts: Any, support: Any, work: Workspace,
+) -> int:  # fmt: skip
+    """Add a `rows` block of more than `COLUMN_CLASSES` classes to the counts of the lambda path, as `count_path_rows`.
+
+    A tile of rows: each unit fills vectors by itself.
+    """
+    n_classes, tile = lines.n_classes, work.tile
     per_tile = tile.size // (lines.n_vectors * LANES)
     exact_start = exact and lines.lams[0] == 0.0
     for first in range(0, labels.size, per_tile):
@@ -501,13 +744,10 @@ def count_path_rows(
         z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
         doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
         ends_of_rows(tile, n, doubt_start, margin0, margin, lines, work.starts, work.ends)
-        n_todo = count_starts(labels, folds, first, n, work.starts, work.ends, lines, counts, support, work.todo)
-        if lines.n_vectors == 1:
-            n_todo = hand_over(n_todo, 0, first, z_error, margin, labels, folds, lines, counts, work)
-        finish_tile(
-            n_todo, 0, raw, brain, first * n_classes, n_classes, 1, delta, first,
-            z_error, margin, labels, folds, lines, counts, work,
-        )  # fmt: skip
+        copy_labels(labels, first, n, work.labels)
+        count_starts(work.labels, folds, first, n, work.starts, lines, counts, support)
+        n_todo = list_unsettled(work.labels, n, work.starts, work.ends, work.todo)
+        finish_tile(n_todo, raw, brain, delta, first, z_error, margin, folds, lines, counts, work)
     return -1
 
 
@@ -523,33 +763,40 @@ def count_path_planes(
     """
     n_classes, tile = lines.n_classes, work.tile
     pixels = labels.size // n_images
-    stride = max(tile.size // n_classes // LANES, 1) * LANES
+    per_tile = max(tile.size // n_classes // LANES, 1) * LANES
     exact_start = exact and lines.lams[0] == 0.0
+    bad, free = -1, clear_lanes(work)
+    largest, z_error, margin = 0.0, 0.0, 0.0
     for image in range(n_images):
-        for first in range(0, pixels, stride):
-            n = min(stride, pixels - first)
+        for first in range(0, pixels, per_tile):
+            n = min(per_tile, pixels - first)
+            stride = (n + LANES - 1) // LANES * LANES
             base = image * pixels + first
             fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+            here, bad = check_planes(tile, n, stride, lines, allow_zero)
             if bad >= 0:
-                return base + bad
-            margin = MARGIN * (largest + lines.reach)
+                bad += base
+                break
+            largest = max(largest, np.float64(here))
             z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
-            margin0 = -1.0 if exact_start else margin
-            for i in range(0, n, LANES):
-                planes_ends(
-                    tile, i, n_classes, stride, lines.bias0, lines.bias1, np.float32(margin0), np.float32(margin),
-                    work.starts, work.ends,
-                )  # fmt: skip
-            n_todo = count_starts(labels, folds, base, n, work.starts, work.ends, lines, counts, support, work.todo)
+            margin = set_limits(largest, z_error, lines, work.limits)
+            mask_columns(tile, n, stride, lines)
+            n_todo = path_of_columns(n, stride, labels, folds, base, lines, exact_start, counts, support, work)
+            n_todo, free = walk_units(
+                n_todo, stride, raw, brain, pixels, delta, base, z_error, margin, folds, lines, counts, free, work
+            )
             source = image * n_classes * pixels + first
-            if lines.n_vectors == 1:
-                n_todo = hand_over(n_todo, stride, base, z_error, margin, labels, folds, lines, counts, work)
-            finish_tile(
-                n_todo, stride, raw, brain, source, 1, pixels, delta, base,
-                z_error, margin, labels, folds, lines, counts, work,
-            )  # fmt: skip
-    return -1
+            if n_todo:
+                settle_tile(
+                    n_todo, stride, raw, brain, source, 1, pixels, delta, base, z_error, margin, folds, lines, counts,
+                    work,
+                )  # fmt: skip
+        if bad >= 0:
+            break
+    while free != ALL_LANES:
+        free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
+    empty_joint(n_classes, counts, support, work.joint)
+    return bad
 
 
 def unpack(counts: Any) -> Any:

@@ -6,11 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.columns import pair_columns, point_columns
 from unoic_cli.kernels.jit import inlined, kernel, stage
-from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.path import MARGIN, ends_of_rows
-from unoic_cli.kernels.simd import LANES, add_at, at, planes_ends, put
-from unoic_cli.kernels.tile import allowed, check_planes, check_rows, fill_planes, fill_rows, score64
+from unoic_cli.kernels.lines import COPIES, Lines, Workspace
+from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows
+from unoic_cli.kernels.simd import LANES, add_at, at, put
+from unoic_cli.kernels.tile import (
+    allowed,
+    check_planes,
+    check_rows,
+    fill_columns,
+    fill_planes,
+    fill_rows,
+    mask_columns,
+    score64,
+)
 
 
 @inlined
@@ -26,24 +36,100 @@ def winner_of_unit(raw: Any, brain: bool, source: int, step: int, delta: Any, un
     return best
 
 
-@stage
-def take_winners(
+@inlined
+def decide(
     n: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any, base: int, lines: Lines,
-    starts: Any, out: Any,
+    starts: Any,
 ) -> None:  # fmt: skip
-    """The tile's certain winners to out[base:base+n]; float64 decides the others."""
+    """Replace the tile's uncertain winners by those of float64."""
     for i in range(n):
-        c = at(starts, i)
-        if c < 0:
-            c = winner_of_unit(raw, brain, source + i * unit_step, class_step, delta, base + i, lines)
-        put(out, base + i, c)
+        if at(starts, i) < 0:
+            put(starts, i, winner_of_unit(raw, brain, source + i * unit_step, class_step, delta, base + i, lines))
+
+
+@inlined
+def winners_of_columns(n: int, stride: int, margin: float, lines: Lines, exact: bool, work: Workspace) -> None:
+    """Winners of a class-major tile to ``work.starts``; ~c where they are uncertain."""
+    mask_columns(work.tile, n, stride, lines)
+    for i in range(0, n, LANES):
+        point_columns(work.tile, i, lines.n_classes, stride, lines.bias0, exact, np.float32(margin), work.starts)
+
+
+@inlined
+def winners_of_rows(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
+    exact: bool, work: Workspace,
+) -> int:  # fmt: skip
+    """Winners of n units of a `rows` block, from `first` on, to ``work.starts``; -1, or the first that is not valid."""
+    n_classes, tile = lines.n_classes, work.tile
+    stride = (n + LANES - 1) // LANES * LANES
+    fill_columns(raw, brain, first, n, n_classes, delta, tile, stride)
+    largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+    if bad >= 0:
+        return first + bad
+    exact_start = exact and lines.lams[0] == 0.0
+    winners_of_columns(n, stride, MARGIN * (largest + lines.reach), lines, exact_start, work)
+    if not exact_start:
+        decide(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts)
+    return -1
+
+
+@inlined
+def winners_of_wide(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
+    exact: bool, work: Workspace,
+) -> int:  # fmt: skip
+    """The same of a `rows` block of more than `COLUMN_CLASSES` classes."""
+    n_classes, tile = lines.n_classes, work.tile
+    fill_rows(raw, brain, first, n, n_classes, delta, tile)
+    largest, bad = check_rows(tile, n, lines, allow_zero)
+    if bad >= 0:
+        return first + bad
+    margin = 0.0 if exact and lines.lams[0] == 0.0 else MARGIN * (largest + lines.reach)
+    ends_of_rows(tile, n, -1, margin, margin, lines, work.starts, work.ends)
+    decide(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts)
+    return -1
+
+
+@inlined
+def winners_of_planes(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
+    exact: bool, work: Workspace,
+) -> int:  # fmt: skip
+    """The same of one image of a `planes` block."""
+    n_classes, tile = lines.n_classes, work.tile
+    stride = (n + LANES - 1) // LANES * LANES
+    base = image * pixels + first
+    fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
+    largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+    if bad >= 0:
+        return base + bad
+    exact_start = exact and lines.lams[0] == 0.0
+    winners_of_columns(n, stride, MARGIN * (largest + lines.reach), lines, exact_start, work)
+    if not exact_start:
+        decide(n, raw, brain, image * n_classes * pixels + first, 1, pixels, delta, base, lines, work.starts)
+    return -1
+
+
+@inlined
+def columns_per_tile(n_classes: int, work: Workspace) -> int:
+    """How many units a class-major tile takes."""
+    return max(work.tile.size // n_classes // LANES, 1) * LANES
 
 
 @kernel
 def predict_rows(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, out: Any, work: Workspace
+    raw: Any,
+    brain: bool,
+    allow_zero: bool,
+    delta: Any,
+    lines: Lines,
+    exact: bool,
+    out: Any,
+    work: Workspace,
+    pixels: int,
 ) -> int:
-    """Predictions of a `rows` block at the only lambda of `lines`.
+    """Predictions of a `rows` block of at most `COLUMN_CLASSES` classes at the only lambda of `lines`.
 
     Parameters
     ----------
@@ -53,24 +139,50 @@ def predict_rows(
         Made with one lattice point; its two ends may be the same.
     out : (T,) int32
         float64 argmax of delta * z + lambda * s, lowest index on ties.
+    pixels : int
+        P of a `planes` block (B, K, P); 0 for a `rows` block.
 
     Returns
     -------
     int
         -1, or the first unit whose scores are not valid.
     """
-    n_classes, tile = lines.n_classes, work.tile
-    per_tile = tile.size // (lines.n_vectors * LANES)
-    exact_start = exact and lines.lams[0] == 0.0
-    for first in range(0, out.size, per_tile):
-        n = min(per_tile, out.size - first)
-        fill_rows(raw, brain, first, n, n_classes, delta, tile)
-        largest, bad = check_rows(tile, n, lines, allow_zero)
-        if bad >= 0:
-            return first + bad
-        margin = 0.0 if exact_start else MARGIN * (largest + lines.reach)
-        ends_of_rows(tile, n, -1, margin, margin, lines, work.starts, work.ends)
-        take_winners(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts, out)
+    run = out.size
+    per_tile = columns_per_tile(lines.n_classes, work)
+    for image in range(out.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            bad = winners_of_rows(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            if bad >= 0:
+                return bad
+            for i in range(n):
+                put(out, image * run + first + i, at(work.starts, i))
+    return -1
+
+
+@kernel
+def predict_wide(
+    raw: Any,
+    brain: bool,
+    allow_zero: bool,
+    delta: Any,
+    lines: Lines,
+    exact: bool,
+    out: Any,
+    work: Workspace,
+    pixels: int,
+) -> int:
+    """The same of a `rows` block of more classes."""
+    run = out.size
+    per_tile = work.tile.size // (lines.n_vectors * LANES)
+    for image in range(out.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            bad = winners_of_wide(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            if bad >= 0:
+                return bad
+            for i in range(n):
+                put(out, image * run + first + i, at(work.starts, i))
     return -1
 
 
@@ -84,29 +196,107 @@ def predict_planes(
     exact: bool,
     out: Any,
     work: Workspace,
-    n_images: int,
+    pixels: int,
 ) -> int:
-    """Predictions of a `planes` block (B, K, P), B = n_images, at the only lambda of `lines`; as `predict_rows`."""
-    n_classes, tile = lines.n_classes, work.tile
-    pixels = out.size // n_images
-    stride = max(tile.size // n_classes // LANES, 1) * LANES
-    exact_start = exact and lines.lams[0] == 0.0
-    for image in range(n_images):
-        for first in range(0, pixels, stride):
-            n = min(stride, pixels - first)
-            base = image * pixels + first
-            fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            largest, bad = check_planes(tile, n, stride, lines, allow_zero)
+    """The same of a `planes` block."""
+    run = pixels
+    per_tile = columns_per_tile(lines.n_classes, work)
+    for image in range(out.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            bad = winners_of_planes(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
             if bad >= 0:
-                return base + bad
-            margin = np.float32(0.0 if exact_start else MARGIN * (largest + lines.reach))
-            for i in range(0, n, LANES):
-                planes_ends(
-                    tile, i, n_classes, stride, lines.bias0, lines.bias1, margin, margin, work.starts, work.ends
-                )
-            source = image * n_classes * pixels + first
-            take_winners(n, raw, brain, source, 1, pixels, delta, base, lines, work.starts, out)
+                return bad
+            for i in range(n):
+                put(out, image * run + first + i, at(work.starts, i))
     return -1
+
+
+@inlined
+def count_pairs(labels: Any, base: int, n: int, n_classes: int, work: Workspace) -> None:
+    """Count the tile's pairs of label and winner in ``work.joint``."""
+    copy_labels(labels, base, n, work.labels)
+    for i in range(0, n, LANES):
+        pair_columns(work.labels, work.starts, i, n_classes, work.slots)
+    add_pairs(n, work.slots, work.joint)
+
+
+@stage
+def empty_pairs(n_classes: int, hits: Any, predicted: Any, support: Any, confusion: Any, joint: Any) -> None:
+    """Move pairs of label and prediction to the counts."""
+    side = n_classes + 1
+    for copy in range(COPIES):
+        for label in range(n_classes):
+            for c in range(n_classes):
+                number = at(joint, (copy * side + label) * side + c)
+                add_at(support, label, number)
+                add_at(predicted, c, number)
+                add_at(hits, label, number if label == c else 0)
+                if confusion.size:
+                    add_at(confusion, label * n_classes + c, number)
+    for place in range(joint.size):
+        put(joint, place, 0)
+
+
+@kernel
+def count_point_rows(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
+    predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int,
+) -> int:  # fmt: skip
+    """Count a `rows` block of at most `COLUMN_CLASSES` classes in one table, without writing predictions.
+
+    Parameters
+    ----------
+    raw, brain, allow_zero, delta, lines, exact, work, pixels
+        As in `predict_rows`.
+    labels : (T,) int32
+        Negative labels are not counted.
+    hits, predicted, support : (K,) int64
+        As in `count_predictions`.
+    confusion : (K * K,) or (0,) int64
+        As in `count_confusion`, if there is one.
+
+    Returns
+    -------
+    int
+        -1, or the first unit whose scores are not valid.
+    """
+    run = labels.size
+    per_tile = columns_per_tile(lines.n_classes, work)
+    bad = -1
+    for image in range(labels.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            bad = winners_of_rows(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            if bad >= 0:
+                break
+            count_pairs(labels, image * run + first, n, lines.n_classes, work)
+        if bad >= 0:
+            break
+    empty_pairs(lines.n_classes, hits, predicted, support, confusion, work.joint)
+    return bad
+
+
+@kernel
+def count_point_planes(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
+    predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int,
+) -> int:  # fmt: skip
+    """The same of a `planes` block of at most `JOINT_CLASSES` classes."""
+    run = pixels
+    per_tile = columns_per_tile(lines.n_classes, work)
+    bad = -1
+    for image in range(labels.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            bad = winners_of_planes(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            if bad >= 0:
+                break
+            count_pairs(labels, image * run + first, n, lines.n_classes, work)
+        if bad >= 0:
+            break
+    empty_pairs(lines.n_classes, hits, predicted, support, confusion, work.joint)
+    return bad
 
 
 @kernel

@@ -66,7 +66,7 @@ def has_half_hardware(context: Any) -> bool:
     return "+f16c" in features or "+avx512fp16" in features
 
 
-def _half_to_float(context: Any, builder: Any, bits: Any) -> Any:
+def half_to_float(context: Any, builder: Any, bits: Any) -> Any:
     """Sixteen float16 bit patterns to float32, exactly."""
     if has_half_hardware(context):
         return builder.fpext(builder.bitcast(bits, vector_of(F16)), vector_of(F32))
@@ -83,6 +83,24 @@ def _half_to_float(context: Any, builder: Any, bits: Any) -> Any:
 def operation(typing: Callable[..., Any], plain: Callable[..., Any]) -> Any:
     """The compiled operation, or its plain Python twin when the JIT is off."""
     return plain if JIT_DISABLED else intrinsic(typing)
+
+
+def swap_blocks(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Transpose sixteen vectors of sixteen lanes: swap off-diagonal blocks of 8, 4, 2, 1."""
+    undefined_i32 = [ir.Constant(I32, 0)] * LANES
+    for size in (8, 4, 2, 1):
+        for i in range(LANES):
+            if i & size:
+                continue
+            a, b = vectors[i], vectors[i + size]
+            low, high = list(undefined_i32), list(undefined_i32)
+            for lane in range(LANES):
+                first = not lane & size
+                low[lane] = ir.Constant(I32, lane if first else LANES + lane - size)
+                high[lane] = ir.Constant(I32, lane + size if first else LANES + lane)
+            masks = [ir.Constant(vector_of(I32), mask) for mask in (low, high)]
+            vectors[i], vectors[i + size] = (builder.shuffle_vector(a, b, mask) for mask in masks)
+    return vectors
 
 
 # ---------------------------------------------------------------- widen: stored scores -> float32
@@ -112,15 +130,18 @@ def _widen(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
     return typing
 
 
-def _bfloat16_to_float(context: Any, builder: Any, bits: Any) -> Any:
+def bfloat16_to_float(context: Any, builder: Any, bits: Any) -> Any:
+    """Sixteen bfloat16 bit patterns to float32, exactly."""
     return builder.bitcast(builder.shl(builder.zext(bits, vector_of(I32)), constant_of(I32, 16)), vector_of(F32))
 
 
-def _same(context: Any, builder: Any, values: Any) -> Any:
+def same(context: Any, builder: Any, values: Any) -> Any:
+    """Sixteen float32 as they are."""
     return values
 
 
-def _narrow(context: Any, builder: Any, values: Any) -> Any:
+def narrow(context: Any, builder: Any, values: Any) -> Any:
+    """Sixteen float64 to float32, rounded to nearest."""
     return builder.fptrunc(values, vector_of(F32))
 
 
@@ -132,13 +153,13 @@ def _plain_widen(convert: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-widen_half = operation(_widen(I16, _half_to_float), _plain_widen(plain_half))
+widen_half = operation(_widen(I16, half_to_float), _plain_widen(plain_half))
 """widen_half(raw, i, out, o): raw[i:i+16], float16 bits, to out[o:o+16]."""
-widen_bfloat16 = operation(_widen(I16, _bfloat16_to_float), _plain_widen(plain_bfloat16))
+widen_bfloat16 = operation(_widen(I16, bfloat16_to_float), _plain_widen(plain_bfloat16))
 """The same from bfloat16 bits."""
-widen_float32 = operation(_widen(F32, _same), _plain_widen(lambda values: values))
+widen_float32 = operation(_widen(F32, same), _plain_widen(lambda values: values))
 """The same from float32: a copy."""
-widen_float64 = operation(_widen(F64, _narrow), _plain_widen(lambda values: values.astype(np.float32)))
+widen_float64 = operation(_widen(F64, narrow), _plain_widen(lambda values: values.astype(np.float32)))
 """The same from float64, rounded to nearest."""
 
 
@@ -276,37 +297,6 @@ lanes_above_line = operation(_type_lanes_above_line, _plain_lanes_above_line)
 """lanes_above_line(tile, o, slope, b, at, threshold): bit i is set where tile[o+i] + at * slope[b+i] >= threshold."""
 
 
-def _type_ends_of_vector(typingctx: Any, tile: Any, o: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any) -> Any:
-    sig = types.UniTuple(types.int64, 2)(tile, types.int64, bias0, bias1, types.float32, types.float32)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        zero = ir.Constant(I64, 0)
-        values = builder.load(pointer_to(context, builder, sig, args, 0, args[1], F32))
-        values.align = 4
-        masks = []
-        for i in range(2):
-            bias = builder.load(pointer_to(context, builder, sig, args, 2 + i, zero, F32))
-            bias.align = 4
-            moved = builder.fadd(values, bias)
-            floor = splat(builder, F32, builder.fsub(_largest(builder, moved), args[4 + i]))
-            masks.append(mask_of(builder, builder.fcmp_ordered(">=", moved, floor)))
-        return context.make_tuple(builder, sig.return_type, masks)
-
-    return sig, codegen
-
-
-def _plain_ends_of_vector(tile: Any, o: int, bias0: Any, bias1: Any, margin0: float, margin1: float) -> tuple[int, int]:
-    row = tile[o : o + LANES]
-    moved0, moved1 = row + bias0, row + bias1
-    floor0 = moved0.max() - np.float32(margin0)
-    floor1 = moved1.max() - np.float32(margin1)
-    return bits_of(moved0 >= floor0), bits_of(moved1 >= floor1)
-
-
-ends_of_vector = operation(_type_ends_of_vector, _plain_ends_of_vector)
-"""ends_of_vector(tile, o, bias0, bias1, margin0, margin1): lanes within margin of the best, with either bias."""
-
-
 # ---------------------------------------------------------------- bit masks
 
 
@@ -323,69 +313,6 @@ def _plain_first_lane(mask: int) -> int:
 
 first_lane = operation(_type_first_lane, _plain_first_lane)
 """first_lane(mask): index of the lowest bit that is set; 64 when none is."""
-
-
-# ---------------------------------------------------------------- sixteen pixels of a class-major tile
-
-
-def _type_planes_ends(
-    typingctx: Any, tile: Any, o: Any, n_classes: Any, stride: Any, bias0: Any, bias1: Any, margin0: Any, margin1: Any,
-    starts: Any, ends: Any,
-) -> Any:  # fmt: skip
-    whole, real = types.int64, types.float32
-    sig = types.void(tile, whole, whole, whole, bias0, bias1, real, real, starts, ends)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lowest = constant_of(F32, float("-inf"))
-        best = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
-        second = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
-        winner = [cgutils.alloca_once_value(builder, constant_of(I32, 0)) for _ in range(2)]
-        with cgutils.for_range(builder, args[2]) as loop:
-            offset = builder.add(args[1], builder.mul(loop.index, args[3]))
-            values = builder.load(pointer_to(context, builder, sig, args, 0, offset, F32))
-            values.align = 4
-            k = splat(builder, I32, builder.trunc(loop.index, I32))
-            for i in range(2):
-                bias = context.make_array(sig.args[4 + i])(context, builder, args[4 + i]).data
-                moved = builder.fadd(values, splat(builder, F32, builder.load(builder.gep(bias, [loop.index]))))
-                old = builder.load(best[i])
-                ahead = builder.fcmp_ordered(">", moved, old)
-                loser = builder.select(ahead, old, moved)
-                builder.store(greater(builder, loser, builder.load(second[i])), second[i])
-                builder.store(builder.select(ahead, moved, old), best[i])
-                builder.store(builder.select(ahead, k, builder.load(winner[i])), winner[i])
-        doubts = []
-        for i in range(2):
-            lead = builder.fsub(builder.load(best[i]), builder.load(second[i]))
-            doubts.append(builder.fcmp_unordered("<=", lead, splat(builder, F32, args[6 + i])))
-        doubt = builder.sext(builder.or_(*doubts), vector_of(I32))
-        for i, value in enumerate((builder.xor(builder.load(winner[0]), doubt), builder.load(winner[1]))):
-            builder.store(value, pointer_to(context, builder, sig, args, 8 + i, args[1], I32)).align = 4
-        return context.get_dummy_value()
-
-    return sig, codegen
-
-
-def _plain_planes_ends(
-    tile: Any, o: int, n_classes: int, stride: int, bias0: Any, bias1: Any, margin0: float, margin1: float,
-    starts: Any, ends: Any,
-) -> None:  # fmt: skip
-    values = np.stack([tile[o + k * stride : o + k * stride + LANES] for k in range(n_classes)])
-    doubt = np.zeros(LANES, dtype=bool)
-    pixels = slice(o, o + LANES)
-    for bias, margin, winners in ((bias0, margin0, starts), (bias1, margin1, ends)):
-        moved = values + bias[:n_classes, None]
-        winners[pixels] = moved.argmax(0)
-        ordered = np.sort(moved, axis=0)
-        with np.errstate(invalid="ignore"):
-            doubt |= ~(ordered[-1] - ordered[-2] > np.float32(margin))
-    starts[pixels] = np.where(doubt, ~starts[pixels], starts[pixels])
-
-
-planes_ends = operation(_type_planes_ends, _plain_planes_ends)
-"""planes_ends(tile, o, n_classes, stride, bias0, bias1, margin0, margin1, starts, ends): for pixels o to o+15 of a
-(K, stride) tile, the lowest class with the best tile + bias0 into starts[o:o+16] (int32; its complement ~c where
-either lead is not above its margin), and with bias1 into ends."""
 
 
 # ---------------------------------------------------------------- array elements without wrapping negative indices

@@ -14,7 +14,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from unoic_cli.kernels.jit import NO_COUNTING, inlined
+from unoic_cli.kernels.columns import turn
+from unoic_cli.kernels.jit import NO_COUNTING, inlined, stage
 from unoic_cli.kernels.lines import Lines
 from unoic_cli.kernels.simd import (
     LANES,
@@ -150,6 +151,38 @@ def fill_planes(
         if delta.size:
             for t in range(n):
                 tile[k * stride + t] *= np.float32(factor(delta, image * pixels + first + t))
+
+
+@stage
+def fill_columns(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: Any, tile: Any, stride: int) -> None:
+    """Units first..first+n of a `rows` block to a class-major (K, stride) tile; pads with zeros."""
+    n_vectors = (n_classes + LANES - 1) // LANES
+    for i in range(0, n, LANES):
+        source = (first + i) * n_classes
+        if i + LANES <= n and source + (LANES - 1) * n_classes + n_vectors * LANES <= raw.size:
+            for v in range(n_vectors):
+                k = v * LANES
+                turn(raw, brain, source + k, n_classes, n_classes - k, tile, k * stride + i, stride)
+        else:
+            last = min(LANES, n - i)
+            for k in range(n_classes):
+                for t in range(last):
+                    tile[k * stride + i + t] = stored(raw, brain, source + t * n_classes + k)
+                for t in range(last, LANES):
+                    tile[k * stride + i + t] = 0.0
+    if delta.size:
+        for k in range(n_classes):
+            for t in range(n):
+                tile[k * stride + t] *= np.float32(factor(delta, first + t))
+
+
+@inlined
+def mask_columns(tile: Any, n: int, stride: int, lines: Lines) -> None:
+    """Classes that may not be predicted get scores that never lead."""
+    for k in range(lines.n_classes):
+        if not allowed(lines, k):
+            for t in range(n):
+                tile[k * stride + t] = -np.inf
 
 
 @inlined

@@ -10,12 +10,15 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.counters import Counters, Tally, added
-from unoic_cli.kernels.lines import Lines, make_workspace
-from unoic_cli.kernels.path import COPIES, count_path_planes, count_path_rows, unpack
+from unoic_cli.kernels.lines import COPIES, Lines, make_workspace
+from unoic_cli.kernels.path import COLUMN_CLASSES, count_path_planes, count_path_rows, count_path_wide, unpack
 from unoic_cli.metrics import Counts
 
 _FLUSH = 1 << 30
 """Units after which the packed table is emptied: its 32-bit halves must not overflow."""
+
+_ONE = np.empty(0, dtype=np.int32)
+"""Tables of the units where there is one table."""
 
 
 class PathTally(Tally):
@@ -54,12 +57,14 @@ class PathTally(Tally):
         if self._pending + batch.n_units > _FLUSH:
             self._flush()
         self._pending += batch.n_units
+        tables = batch.tables if self.n_tables > 1 else _ONE
         common = (
-            scores.raw, scores.brain, scores.allow_zero, scores.delta, batch.labels, batch.tables, self.lines,
-            scores.exact, self._packed, self._support, self._work,
+            scores.raw, scores.brain, scores.allow_zero, scores.delta, batch.labels, tables, self.lines, scores.exact,
+            self._packed, self._support, self._work,
         )  # fmt: skip
         images = (batch.n_units // scores.pixels,) if scores.pixels else ()
-        bad = count_path_planes(*common, *images) if images else count_path_rows(*common)
+        rows = count_path_wide if scores.n_classes > COLUMN_CLASSES else count_path_rows
+        bad = count_path_planes(*common, *images) if images else rows(*common)
         if bad >= 0:
             raise InvalidScoreError(bad)
 

@@ -7,10 +7,19 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.batch import Batch, InvalidScoreError, Scores
 from unoic_cli.counters import Tally
-from unoic_cli.kernels.lines import Lines, Workspace, make_workspace
-from unoic_cli.kernels.points import count_confusion, count_predictions, predict_planes, predict_rows
+from unoic_cli.kernels.lines import JOINT_CLASSES, Lines, Workspace, make_workspace
+from unoic_cli.kernels.path import COLUMN_CLASSES
+from unoic_cli.kernels.points import (
+    count_confusion,
+    count_point_planes,
+    count_point_rows,
+    count_predictions,
+    predict_planes,
+    predict_rows,
+    predict_wide,
+)
 from unoic_cli.metrics import Counts
 
 
@@ -27,8 +36,10 @@ def predict(batch: Batch, lines: Lines, out: np.ndarray, work: Workspace) -> Non
         return
     scores = batch.scores
     assert scores is not None
-    common = (scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, out, work)
-    bad = predict_planes(*common, batch.n_units // scores.pixels) if scores.pixels else predict_rows(*common)
+    kernel = predict_planes if scores.pixels else predict_wide if scores.n_classes > COLUMN_CLASSES else predict_rows
+    bad = kernel(
+        scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, out, work, scores.pixels
+    )
     if bad >= 0:
         raise InvalidScoreError(bad)
 
@@ -73,6 +84,11 @@ class PointTally(Tally):
         """
         assert batch.labels is not None
         n_classes = self.points[0].n_classes
+        scores = batch.scores
+        alone = last is None and self.n_tables == 1 and batch.predictions is None
+        if alone and scores is not None and n_classes <= (JOINT_CLASSES if scores.pixels else COLUMN_CLASSES):
+            self._update(batch, scores)
+            return
         out = np.empty(batch.n_units, dtype=np.int32) if last is None else last
         for i, lines in enumerate(self.points):
             predict(batch, lines, out, self._work)
@@ -81,6 +97,18 @@ class PointTally(Tally):
             )
             if self.confusion is not None:
                 count_confusion(batch.labels, out, n_classes, self.confusion[i])
+
+    def _update(self, batch: Batch, scores: Scores) -> None:
+        """Count a batch where nothing but the counts of one table is wanted."""
+        kernel = count_point_planes if scores.pixels else count_point_rows
+        for i, lines in enumerate(self.points):
+            confusion = np.empty(0, dtype=np.int64) if self.confusion is None else self.confusion[i]
+            bad = kernel(
+                scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, batch.labels,
+                self._hits[i], self._predicted[i], self._support[i], confusion, self._work, scores.pixels,
+            )  # fmt: skip
+            if bad >= 0:
+                raise InvalidScoreError(bad)
 
     def counts(self) -> Counts:
         """Counts of shape (F, P, K), and (F, 1, K) for the support."""

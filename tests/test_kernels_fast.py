@@ -1,0 +1,286 @@
+"""The kernels on columns: realistic scores with many changes, every tail of a tile, and each operation and its twin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import naive
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_kernels import ENCODINGS, INF, LAYOUTS, Problem, check_path, check_points, few, lattice_of, random_problem
+
+from unoic_cli.kernels import columns, path
+from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
+from unoic_cli.kernels.lines import COPIES, JOINT_CLASSES, make_lines, make_workspace
+from unoic_cli.kernels.simd import LANES
+from unoic_cli.tallies import path as path_tally
+from unoic_cli.tallies.path import PathTally
+
+pytestmark = [pytest.mark.kernel, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")]
+
+compiled = numba.njit(**NO_COUNTING)
+
+
+# ---------------------------------------------------------------- whole kernels
+
+
+def realistic(rng, n_units, n_classes, encoding, layout, lams=None, spread=6.0):
+    """Scores whose winner changes a few times as lambda grows, as those of networks on imbalanced data."""
+    prior = naive.normalised(np.exp(-spread * rng.permutation(n_classes) / n_classes))
+    values = rng.normal(size=(n_units, n_classes)) * rng.choice([1.5, 4.0]) + np.log(prior) * rng.choice([0.3, 1.0])
+    labels = rng.integers(-1, n_classes, n_units)
+    if rng.random() < 0.3:  # ties
+        values = np.round(values * 2) / 2
+    slopes = naive.slopes(prior, np.ones(n_classes))
+    lams = lattice_of(rng.choice(["0:2:0.05", "-1:2:0.25", "0.5:3:0.125"])) if lams is None else lams
+    tables = rng.integers(0, rng.choice([1, 4]), n_units)
+    return Problem(values, labels, slopes, lams, encoding, layout, tables=tables, n_images=int(rng.choice([1, 2, 3])))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_number_of_classes_and_every_tail(encoding, layout):
+    rng = np.random.default_rng([7, ENCODINGS.index(encoding), LAYOUTS.index(layout)])
+    for n_classes in (2, 16, 17, 33) if JIT_DISABLED else range(2, 41):
+        n_units = int(rng.integers(1, 100))
+        problem = realistic(rng, n_units, n_classes, encoding, layout)
+        check_path(problem)
+        check_points(problem, 2)
+        if n_classes % 5 == 0:
+            check_path(random_problem(rng, encoding, layout, n_classes, n_units + 16))
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="slow without the JIT")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("extra", range(33))
+def test_tiles_of_every_size_near_a_multiple(layout, extra):
+    rng = np.random.default_rng(extra)
+    n_classes = int(rng.integers(9, 33))
+    n_units = make_workspace(n_classes).tile.size // n_classes // LANES * LANES - 16 + extra
+    problem = realistic(rng, n_units, n_classes, str(rng.choice(ENCODINGS)), layout, np.linspace(0, 2, 9))
+    check_path(replace(problem, n_images=1))
+    check_points(replace(problem, n_images=1), 2)
+
+
+@few
+@given(
+    st.integers(0, 2**32), st.integers(2, 40), st.integers(1, 90), st.sampled_from(ENCODINGS), st.sampled_from(LAYOUTS)
+)
+def test_realistic_scores_of_any_seed(seed, n_classes, n_units, encoding, layout):
+    rng = np.random.default_rng(seed)
+    n_units = min(n_units, 20) if JIT_DISABLED else n_units
+    problem = realistic(rng, n_units, n_classes, encoding, layout, spread=rng.choice([0.5, 3, 9]))
+    if rng.random() < 0.3:
+        problem = replace(problem, masked=np.arange(n_classes) % 3 == 2)
+    if rng.random() < 0.3:
+        problem = replace(problem, delta=rng.choice([0.5, 1.0, 2.0], n_units))
+    if rng.random() < 0.2:
+        values = np.where(rng.random(problem.values.shape) < 0.2, -INF, problem.values)
+        values[np.arange(n_units), 3 * rng.integers(0, (n_classes + 2) // 3, n_units)] = 0.0
+        problem = replace(problem, values=values, kind="log_probs")
+    check_path(problem)
+    check_points(problem, 2)
+
+
+def test_paths_over_all_classes():
+    """Lines of a parabola: each class leads for a while."""
+    for n_classes in (5, 12, 20, 32):
+        slopes = np.arange(n_classes) / 4.0
+        values = -(slopes**2)[None] + np.linspace(-0.3, 0.3, 20)[:, None] * slopes
+        problem = Problem(values, np.arange(20) % n_classes, slopes, np.linspace(-1, 17, 181), "float32", "rows")
+        check_path(problem)
+        check_path(replace(problem, layout="planes", tables=np.arange(20) % 3))
+
+
+def test_classes_of_equal_lines_are_left_to_float64():
+    """Equal lines above a kink: the walk would go round in a circle."""
+    values = np.tile(np.array([5.0, 4.9, 4.9, 0.0]), (20, 1))
+    check_path(Problem(values, np.arange(20) % 4, np.array([0.0, 1.0, 1.0, 3.0]), np.linspace(0, 4, 41), "float32"))
+
+
+def test_most_changes_are_certain_in_float32(monkeypatch):
+    """What is left to float64 is slow: it must stay rare."""
+    rng = np.random.default_rng(0)
+    n_units, n_classes = (200, 14) if JIT_DISABLED else (20_000, 14)
+    problem = realistic(rng, n_units, n_classes, "float16", "rows", lattice_of("0:2:0.01"))
+    values = problem.values + rng.normal(size=problem.values.shape)  # no ties
+    values[np.arange(n_units), problem.labels] += 14
+    problem = replace(problem, values=values, tables=np.zeros(n_units, np.int32))
+    work = make_workspace(n_classes)
+    batch, lines = problem.batch(), problem.lines()
+    counts = np.zeros((lines.lams.size + COPIES) * n_classes, np.int64)
+    support, todo = np.zeros(COPIES * n_classes, np.int64), 0
+    raw = batch.scores.raw.reshape(n_units, n_classes)
+    for first in range(0, n_units - 256, 256):
+        tile = raw[first : first + 256].view(np.float16).astype(np.float32).T
+        work.tile[: tile.size] = tile.reshape(-1)
+        path.set_limits(float(np.abs(tile).max()), 1e-12, lines, work.limits)
+        todo += path.path_of_columns(
+            256, 256, problem.labels, np.empty(0, np.int32), first, lines, True, counts, support, work
+        )
+    assert todo < 0.1 * n_units
+
+
+def test_pairs_of_label_and_prediction_are_emptied_at_a_bad_unit():
+    values = np.zeros((5000, 3))
+    values[:, 1] = 1.0
+    values[4999, 2] = np.nan
+    values = values[-300:] if JIT_DISABLED else values
+    problem = Problem(values, np.ones(len(values), np.int32), np.zeros(3), np.array([0.0]), "float16")
+    tally = PathTally(problem.lines())
+    with pytest.raises(path_tally.InvalidScoreError):
+        tally.update(problem.batch())
+    assert not tally._work.joint.any()
+    assert JOINT_CLASSES >= path.COLUMN_CLASSES
+
+
+# ---------------------------------------------------------------- operations on columns, and their twins
+
+
+def turned(name, raw, n_classes, start):
+    operation, plain = getattr(columns, name), getattr(columns, "_plain_" + ("turn" if "turn" in name else name))
+    del plain
+
+    @compiled
+    def run(raw, start, n_classes, out):
+        operation(raw, start, n_classes, n_classes, out, 16, 48)
+
+    out = np.full(20 * 48, 7.0, np.float32)
+    run(raw, start, n_classes, out)
+    return out
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_rows_are_turned_into_columns(encoding):
+    rng = np.random.default_rng(3)
+    name = {"float16": "turn_half", "bfloat16": "turn_bfloat16"}.get(encoding, f"turn_{encoding}")
+    for n_classes in range(2, 20):
+        values = rng.normal(size=16 * n_classes + 30) * 10
+        values[5:8] = INF, -INF, np.nan
+        stored = values.astype(encoding) if "b" not in encoding else (values.astype(np.float32).view(np.uint32) >> 16)
+        raw = stored.view(np.uint16) if encoding == "float16" else stored
+        wide = stored.astype(np.float32)
+        if encoding == "bfloat16":
+            raw, wide = stored.astype(np.uint16), (stored << 16).astype(np.uint32).view(np.float32)
+        out = turned(name, raw, n_classes, 3).reshape(20, 48)
+        rows = np.stack([wide[3 + i * n_classes :][: min(n_classes, 16)] for i in range(16)])
+        assert np.array_equal(out[: min(n_classes, 16), 16:32], rows.T, equal_nan=True)
+        out[: min(n_classes, 16), 16:32] = 7.0
+        assert (out == 7.0).all()
+
+
+@compiled
+def run_ends(tile, n_classes, stride, lines, exact, work):
+    columns.end_columns(
+        tile, 16, n_classes, stride, lines.bias0, lines.bias1, exact, work.limits, work.starts, work.ends, work.best0,
+        work.best1,
+    )  # fmt: skip
+
+
+@compiled
+def run_kinks(lines, work):
+    columns.kinks(
+        16, lines.n_vectors, lines.bias0, lines.bias1, lines.slope32, work.limits, work.starts, work.ends, work.best0,
+        work.best1, work.marks,
+    )  # fmt: skip
+
+
+@compiled
+def run_changes(tile, n_classes, stride, lines, work, n_events, n_todo):
+    return columns.change_columns(
+        tile, 16, n_classes, stride, lines.slope32, work.best0, work.best1, work.marks, work.labels, work.starts,
+        work.ends, work.slots, work.old, work.new, work.who, n_events, work.todo, n_todo,
+    )  # fmt: skip
+
+
+@compiled
+def run_walk(lines, work):
+    return columns.walk_columns(
+        work.group, lines.n_classes, lines.slope32, work.limits, work.whole, work.real, work.old, work.new, work.who
+    )
+
+
+@compiled
+def run_point(tile, n_classes, stride, lines, exact, margin, work):
+    columns.point_columns(tile, 16, n_classes, stride, lines.bias0, exact, margin, work.starts)
+
+
+def same_work(found, expected, *names):
+    for name in names:
+        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="there is nothing to compare")
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("n_classes", [2, 3, 9, 14, 16, 17, 32, 40])
+def test_operations_on_columns_do_what_their_twins_do(n_classes, exact):
+    rng = np.random.default_rng(n_classes)
+    stride = 48
+    for _ in range(30):  # numbers of few bits: fused and separate multiplications agree
+        slopes = rng.integers(-16, 17, n_classes) / 8.0
+        lines = make_lines(slopes, np.zeros(n_classes, bool), np.linspace(0.0 if exact else -1.0, 2, 17))
+        two = make_workspace(n_classes), make_workspace(n_classes)
+        tile = np.zeros((n_classes + 1) * stride, np.float32)
+        tile[:] = rng.integers(-64, 65, tile.size) / 16.0
+        labels = rng.integers(-1, n_classes, LANES)
+        for work in two:
+            path.set_limits(4.0, 1e-6, lines, work.limits)
+            work.labels[16:32] = labels
+        run_ends(tile, n_classes, stride, lines, exact, two[0])
+        columns._plain_end_columns(
+            tile, 16, n_classes, stride, lines.bias0, lines.bias1, exact, two[1].limits, two[1].starts, two[1].ends,
+            two[1].best0, two[1].best1,
+        )  # fmt: skip
+        same_work(*two, "starts", "ends", "best0", "best1")
+        run_kinks(lines, two[0])
+        columns._plain_kinks(
+            16, lines.n_vectors, lines.bias0, lines.bias1, lines.slope32, two[1].limits, two[1].starts, two[1].ends,
+            two[1].best0, two[1].best1, two[1].marks,
+        )  # fmt: skip
+        same_work(*two, "best0", "best1", "marks")
+        w = two[1]
+        found = run_changes(tile, n_classes, stride, lines, two[0], 3, 5)
+        assert found == columns._plain_change_columns(
+            tile, 16, n_classes, stride, lines.slope32, w.best0, w.best1, w.marks, w.labels, w.starts, w.ends, w.slots,
+            w.old, w.new, w.who, 3, w.todo, 5,
+        )  # fmt: skip
+        n_events, n_todo = found
+        for name, n in (("old", n_events), ("new", n_events), ("who", n_events), ("todo", n_todo)):
+            assert np.array_equal(getattr(two[0], name)[:n], getattr(w, name)[:n]), name
+        same_work(*two, "slots")
+        run_point(tile, n_classes, stride, lines, exact, np.float32(0.1), two[0])
+        columns._plain_point_columns(tile, 16, n_classes, stride, lines.bias0, exact, 0.1, w.starts)
+        same_work(*two, "starts")
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="there is nothing to compare")
+@pytest.mark.parametrize("n_classes", [3, 9, 14, 17, 32])
+def test_walks_go_where_their_twins_go(n_classes):
+    rng = np.random.default_rng(n_classes)
+    for _ in range(30):
+        slopes = rng.permutation(np.arange(n_classes)) / 4.0
+        lines = make_lines(slopes, np.zeros(n_classes, bool), np.linspace(0.0, 2, 17))
+        two = make_workspace(n_classes), make_workspace(n_classes)
+        values = rng.integers(-64, 65, (n_classes, LANES)).astype(np.float32) / 16
+        c, e = values.argmax(0), (values + 3 * slopes[:, None]).argmax(0)
+        lanes, labels = np.arange(LANES), rng.integers(0, n_classes, LANES)
+        for work in two:
+            path.set_limits(4.0, 1e-6, lines, work.limits)
+            work.group[:] = values.reshape(-1)
+            fate = np.where(c == e, columns.ARRIVED, columns.ACTIVE)
+            work.whole[:] = np.concatenate([c, e, e, fate, labels, 0 * c, 0 * c])
+            ends = [values[e, lanes], slopes[e]]
+            work.real[:] = np.concatenate([values[c, lanes], slopes[c], *ends, *ends])
+        w, active = two[1], -1
+        while active:
+            found = run_walk(lines, two[0])
+            assert found == columns._plain_walk_columns(
+                w.group, n_classes, lines.slope32, w.limits, w.whole, w.real, w.old, w.new, w.who
+            )
+            n_events, active = found
+            same_work(*two, "whole", "real")
+            for name in ("old", "new", "who"):
+                assert np.array_equal(getattr(two[0], name)[:n_events], getattr(w, name)[:n_events]), name
