@@ -1,32 +1,43 @@
 """Dask: parts of a stream are described to the workers of a cluster, which read the data and send back counts.
 
-Workers must have unoic of the same version, and see the inputs under the same names.
+Workers must have unoic of the same version, and see the very inputs, on storage that they share, under their absolute
+names.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import logging
 import os
 import pickle
+import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli import __version__
-from unoic_cli.counters import Counters, Tally
-from unoic_cli.engines.threads import Watch
+from unoic_cli.counters import Counters, Tally, added
+from unoic_cli.engines.threads import Watch, available_threads
 from unoic_cli.errors import NoInputError, StorageError, UnoicError, UsageError
 
 if TYPE_CHECKING:
     from unoic_cli.sweep import Stream
 
-RETRIES = 5
-"""How often a task is tried again when its worker is lost."""
+RETRIES = 2
+"""How often a part is tried again that failed for a reason which is not ours. Parts of lost workers are, too, as often
+as the scheduler's ``distributed.scheduler.allowed-failures`` says."""
 _TASK_BYTES = 256 << 20
 """What a task reads, at most: about a second of work, so that losing a worker loses little."""
-_PER_WORKER = 8
-"""Tasks for each worker, at least, so that all end at about the same time."""
+_PER_THREAD = 8
+"""Tasks for each thread of the workers, at least, so that all end at about the same time."""
 _CONNECT = 10.0
+_NO_WORKERS = 60.0
+"""Seconds that a run waits for a cluster which has no workers."""
+_PAUSE = 0.05
+_LOGGERS = ("distributed", "tornado", "asyncio")
 
 
 def count_part(packed: bytes, version: str) -> tuple[str, Any]:
@@ -45,8 +56,8 @@ def count_part(packed: bytes, version: str) -> tuple[str, Any]:
     """
     if version != __version__:
         return "version", __version__
-    stream: Stream = pickle.loads(packed)
     try:
+        stream: Stream = pickle.loads(packed)
         return "counted", [tally.counters() for tally in stream.count(range(len(stream.spans)), 1)]
     except UnoicError as error:
         return "refused", error
@@ -58,10 +69,12 @@ class DaskEngine:
     Parameters
     ----------
     client : distributed.Client
+    where : str
+        The cluster, for messages.
     """
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, client: Any, where: str = "--engine") -> None:
+        self.client, self.where = client, where
 
     def count(self, stream: Stream, indices: Sequence[int], n_threads: int, watch: Watch) -> list[Tally]:
         """Count some of the spans; see `unoic_cli.sweep.Stream.count`.
@@ -71,55 +84,70 @@ class DaskEngine:
         UnoicError
             What the first part that failed found, or a cluster that is lost.
         """
-        total = stream.tallies()
-        parts = self._parts(stream, indices)
-        done: list[int] = []
-        futures = {
-            self.client.submit(
-                count_part, pickle.dumps(stream.part(part)), __version__, retries=RETRIES, pure=False
-            ): part
-            for part in parts
-        }
-        failed: tuple[int, UnoicError] | None = None
-        waiting = set(futures)
-        holder = _Held(total)
+        gathered = _Gathered(stream)
+        futures: dict[Any, list[int]] = {}
         try:
-            while waiting:
-                ended = {future for future in waiting if future.done()}
-                for future in ended:
-                    part = futures[future]
-                    kind, found = self._result(future)
-                    if kind == "version":
-                        expected = f"expected {__version__}, as here"
-                        raise UsageError("--engine", f"workers with unoic {found}", expected)
-                    if kind == "refused":
-                        failed = (part[0], found) if failed is None or part[0] < failed[0] else failed
-                        continue
-                    _absorb(total, found)
-                    done += part
-                waiting -= ended
-                if failed is not None:  # only parts before it can still change which failure is the first
-                    waiting = {future for future in waiting if futures[future][0] < failed[0]}
-                watch.progress(len(done))
-                if watch.due():
-                    watch.look([holder], _places(indices, done))
-                if not ended:
-                    self._wait(waiting)
-        except KeyboardInterrupt:
-            watch.look([holder], _places(indices, done))
+            for part in self._parts(stream, indices):
+                packed = pickle.dumps(stream.part(part))
+                futures[self._submit(packed)] = part
+            self._gather(futures, gathered, indices, watch)
+        except (KeyboardInterrupt, StorageError):
+            watch.look([gathered], _places(indices, gathered.done))
             raise
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone
-                self.client.cancel(list(futures))
+                if self.client.status == "running":
+                    self.client.cancel(list(futures))
+        return gathered.tallies
+
+    def _submit(self, packed: bytes) -> Any:
+        try:
+            return self.client.submit(count_part, packed, __version__, retries=RETRIES, pure=False)
+        except Exception as error:
+            raise self._lost(error) from None
+
+    def _gather(self, futures: dict[Any, list[int]], gathered: _Gathered, indices: Sequence[int], watch: Watch) -> None:
+        failed: tuple[int, UnoicError] | None = None
+        waiting, patience = set(futures), _Patience(self.client)
+        while waiting:
+            answered = set()
+            for future in [future for future in waiting if future.done()]:
+                part = futures[future]
+                found = self._result(future)
+                if found is None:
+                    continue
+                answered.add(future)
+                if isinstance(found, UnoicError):
+                    failed = (part[0], found) if failed is None or part[0] < failed[0] else failed
+                else:
+                    gathered.add(found, part)
+                    watch.progress(len(gathered.done))
+                if watch.due():
+                    watch.look([gathered], _places(indices, gathered.done))
+            waiting -= answered
+            if failed is not None:  # only parts before it can still change which failure is the first
+                waiting = {future for future in waiting if futures[future][0] < failed[0]}
+            watch.progress(len(gathered.done))
+            if watch.due():
+                watch.look([gathered], _places(indices, gathered.done))
+            if waiting and not answered:
+                time.sleep(_PAUSE)
+                if self.client.status != "running":
+                    raise self._lost(None)
+                if not patience.lasts():
+                    missing = f"no workers for {_NO_WORKERS:.0f} seconds"
+                    raise StorageError(self.where, missing, "expected dask worker processes")
         if failed is not None:
             raise failed[1]
-        return total
 
     def _parts(self, stream: Stream, indices: Sequence[int]) -> list[list[int]]:
         """Runs of spans, one for each task."""
         weights = stream.weights()
-        n_workers = max(1, len(self.client.scheduler_info()["workers"]))
-        goal = min(_TASK_BYTES, max(1, sum(weights[i] for i in indices) // (n_workers * _PER_WORKER)))
+        try:
+            n_threads = max(1, sum(self.client.nthreads().values()))
+        except Exception as error:
+            raise self._lost(error) from None
+        goal = min(_TASK_BYTES, max(1, sum(weights[i] for i in indices) // (n_threads * _PER_THREAD)))
         parts: list[list[int]] = []
         size = goal
         for index in indices:
@@ -130,43 +158,80 @@ class DaskEngine:
             size += weights[index]
         return parts
 
-    def _wait(self, waiting: set[Any]) -> None:
-        if not waiting:
-            return
-        time.sleep(0.05)
-        if self.client.status not in ("running", "connecting"):
-            raise StorageError("--scheduler", f"the connection is {self.client.status}", "expected a running cluster")
-
-    @staticmethod
-    def _result(future: Any) -> tuple[str, Any]:
+    def _result(self, future: Any) -> list[Counters] | UnoicError | None:
+        """What came of a part: counters, or the error that it met; None where its worker is lost meanwhile."""
         try:
-            result: tuple[str, Any] = future.result()
-        except UnoicError:
-            raise
+            if future.status == "error":
+                raise future.exception(timeout=_CONNECT)
+            kind, found = future.result(timeout=_CONNECT)
         except Exception as error:
+            if self.client.status != "running" or future.cancelled():
+                raise self._lost(error) from None
+            if future.status != "error":
+                return None
             reason = f"{type(error).__name__}: {error}"
-            expected = (
-                f"expected workers that have unoic {__version__} and stay (each part was tried {RETRIES + 1} times)"
-            )
+            expected = f"expected workers that have unoic {__version__}, memory, and the inputs"
             raise StorageError("--engine", f"a part of the work failed on the cluster ({reason})", expected) from None
+        if kind == "version":
+            return UsageError("--engine", f"workers with unoic {found}", f"expected {__version__}, as here")
+        result: list[Counters] | UnoicError = found
         return result
 
+    def _lost(self, error: Exception | None) -> StorageError:
+        reason = "" if error is None else f" ({type(error).__name__})"
+        return StorageError(self.where, f"the connection to the cluster is lost{reason}", "expected one that stays")
 
-class _Held:
-    """What was gathered so far, in the form of a worker."""
 
-    def __init__(self, tallies: list[Tally]) -> None:
-        self.tallies = tallies
+class _Patience:
+    """Whether a cluster has workers, or may still get some."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.seen = client, time.monotonic()
+        self.asked = 0.0
+
+    def lasts(self) -> bool:
+        """False when there were no workers for a while."""
+        now = time.monotonic()
+        if now - self.asked < 1:
+            return True
+        self.asked = now
+        try:
+            if self.client.nthreads():
+                self.seen = now
+        except Exception:  # a lost connection, which shows in the client's status
+            return True
+        return now - self.seen < _NO_WORKERS
+
+
+class _Gathered:
+    """What was counted so far, in the form of a worker; a signal finds all of a part in it, or nothing."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._held: tuple[list[Counters], list[int]] = ([tally.counters() for tally in stream.tallies()], [])
+
+    def add(self, counters: Sequence[Counters], part: Sequence[int]) -> None:
+        """Take over the counters of a part."""
+        ours, done = self._held
+        self._held = [added(a, b) for a, b in zip(ours, counters, strict=True)], [*done, *part]
+
+    @property
+    def done(self) -> list[int]:
+        """Indices of the spans that are counted."""
+        return self._held[1]
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """Filled with what was counted."""
+        tallies = self._stream.tallies()
+        for tally, counters in zip(tallies, self._held[0], strict=True):
+            tally.absorb(counters)
+        return tallies
 
 
 def _places(indices: Sequence[int], done: Sequence[int]) -> list[int]:
     place = {index: at for at, index in enumerate(indices)}
     return [place[index] for index in done]
-
-
-def _absorb(tallies: Sequence[Tally], counters: Sequence[Counters]) -> None:
-    for tally, one in zip(tallies, counters, strict=True):
-        tally.absorb(one)
 
 
 def _security() -> Any:
@@ -211,39 +276,81 @@ def connect(
         raise UsageError("--engine", "several clusters", "expected one of --scheduler, --scheduler-file and --workers")
     if workers is not None and workers < 1:
         raise UsageError("--workers", str(workers), "expected at least 1")
-    try:
-        import distributed as library
-
-        distributed: Any = library
-    except ImportError:
-        found = "dask without the package distributed"
-        raise UsageError("--engine", found, "expected it to be installed: pip install 'unoic[dask]'") from None
     if scheduler_file is not None and not os.path.isfile(scheduler_file):
         raise NoInputError(scheduler_file, "no such file", "expected what dask scheduler --scheduler-file wrote")
+    where = scheduler or scheduler_file or "--engine"
     with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # of other versions of Python or of libraries: ours is checked
         try:
-            import dask
+            import distributed as library
 
-            # errors reach the user through results; the library's own log would repeat them on stderr
-            stack.enter_context(dask.config.set({"distributed.logging": {"distributed": "critical"}}))
-            if scheduler is None and scheduler_file is None:
-                from unoic_cli.engines.threads import available_threads
-
-                cluster = distributed.LocalCluster(
-                    n_workers=workers or available_threads(), threads_per_worker=1, dashboard_address=None,
-                    security=_security(),
-                )  # fmt: skip
-                stack.enter_context(cluster)
-                client = distributed.Client(cluster, timeout=_CONNECT)
-            elif scheduler_file is not None:
-                client = distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT, set_as_default=False)
-            else:
-                client = distributed.Client(scheduler, timeout=_CONNECT, set_as_default=False)
-            stack.enter_context(client)
-        except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-            where = scheduler or scheduler_file or "--engine"
+            distributed: Any = library
+        except ImportError:
+            found = "dask without the package distributed"
+            raise UsageError("--engine", found, "expected it to be installed: pip install 'unoic[dask]'") from None
+        stack.enter_context(_silence())
+        try:
+            client = stack.enter_context(_client(distributed, stack, scheduler, scheduler_file, workers))
+        except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
-            raise StorageError(
-                where, f"no connection to the cluster ({reason})", "expected a running scheduler"
-            ) from None
-        yield DaskEngine(client)
+            found = f"no connection to the cluster ({reason})"
+            raise StorageError(where, found, "expected a running scheduler") from None
+        yield DaskEngine(client, where)
+
+
+def _client(
+    distributed: Any, stack: contextlib.ExitStack, scheduler: str | None, file: str | None, workers: int | None
+) -> Any:
+    """A client of a cluster that runs already, or of one that ends with the stack."""
+    common: dict[str, Any] = {"timeout": _CONNECT, "set_as_default": False}
+    if file is not None:
+        with open(file, encoding="utf-8") as content:  # the library waits for a file that makes no sense
+            scheduler = json.load(content)["address"]
+    if scheduler is not None:
+        _knock(distributed, scheduler)
+        return distributed.Client(scheduler, **common)
+    cluster = distributed.LocalCluster(
+        n_workers=workers or available_threads(), threads_per_worker=1, dashboard_address=None,
+        security=_security(), silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+    return distributed.Client(stack.enter_context(cluster), **common)
+
+
+def _knock(distributed: Any, address: str) -> None:
+    """Ask whether a scheduler is there: a client that has failed to connect hangs when it is closed."""
+
+    async def ask() -> str:
+        arguments = _security().get_connection_args("client")
+        async with distributed.rpc(address, timeout=_CONNECT, connection_args=arguments) as remote:
+            return str((await asyncio.wait_for(remote.identity(), _CONNECT))["type"])
+
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(asyncio.run(ask()))
+        except BaseException as error:  # handed to the main thread
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    if found[0] != "Scheduler":
+        raise ValueError(f"a {found[0].lower()} answers")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the library's own log off stderr: errors reach the user through results."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
+    before = {name: logging.getLogger(name).disabled for name in names}
+    for name in names:
+        logging.getLogger(name).disabled = True
+    try:
+        yield
+    finally:
+        for name, disabled in before.items():
+            logging.getLogger(name).disabled = disabled

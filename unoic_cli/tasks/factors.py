@@ -47,8 +47,9 @@ class FactorFile:
         path, group = split_name(name)
         storage.refuse_remote(path, "file of factors")
         self.where = name
-        self._path, self._dataset = path, group.strip("/") or "delta"
+        self._path, self._dataset = os.path.abspath(path), group.strip("/") or "delta"
         self._array: NDArray[Any] | None = array
+        self._npy = False
         if array is not None:
             shape, dtype = array.shape, array.dtype.str
         else:
@@ -77,17 +78,31 @@ class FactorFile:
             with self._hdf5() as array:
                 shape, dtype = tuple(array.shape), array.dtype
         elif kind == "npy" and group == "/":
-            try:
-                self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, OSError, EOFError):
-                raise DataError(path, "a damaged npy file, or one of objects", "expected numbers") from None
+            self._array, self._npy = self._map(path), True
             shape, dtype = self._array.shape, self._array.dtype
         else:
             raise DataError(name, f"a {kind} file", _FILES)
         return {"shape": list(shape), "dtype": dtype.str, "where": self.where, "fingerprint": fingerprint_of(path)}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FactorFile, (self._given, self._data)
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {key: value for key, value in vars(self).items() if key != "_lock"}
+        return kept if not isinstance(self._given, str) else {**kept, "_array": None}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        vars(self).update(kept, _lock=threading.Lock())
+        if self._npy:
+            self._array = self._map(self._path)
+
+    @staticmethod
+    def _map(path: str) -> NDArray[Any]:
+        """The array of a npy file, where it lies."""
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise NoInputError(path, "no such file", _FILES) from None
+        except (ValueError, OSError, EOFError):
+            raise DataError(path, "a damaged npy file, or one of objects", "expected numbers") from None
+        return array
 
     @contextlib.contextmanager
     def _hdf5(self) -> Iterator[Any]:
@@ -97,7 +112,7 @@ class FactorFile:
         try:
             file = h5py.File(self._path, "r")
         except OSError:
-            raise NoInputError(self._path, "cannot be opened as HDF5", "expected a file of factors") from None
+            raise NoInputError(self.where, "cannot be opened as HDF5", "expected a file of factors") from None
         with file:
             found = file.get(self._dataset, getlink=True)
             array = file[self._dataset] if isinstance(found, h5py.HardLink) else None
