@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 
@@ -74,8 +75,14 @@ def write_bytes(path: str, content: bytes) -> None:
         os.chmod(temporary, 0o666 & ~mask)
         move_into_place(temporary, path, replace=replace)
     except OSError as error:
-        os.unlink(temporary)
+        _remove(temporary)
         raise StorageError(path, f"writing failed ({error.strerror})", "nothing was changed") from None
     except BaseException:
-        os.unlink(temporary)
+        _remove(temporary)
         raise
+
+
+def _remove(temporary: str) -> None:
+    """Remove what was begun; a signal may have come just after it got its final name."""
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)
