@@ -236,6 +236,20 @@ def test_a_signal_saves_the_run(place, cluster, whole, kept, sent):
     assert output(place, *LARGE, *more, "--checkpoint", kept, "--resume") == whole
 
 
+def test_ctrl_c_on_a_terminal_reaches_no_worker(place, whole, kept):
+    """A terminal sends it to all processes of the group; workers of our own stay silent, and end with the run."""
+    dask = ["--engine", "dask", "--workers", 2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unoic_cli", *LARGE, *map(str, dask), "--checkpoint", kept, "--every", "0.01s"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": python_path()},
+    )  # fmt: skip
+    wait_for_checkpoint(process, kept)
+    os.killpg(process.pid, signal.SIGINT)
+    assert failure(process, INTERRUPTED).startswith(f"{kept}: interrupted")
+    assert output(place, *LARGE, *dask, "--checkpoint", kept, "--resume") == whole
+
+
 def test_the_scheduler_dies(place, cluster, whole, kept):
     address, scheduler, _ = cluster({"SLOW": "0.3"}, {"SLOW": "0.3"})
     process = run(place, *LARGE, "--engine", "dask", "--scheduler", address, "--checkpoint", kept, "--every", "0.01s")

@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -71,10 +73,12 @@ class DaskEngine:
     client : distributed.Client
     where : str
         The cluster, for messages.
+    expected : int
+        Threads of workers that will be there, at least.
     """
 
-    def __init__(self, client: Any, where: str = "--engine") -> None:
-        self.client, self.where = client, where
+    def __init__(self, client: Any, where: str = "--engine", expected: int = 1) -> None:
+        self.client, self.where, self.expected = client, where, expected
 
     def count(self, stream: Stream, indices: Sequence[int], n_threads: int, watch: Watch) -> list[Tally]:
         """Count some of the spans; see `unoic_cli.sweep.Stream.count`.
@@ -144,7 +148,7 @@ class DaskEngine:
         """Runs of spans, one for each task."""
         weights = stream.weights()
         try:
-            n_threads = max(1, sum(self.client.nthreads().values()))
+            n_threads = max(self.expected, sum(self.client.nthreads().values()))
         except Exception as error:
             raise self._lost(error) from None
         goal = min(_TASK_BYTES, max(1, sum(weights[i] for i in indices) // (n_threads * _PER_THREAD)))
@@ -291,12 +295,14 @@ def connect(
             raise UsageError("--engine", found, "expected it to be installed: pip install 'unoic[dask]'") from None
         stack.enter_context(_silence())
         try:
-            client = stack.enter_context(_client(distributed, stack, scheduler, scheduler_file, workers))
+            client = _client(distributed, stack, scheduler, scheduler_file, workers)
+            stack.enter_context(client)
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
             found = f"no connection to the cluster ({reason})"
             raise StorageError(where, found, "expected a running scheduler") from None
-        yield DaskEngine(client, where)
+        own = scheduler is None and scheduler_file is None
+        yield DaskEngine(client, where, (workers or available_threads()) if own else 1)
 
 
 def _client(
@@ -310,11 +316,33 @@ def _client(
     if scheduler is not None:
         _knock(distributed, scheduler)
         return distributed.Client(scheduler, **common)
+    n = workers or available_threads()
+    security = _security()
     cluster = distributed.LocalCluster(
-        n_workers=workers or available_threads(), threads_per_worker=1, dashboard_address=None,
-        security=_security(), silence_logs=logging.CRITICAL,
+        n_workers=0, processes=False, dashboard_address=None, security=security,
+        protocol="tls://" if security.require_encryption else "tcp://",
     )  # fmt: skip
-    return distributed.Client(stack.enter_context(cluster), **common)
+    stack.callback(cluster.close)
+    stack.enter_context(_processes(cluster.scheduler_address, n))
+    return distributed.Client(cluster.scheduler_address, security=security, **common)
+
+
+@contextlib.contextmanager
+def _processes(address: str, n: int) -> Iterator[None]:
+    """Workers of our own, in a session of their own: Ctrl-C on a terminal is for this process alone."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--memory-limit", "0"]
+    command += ["--no-nanny", "--no-dashboard", "--death-timeout", "60"]
+    quiet = subprocess.DEVNULL
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(n):
+            running.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True))
+        yield
+    finally:
+        for process in running:
+            process.kill()  # what they count is worth nothing to others
+        for process in running:
+            process.wait()
 
 
 def _knock(distributed: Any, address: str) -> None:
@@ -349,8 +377,6 @@ def _silence() -> Iterator[None]:
     before = {name: logging.getLogger(name).disabled for name in names}
     for name in names:
         logging.getLogger(name).disabled = True
-    try:
-        yield
-    finally:
-        for name, disabled in before.items():
-            logging.getLogger(name).disabled = disabled
+    yield
+    for name, disabled in before.items():  # not after an error: what is left of the library may log it later
+        logging.getLogger(name).disabled = disabled

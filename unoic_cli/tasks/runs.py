@@ -358,6 +358,8 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     except KeyboardInterrupt:
         if checkpoint is None:
             raise
+        if not os.path.exists(checkpoint):  # interrupted before anything was known
+            ledger.store()
         expected = "the same command with --resume goes on"
         raise InterruptedRunError(checkpoint, "interrupted, and all that was counted is saved", expected) from None
     if control.state is not None:
