@@ -74,6 +74,8 @@ class Tally:
     def absorb(self, counters: Mapping[str, Any]) -> None:
         """Add what a tally like this one counted elsewhere."""
         for name, value in counters.items():
+            if name not in self.COUNTED:
+                raise KeyError(name)
             setattr(self, name, added(getattr(self, name), value))
 
     def add(self: T, other: T) -> None:

@@ -6,10 +6,15 @@ and a digest of everything before it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
+import math
+import operator
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,10 +57,34 @@ def _unpack(value: Any, content: memoryview, at: int) -> tuple[Any, int]:
             table[name], at = _unpack(item, content, at)
         return table, at
     if isinstance(value, dict):
-        end = at + value["array"]
-        flat = np.frombuffer(zlib.decompress(content[at:end]), dtype="<i8")
-        return flat.reshape(value["shape"]).astype(np.int64), end
+        shape = [operator.index(extent) for extent in value["shape"]]
+        size, end = 8 * math.prod(shape), at + operator.index(value["array"])
+        engine = zlib.decompressobj()
+        flat = engine.decompress(content[at:end], size) if size else b""  # no more than is spoken of
+        if min(shape, default=0) < 0 or len(flat) != size or not at < end <= len(content):
+            raise ValueError("an array of another size")
+        return np.frombuffer(flat, dtype="<i8").reshape(shape).astype(np.int64), end
+    if not (isinstance(value, int) or (isinstance(value, list) and all(isinstance(item, int) for item in value))):
+        raise TypeError("counters that are no integers")
     return value, at
+
+
+def nonsense(path: str) -> DataError:
+    """The error for a file that is intact, and says what no run of ours does."""
+    return DataError(path, "a state whose contents make no sense", _EXPECTED)
+
+
+@contextlib.contextmanager
+def sensible(path: str) -> Iterator[None]:
+    """Turn what goes wrong with the contents of a state into one error."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, zlib.error):
+        if os.environ.get("UNOIC_DEBUG"):
+            raise
+        raise nonsense(path) from None
+    except RecursionError:
+        raise nonsense(path) from None
 
 
 def dump(ledger: Ledger) -> bytes:
@@ -105,6 +134,11 @@ def load(path: str) -> Ledger:
     body = content[:-_DIGEST]
     if hashlib.blake2b(body, digest_size=_DIGEST).digest() != content[-_DIGEST:]:
         raise DataError(path, "a damaged state file (its checksum is wrong)", "expected it as it was written")
+    with sensible(path):
+        return _parse(path, body)
+
+
+def _parse(path: str, body: bytes) -> Ledger:
     start = len(MAGIC) + 8
     at = start + int.from_bytes(body[len(MAGIC) : start], "little")
     header = json.loads(body[start:at])
@@ -115,11 +149,21 @@ def load(path: str) -> Ledger:
         counters = []
         for one in entry["counters"]:
             value, at = _unpack(one, memoryview(body), at)
+            if not isinstance(value, dict):
+                raise TypeError("counters without names")
             counters.append(value)
-        done = [(start, stop) for start, stop in entry["done"]]
-        passes.append(Pass(entry["size"], entry["shared"], (done, counters)))
-    shard = None if header["shard"] is None else (header["shard"][0], header["shard"][1])
-    return Ledger(path, header["command"], header["arguments"], header["facts"], passes, shard)
+        size, done = operator.index(entry["size"]), [(operator.index(a), operator.index(b)) for a, b in entry["done"]]
+        edges = [0, *itertools.chain(*done), size]
+        if edges != sorted(edges):
+            raise ValueError("rows that are not there")
+        passes.append(Pass(size, bool(entry["shared"]), (done, counters)))
+    shard = (
+        None if header["shard"] is None else (operator.index(header["shard"][0]), operator.index(header["shard"][1]))
+    )
+    command, arguments, facts = header["command"], header["arguments"], header["facts"]
+    if not (isinstance(command, str) and isinstance(arguments, dict) and isinstance(facts, dict)):
+        raise TypeError("a header of another kind")
+    return Ledger(path, command, arguments, facts, passes, shard)
 
 
 def check_alike(first: Ledger, other: Ledger) -> None:
@@ -179,7 +223,8 @@ def merge(ledgers: Sequence[Ledger], *, partial: bool = False) -> Ledger:
         if len(other.passes) != len(first.passes):
             found = f"{len(other.passes)} passes over the data"
             raise DataError(other.name, found, f"expected {len(first.passes)}, as in {first.name}")
-    passes = [_sum(ledgers, place) for place in range(len(first.passes))]
+    with sensible(ledgers[-1].name):
+        passes = [_sum(ledgers, place) for place in range(len(first.passes))]
     total = Ledger(first.name, first.command, first.arguments, first.facts, passes)
     for entry in passes:
         if not entry.complete and not partial:

@@ -19,6 +19,7 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
 from unoic_cli.ledger import Extent, Ledger, PartDone, Pass, current, joined
+from unoic_cli.state import sensible
 from unoic_cli.view import Look, View
 
 
@@ -457,7 +458,8 @@ def sweep(
         return
     extents = stream.extents()
     entry = ledger.open(data.n_units, shared)
-    _absorb_all(tallies, entry.counters)
+    with sensible(ledger.name):
+        _absorb_all(tallies, entry.counters)
     if ledger.replay:
         return
     own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)

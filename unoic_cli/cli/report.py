@@ -42,8 +42,11 @@ def report(
 
 def tell_report(files: list[str], format: str | None, **wanted: Any) -> None:
     """Repeat a run from its state, and show its result as its own command does."""
+    from unoic_cli import state
     from unoic_cli.tasks import runs
 
     with Told() as told:
         command, result = runs.report_states(files, tell=told.texts.append, **wanted)
-    importlib.import_module(f"unoic_cli.cli.{command.replace('-', '_')}").present(result, format)
+    module = importlib.import_module(f"unoic_cli.cli.{command.replace('-', '_')}")
+    with state.sensible(files[0]):  # what is shown is worked out late
+        module.present(result, format)

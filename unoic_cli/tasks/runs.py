@@ -16,6 +16,7 @@ from typing import Any
 from unoic_cli import formats, state
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
+from unoic_cli.tasks.common import files_among
 
 COUNTING = {
     "prior": "prior",
@@ -223,6 +224,35 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
         raise UsageError("--engine", f"{control.engine!r}", f"expected {' or '.join(ENGINES)}")
 
 
+def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequence[str]) -> None:
+    """Refuse files of the run that are an input, or one another."""
+    outputs = [control.state, control.checkpoint, *(arguments.get(name) for name in OUTPUTS[:3])]
+    named = ("--state", "--checkpoint", "--output", "--curve", "--write-delta")
+    taken: dict[str, str] = {}
+    for option, output in zip(named, outputs, strict=True):
+        if not isinstance(output, (str, os.PathLike)):
+            continue
+        path = os.fspath(output)
+        if not path:
+            raise UsageError(option, "an empty name", "expected the name of a file")
+        other = taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise UsageError(option, f"{path}, which is {other} too", "expected a name of its own")
+        if option in named[:2]:
+            _check_no_input(path, inputs)
+
+
+def _check_no_input(path: str, inputs: Sequence[str]) -> None:
+    for name in inputs:
+        source = formats.split_name(name)[0]
+        if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            raise CannotCreateError(path, "the file is an input", "expected another name")
+
+
+def _named(shard: tuple[int, int] | None) -> str:
+    return "no shard" if shard is None else f"shard {shard[0]}/{shard[1]}"
+
+
 def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) -> Ledger:
     """A new ledger, or the one to go on from."""
     shard = None if control.shard is None else parse_shard(control.shard)
@@ -234,7 +264,7 @@ def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) 
             kept = state.load(control.checkpoint)
             _check_run(kept, fresh)
             if kept.shard != shard:
-                raise DataError(kept.name, f"a checkpoint of shard {kept.shard}", f"expected shard {shard}")
+                raise DataError(kept.name, f"a checkpoint of {_named(kept.shard)}", f"expected {_named(shard)}")
             return kept
         if os.path.lexists(control.checkpoint) and not control.replace:
             expected = "expected --resume, to go on from it, or a new name"
@@ -334,6 +364,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
         raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
     configuration = _configuration(inputs, arguments)
     _check(command, control, arguments, configuration)
+    _check_places(control, arguments, files_among(*configuration.values()))
     ledger = _open_ledger(command, control, configuration)
     checkpoint = control.checkpoint
     if checkpoint is not None:
@@ -402,6 +433,7 @@ def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, fo
     """
     formats.check_output(output, force=force, inputs=tuple(paths))
     total = state.merge([state.load(path) for path in paths], partial=partial)
+    _check_no_input(output, files_among(*total.arguments.values()))
     state.save(total, output)
     return StateResult.of(total, output)
 
@@ -435,15 +467,17 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
     loaded = [state.load(path) for path in paths]
     total = state.merge(loaded, partial=partial)
     arguments = dict(total.arguments)
-    inputs = arguments.pop("inputs")
     if total.command not in COUNTING:
         raise DataError(total.name, f"a state of {total.command!r}", f"expected one of {', '.join(COUNTING)}")
+    if "inputs" not in arguments or {*OUTPUTS, *UNTOLD} & {*arguments}:  # no state says where to write
+        raise state.nonsense(total.name)
+    inputs = arguments.pop("inputs")
     total.replay, total.partial = True, partial
     given = {name: value for name, value in outputs.items() if value not in (None, False)}
     task = _task(total.command)
     _check_outputs(task, total.command, given)
     try:
-        with using(total):
+        with using(total), state.sensible(total.name):
             return total.command, task(inputs, **arguments, **given)
     except MorePassesError:
         found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
