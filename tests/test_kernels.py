@@ -314,7 +314,7 @@ def test_counts_are_those_of_float64_argmax_on_random_problems(encoding, layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("n_classes", [2, 16, 17, 150, 300])
+@pytest.mark.parametrize("n_classes", [2, 16, 17, 64, 65, 100, 128, 129, 300])
 def test_several_tiles_and_several_vectors(n_classes, layout):
     rng = np.random.default_rng(n_classes)
     sizes = (5, 18) if JIT_DISABLED else (270, 700, 4700 if n_classes == 2 else 530)

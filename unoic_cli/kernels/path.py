@@ -78,7 +78,7 @@ from unoic_cli.kernels.tile import (
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
 ALL_LANES = (1 << LANES) - 1
-COLUMN_CLASSES = 32
+COLUMN_CLASSES = 128
 """Up to so many classes, rows of scores are turned into columns; more classes fill vectors by themselves."""
 TINY = 2.0**-48
 """The same for comparisons of float64 scores."""

@@ -243,7 +243,7 @@ def count_point_rows(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
     predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int,
 ) -> int:  # fmt: skip
-    """Count a `rows` block of at most `COLUMN_CLASSES` classes in one table, without writing predictions.
+    """Count a `rows` block of at most `JOINT_CLASSES` classes in one table, without writing predictions.
 
     Parameters
     ----------

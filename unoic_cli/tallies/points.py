@@ -86,7 +86,7 @@ class PointTally(Tally):
         n_classes = self.points[0].n_classes
         scores = batch.scores
         alone = last is None and self.n_tables == 1 and batch.predictions is None
-        if alone and scores is not None and n_classes <= (JOINT_CLASSES if scores.pixels else COLUMN_CLASSES):
+        if alone and scores is not None and n_classes <= JOINT_CLASSES:
             self._update(batch, scores)
             return
         out = np.empty(batch.n_units, dtype=np.int32) if last is None else last
