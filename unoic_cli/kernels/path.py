@@ -482,7 +482,7 @@ def empty_joint(n_classes: int, counts: Any, support: Any, joint: Any) -> None:
         put(joint, place, 0)
 
 
-@stage
+@inlined
 def settle_unit(
     tile: Any, o: int, raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int,
     since: int, z_error: float, margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
@@ -522,7 +522,10 @@ def walk_once(
     raw: Any, brain: bool, pixels: int, delta: Any, z_error: float, margin: float, lines: Lines, counts: Any,
     work: Workspace,
 ) -> int:  # fmt: skip
-    """Step 3: one step for each of the sixteen units in ``work.group``; returns bits of the lanes free after it."""
+    """Steps 3 and 4: one step for each of the sixteen units in ``work.group``, and float64 for those that are lost.
+
+    Returns bits of the lanes that are free then.
+    """
     n_classes = lines.n_classes
     n_events, active = walk_columns(
         work.group, n_classes, lines.slope32, work.limits, work.whole, work.real, work.old, work.new, work.who
@@ -555,8 +558,10 @@ def walk_once(
 
 @inlined
 def enter(i: int, stride: int, unit: int, table: int, lane: int, lines: Lines, work: Workspace) -> None:
-    """Unit i of the class-major tile to a lane of ``work.group``."""
+    """Unit i of the class-major tile to a lane of ``work.group``; lost at once if its ends are uncertain."""
     c, e = at(work.starts, i), at(work.ends, i)
+    certain = c >= 0
+    c ^= c >> 63
     for k in range(lines.n_classes):
         put(work.group, k * LANES + lane, at(work.tile, k * stride + i))
     put(work.units, lane, unit)
@@ -564,9 +569,9 @@ def enter(i: int, stride: int, unit: int, table: int, lane: int, lines: Lines, w
     put(work.whole, WINNER * LANES + lane, c)
     put(work.whole, TARGET * LANES + lane, e)
     put(work.whole, LAST_WINNER * LANES + lane, e)
-    put(work.whole, FATE * LANES + lane, ACTIVE)
+    put(work.whole, FATE * LANES + lane, ACTIVE if certain else LOST)
     put(work.whole, LABEL * LANES + lane, at(work.labels, i))
-    put(work.whole, SINCE * LANES + lane, 0)
+    put(work.whole, SINCE * LANES + lane, 0 if certain else -1)
     put(work.whole, AGE * LANES + lane, 0)
     put(work.real, lane, at(work.tile, c * stride + i))
     put(work.real, LANES + lane, at(lines.slope32, c))
@@ -579,25 +584,20 @@ def enter(i: int, stride: int, unit: int, table: int, lane: int, lines: Lines, w
 def walk_units(
     n_todo: int, stride: int, raw: Any, brain: bool, pixels: int, delta: Any, base: int, z_error: float, margin: float,
     folds: Any, lines: Lines, counts: Any, free: int, work: Workspace,
-) -> Any:  # fmt: skip
+) -> int:  # fmt: skip
     """Step 3 for the units in ``work.todo``: each enters a free lane, and may still be there when the tile has gone.
 
-    Returns how many units, of uncertain ends, are left in ``work.todo``, and bits of the lanes that are free.
+    Returns bits of the lanes that are free.
     """
     table = (lines.lams.size + COPIES) * lines.n_classes
-    n_left: Any = 0
     for j in range(n_todo):
         i = at(work.todo, j)
-        if at(work.starts, i) < 0:
-            put(work.todo, n_left, i)
-            n_left += 1
-            continue
         while free == 0:
             free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
         lane = first_lane(free)
         free &= free - 1
         enter(i, stride, base + i, at(folds, base + i) * table if folds.size else 0, lane, lines, work)
-    return n_left, free
+    return free
 
 
 @inlined
@@ -606,28 +606,6 @@ def clear_lanes(work: Workspace) -> int:
     for lane in range(LANES):
         put(work.whole, FATE * LANES + lane, ARRIVED)
     return ALL_LANES
-
-
-@stage
-def settle_tile(
-    n_todo: int, stride: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any,
-    base: int, z_error: float, margin: float, folds: Any, lines: Lines, counts: Any, work: Workspace,
-) -> None:  # fmt: skip
-    """Step 4 for the units of a class-major tile that ``work.todo`` lists: an end is uncertain.
-
-    Score k of unit i of the tile is stored at raw[source + i * unit_step + k * class_step].
-    """
-    n_classes = lines.n_classes
-    table = (lines.lams.size + COPIES) * n_classes
-    for j in range(n_todo):
-        i = at(work.todo, j)
-        for k in range(n_classes):
-            put(work.row, k, at(work.tile, k * stride + i))
-        settle_unit(
-            work.row, 0, raw, brain, source + i * unit_step, class_step, delta, base + i, ~at(work.starts, i),
-            at(work.ends, i), -1, z_error, margin, lines, counts, at(folds, base + i) * table if folds.size else 0,
-            at(work.labels, i), work,
-        )  # fmt: skip
 
 
 @stage
@@ -708,14 +686,9 @@ def count_path_rows(
         margin = set_limits(largest, z_error, lines, work.limits)
         mask_columns(tile, n, stride, lines)
         n_todo = path_of_columns(n, stride, labels, folds, first, lines, exact_start, counts, support, work)
-        n_todo, free = walk_units(
+        free = walk_units(
             n_todo, stride, raw, brain, 0, delta, first, z_error, margin, folds, lines, counts, free, work
         )
-        if n_todo:
-            settle_tile(
-                n_todo, stride, raw, brain, first * n_classes, n_classes, 1, delta, first, z_error, margin, folds,
-                lines, counts, work,
-            )  # fmt: skip
     while free != ALL_LANES:
         free = walk_once(raw, brain, 0, delta, z_error, margin, lines, counts, work)
     empty_joint(n_classes, counts, support, work.joint)
@@ -782,15 +755,9 @@ def count_path_planes(
             margin = set_limits(largest, z_error, lines, work.limits)
             mask_columns(tile, n, stride, lines)
             n_todo = path_of_columns(n, stride, labels, folds, base, lines, exact_start, counts, support, work)
-            n_todo, free = walk_units(
+            free = walk_units(
                 n_todo, stride, raw, brain, pixels, delta, base, z_error, margin, folds, lines, counts, free, work
             )
-            source = image * n_classes * pixels + first
-            if n_todo:
-                settle_tile(
-                    n_todo, stride, raw, brain, source, 1, pixels, delta, base, z_error, margin, folds, lines, counts,
-                    work,
-                )  # fmt: skip
         if bad >= 0:
             break
     while free != ALL_LANES:
