@@ -292,7 +292,7 @@ class _Kept:
             return
         self.entry = self.ledger.open(data.n_units, False)
         name = self.ledger.before.get(self.key)
-        if name is not None and os.path.exists(name):
+        if name is not None and os.path.exists(name) and _is_unfinished(name, output):
             self.unfinished, self.counters, self.done = name, self.entry.counters, self.entry.done
         else:  # begun anew
             self.entry.counted = [], []
@@ -316,6 +316,13 @@ class _Kept:
         places = joined([*self.done, *(self.extents[i] for i in done)])
         self.entry.counted = places, [tally.counters() for tally in tallies]
         self.ledger.store()
+
+
+def _is_unfinished(name: str, output: str) -> bool:
+    """Whether a name is one that unfinished outputs get: a checkpoint names no other file to go on with."""
+    folder, file = os.path.split(os.path.abspath(name))
+    own, final = os.path.split(os.path.abspath(output))
+    return folder == own and file.startswith(f".{final[:200]}.") and file.endswith(".tmp")
 
 
 def _is_begun(output: str) -> bool:
