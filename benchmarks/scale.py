@@ -39,13 +39,15 @@ from unoic_cli.engines.threads import available_threads
 K = 14
 IMAGE = 512
 MEASURE = """
-import resource, sys, time
+import sys, time
 import unoic_cli
 path, threads = sys.argv[1], int(sys.argv[2])
 unoic_cli.search_lambda(sys.argv[3], range="0:2", threads=threads)
 begin = time.perf_counter()
 unoic_cli.search_lambda(path, range="0:2", threads=threads)
-print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds = time.perf_counter() - begin
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # unlike ru_maxrss, not the parent's
+print(seconds, int(peak.split()[1]) / 1024)
 """
 
 
