@@ -46,7 +46,7 @@ unoic_cli.search_lambda(sys.argv[3], range="0:2", threads=threads)
 begin = time.perf_counter()
 unoic_cli.search_lambda(path, range="0:2", threads=threads)
 seconds = time.perf_counter() - begin
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # unlike ru_maxrss, not the parent's
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # not the parent's
 print(seconds, int(peak.split()[1]) / 1024)
 """
 
