@@ -31,6 +31,7 @@ expected`. Then nothing was printed on stdout, and outputs that exist are as the
 | 70 | a fault of the program itself; `UNOIC_DEBUG=1` shows where |
 | 73 | an output cannot be created where it was asked for, or exists already |
 | 74 | reading or writing failed half-way: a full disk, for one |
+| 75 | interrupted, and what was counted is saved (`--checkpoint`): the same command with `--resume` goes on |
 | 130 | interrupted (Ctrl-C, or a signal from a batch system) |
 | 141 | whoever read stdout went away |
 """

@@ -137,6 +137,17 @@ def test_s3_equals_local(s3, files, run, name):
     assert len(digests) == 1
 
 
+def test_shards_of_remote_objects(s3, files, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    remote = f"s3://bucket/some/{NAMES[0]}"
+    whole = run("evaluate", remote)[1]
+    for i in (1, 2):
+        code, _, err = run("evaluate", remote, "--shard", f"{i}/2", "--state", f"{i}.unoic")
+        assert code == 0, err
+    assert run("report", "2.unoic", "1.unoic")[1] == whole
+    assert run("pack", remote, "packed.h5")[0] == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_spans_of_remote_objects(s3, files, monkeypatch, name):
     source = formats.describe(f"s3://bucket/some/{name}")

@@ -521,6 +521,43 @@ def test_a_shard_can_be_resumed(unoic, strike, capfdbinary):
     assert unoic("merge", "s1", "s2") == whole
 
 
+def test_what_a_resumed_output_may_replace(unoic, strike, capfdbinary):
+    inputs()
+    command = ["calibrate", "a.h5", "b.h5", "-l", "1", "--checkpoint", "c", "--every", "0.000001s"]
+    strike(2)
+    assert cli.run([*command, "-o", "o.h5"]) == INTERRUPTED
+    strike(10**9)
+    capfdbinary.readouterr()
+    assert "the checkpoint is one of o.h5" in unoic(*command, "-o", "p.h5", "--resume", code=USAGE)
+    pathlib.Path("o.h5").write_text("precious")
+    assert unoic(*command, "-o", "o.h5", "--resume", code=CANNOT_CREATE).startswith("o.h5: the file exists")
+    assert pathlib.Path("o.h5").read_text() == "precious"
+    os.unlink("o.h5")
+    unoic(*command, "-o", "o.h5", "--resume")
+    assert not [name for name in os.listdir() if name.endswith(".tmp")]
+
+
+def test_states_and_their_after(unoic):
+    inputs()
+    unoic("evaluate", "a.h5", "--state", "all")
+    shard = ["--shard", "1/2", "--after", "all"]
+    assert "needs no further pass" in unoic("evaluate", "a.h5", *shard, "--state", "s", code=USAGE)
+    assert "the file is an input" in unoic("evaluate", "a.h5", *shard, "--state", "all", "--force", code=CANNOT_CREATE)
+    unoic("evaluate", "a.h5", "--shard", "1/2", "--state", "one")
+    assert "11 to 22" in json.loads(unoic("merge", "one", "-o", "m", "--partial"))["missing"]
+    assert unoic("merge", "one", "-o", "n", "--partial", "--format", "tsv").startswith(b"state\tn\n")
+
+
+def test_parts_that_are_missing_are_told(unoic):
+    inputs()
+    for i in (1, 2):
+        unoic("calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--shard", f"{i}/3")
+    notes = json.loads(unoic("evaluate", "o.0001-of-0003.h5", "o.0002-of-0003.h5"))["notes"]
+    assert any("parts of a larger output, without 3/3" in note for note in notes)
+    unoic("calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--shard", "3/3")
+    assert not json.loads(unoic("evaluate", "o.*-of-0003.h5"))["notes"]
+
+
 def test_parquet_outputs_have_no_checkpoint(unoic):
     inputs()
     args = ["-l", "1", "-o", "o.parquet", "--checkpoint", "c"]

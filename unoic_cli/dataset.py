@@ -18,7 +18,7 @@ from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import current, know
 
-SPAN_BYTES = 2 << 20
+SPAN_BYTES = 4 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
 WHOLE_BYTES = 16 << 20
 """Images up to this are read whole where their entropy is needed first; of larger ones it takes a pass of its own."""

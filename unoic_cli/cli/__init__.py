@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import os
 import signal
@@ -75,6 +76,16 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _interrupted(args: list[str] | None) -> int:
+    """End an interrupted run: with 75 if it has a checkpoint from before, which it had not come to yet."""
+    words = sys.argv[1:] if args is None else args
+    named = [after for word, after in itertools.pairwise(words) if word == "--checkpoint"]
+    named += [word.partition("=")[2] for word in words if word.startswith("--checkpoint=")]
+    if "--resume" in words and any(os.path.exists(name) for name in named):
+        return _fail(f"{named[0]}: interrupted, and it is as it was; the same command with --resume goes on", 75)
+    return _fail(_INTERRUPTED, 130)
+
+
 def run(args: list[str] | None = None) -> int:
     """Run a command line and return its exit code; every error ends as one line on stderr.
 
@@ -102,7 +113,7 @@ def run(args: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _fail(_INTERRUPTED, 130)
+        return _interrupted(args)
     except MemoryError:
         return _fail("out of memory; expected more, or smaller images", 74)
     except OSError as error:
@@ -119,7 +130,7 @@ def run(args: list[str] | None = None) -> int:
             raise
         return _fail(f"internal error: {type(error).__name__}: {error}; expected none: UNOIC_DEBUG=1 shows where", 70)
     if code == 130:
-        return _fail(_INTERRUPTED, 130)
+        return _interrupted(args)
     return code if isinstance(code, int) else 0
 
 
@@ -133,8 +144,12 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is no part of one line
-    for name in ("SIGTERM", "SIGHUP"):  # sent by batch systems: leave as tidily as after Ctrl-C
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):  # sent by batch systems: leave as tidily as after Ctrl-C
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
-    sys.exit(run())
+    code = run()
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"):  # all is said and done
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.exit(code)

@@ -475,7 +475,14 @@ def write(command: str, files: Any, given: dict[str, Any], format: str | None, *
         show(result, format, render_calibrate)
 
 
-def count(command: str, files: Any, given: dict[str, Any], present: Callable[[Any], None], **arguments: Any) -> None:
+def count(
+    command: str,
+    files: Any,
+    given: dict[str, Any],
+    present: Callable[[Any, str | None], None],
+    format: str | None,
+    **arguments: Any,
+) -> None:
     """Run a counting command as its options say, and show the result, or the state that it wrote.
 
     Parameters
@@ -486,6 +493,8 @@ def count(command: str, files: Any, given: dict[str, Any], present: Callable[[An
         Values of the shared options.
     present : callable
         Shows a result of the command.
+    format : str or None
+        As given on the command line.
     **arguments
         Of the command alone; ``force`` also speaks of state files.
     """
@@ -501,6 +510,6 @@ def count(command: str, files: Any, given: dict[str, Any], present: Callable[[An
     with Told(given.pop("quiet")) as told:
         result = run(command, files, control=control, **arguments, **given, **told.arguments())
     if isinstance(result, StateResult):
-        show(result, arguments.get("format"), render_state)
+        show(result, format, render_state)
     else:
-        present(result)
+        present(result, format)

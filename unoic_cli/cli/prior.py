@@ -34,7 +34,7 @@ def prior(
     Example: unoic prior train.h5 -o prior.json
     """
     check_format(format)
-    count("prior", files, given, lambda result: present(result, format), output=output, force=force)
+    count("prior", files, given, present, format, output=output, force=force)
 
 
 def present(result: Any, format: str | None) -> None:

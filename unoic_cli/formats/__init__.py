@@ -189,7 +189,7 @@ def identity(source: Source) -> tuple[str, str]:
     """Tells a source from others: the file that its name leads to, and the group."""
     path, group = split_name(source.name)
     if storage.is_remote(path):
-        return str(source.locator["path"]), group
+        return str(source.locator.get("path", path)), group
     return path if path == STANDARD else os.path.realpath(path), group
 
 

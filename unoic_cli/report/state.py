@@ -18,5 +18,7 @@ def render_state(result: StateResult) -> Table:
     if result.shard is not None:
         table.add_row("shard", f"{result.shard[0]} of {result.shard[1]}")
     table.add_row("rows", f"{result.counted:,} of {result.total:,}")
+    if result.missing is not None:
+        table.add_row("missing", result.missing)
     table.add_row("passes", str(result.passes))
     return table

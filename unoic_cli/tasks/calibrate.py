@@ -326,9 +326,19 @@ def _is_unfinished(name: str, output: str) -> bool:
 
 
 def _is_begun(output: str) -> bool:
-    """Whether the run that is resumed had begun this output: what has its name now, it wrote."""
+    """Whether the run that is resumed has finished this output: what has its name now, it wrote.
+
+    Raises
+    ------
+    UsageError
+        It had begun another output.
+    """
     ledger = current()
-    return ledger is not None and f"unfinished {output}" in ledger.before
+    begun = {} if ledger is None else {k[11:]: v for k, v in ledger.before.items() if k.startswith("unfinished ")}
+    for other in begun:
+        if other != output:
+            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
+    return output in begun and not os.path.exists(begun[output])
 
 
 def _sum(job: _Job, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
@@ -380,7 +390,11 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit, n_samples:
         predictions=True,
         dtypes={name: _dtype_of(data, name) for name in fields},
         class_names=data.class_names,
-        attributes={"unoic_version": __version__, "unoic_calibration": json.dumps(calibration.to_dict())},
+        attributes={
+            "unoic_version": __version__,
+            "unoic_calibration": json.dumps(calibration.to_dict()),
+            **({} if data.shard is None else {"unoic_part": f"{data.shard[0]}/{data.shard[1]}"}),
+        },
     )
 
 

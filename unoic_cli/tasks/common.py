@@ -124,9 +124,24 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
         for entry in ledger.passes:
             if not entry.complete:
                 notes.add(f"partial: {missing(entry)} are not counted")
+    _tell_parts(data, notes)
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     return data
+
+
+def _tell_parts(data: DataSet, notes: Notes) -> None:
+    """Say when parts that `calibrate --shard` wrote are not all here, or stand beside other files."""
+    for member in data.modalities:
+        given = [source.attributes.get("unoic_part") for source in member.sources]
+        parts = [part for part in given if part is not None]
+        wholes = {part.rpartition("/")[2] for part in parts}
+        wanted = {f"{i + 1}/{n}" for n in wholes if n.isdigit() and int(n) <= 10**6 for i in range(int(n))}
+        if parts and (set(parts) != wanted or len(wholes) > 1 or len(parts) < len(given)):
+            lacking = sorted(wanted - set(parts))
+            listed = ", ".join(lacking[:4]) + (" ..." if len(lacking) > 4 else "")
+            found = f"without {listed}" if lacking else "beside other files"
+            notes.add(f"{member.name}: parts of a larger output, {found}")
 
 
 def parse_size(given: int | str, option: str) -> int:

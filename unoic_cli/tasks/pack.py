@@ -238,7 +238,7 @@ def pack(
         n_classes=opened.n_classes,
         image_shape=opened.image_shape,
         fields=tuple(sorted([*spec.dtypes, *extras])),
-        n_bytes_from=os.path.getsize(formats.split_name(name)[0]),
+        n_bytes_from=formats.size_of(opened),
         n_bytes=os.path.getsize(path),
         changed=changed,
         notes=tuple(notes),

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from unoic_cli import formats, state
@@ -97,6 +97,8 @@ class StateResult:
         Rows of the input counted in that pass, and all.
     shard : tuple of int or None
         (i, n).
+    missing : str or None
+        Which rows a merge lacks, in words.
     """
 
     path: str
@@ -105,6 +107,7 @@ class StateResult:
     counted: int
     total: int
     shard: tuple[int, int] | None
+    missing: str | None = None
 
     @classmethod
     def of(cls, ledger: Ledger, path: str) -> StateResult:
@@ -123,6 +126,7 @@ class StateResult:
             "passes": self.passes,
             "counted": self.counted,
             "total": self.total,
+            "missing": self.missing,
         }
 
 
@@ -152,7 +156,7 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> tupl
         return i + 1, n
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 10**6:
-        raise UsageError("--shard", f"{text!r}", "expected i/n with 1 <= i <= n, such as 3/8, or auto")
+        raise UsageError("--shard", f"{text!r}", "expected i/n with 1 <= i <= n <= 1,000,000, such as 3/8, or auto")
     return int(match[1]), int(match[2])
 
 
@@ -211,7 +215,8 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
     if control.shard is not None and command in COUNTING:
         for name, option in zip(OUTPUTS[:3], ("--output", "--curve", "--write-delta"), strict=True):
             if arguments.get(name) is not None:
-                raise UsageError(option, f"{option} beside --shard", "expected it with unoic report, after the merge")
+                later = "fit-delta --statistics" if name == "write_delta" else "unoic report"
+                raise UsageError(option, f"{option} beside --shard", f"expected it with {later}, after the merge")
     if arguments.get("write_delta") is not None:
         raise UsageError("--write-delta", "--write-delta in a run that is stored or spread", "expected it alone")
     if configuration.get("origin") == "mc-dropout":
@@ -239,7 +244,7 @@ def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequen
         if other != option:
             raise UsageError(option, f"{path}, which is {other} too", "expected a name of its own")
         if option in named[:2]:
-            _check_no_input(path, inputs)
+            _check_no_input(path, (*inputs, *([] if control.after is None else [control.after])))
 
 
 def _check_no_input(path: str, inputs: Sequence[str]) -> None:
@@ -393,6 +398,9 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
             ledger.store()
         expected = "the same command with --resume goes on"
         raise InterruptedRunError(checkpoint, "interrupted, and all that was counted is saved", expected) from None
+    if control.after is not None and result is not None:
+        found = "the state of a run that needs no further pass"
+        raise UsageError(control.after, found, "expected unoic report, which shows its result")
     if control.state is not None:
         ledger.arguments, ledger.command = configuration, command
         state.save(ledger, control.state)
@@ -433,9 +441,10 @@ def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, fo
     """
     formats.check_output(output, force=force, inputs=tuple(paths))
     total = state.merge([state.load(path) for path in paths], partial=partial)
+    lacking = [missing(entry) for entry in total.passes if not entry.complete]
     _check_no_input(output, files_among(*total.arguments.values()))
     state.save(total, output)
-    return StateResult.of(total, output)
+    return replace(StateResult.of(total, output), missing=lacking[0] if lacking else None)
 
 
 def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any) -> tuple[str, Any]:
