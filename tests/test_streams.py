@@ -480,12 +480,12 @@ def test_a_reader_that_goes_away():
 
 
 def test_a_producer_that_fails():
-    with h5py.File(make(n=60_000, k=20), "a") as file:
-        file["logits"][59_999, 3] = np.nan
+    with h5py.File(make(n=400_000, k=20), "a") as file:
+        file["logits"][399_999, 3] = np.nan
     codes, out, said = shell(f"{UNOIC} calibrate x.h5 --lambda 1 -o - | {UNOIC} evaluate -")
     assert (codes, out) == ([DATA, DATA], b"")
     assert sorted(line.split(";")[0].partition(" bytes")[0][:40] for line in said) == sorted(
-        ["unoic: error: x.h5:logits: nan at row 59", "unoic: error: -: the stream breaks off a"]
+        ["unoic: error: x.h5:logits: nan at row 39", "unoic: error: -: the stream breaks off a"]
     )
     with h5py.File("x.h5", "a") as file:
         file["logits"][0, 3] = np.nan
