@@ -79,33 +79,8 @@ def rows(folder):
     return write_h5("rows.h5", scores, labels, source_counts=COUNTS, split=split, group=group, class_names=list("abc"))
 
 
-@pytest.fixture
-def run(capfd):
-    """Run in process; return exit code, stdout and stderr."""
-
-    def runner(*args):
-        code = cli.run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return runner
-
-
 def no_constant(name):
     raise AssertionError(f"{name} in JSON")
-
-
-@pytest.fixture
-def answer(run):
-    """Run a command that must succeed; return its JSON, parsed strictly."""
-
-    def runner(*args):
-        code, out, err = run(*args)
-        assert code == 0, err
-        assert all(line.startswith("unoic: note: ") for line in err.splitlines()), err
-        return json.loads(out, parse_constant=no_constant)
-
-    return runner
 
 
 def command(*args, module=False, **options):

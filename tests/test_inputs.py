@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import unoic_cli
-from unoic_cli import cli
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
 from unoic_cli.tasks.inputs import expand, natural
@@ -41,34 +40,11 @@ def write(path, text):
 
 
 @pytest.fixture
-def run(capfd):
-    def runner(*args):
-        code = cli.run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return runner
-
-
-@pytest.fixture
 def accept(run):
     def runner(*args):
         code, out, err = run(*args)
         assert code == 0, err
         return json.loads(out)
-
-    return runner
-
-
-@pytest.fixture
-def refuse(run):
-    def runner(code, *args):
-        got, out, err = run(*args)
-        lines = err.splitlines()
-        assert (got, out, len(lines)) == (code, "", 1), err
-        assert lines[0].startswith("unoic: error: ")
-        assert ";" in lines[0]
-        return lines[0].removeprefix("unoic: error: ")
 
     return runner
 

@@ -33,33 +33,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def run(capfd):
-    """Run in process; return exit code, stdout and stderr."""
-
-    def runner(*args):
-        code = cli.run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return runner
-
-
 def no_constant(name):
     raise AssertionError(f"{name} in JSON")
-
-
-@pytest.fixture
-def answer(run):
-    """Run a command that must succeed; return its JSON."""
-
-    def runner(*args):
-        code, out, err = run(*args)
-        assert code == 0, err
-        assert all(line.startswith("unoic: note: ") for line in err.splitlines()), err
-        return json.loads(out, parse_constant=no_constant)
-
-    return runner
 
 
 def snapshot():

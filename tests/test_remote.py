@@ -74,19 +74,6 @@ def run(capfd):
     return runner
 
 
-@pytest.fixture
-def refuse(run):
-    def runner(code, *args):
-        got, out, err = run(*args)
-        lines = err.splitlines()
-        assert (got, out, len(lines)) == (code, "", 1), err
-        assert lines[0].startswith("unoic: error: ")
-        assert ";" in lines[0]
-        return lines[0].removeprefix("unoic: error: ")
-
-    return runner
-
-
 # ------------------------------------------------------------------------------------------------
 # S3
 

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unoic_cli
-from unoic_cli import cli, formats
+from unoic_cli import formats
 from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import arrow, schema
@@ -269,16 +269,6 @@ def piped(monkeypatch):
     yield feed
     for thing in opened:
         thing.close() if hasattr(thing, "close") else thing.join()
-
-
-@pytest.fixture
-def run(capfd):
-    def runner(*args):
-        code = cli.run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return runner
 
 
 def converted(name):
