@@ -30,15 +30,6 @@ _DIGEST = 32
 _EXPECTED = "expected a state file written by unoic (--state, --checkpoint or unoic merge)"
 
 
-def is_state(path: str) -> bool:
-    """Whether a file begins like a state file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
 def _pack(value: Any, arrays: list[bytes]) -> Any:
     """Counters as JSON; arrays go to a list of their own."""
     if isinstance(value, dict):

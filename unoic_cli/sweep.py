@@ -362,31 +362,27 @@ class _Watch(engine.Teller):
         progress: Callable[[int, int], None] | None,
     ) -> None:  # fmt: skip
         weights = stream.weights()
-        super().__init__((weights[i] for i in indices), progress)
-        self.stream, self.indices, self.ledger, self.entry = stream, indices, ledger, entry
-        self.saves = ledger is not None and ledger.save is not None
+        super().__init__((weights[i] for i in indices), progress, ledger)
+        self.stream, self.indices, self.entry = stream, indices, entry
         if entry is not None:
             self.done, self.counters = entry.done, entry.counters
-
-    def due(self) -> bool:
-        """Whether the ledger should be stored."""
-        return self.ledger is not None and self.ledger.tick()
+            self.extents = stream.extents()
 
     def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
         """Put what was counted so far into the ledger, and store it."""
-        if self.ledger is None or self.entry is None or self.ledger.save is None:
+        if self.ledger is None or self.entry is None or not self.saves:
             return
         total = self.stream.tallies()
-        _absorb_all(total, self.counters)
+        absorb_all(total, self.counters)
         for worker in workers:
             add_all(total, worker.tallies)
-        extents = self.stream.extents()
-        places = joined([*self.done, *(extents[self.indices[i]] for i in done)])
+        places = joined([*self.done, *(self.extents[self.indices[i]] for i in done)])
         self.entry.counted = places, [tally.counters() for tally in total]
         self.ledger.store()
 
 
-def _absorb_all(tallies: Sequence[Tally], counters: Sequence[Counters]) -> None:
+def absorb_all(tallies: Sequence[Tally], counters: Sequence[Counters]) -> None:
+    """Add to tallies what those of the same kind counted elsewhere, if there is anything."""
     for tally, one in zip(tallies, counters or [{}] * len(tallies), strict=True):
         if one:
             tally.absorb(one)
@@ -456,14 +452,13 @@ def sweep(
         add_all(tallies, stream.count(everything, threads, _Watch(stream, everything, None, None, progress)))
         formats.check_unchanged(data.all_sources)
         return
-    extents = stream.extents()
     entry = ledger.open(data.n_units, shared)
     with sensible(ledger.name):
-        _absorb_all(tallies, entry.counters)
+        absorb_all(tallies, entry.counters)
     if ledger.replay:
         return
     own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)
-    todo = [i for i, extent in enumerate(extents) if not entry.covers(extent)]
+    todo = [i for i, extent in enumerate(stream.extents()) if not entry.covers(extent)]
     if todo:
         watch = _Watch(stream, todo, ledger, entry, progress)
         count = stream.count if ledger.engine is None or shared else partial(ledger.engine.count, stream)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from unoic_cli.ledger import Ledger
+
 
 class Worker(Protocol):
     """One thread's part of the work."""
@@ -136,7 +138,7 @@ class Watch(Protocol):
 
 
 class Teller:
-    """A watch that tells how far the work has come, and looks at nothing.
+    """A watch that tells how far the work has come, and knows when the run's ledger wants to be stored.
 
     Parameters
     ----------
@@ -144,13 +146,16 @@ class Teller:
         Bytes of each span.
     progress : callable or None
         Called with bytes done and bytes in all.
+    ledger : Ledger, optional
+        Of runs that keep one; a subclass puts into it what it sees.
     """
 
-    saves = False
-
-    def __init__(self, weights: Iterable[int], progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, weights: Iterable[int], progress: Callable[[int, int], None] | None, ledger: Ledger | None = None
+    ) -> None:
         self.bytes = list(itertools.accumulate(weights, initial=0))
-        self.told = progress
+        self.told, self.ledger = progress, ledger
+        self.saves = ledger is not None and ledger.save is not None
 
     def progress(self, done: int) -> None:
         """Tell it; spans are done nearly in order."""
@@ -158,8 +163,8 @@ class Teller:
             self.told(self.bytes[done], self.bytes[-1])
 
     def due(self) -> bool:
-        """Never."""
-        return False
+        """Whether the ledger should be stored."""
+        return self.ledger is not None and self.ledger.tick()
 
     def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
         """Nothing to be seen."""

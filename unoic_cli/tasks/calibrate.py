@@ -26,7 +26,7 @@ from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.priors import Unseen
-from unoic_cli.sweep import BatchReader
+from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
@@ -263,13 +263,9 @@ class _Watch(engine.Teller):
     """Shows how far the writing has come, and keeps the run's ledger up to date."""
 
     def __init__(self, job: _Job, todo: Sequence[int], kept: _Kept, progress: Progress | None) -> None:
-        super().__init__((span_bytes(job.spans[i], frozenset({"scores", "labels"})) for i in todo), progress)
+        weights = (span_bytes(job.spans[i], frozenset({"scores", "labels"})) for i in todo)
+        super().__init__(weights, progress, kept.ledger)
         self.job, self.todo, self.kept = job, todo, kept
-        self.saves = kept.ledger is not None and kept.ledger.save is not None
-
-    def due(self) -> bool:
-        """Whether the ledger should be stored."""
-        return self.kept.ledger is not None and self.kept.ledger.tick()
 
     def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
         """Put what is written so far on the disk, and say so in the ledger."""
@@ -343,13 +339,11 @@ def _is_begun(output: str) -> bool:
 
 def _sum(job: _Job, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
     """What this run and those before it counted."""
-    points, units = job.tallies()
-    for tally, counters in zip((points, units), kept.counters, strict=False):
-        tally.absorb(counters)
+    total = job.tallies()
+    absorb_all(total, kept.counters)
     for worker in workers:
-        points.add(worker.points)
-        units.add(worker.units)
-    return points, units
+        add_all(total, (worker.points, worker.units))
+    return total
 
 
 def _dtype_of(data: DataSet, field: str) -> str:

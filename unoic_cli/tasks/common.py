@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from unoic_cli import __version__
 from unoic_cli.block import Source
-from unoic_cli.calibration import Calibration
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
-from unoic_cli.kernels.lines import Lines, make_point
 from unoic_cli.ledger import current, exists, know, missing
 from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
@@ -397,12 +395,6 @@ def prior_to_dict(prior: Prior) -> dict[str, Any]:
     """For reports: values, and where they came from."""
     counts = None if prior.counts is None else list(prior.counts)
     return {"values": list(prior.values), "counts": counts, "origin": prior.origin}
-
-
-def calibration_lines(calibration: Calibration, lam: float | None = None) -> Lines:
-    """Kernel tables of a calibration at its lambda, or at another."""
-    slopes = calibration.slopes()
-    return make_point(slopes.values, slopes.masked, calibration.lam if lam is None else lam)
 
 
 def provenance(data: DataSet, options: Options, **more: Any) -> dict[str, Any]:
