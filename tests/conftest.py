@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,22 @@ if not os.environ.get("UNOIC_FUZZ"):
 
 def no_constant(name):
     raise AssertionError(f"{name} in JSON")
+
+
+@pytest.fixture
+def file_limit():
+    """The context in which no file grows past ``size`` bytes: nor does the log of the tests, so it ends in the test."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

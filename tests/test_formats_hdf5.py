@@ -6,7 +6,6 @@ import os
 import pathlib
 import pickle
 import re
-import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -552,17 +551,9 @@ def test_abort_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
-@pytest.fixture
-def file_limit():
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_no_room_at_the_start(tmp_path, file_limit):
     (tmp_path / "a.h5").write_bytes(b"old")
-    file_limit(8000)
-    with pytest.raises(StorageError, match="larger than allowed"):
+    with file_limit(8000), pytest.raises(StorageError, match="larger than allowed"):
         hdf5.create(str(tmp_path / "a.h5"), SPEC)
     assert os.listdir(tmp_path) == ["a.h5"]
 
@@ -572,8 +563,7 @@ def test_no_room_at_the_end(tmp_path, file_limit):
     writer = hdf5.create(str(tmp_path / "a.h5"), SPEC)
     split = np.array(["x" * 50] * 1000, object)
     writer.write(LogitBlock(0, 1000, scores=np.zeros((1000, 4), np.float32), split=split))
-    file_limit(30000)
-    with pytest.raises(StorageError, match="larger than allowed"):
+    with file_limit(30000), pytest.raises(StorageError, match="larger than allowed"):
         writer.commit()
     writer.abort()
     assert (tmp_path / "a.h5").read_bytes() == b"old"

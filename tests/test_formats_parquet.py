@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 
 import numpy as np
 import pyarrow as pa
@@ -400,17 +399,12 @@ def test_incomplete_files_are_not_committed(tmp_path):
     assert os.listdir(tmp_path) == ["a.parquet"]
 
 
-def test_no_room(tmp_path):
+def test_no_room(tmp_path, file_limit):
     (tmp_path / "a.parquet").write_bytes(b"old")
     writer = parquet.create(str(tmp_path / "a.parquet"), SPEC)
     writer.write(LogitBlock(0, 20000, scores=np.random.rand(20000, 4).astype(np.float32)))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, hard))
-    try:
-        with pytest.raises(StorageError, match="larger than allowed"):
-            writer.commit()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_limit(30000), pytest.raises(StorageError, match="larger than allowed"):
+        writer.commit()
     writer.abort()
     assert (tmp_path / "a.parquet").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.parquet"]

@@ -7,7 +7,6 @@ import os
 import pathlib
 import pickle
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -375,17 +374,12 @@ def test_what_is_refused_on_standard_input(run, piped, monkeypatch):
     assert "no temporary file for standard input" in refuse(STORAGE, "evaluate", "-")
 
 
-def test_no_room_for_a_stream(piped, folder, monkeypatch):
+def test_no_room_for_a_stream(piped, folder, monkeypatch, file_limit):
     piped(converted(make(n=200)))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr(arrow, "tempfile", SimpleNamespace(gettempdir=lambda: folder, TemporaryFile=TemporaryFile))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(StorageError, match="expected room for the whole of standard input"):
-            formats.describe("-")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        sys.stdin.read()
+    with file_limit(1000), pytest.raises(StorageError, match="expected room for the whole of standard input"):
+        formats.describe("-")
+    sys.stdin.read()
 
 
 def test_options_that_mean_nothing_to_a_stream(run):
