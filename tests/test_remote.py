@@ -458,6 +458,21 @@ def test_servers_that_do_not_answer(refuse, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------
+# Azure: pyarrow ends the whole process where it has no key, or one that is none
+
+
+def test_a_key_of_azure(refuse):
+    pytest.importorskip("pyarrow._azurefs")
+    name = "127.0.0.1:1/box/x.h5?enable_tls=false"
+    assert "no valid credentials" in refuse(NO_INPUT, "evaluate", f"abfs://account:{SECRET}!@{name}")
+    known = storage._azure_system("account:a2V5", "127.0.0.1:1", "enable_tls=false").__reduce__()[1][0]
+    assert (known["account_name"], known["account_key"], known["blob_storage_scheme"]) == ("account", "a2V5", "http")
+    found = storage.split_url("abfs://box:a2V5@account.dfs.core.windows.net/x.h5")
+    assert found == ("abfs", ":a2V5", "box@account.dfs.core.windows.net/x.h5", "")
+    assert storage._inside_azure(found[2]) == "box/x.h5"
+
+
+# ------------------------------------------------------------------------------------------------
 # without the packages
 
 MISSING = """

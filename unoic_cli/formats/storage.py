@@ -7,12 +7,15 @@ at offsets.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import fnmatch
 import functools
 import gc
 import importlib
 import io
+import logging
 import os
 import re
 import socket
@@ -44,6 +47,8 @@ _NAMED = re.compile(rf"([A-Za-z_@][A-Za-z0-9_.-]*=@?|@)(?={_URL.pattern})")
 _ANY_URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _QUERY = re.compile(r"\?[a-z_]+=[^*\[\]]*$")
 _EXTRA = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
+_AZURES = ("abfs", "abfss", "az")
+_AZURE = re.compile(r"(?:([^@]+)@)?([^.@]+)\.(?:dfs|blob)\.core\.windows\.net")
 _BLOCK = 1 << 20
 _BLOCKS = 32
 
@@ -81,6 +86,9 @@ def split_url(name: str) -> tuple[str, str, str, str]:
         rest, query = (rest[: found.start()], rest[found.start() + 1 :]) if found else (rest, "")
     host, slash, path = rest.partition("/")
     user, _, host = host.rpartition("@")
+    if ":" in user and _AZURE.fullmatch(host):
+        box, _, key = user.partition(":")  # the container stands where accounts stand elsewhere
+        host, user = (f"{box}@{host}" if box else host), f":{key}"
     if scheme in ("gs", "gcs", "abfs", "abfss", "az") and ":" not in user:
         host, user = (f"{user}@{host}" if user else host), ""  # a container, or "anonymous": nothing secret
     return scheme, user, host + slash + path, query
@@ -143,7 +151,7 @@ def base_name(name: str) -> str:
 
 
 _STATES = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
-"""What fsspec calls the state of an object, from system to system."""
+"""What the state of an object is called, from system to system."""
 
 
 class _Engine(Protocol):
@@ -172,14 +180,14 @@ class _ArrowEngine:
         system, path = _arrow_system(url)
         try:
             self._file = system.open_input_file(path)
+            self.size = self._file.size()
+            known = self._file.metadata() or {}
+            etag = next((known[key] for key in _STATES if known.get(key)), b"")
+            self.state = etag.decode(errors="replace") or str(system.get_file_info(path).mtime_ns)
         except FileNotFoundError:
             raise NoInputError(shown(url), _missing(system, path), "expected an object that exists") from None
         except (OSError, pa.ArrowException) as error:
             cannot_open(url, reason_of(error))
-        self.size = self._file.size()
-        known = self._file.metadata() or {}
-        etag = known.get("ETag", b"")
-        self.state = etag.decode(errors="replace") if etag else str(system.get_file_info(path).mtime_ns)
 
     def read(self, offset: int, size: int) -> Any:
         return self._file.read_at(size, offset)
@@ -191,7 +199,7 @@ class _ArrowEngine:
 class _SpecEngine:
     """An object of one of fsspec's file systems."""
 
-    patient = False
+    patient = True
 
     def __init__(self, url: str) -> None:
         self._system, self._path = _spec_system(url)
@@ -272,6 +280,8 @@ def reason_of(error: BaseException) -> str:
         error = inner
     if isinstance(error, socket.gaierror):
         return _UNREACHABLE
+    if "OAuth2 access token" in str(error) or isinstance(error, binascii.Error):  # the server was not even asked
+        return "no valid credentials"
     code = _status(error)
     status = "" if code is None else str(code)
     if not status:
@@ -291,7 +301,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return _LATE
     unreachable = "Fail to get a new connection" in str(error) or "resolve" in str(error)
-    if isinstance(error, ConnectionError) or "Connect" in type(error).__name__ or unreachable:
+    if isinstance(error, ConnectionError) or re.search("Connect|ServiceRe", type(error).__name__) or unreachable:
         return _UNREACHABLE
     if isinstance(error, PermissionError) or re.search("Credential|Authentic", type(error).__name__):
         return "access denied, or no credentials"
@@ -309,8 +319,9 @@ def _arrow_system(url: str) -> tuple[Any, str]:
     try:
         if scheme == "s3":
             return _s3_system(bucket, user, query), address
-        place = "gs" if scheme == "gcs" else "abfs" if scheme == "az" else scheme
-        return _other_system(place, user, bucket, query), _inside(place, address)
+        if scheme in ("gs", "gcs"):
+            return _google_system(bucket, query), address.removeprefix("anonymous@")
+        return _azure_system(user, bucket, query), _inside_azure(address)
     except (ImportError, NotImplementedError, AttributeError):
         raise KeyError(scheme) from None
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -319,13 +330,13 @@ def _arrow_system(url: str) -> tuple[Any, str]:
         cannot_open(url, reason_of(error))
 
 
-def _inside(place: str, address: str) -> str:
-    """Path of an object in the file system that was made for its bucket."""
+def _inside_azure(address: str) -> str:
+    """Path of an object: container and name."""
     host, _, path = address.partition("/")
-    account = re.fullmatch(r"(?:([^@]+)@)?[^.]+\.(?:dfs|blob)\.core\.windows\.net", host)
-    if place.startswith("abfs") and account:
-        return f"{account[1]}/{path}" if account[1] else path
-    return f"{host.rpartition('@')[2]}/{path}"
+    named = _AZURE.fullmatch(host)
+    if named and named[1]:
+        return f"{named[1]}/{path}"
+    return path if _is_host(host) else address
 
 
 @functools.lru_cache(maxsize=64)
@@ -350,34 +361,70 @@ def _s3_system(bucket: str, user: str, query: str) -> Any:
     if user:
         key, _, secret = user.partition(":")
         made |= {"access_key": unquote(key), "secret_key": unquote(secret)}
-    if options.get("anonymous", "").lower() in ("true", "1"):
+    if _says_anonymous(options):
         made["anonymous"] = True
     strategy = AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
     return S3FileSystem(**made, request_timeout=READ_SECONDS, connect_timeout=CONNECT_SECONDS, retry_strategy=strategy)
 
 
 @functools.lru_cache(maxsize=64)
-def _other_system(place: str, user: str, host: str, query: str) -> Any:
-    from pyarrow.fs import FileSystem
+def _google_system(host: str, query: str) -> Any:
+    """Google Cloud Storage as the environment describes it: credentials, or an emulator, which asks for none."""
+    from pyarrow.fs import GcsFileSystem
 
-    if place == "gs":
-        from pyarrow.fs import GcsFileSystem
+    options = dict(parse_qsl(query))
+    made = {key: options[key] for key in ("scheme", "endpoint_override") if key in options}
+    emulator = os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT") or os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator and "endpoint_override" not in made:
+        before, separator, after = emulator.partition("://")
+        made = {"scheme": before if separator else "http", "endpoint_override": (after or before).rstrip("/")}
+    anonymous = host.startswith("anonymous@") or bool(emulator) or _says_anonymous(options)
+    limit = timedelta(seconds=float(options.get("retry_limit_seconds", CONNECT_SECONDS * ATTEMPTS)))
+    return GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **made)
 
-        options = dict(parse_qsl(query))
-        anonymous = host.startswith("anonymous@")
-        limit = timedelta(seconds=float(options.get("retry_limit_seconds", CONNECT_SECONDS * ATTEMPTS)))
-        given = {key: options[key] for key in ("scheme", "endpoint_override") if key in options}
-        return GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **given)
-    # without a key, pyarrow asks Azure's chain of credentials, and the process ends where none of them has any
-    account, key = (os.environ.get(f"AZURE_STORAGE_ACCOUNT_{part}") for part in ("NAME", "KEY"))
-    if account and key and ".core.windows.net" not in host:
-        from pyarrow.fs import AzureFileSystem
 
-        return AzureFileSystem(account_name=account, account_key=key)
-    if user or "credential_kind=anonymous" in query:
-        secret = f"{user}@" if user else ""
-        return FileSystem.from_uri(f"{place}://{secret}{host}/" + (f"?{query}" if query else ""))[0]
-    raise KeyError(place)
+@functools.lru_cache(maxsize=64)
+def _azure_system(user: str, host: str, query: str) -> Any:
+    """Azure with a key, or for everyone; KeyError else.
+
+    Without either, pyarrow asks Azure's chain of credentials, and the process ends where none of them has any.
+    """
+    from pyarrow.fs import AzureFileSystem, FileSystem
+
+    options = dict(parse_qsl(query))
+    known, key_known = (os.environ.get(f"AZURE_STORAGE_ACCOUNT_{part}", "") for part in ("NAME", "KEY"))
+    named = _AZURE.fullmatch(host)
+    account, _, key = user.partition(":")
+    account = named[2] if named else account or known
+    key = unquote(key) or (key_known if account == known else "")
+    plain = options.get("enable_tls", "").lower() in ("false", "0")
+    made = {}
+    if _is_host(host) and not named:
+        made = {f"{part}_storage_authority": host for part in ("blob", "dfs")}
+        made |= {f"{part}_storage_scheme": "http" if plain else "https" for part in ("blob", "dfs")}
+    if account and key:
+        base64.b64decode(key, validate=True)  # pyarrow ends the process where this fails
+        return AzureFileSystem(account_name=account, account_key=key, **made)
+    if account and _says_anonymous(options):
+        place = f"abfs://{account}@{host}" if made else f"abfs://{account}@any"
+        tls = "&enable_tls=false" if plain else ""
+        return FileSystem.from_uri(f"{place}/any?credential_kind=anonymous{tls}")[0]
+    raise KeyError("abfs")
+
+
+def _says_anonymous(options: dict[str, str]) -> bool:
+    return options.get("anonymous", "").lower() in ("true", "1") or options.get("credential_kind") == "anonymous"
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name is a server's; containers have neither dots nor ports."""
+    return "." in name or ":" in name
+
+
+@functools.cache
+def _silence(package: str) -> None:
+    """What a package logs goes to the logs of whoever keeps any, not to stderr."""
+    logging.getLogger(package).addHandler(logging.NullHandler())
 
 
 def _spec_system(url: str) -> tuple[Any, str]:
@@ -386,8 +433,10 @@ def _spec_system(url: str) -> tuple[Any, str]:
         import fsspec
 
         importlib.import_module(_EXTRA[scheme])
+        _silence(_EXTRA[scheme])
         place, _, address, _ = split_url(url)
-        known: tuple[Any, str] = fsspec.core.url_to_fs(f"{'gs' if place == 'gcs' else place}://{address}")
+        limits = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS} if place in _AZURES else {}
+        known: tuple[Any, str] = fsspec.core.url_to_fs(f"{'gs' if place == 'gcs' else place}://{address}", **limits)
         return known
     except ValueError as error:
         azure = _EXTRA[scheme] == "adlfs"
