@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -97,6 +98,7 @@ class ChunkWriter(hdf5.Hdf5Writer):
         self._chunk = chunk
         self._itemsize = schema.score_dtype(spec.encoding).itemsize
         self._file: Any = None
+        self._scratch = threading.local()
         super().__init__(path, spec)
         size = math.prod(chunk) * self._itemsize
         self._skeleton.dummy = np.zeros(size + 4, np.uint8)  # the largest that is stored
@@ -125,7 +127,7 @@ class ChunkWriter(hdf5.Hdf5Writer):
         """Encode the scores of a block, which holds whole chunks; what comes back lives as long as its other arrays."""
         assert block.scores is not None
         encode = _encoder(self._codec)
-        held = [(place, *encode(part, self._itemsize)) for place, part in self._parts(block)]
+        held = [(place, *encode(part, self._itemsize, self._room("split"))) for place, part in self._parts(block)]
         return replace(block, scores=None, cache={"chunks": held})
 
     def write(self, block: LogitBlock) -> None:
@@ -140,7 +142,7 @@ class ChunkWriter(hdf5.Hdf5Writer):
         super().write(block)
 
     def _parts(self, block: LogitBlock) -> Iterator[tuple[tuple[int, ...], NDArray[np.uint8]]]:
-        """First element and bytes of each chunk of a block, those at the edge filled up with zeros."""
+        """First element and bytes of each chunk of a block, in memory that is used again; edges hold zeros."""
         spec, chunk = self._spec, self._chunk
         scores, size = block.scores, chunk_units(spec, chunk)
         assert scores is not None
@@ -157,7 +159,9 @@ class ChunkWriter(hdf5.Hdf5Writer):
             count = min(size, block.stop - at, image_units - at % image_units)
             if at % image_units % size or (count < size and (at + count) % image_units):
                 raise ValueError(f"units {block.start} to {block.stop} for chunks of {size}")
-            whole = np.zeros(math.prod(chunk), data.dtype)
+            whole = self._room("whole").view(data.dtype)
+            if count < size:
+                whole[:] = 0
             if planes and in_image:
                 image = data.reshape(-1, spec.n_classes, data.shape[2])[first // data.shape[2]]
                 inside = first % data.shape[2]
@@ -167,6 +171,14 @@ class ChunkWriter(hdf5.Hdf5Writer):
                 whole[: count * step] = data.reshape(-1)[first * step : (first + count) * step]
             yield self._place(sample, pixel), whole.view(np.uint8)
             at += count
+
+    def _room(self, role: str) -> NDArray[np.uint8]:
+        """Memory of the calling thread for a chunk; used again for the next."""
+        held = getattr(self._scratch, role, None)
+        if held is None:
+            held = np.empty(math.prod(self._chunk) * self._itemsize, np.uint8)
+            setattr(self._scratch, role, held)
+        return held
 
     def _place(self, sample: int, pixel: int) -> tuple[int, ...]:
         if not self._spec.image_shape:
@@ -186,16 +198,15 @@ class ChunkWriter(hdf5.Hdf5Writer):
         super().abort()
 
 
-def _encoder(codec: Codec) -> Callable[[NDArray[np.uint8], int], tuple[int, Any]]:
-    """What turns the bytes of a chunk into its filter mask and what is stored."""
+def _encoder(codec: Codec) -> Callable[[NDArray[np.uint8], int, NDArray[np.uint8]], tuple[int, Any]]:
+    """What turns the bytes of a chunk (and as much scratch) into its filter mask and what is stored."""
     if codec == "none":
-        return lambda data, width: (0, data)
+        return lambda data, width, split: (0, data.copy())
     from unoic_cli.kernels.octets import fletcher32, shuffle
 
     compress = _gzip() if codec == "gzip" else _zstd()
 
-    def encode(data: NDArray[np.uint8], width: int) -> tuple[int, Any]:
-        split = np.empty_like(data)
+    def encode(data: NDArray[np.uint8], width: int, split: NDArray[np.uint8]) -> tuple[int, Any]:
         shuffle(data, width, split)
         small = compress(split)
         mask, kept = (0, small) if len(small) < data.size else (0b10, split.tobytes())

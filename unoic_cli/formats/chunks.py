@@ -259,12 +259,12 @@ class ChunkReader:
             self._kept.move_to_end(number)
             return self._kept[number]
         size = self._layout.chunk_bytes
-        data = np.empty(size, np.uint8) if keep else self._scratch(-2, size)
+        while keep and self._kept and (len(self._kept) + 1) * size > KEPT:
+            self._kept.popitem(last=False)
+        data = schema.room(size) if keep else self._scratch(-2, size)
         self._decode(number, data)
         chunk = data.view(self._dtype).reshape(self._layout.chunks)
         if keep:
-            while self._kept and (len(self._kept) + 1) * size > KEPT:
-                self._kept.popitem(last=False)
             self._kept[number] = chunk
         return chunk
 
@@ -297,12 +297,14 @@ class ChunkReader:
             raise self._error(number, f"{data.size:,} bytes after decoding, expected {out.size:,}")
         if not np.may_share_memory(data, out):
             out[...] = data
+        if out.size >= schema.LARGE:
+            schema.give_back()
 
     def _scratch(self, role: int, size: int) -> NDArray[np.uint8]:
         """Memory for a chunk as stored (-1), decoded (-2), or for what was given to a filter."""
         found = self._memory.get(role)
         if found is None or found.size < size:
-            found = self._memory[role] = np.empty(size, np.uint8)
+            found = self._memory[role] = schema.room(size)
         return found[:size]
 
     def _error(self, number: int, reason: str) -> DataError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import functools
 import math
+import mmap
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +26,9 @@ SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float
 
 SLACK = 64
 """Zeroed bytes after each array of a block, so that a kernel may load whole vector registers."""
+
+LARGE = 8 << 20
+"""Bytes from which on arrays that come and go are not left to the heap."""
 
 _MAX_IO = 1 << 30  # one system call moves less than 2 GiB
 
@@ -303,6 +309,28 @@ def cut_spans(
 # memory and files
 
 
+def room(size: int) -> NDArray[np.uint8]:
+    """Memory for `size` bytes; much of it comes from the system, and goes back there as soon as nobody uses it.
+
+    Among small arrays, large ones that come and go would leave a heap full of holes.
+    """
+    return np.empty(size, np.uint8) if size < LARGE else np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
+@functools.cache
+def _trim() -> Callable[[int], Any]:
+    try:
+        found: Callable[[int], Any] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return lambda pad: None
+    return found
+
+
+def give_back() -> None:
+    """Return what the heap does not use to the system, where the C library can: after work on large pieces."""
+    _trim()(0)
+
+
 class Buffers:
     """Memory that a reader reuses from block to block: aligned, with `SLACK` zeroed bytes at the end."""
 
@@ -314,7 +342,7 @@ class Buffers:
         size = math.prod(shape) * dtype.itemsize
         store = self._stores.get(role)
         if store is None or store.size < size + SLACK:
-            raw = np.empty(size + 2 * SLACK, np.uint8)
+            raw = room(size + 2 * SLACK)
             offset = -raw.ctypes.data % SLACK
             store = self._stores[role] = raw[offset : offset + size + SLACK]
         store[size : size + SLACK] = 0
