@@ -1,4 +1,4 @@
-"""Remote objects, against servers on this machine: an S3 of its own, and a web server with the faults that matter."""
+"""Remote objects, against servers on this machine: S3 and Google of its own, and a web server with faults."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from subprocess import PIPE
 
 import h5py
 import numpy as np
@@ -455,6 +456,95 @@ def test_servers_that_do_not_answer(refuse, monkeypatch):
         silent.listen()
         said = refuse(NO_INPUT, "evaluate", f"http://127.0.0.1:{silent.getsockname()[1]}/x.h5")
         assert "no answer in time" in said
+
+
+# ------------------------------------------------------------------------------------------------
+# Google Cloud Storage: a server in another process, since pyarrow holds Python's lock while it asks for an object
+
+GOOGLE = r"""
+import hashlib, http.server, json, pathlib, re, select, sys, threading
+from urllib.parse import parse_qsl, unquote, urlsplit
+folder = pathlib.Path(sys.argv[1])
+class Google(http.server.BaseHTTPRequestHandler):
+    protocol_version, timeout, wbufsize = "HTTP/1.1", 30, -1
+    log_message = lambda *_: None
+    def do_GET(self):
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        found = re.fullmatch("(?:/download)?/storage/v1/b/bucket(/o)?(?:/(.+))?", url.path)
+        name = unquote(found[2] or "") if found else ""
+        if not found or (name and not (folder / name).is_file()):
+            return self.answer(404, {"error": {"code": 404, "message": "none"}})
+        if not name:
+            names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            items = [self.known(name) for name in names if name.startswith(query.get("prefix", ""))]
+            return self.answer(200, {"items": items} if found[1] else {"name": "bucket"})
+        if query.get("alt") != "media":
+            return self.answer(200, self.known(name))
+        data = (folder / name).read_bytes()
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first, last = (int(span[1]), int(span[2] or len(data) - 1)) if span else (0, len(data) - 1)
+        part = data[first : last + 1]
+        self.answer(206 if span else 200, part, f"bytes {first}-{first + len(part) - 1}/{len(data)}")
+    def known(self, name):
+        data = (folder / name).read_bytes()
+        state = {"size": str(len(data)), "etag": hashlib.md5(data).hexdigest(), "generation": "1"}
+        return {"bucket": "bucket", "name": name} | state
+    def answer(self, code, body, span=None):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        if code == 206:
+            self.send_header("Content-Range", span)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Google)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(server.server_port, flush=True)
+select.select([sys.stdin], [], [], 60)
+"""
+
+
+@pytest.fixture
+def google(tmp_path, monkeypatch):
+    """A folder whose files are the objects of ``gs://bucket``, for a minute at most."""
+    pytest.importorskip("pyarrow._gcsfs")
+    (place := tmp_path / "bucket").mkdir()
+    with subprocess.Popen([sys.executable, "-c", GOOGLE, place], stdin=PIPE, stdout=PIPE, text=True) as server:
+        try:
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{int(server.stdout.readline())}")
+            monkeypatch.delenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", raising=False)
+            monkeypatch.delenv("http_proxy", raising=False)
+            storage._google_system.cache_clear()
+            yield place
+        finally:
+            server.kill()
+            storage._google_system.cache_clear()
+
+
+def test_google_equals_local(google, files, run):
+    shutil.copytree(files, google, dirs_exist_ok=True)
+    for name in ("rows.h5", "chunks.h5::val", "rows.parquet"):
+        for command, *more in (("evaluate",), ("search-lambda", "--folds", "2")):
+            code, out, err = run(command, f"gs://bucket/{name}", *more)
+            assert code == 0, err
+            plain = run(command, f"{files}/{name}", *more)[1]
+            assert out.replace("gs://bucket", str(files)) == plain
+
+
+def test_patterns_and_faults_of_google(google, files, answer, refuse):
+    for name in ("part10.h5", "part9.h5", "other.h5", "part1/deep.h5"):
+        (google / name).parent.mkdir(exist_ok=True)
+        shutil.copy(files / "rows.h5", google / name)
+    assert answer("prior", "gs://bucket/part*.h5")["files"] == ["gs://bucket/part9.h5", "gs://bucket/part10.h5"]
+    assert answer("prior", "gs://bucket/**/deep.h5")["files"] == ["gs://bucket/part1/deep.h5"]
+    assert "no such object" in refuse(NO_INPUT, "evaluate", "gs://bucket/none.h5")
+    assert "no such bucket nobucket" in refuse(NO_INPUT, "evaluate", "gs://nobucket/rows.h5")
+    assert "no file matches" in refuse(NO_INPUT, "prior", "gs://bucket/x*.h5")
+    source = formats.describe("gs://bucket/other.h5")
+    (google / "other.h5").write_bytes((files / "rows.h5").read_bytes()[:-1] + b"!")
+    with pytest.raises(StorageError, match="changed while it was in use"):
+        formats.open_reader(source)
 
 
 # ------------------------------------------------------------------------------------------------
