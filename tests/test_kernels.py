@@ -470,7 +470,7 @@ def test_temperature_divides_the_scores():
     check_path(replace(problem, temperature=0.3, delta=np.array([1.5])))
 
 
-def test_flushing_the_packed_table_changes_nothing(monkeypatch):
+def test_emptying_the_table_of_changes_changes_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     problem = random_problem(rng, "float32", "rows", 5, 40, np.linspace(0, 2, 9))
     one = PathTally(problem.lines(), problem.n_tables)
@@ -555,13 +555,14 @@ def test_a_bad_unit_just_behind_a_tile_leaves_the_others_and_the_memory_alone(n_
         values[per_tile, k] = value
         problem = small(values, np.zeros(n_classes), [0.0])
         tally = PathTally(problem.lines())
-        guarded = np.zeros(tally._packed.size + 4096, np.int64)
-        tally._packed = guarded[: tally._packed.size]
+        size, shape = tally._changes.size, tally._changes.shape
+        guarded = np.zeros(size + 8192, np.int32)
+        tally._changes = guarded[:size].reshape(shape)
         with pytest.raises(InvalidScoreError) as error:
             tally.update(problem.batch())
         assert error.value.unit == per_tile
-        assert not guarded[tally._packed.size :].any()
-        assert tally._packed[0] & 0xFFFFFFFF == per_tile
+        assert not guarded[size:].any()
+        assert tally._changes[0, 0, 0].sum() == per_tile
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -111,7 +111,7 @@ def test_most_changes_are_certain_in_float32(monkeypatch):
     problem = replace(problem, values=values, tables=np.zeros(n_units, np.int32))
     work = make_workspace(n_classes)
     batch, lines = problem.batch(), problem.lines()
-    counts = np.zeros((lines.lams.size + COPIES) * n_classes, np.int64)
+    counts = np.zeros((lines.lams.size + COPIES) * n_classes * 2, np.int32)
     support, todo = np.zeros(COPIES * n_classes, np.int64), 0
     raw = batch.scores.raw.reshape(n_units, n_classes)
     for first in range(0, n_units - 256, 256):
@@ -119,8 +119,9 @@ def test_most_changes_are_certain_in_float32(monkeypatch):
         work.tile[: tile.size] = tile.reshape(-1)
         path.set_limits(float(np.abs(tile).max()), 1e-12, lines, work.limits)
         todo += path.path_of_columns(
-            256, 256, problem.labels, np.empty(0, np.int32), first, lines, True, counts, support, work
-        )
+            256, 256, batch.scores.raw, 0, 0, problem.labels, np.empty(0, np.int32), first, lines, True, counts,
+            support, work,
+        )  # fmt: skip
     assert todo < 0.1 * n_units
 
 

@@ -124,8 +124,9 @@ def where_is(source: Source, unit: int) -> str:
 
 
 def check_labels(
-    labels: NDArray[Any], n_classes: int, ignored: frozenset[int], source: Source, unit_of: Callable[[int], int]
-) -> tuple[NDArray[np.int32], int]:
+    labels: NDArray[Any], n_classes: int, ignored: frozenset[int], source: Source, unit_of: Callable[[int], int],
+    out: NDArray[np.int32] | None = None,
+) -> tuple[NDArray[np.int32], int]:  # fmt: skip
     """Labels as int32 with -1 for the ignored ones, and how many these are.
 
     Parameters
@@ -138,17 +139,21 @@ def check_labels(
         ``--ignore-index`` values, ignored inside [0, K) too. Outside, `IGNORED_LABELS` always are.
     source, unit_of
         For the message: the source, and which of its units has ``labels[i]``.
+    out : (T,) int32, optional
+        Where to write them: new memory costs more than the check.
 
     Raises
     ------
     DataError
         Another value outside [0, K); the first such row is named.
     """
+    out = np.empty(labels.size, dtype=np.int32) if out is None else out
     if labels.size == 0:
-        return labels.astype(np.int32), 0
+        return out, 0
     inside = int(labels.min()) >= 0 and int(labels.max()) < n_classes
     if inside and not any(0 <= value < n_classes for value in ignored):
-        return labels.astype(np.int32), 0
+        out[:] = labels
+        return out, 0
     drop = np.zeros(labels.size, dtype=bool)
     known = np.iinfo(labels.dtype)
     for value in ignored:
@@ -167,9 +172,9 @@ def check_labels(
             f"label {int(labels[i])} at {where_is(source, unit_of(i))}",
             f"expected labels in [0, {n_classes}), or {named} to be ignored (others: --ignore-index)",
         )
-    checked = np.where(drop, 0, labels).astype(np.int32)
-    checked[drop] = -1
-    return checked, int(drop.sum())
+    out[:] = np.where(drop, 0, labels)
+    out[drop] = -1
+    return out, int(drop.sum())
 
 
 def check_delta(delta: NDArray[Any], where: str, place: Callable[[int], str]) -> None:

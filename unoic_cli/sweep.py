@@ -67,6 +67,7 @@ class BatchReader:
         self.whole = whole_samples or bool(data.beside)
         self.assigner = FoldAssigner(folds, data) if folds is not None else None
         self._zeros = np.zeros(0, dtype=np.int32)
+        self._labels = np.empty(0, dtype=np.int32)
         self._open: dict[int, tuple[Source, Reader]] = {}
         names = [member.modality for member in data.modalities]
         self._order = [[data.modality, *(m.modality for m in data.beside)].index(name) for name in names]
@@ -132,7 +133,12 @@ class BatchReader:
         block, source = part.block, part.source
         labels, n_ignored, predictions = None, 0, None
         if block.labels is not None:
-            labels, n_ignored = check_labels(block.labels, source.n_classes, self.data.ignored, source, part.unit_of)
+            if self._labels.size < block.labels.size:
+                self._labels = np.empty(block.labels.size, dtype=np.int32)
+            labels, n_ignored = check_labels(
+                block.labels, source.n_classes, self.data.ignored, source, part.unit_of,
+                self._labels[: block.labels.size],
+            )  # fmt: skip
             for other in parts:
                 if other is not part and other.block.labels is not None:
                     self._compare_labels(labels, part, other)

@@ -396,7 +396,6 @@ class _Kink:
         self, builder: Any, limit: Callable[[int], Any], z0: Any, s0: Any, z1: Any, s1: Any, extra: Any
     ) -> None:
         one = constant_of(F32, 1.0)
-        self.builder = builder
         gap, rise = builder.fsub(z0, z1), builder.fsub(s1, s0)
         inverse = builder.fdiv(one, rise)
         self.lam = builder.fmul(gap, inverse)
@@ -419,16 +418,6 @@ class _Kink:
         clear = builder.and_(clear, builder.fcmp_ordered("<", rest, builder.fsub(one, slack)))
         self.rises = builder.fcmp_ordered(">", rise, limit(LEAST_RISE))
         self.clear = builder.and_(clear, self.rises)
-        self.reached = cgutils.alloca_once_value(builder, constant_of(I32, 0))
-        builder.store(constant_of(I32, 0), self.reached)
-        self.tracked = _Tracked(builder, ("best", "winner", "z", "s"))
-
-    def see(self, there: Any, k: Any, z: Any, s: Any) -> None:
-        """A class more: its score at the kink."""
-        builder, number = self.builder, self.builder.load(self.reached)
-        above = builder.fcmp_ordered(">=", there, self.floor)
-        builder.store(builder.select(above, builder.add(number, constant_of(I32, 1)), number), self.reached)
-        self.tracked.see(there, winner=k, z=z, s=s)
 
 
 def _plain_kink(limits: Any, z0: Any, s0: Any, z1: Any, s1: Any, extra: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -605,9 +594,9 @@ def _plain_change_columns(
 change_columns = operation(_type_change_columns, _plain_change_columns)
 """change_columns(tile, o, n_classes, stride, slope, lams, floors, points, labels, starts, ends, slots, old, new, who,
 n_events, todo, n_todo): what is to be counted of units o to o+15, after `kinks`. Where c hands over to e directly, at a
-certain place, the places of both in the packed counts (times two, plus one where it is the label) and the unit go to
-old, new and who from n_events on; the other labelled units with different or uncertain ends go to todo. `slots` as in
-`pair_columns`. Returns the new n_events and n_todo."""
+certain place, the places of both in the table of changes, and the unit, go to old, new and who from n_events on; the
+other labelled units with different or uncertain ends go to todo. `slots` as in `pair_columns`.
+Returns the new n_events and n_todo."""
 
 
 def _type_pair_columns(typingctx: Any, labels: Any, starts: Any, o: Any, n_classes: Any, slots: Any) -> Any:
@@ -695,40 +684,58 @@ def _type_walk_columns(
         w, t, e, fate, label, since, age = (state(4, i, I32) for i in range(7))
         zw, sw, zt, st, ze, se = (state(5, i, F32) for i in range(6))
         kink = _Kink(builder, limit, zw, sw, zt, st, None)
+        tracked, reached = _Tracked(builder, ("best", "winner", "z", "s")), cgutils.alloca_once(builder, vector_of(I32))
+        builder.store(constant_of(I32, 0), reached)
         with _classes(builder, n_classes) as (loop, k):
             value = _load(context, builder, sig, args, 0, builder.mul(loop.index, ir.Constant(I64, LANES)), F32)
             line = splat(builder, F32, _element(context, builder, sig, args, 2, loop.index))
             there = _multiply_add(builder, kink.lam, line, value)
-            kink.see(there, k, value, line)
-        m, zm, sm = (kink.tracked[kind] for kind in ("winner", "z", "s"))
+            above = builder.zext(builder.fcmp_ordered(">=", there, kink.floor), vector_of(I32))
+            builder.store(builder.add(builder.load(reached), above), reached)
+            tracked.see(there, winner=k, z=value, s=line)
+        m, zm, sm = (tracked[kind] for kind in ("winner", "z", "s"))
         active = builder.icmp_signed("==", fate, constant_of(I32, ACTIVE))
-        alone = builder.icmp_signed("<=", builder.load(kink.reached), constant_of(I32, 2))
+        alone = builder.icmp_signed("<=", builder.load(reached), constant_of(I32, 2))
         steps = builder.and_(builder.and_(active, alone), kink.clear)
         between = builder.and_(builder.icmp_signed("!=", m, w), builder.icmp_signed("!=", m, t))
         nearer = builder.and_(builder.and_(active, builder.not_(alone)), builder.and_(between, kink.rises))
         nearer = builder.and_(nearer, builder.icmp_signed("<", age, constant_of(I32, ROUNDS)))
+
+        early, late = (_Kink(builder, limit, *ends, None) for ends in ((zw, sw, zm, sm), (zm, sm, zt, st)))
+        over = builder.and_(nearer, builder.icmp_signed("==", builder.load(reached), constant_of(I32, 3)))
+        over = builder.and_(over, builder.and_(early.clear, late.clear))
+        over = builder.and_(over, builder.icmp_signed("<=", early.g, late.g))
+        nearer = builder.and_(nearer, builder.not_(over))
+        steps = builder.or_(steps, over)
         lost = builder.and_(active, builder.not_(builder.or_(steps, nearer)))
 
         classes = splat(builder, I32, builder.trunc(n_classes, I32))
-        base = builder.mul(builder.add(kink.g, constant_of(I32, COPIES)), classes)
-        for i, winner in ((6, w), (7, t)):
-            hit = builder.zext(builder.icmp_signed("==", winner, label), vector_of(I32))
-            word = builder.or_(builder.shl(builder.add(base, winner), constant_of(I32, 1)), hit)
-            _compress(context, builder, sig, args, i, none, word, steps)
-        _compress(context, builder, sig, args, 8, none, ir.Constant(vector_of(I32), list(range(LANES))), steps)
+        lanes = ir.Constant(vector_of(I32), list(range(LANES)))
+        g = builder.select(over, late.g, kink.g)
+        for first, place, before, after, chosen in (
+            (none, builder.select(over, early.g, kink.g), w, builder.select(over, m, t), steps),
+            (builder.ctpop(mask_of(builder, steps)), g, m, t, over),
+        ):
+            base = builder.mul(builder.add(place, constant_of(I32, COPIES)), classes)
+            for i, winner in ((6, before), (7, after)):
+                hit = builder.zext(builder.icmp_signed("==", winner, label), vector_of(I32))
+                word = builder.or_(builder.shl(builder.add(base, winner), constant_of(I32, 1)), hit)
+                _compress(context, builder, sig, args, i, first, word, chosen)
+            _compress(context, builder, sig, args, 8, first, lanes, chosen)
 
         arrived = builder.and_(steps, builder.icmp_signed("==", t, e))
         fate = builder.select(arrived, constant_of(I32, ARRIVED), fate)
         fate = builder.select(lost, constant_of(I32, LOST), fate)
         for i, place, element, stay, step, near in (
             (4, WINNER, I32, w, t, w), (4, TARGET, I32, t, e, m), (4, FATE, I32, fate, fate, fate),
-            (4, SINCE, I32, since, builder.add(kink.g, one), since),
+            (4, SINCE, I32, since, builder.add(g, one), since),
             (4, AGE, I32, age, constant_of(I32, 0), builder.add(age, one)),
             (5, 0, F32, zw, zt, zw), (5, 1, F32, sw, st, sw), (5, 2, F32, zt, ze, zm), (5, 3, F32, st, se, sm),
         ):  # fmt: skip
             keep(i, place, builder.select(steps, step, builder.select(nearer, near, stay)), element)
         still = builder.icmp_signed("==", fate, constant_of(I32, ACTIVE))
-        numbers = [builder.ctpop(mask_of(builder, steps)), mask_of(builder, still)]
+        events = builder.add(*(builder.ctpop(mask_of(builder, chosen)) for chosen in (steps, over)))
+        numbers = [events, mask_of(builder, still)]
         return context.make_tuple(builder, sig.return_type, numbers)
 
     return sig, codegen
@@ -740,26 +747,38 @@ def _plain_walk_columns(
     w, t, e, fate, label, since, age = whole[: 7 * LANES].reshape(7, LANES)
     zw, sw, zt, st, ze, se = real[: 6 * LANES].reshape(6, LANES)
     values, lanes = _columns(tile, 0, n_classes, LANES), np.arange(LANES)
-    lam, floor, g, clear, rises = _plain_kink(limits, zw, sw, zt, st, np.float32(0))
+    none = np.float32(0)
+    lam, floor, g, clear, rises = _plain_kink(limits, zw, sw, zt, st, none)
     with np.errstate(all="ignore"):
         there = lam * slope[:n_classes, None] + values
-        alone = (there >= floor).sum(0) <= 2
+        reached = (there >= floor).sum(0)
         m = np.where(np.isnan(there), -np.inf, there).argmax(0)
+    zm, sm = values[m, lanes], slope[m]
     active = fate == ACTIVE
-    steps = active & alone & clear
-    nearer = active & ~alone & (m != w) & (m != t) & rises & (age < ROUNDS)
+    steps = active & (reached <= 2) & clear
+    nearer = active & (reached > 2) & (m != w) & (m != t) & rises & (age < ROUNDS)
+    _, _, early, early_clear, _ = _plain_kink(limits, zw, sw, zm, sm, none)
+    _, _, late, late_clear, _ = _plain_kink(limits, zm, sm, zt, st, none)
+    over = nearer & (reached == 3) & early_clear & late_clear & (early <= late)
+    nearer, steps = nearer & ~over, steps | over
     lost = active & ~steps & ~nearer
-    n_events = int(steps.sum())
-    for out, winner in ((old, w), (new, t)):
-        out[:n_events] = ((((g + COPIES) * n_classes + winner) << 1) | (winner == label))[steps]
-    who[:n_events] = lanes[steps]
-    since[steps] = g[steps] + 1
+    n_events = 0
+    for place, before, after, chosen in (
+        (np.where(over, early, g), w, np.where(over, m, t), steps),
+        (late, m, t, over),
+    ):
+        last = n_events + int(chosen.sum())
+        for out, winner in ((old, before), (new, after)):
+            out[n_events:last] = ((((place + COPIES) * n_classes + winner) << 1) | (winner == label))[chosen]
+        who[n_events:last] = lanes[chosen]
+        n_events = last
+    since[steps] = np.where(over, late, g)[steps] + 1
     age[steps], age[nearer] = 0, age[nearer] + 1
     fate[steps & (t == e)] = ARRIVED
     fate[lost] = LOST
     for held, other in ((w, t), (zw, zt), (sw, st), (t, e), (zt, ze), (st, se)):
         held[steps] = other[steps]
-    for held, other in ((t, m), (zt, values[m, lanes]), (st, slope[m])):
+    for held, other in ((t, m), (zt, zm), (st, sm)):
         held[nearer] = other[nearer]
     return n_events, bits_of(fate == ACTIVE)
 
@@ -768,5 +787,5 @@ walk_columns = operation(_type_walk_columns, _plain_walk_columns)
 """walk_columns(tile, n_classes, slope, limits, whole, real, old, new, who): a step for each of sixteen units, of a
 (K, 16) tile, on the way from winner w to the last one, e. If no class but w and t reaches where their lines cross, w
 hands over to t there: to old, new and who (the lane) as in `change_columns`; then t is the winner, and the next to look
-at is e. Else the class that is best there is looked at next. Returns the number of events, and bits of the units under
-way."""
+at is e. If there is one class more, m, w hands over to m and m to t. Else the class that is best there is looked at
+next. Returns the number of events, and bits of the units under way."""

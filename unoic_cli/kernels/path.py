@@ -14,9 +14,9 @@ The class that wins as lambda grows is the upper envelope of K lines, so its slo
 Sixteen units take each step together, class-major, by the operations of `unoic_cli.kernels.columns`; rows of many
 classes (`count_path_wide`) take them one by one.
 
-Counts are packed: ``counts[fold, g, k]`` (laid out flat) grows by 1 when the class starts to be predicted at lattice
-point g (falls when it stops), and by 2**32 more when k is the label, so one addition serves both.
-`unpack` takes them apart. A table serves fewer than 2**31 units; the tally empties it in time.
+Changes are counted: ``counts[fold, g, k, own]`` (laid out flat, int32) grows by 1 when the class starts to be predicted
+at lattice point g, and falls when it stops; units whose label it is (own = 1) are counted apart from the others.
+`add_up` makes hits and predictions of them. A table serves fewer than 2**31 units; the tally empties it in time.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from unoic_cli.kernels.simd import (
     LANES,
     add_at,
     at,
+    fetch,
     first_lane,
     lanes_above,
     lanes_above_line,
@@ -88,8 +89,8 @@ TINY = 2.0**-48
 def change(counts: Any, table: int, n_classes: int, g: int, old: int, new: int, label: int) -> None:
     """Record that the winner is `new` instead of `old` from lattice point g on; `table` is where the fold starts."""
     row = table + (COPIES - 1 + g) * n_classes
-    add_at(counts, row + old, -1 - (np.int64(old == label) << 32))
-    add_at(counts, row + new, 1 + (np.int64(new == label) << 32))
+    add_at(counts, 2 * (row + old) + np.int64(old == label), -1)
+    add_at(counts, 2 * (row + new) + np.int64(new == label), 1)
 
 
 @inlined
@@ -162,7 +163,7 @@ def settle(
         return
     w = winner_at(scores, slopes, n, lines.lams[max(since, 0)])
     if since < 0:
-        add_at(counts, table + at(classes, w), 1 + (np.int64(classes[w] == label) << 32))
+        add_at(counts, 2 * (table + at(classes, w)) + np.int64(classes[w] == label), 1)
     elif classes[w] != c:
         change(counts, table, lines.n_classes, since, c, classes[w], label)
     g = next_doubt(scores, slopes, n, max(since, 0), w, lines)
@@ -369,8 +370,8 @@ def count_starts(
         c = at(starts, i)
         turn = (i & (COPIES - 1)) * n_classes
         add_at(support, fold * (COPIES * n_classes) + turn + label, 1)
-        sure = -np.int64(c >= 0)
-        add_at(counts, fold * table + turn + (c & sure), (1 + (np.int64(c == label) << 32)) & sure)
+        sure = np.int64(c >= 0)
+        add_at(counts, 2 * (fold * table + turn + (c & -sure)) + np.int64(c == label), sure)
 
 
 @stage
@@ -428,14 +429,25 @@ def add_pairs(n: int, slots: Any, joint: Any) -> None:
 
 
 @inlined
+def fetch_ahead(raw: Any, ahead: int, step: int, i: int, n_classes: int) -> None:
+    """Ask for the scores of the sixteen units that stand where unit i does, a tile later."""
+    if step:
+        for k in range(n_classes):
+            fetch(raw, ahead + k * step + i, LANES * raw.itemsize)
+    else:
+        fetch(raw, ahead + i * n_classes, LANES * n_classes * raw.itemsize)
+
+
+@inlined
 def path_of_columns(
-    n: int, stride: int, labels: Any, folds: Any, base: int, lines: Lines, exact_start: bool,
-    counts: Any, support: Any, work: Workspace,
+    n: int, stride: int, raw: Any, ahead: int, step: int, labels: Any, folds: Any, base: int, lines: Lines,
+    exact_start: bool, counts: Any, support: Any, work: Workspace,
 ) -> int:  # fmt: skip
     """Steps 1 and 2 for a class-major tile: count what is certain; returns how many units are left in ``work.todo``."""
     n_classes, tile, limits = lines.n_classes, work.tile, work.limits
     copy_labels(labels, base, n, work.labels)
     for i in range(0, n, LANES):
+        fetch_ahead(raw, ahead, step, i, n_classes)
         end_columns(
             tile, i, n_classes, stride, lines.bias0, lines.bias1, exact_start, limits, work.starts, work.ends,
             work.best0, work.best1,
@@ -459,8 +471,8 @@ def path_of_columns(
     for j in range(n_events):
         old, new = at(work.old, j), at(work.new, j)
         start = at(folds, base + at(work.who, j)) * table if folds.size else 0
-        add_at(counts, start + (old >> 1), -1 - (np.int64(old & 1) << 32))
-        add_at(counts, start + (new >> 1), 1 + (np.int64(new & 1) << 32))
+        add_at(counts, 2 * start + old, -1)
+        add_at(counts, 2 * start + new, 1)
     return n_todo
 
 
@@ -477,7 +489,7 @@ def empty_joint(n_classes: int, counts: Any, support: Any, joint: Any) -> None:
                 number = at(joint, place)
                 add_at(support, label, number)
                 if c < n_classes:
-                    add_at(counts, c, number + (np.int64(c == label) * number << 32))
+                    add_at(counts, 2 * c + np.int64(c == label), number)
     for place in range(joint.size):
         put(joint, place, 0)
 
@@ -532,8 +544,8 @@ def walk_once(
     )
     for j in range(n_events):
         old, new, start = at(work.old, j), at(work.new, j), at(work.tables, at(work.who, j))
-        add_at(counts, start + (old >> 1), -1 - (np.int64(old & 1) << 32))
-        add_at(counts, start + (new >> 1), 1 + (np.int64(new & 1) << 32))
+        add_at(counts, 2 * start + old, -1)
+        add_at(counts, 2 * start + new, 1)
     free = ALL_LANES & ~active
     ended: Any = free
     while ended:
@@ -651,8 +663,8 @@ def count_path_rows(
         Slopes and lattice (G points).
     exact : bool
         The tile holds the scores themselves, not rounded ones (stored in float32 or less, no delta).
-    counts : (F * (G + 4) * K,) int64
-        Packed changes, added to in place. The first four rows of each fold are copies of lattice point 0,
+    counts : (F * (G + 4) * K * 2,) int32
+        Changes, added to in place. The first four rows of each fold are copies of lattice point 0,
         then come points 1 to G - 1, and a row for changes beyond the lattice.
     support : (F * 4 * K,) int64
         Units of each label in four copies, added to in place.
@@ -685,7 +697,9 @@ def count_path_rows(
         z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
         margin = set_limits(largest, z_error, lines, work.limits)
         mask_columns(tile, n, stride, lines)
-        n_todo = path_of_columns(n, stride, labels, folds, first, lines, exact_start, counts, support, work)
+        n_todo = path_of_columns(
+            n, stride, raw, (first + n) * n_classes, 0, labels, folds, first, lines, exact_start, counts, support, work
+        )
         free = walk_units(
             n_todo, stride, raw, brain, 0, delta, first, z_error, margin, folds, lines, counts, free, work
         )
@@ -754,7 +768,10 @@ def count_path_planes(
             z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
             margin = set_limits(largest, z_error, lines, work.limits)
             mask_columns(tile, n, stride, lines)
-            n_todo = path_of_columns(n, stride, labels, folds, base, lines, exact_start, counts, support, work)
+            after = image * n_classes * pixels + first + n
+            n_todo = path_of_columns(
+                n, stride, raw, after, pixels, labels, folds, base, lines, exact_start, counts, support, work
+            )
             free = walk_units(
                 n_todo, stride, raw, brain, pixels, delta, base, z_error, margin, folds, lines, counts, free, work
             )
@@ -766,22 +783,21 @@ def count_path_planes(
     return bad
 
 
-def unpack(counts: Any) -> Any:
-    """Packed changes (F, G + 4, K) to (hits, predicted) at each lattice point, both (F, G, K) int64.
+def add_up(counts: Any) -> Any:
+    """Changes (F, G + 4, K, 2) to (hits, predicted) at each lattice point, both (F, G, K) int64.
 
     Examples
     --------
     >>> import numpy as np
-    >>> packed = np.zeros((1, 6, 2), dtype=np.int64)
-    >>> packed[0, 0, 0], packed[0, 4] = 1 + (1 << 32), [-1 - (1 << 32), 1]
-    >>> hits, predicted = unpack(packed)
+    >>> changes = np.zeros((1, 6, 2, 2), dtype=np.int32)
+    >>> changes[0, 0, 0, 1], changes[0, 4, 0, 1], changes[0, 4, 1, 0] = 1, -1, 1
+    >>> hits, predicted = add_up(changes)
     >>> hits.tolist(), predicted.tolist()
     ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
     """
-    n_points = counts.shape[1] - COPIES
-    changes = counts[:, COPIES - 1 : COPIES - 1 + n_points].copy()
-    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1)
-    predicted = changes.astype(np.int32, casting="unsafe").astype(np.int64)
-    changes -= predicted
-    changes >>= 32
-    return np.cumsum(changes, axis=1, out=changes), np.cumsum(predicted, axis=1, out=predicted)
+    changes = counts[:, COPIES - 1 : -1].astype(np.int64)
+    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1, dtype=np.int64)
+    hits = np.cumsum(changes[..., 1], axis=1)
+    predicted = np.cumsum(changes[..., 0], axis=1)
+    predicted += hits
+    return hits, predicted

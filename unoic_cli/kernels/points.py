@@ -9,7 +9,7 @@ import numpy as np
 from unoic_cli.kernels.columns import pair_columns, point_columns
 from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lines import COPIES, Lines, Workspace
-from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows
+from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead
 from unoic_cli.kernels.simd import LANES, add_at, at, put
 from unoic_cli.kernels.tile import (
     allowed,
@@ -48,10 +48,13 @@ def decide(
 
 
 @inlined
-def winners_of_columns(n: int, stride: int, margin: float, lines: Lines, exact: bool, work: Workspace) -> None:
+def winners_of_columns(
+    n: int, stride: int, raw: Any, ahead: int, step: int, margin: float, lines: Lines, exact: bool, work: Workspace
+) -> None:
     """Winners of a class-major tile to ``work.starts``; ~c where they are uncertain."""
     mask_columns(work.tile, n, stride, lines)
     for i in range(0, n, LANES):
+        fetch_ahead(raw, ahead, step, i, lines.n_classes)
         point_columns(work.tile, i, lines.n_classes, stride, lines.bias0, exact, np.float32(margin), work.starts)
 
 
@@ -68,7 +71,8 @@ def winners_of_rows(
     if bad >= 0:
         return first + bad
     exact_start = exact and lines.lams[0] == 0.0
-    winners_of_columns(n, stride, MARGIN * (largest + lines.reach), lines, exact_start, work)
+    margin, after = MARGIN * (largest + lines.reach), (first + n) * n_classes
+    winners_of_columns(n, stride, raw, after, 0, margin, lines, exact_start, work)
     if not exact_start:
         decide(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts)
     return -1
@@ -105,7 +109,8 @@ def winners_of_planes(
     if bad >= 0:
         return base + bad
     exact_start = exact and lines.lams[0] == 0.0
-    winners_of_columns(n, stride, MARGIN * (largest + lines.reach), lines, exact_start, work)
+    margin, after = MARGIN * (largest + lines.reach), image * n_classes * pixels + first + n
+    winners_of_columns(n, stride, raw, after, pixels, margin, lines, exact_start, work)
     if not exact_start:
         decide(n, raw, brain, image * n_classes * pixels + first, 1, pixels, delta, base, lines, work.starts)
     return -1

@@ -356,7 +356,8 @@ put = operation(_type_put, _plain_put)
 def _type_add_at(typingctx: Any, array: Any, i: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element(context, builder, sig, args)
-        builder.store(builder.add(builder.load(pointer), args[2]), pointer)
+        value = context.cast(builder, args[2], sig.args[2], sig.args[0].dtype)
+        builder.store(builder.add(builder.load(pointer), value), pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64), codegen
@@ -367,4 +368,26 @@ def _plain_add_at(array: Any, i: int, value: int) -> None:
 
 
 add_at = operation(_type_add_at, _plain_add_at)
-"""add_at(array, i, value): array[i] += value of a one-dimensional int64 array, i in range."""
+"""add_at(array, i, value): array[i] += value of a one-dimensional array of integers, i in range."""
+
+
+# ---------------------------------------------------------------- what will be read soon
+
+
+def _type_fetch(typingctx: Any, array: Any, i: Any, n_bytes: Any) -> Any:
+    sig = types.void(array, types.int64, types.int64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        first = builder.bitcast(_element(context, builder, sig, args), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, ir.Constant(I64, 0), args[2], ir.Constant(I64, 64), I64) as (place, _):
+            hint = [ir.Constant(I32, value) for value in (0, 3, 1)]
+            builder.call(function, [builder.gep(first, [place]), *hint])
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+fetch = operation(_type_fetch, lambda array, i, n_bytes: None)
+"""fetch(array, i, n_bytes): ask for n_bytes from array[i] on to be brought near; they need not exist."""

@@ -11,11 +11,11 @@ import numpy as np
 from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.counters import Counters, Tally, added
 from unoic_cli.kernels.lines import COPIES, Lines, make_workspace
-from unoic_cli.kernels.path import COLUMN_CLASSES, count_path_planes, count_path_rows, count_path_wide, unpack
+from unoic_cli.kernels.path import COLUMN_CLASSES, add_up, count_path_planes, count_path_rows, count_path_wide
 from unoic_cli.metrics import Counts
 
 _FLUSH = 1 << 30
-"""Units after which the packed table is emptied: its 32-bit halves must not overflow."""
+"""Units after which the table of changes is emptied: its 32-bit numbers must not overflow."""
 
 _ONE = np.empty(0, dtype=np.int32)
 """Tables of the units where there is one table."""
@@ -38,7 +38,7 @@ class PathTally(Tally):
         self.lines = lines
         self.n_tables = n_tables
         shape = (n_tables, lines.lams.size, lines.n_classes)
-        self._packed = np.zeros(n_tables * (lines.lams.size + COPIES) * lines.n_classes, dtype=np.int64)
+        self._changes = np.zeros((n_tables, lines.lams.size + COPIES, lines.n_classes, 2), dtype=np.int32)
         self._support = np.zeros(n_tables * COPIES * lines.n_classes, dtype=np.int64)
         self._pending = 0
         self._shape = shape
@@ -60,7 +60,7 @@ class PathTally(Tally):
         tables = batch.tables if self.n_tables > 1 else _ONE
         common = (
             scores.raw, scores.brain, scores.allow_zero, scores.delta, batch.labels, tables, self.lines, scores.exact,
-            self._packed, self._support, self._work,
+            self._changes.reshape(-1), self._support, self._work,
         )  # fmt: skip
         images = (batch.n_units // scores.pixels,) if scores.pixels else ()
         rows = count_path_wide if scores.n_classes > COLUMN_CLASSES else count_path_rows
@@ -69,11 +69,10 @@ class PathTally(Tally):
             raise InvalidScoreError(bad)
 
     def _flush(self) -> None:
-        n_tables, size, n_classes = self._shape
-        hits, predicted = unpack(self._packed.reshape(n_tables, size + COPIES, n_classes))
+        hits, predicted = add_up(self._changes)
         self._hits += hits
         self._predicted += predicted
-        self._packed[:] = 0
+        self._changes[:] = 0
         self._pending = 0
 
     def counters(self) -> Counters:
