@@ -749,6 +749,40 @@ def test_interrupts(medium, sent, output):
     assert pathlib.Path(output).read_text() == "old"
 
 
+IMPORTED = """
+import os, signal, sys, time
+from unoic_cli import signals
+signal.signal(signal.SIGTERM, signals.interrupt)
+try:
+    import slow
+    time.sleep(5)
+except KeyboardInterrupt:
+    print(slow.done)
+"""
+SLOW = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.05); done = 'whole'"
+
+
+def test_an_import_is_not_interrupted():
+    """A module in C that is cut short would print a traceback."""
+    pathlib.Path("slow.py").write_text(SLOW)
+    assert subprocess.check_output([sys.executable, "-c", IMPORTED], text=True, timeout=60) == "whole\n"
+
+
+@pytest.mark.parametrize("begun", [0.15, 0.25, 0.35, 0.45])
+def test_interrupted_while_it_starts(medium, begun):
+    """Batch systems run a command again that ends with 75."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unoic_cli", "search-lambda", medium, "--checkpoint", "run.unoic", "--resume"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(begun)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    if process.returncode != -signal.SIGTERM:  # it had not even begun
+        assert (process.returncode, out, err.count("\n")) == (75, "", 1)
+        assert err.startswith("unoic: error: run.unoic: interrupted, and ")
+
+
 def unoic(*args, **options):
     return subprocess.run([sys.executable, "-m", "unoic_cli", *args], text=True, timeout=60, check=False, **options)
 

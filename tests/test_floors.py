@@ -27,6 +27,7 @@ FLOORS = (
         "lattice",
         "metrics",
         "output",
+        "signals",
         "uncertainty",
         "view",
         "fuser",

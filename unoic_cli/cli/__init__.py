@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unoic_cli import __version__
+from unoic_cli import __version__, signals
 from unoic_cli.cli.common import one_line
 from unoic_cli.errors import UnoicError
 from unoic_cli.formats.storage import scrub
@@ -77,11 +77,13 @@ def _fail(message: str, code: int) -> int:
 
 
 def _interrupted(args: list[str] | None) -> int:
-    """End an interrupted run: with 75 if it has a checkpoint from before, which it had not come to yet."""
+    """End an interrupted run: with 75 if it keeps a checkpoint, which it had not come to yet."""
     words = sys.argv[1:] if args is None else args
     named = [after for word, after in itertools.pairwise(words) if word == "--checkpoint"]
     named += [word.partition("=")[2] for word in words if word.startswith("--checkpoint=")]
-    if "--resume" in words and any(os.path.exists(name) for name in named):
+    if named and not os.path.exists(named[0]):
+        return _fail(f"{named[0]}: interrupted, and there was nothing to save; the same command starts anew", 75)
+    if named and "--resume" in words:
         return _fail(f"{named[0]}: interrupted, and it is as it was; the same command with --resume goes on", 75)
     return _fail(_INTERRUPTED, 130)
 
@@ -134,22 +136,16 @@ def run(args: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of the ``unoic`` command."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is no part of one line
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):  # sent by batch systems: leave as tidily as after Ctrl-C
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+    for number in signals.numbers():  # those of batch systems, too: leave as tidily as after Ctrl-C
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, signals.interrupt)
     code = run()
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"):  # all is said and done
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in signals.numbers():  # all is said and done
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

@@ -11,9 +11,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import FrameType
 from typing import Any
 
-from unoic_cli import formats, state
+from unoic_cli import formats, signals, state
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.tasks.common import files_among
@@ -299,14 +300,13 @@ def _one_signal(active: bool) -> Iterator[None]:
         return
     stopped = False
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
-        if not stopped:
+        if not stopped and not signals.postponed(stop, frame):
             stopped = True
             raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in signals.numbers()}
     try:
         yield
     finally:
