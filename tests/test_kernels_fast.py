@@ -173,6 +173,39 @@ def test_rows_are_turned_into_columns(encoding):
         assert (out == 7.0).all()
 
 
+TRICKY = np.array([0, 1, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0x7F7F], np.uint16)
+"""Magnitudes: zero, subnormal numbers, one, and the largest finite ones of float16 and bfloat16."""
+
+
+@compiled
+def run_first_words(words, n_classes, stride, infinity, starts):
+    return columns.first_words(words, 3, n_classes, stride, infinity, starts)
+
+
+@pytest.mark.parametrize("brain", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3, 14, 17])
+def test_words_are_in_the_order_of_their_scores(n_classes, brain):
+    """Ties go to the first class, zeros of either sign are equal, and whatever is not finite is told."""
+    rng = np.random.default_rng(n_classes)
+    infinity, stride = (0x7F80 if brain else 0x7C00), 40
+    sizes = np.append(TRICKY[infinity > TRICKY], rng.integers(0, infinity, 6).astype(np.uint16))
+    for _ in range(5 if JIT_DISABLED else 300):
+        words = rng.choice(sizes, n_classes * stride) | (rng.integers(0, 2, n_classes * stride) << 15).astype(np.uint16)
+        wide = ((words.astype(np.uint32) << 16).view(np.float32)) if brain else words.view(np.float16)
+        starts = np.full(48, -7, np.int32)
+        assert not run_first_words(words, n_classes, stride, infinity, starts)
+        expected = wide.reshape(n_classes, stride)[:, 3:35].argmax(0)
+        assert np.array_equal(starts[3:35], expected)
+        assert (starts[:3] == -7).all() and (starts[35:] == -7).all()
+        other = np.full(48, -7, np.int32)
+        assert not columns._plain_first_words(words, 3, n_classes, stride, infinity, other)
+        assert np.array_equal(starts, other)
+        place = int(rng.integers(n_classes)) * stride + 3 + int(rng.integers(32))
+        words[place] = rng.choice([infinity, infinity + 1, 0x7FFF]) | rng.choice([0, 0x8000])
+        assert run_first_words(words, n_classes, stride, infinity, starts)
+        assert columns._plain_first_words(words, 3, n_classes, stride, infinity, other)
+
+
 @compiled
 def run_ends(tile, n_classes, stride, lines, exact, work):
     columns.end_columns(

@@ -43,6 +43,9 @@ from unoic_cli.kernels.simd import (
     vector_of,
 )
 
+WORDS = 2 * LANES
+"""16-bit words of a vector."""
+
 MARGIN0, MARGIN1, FIRST, INVERSE_STEP, BEYOND, Z_ERROR, S_ERROR, STEEPEST2, FAR, LEAST_RISE, TAG_ERROR = range(11)
 """Places in the ``limits`` of the operations on columns; see there."""
 
@@ -102,6 +105,24 @@ def _turn(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
     return typing
 
 
+def _type_turn_words(typingctx: Any, raw: Any, i: Any, step: Any, n_columns: Any, out: Any, o: Any, stride: Any) -> Any:
+    whole = types.int64
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        rows = []
+        for row in range(LANES):
+            offset = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, row)))
+            rows.append(builder.load(pointer_to(context, builder, sig, args, 0, offset, I16)))
+            rows[-1].align = 1
+        for k, column in enumerate(_turn_words(builder, rows)):
+            with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
+                place = builder.add(args[5], builder.mul(args[6], ir.Constant(I64, k)))
+                builder.store(column, pointer_to(context, builder, sig, args, 4, place, I16)).align = 2
+        return context.get_dummy_value()
+
+    return types.void(raw, whole, whole, whole, out, whole, whole), codegen
+
+
 def _plain_turn(convert: Callable[..., Any]) -> Callable[..., Any]:
     def plain(raw: Any, i: int, step: int, n_columns: int, out: Any, o: int, stride: int) -> None:
         for k in range(min(n_columns, LANES)):
@@ -120,6 +141,9 @@ turn_float32 = operation(_turn(F32, same), _plain_turn(lambda values: values))
 """The same from float32."""
 turn_float64 = operation(_turn(F64, narrow), _plain_turn(lambda values: values.astype(np.float32)))
 """The same from float64, rounded to nearest."""
+
+turn_words = operation(_type_turn_words, _plain_turn(lambda values: values))
+"""The same of any sixteen-bit words, as they are."""
 
 
 def turn(raw: Any, brain: bool, i: int, step: int, n_columns: int, out: Any, o: int, stride: int) -> None:
@@ -293,6 +317,93 @@ point_columns = operation(_type_point_columns, _plain_point_columns)
 """point_columns(tile, o, n_classes, stride, bias, exact, margin, starts): the lowest class with the best tile + bias of
 units o to o+15 into starts[o:o+16] (int32; its complement where its lead is not above `margin`). `exact`: bias is zero,
 and the first of equal scores is the winner, without doubt."""
+
+
+def _type_first_words(
+    typingctx: Any, words: Any, o: Any, n_classes: Any, stride: Any, infinity: Any, starts: Any
+) -> Any:
+    whole = types.int64
+    sig = types.boolean(words, whole, whole, whole, whole, starts)
+    kind = ir.VectorType(I16, WORDS)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def all_of(value: int) -> Any:
+            return ir.Constant(kind, [value] * WORDS)
+
+        slots = {}
+        for name, value in (("best", -0x8000), ("least", 0x7FFF), ("winner", 0), ("k", 0)):
+            slots[name] = cgutils.alloca_once(builder, kind)
+            builder.store(all_of(value), slots[name])
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        with cgutils.for_range(builder, args[2]) as loop:
+            offset = builder.add(args[1], builder.mul(loop.index, args[3]))
+            bits = builder.load(builder.bitcast(builder.gep(data, [offset]), kind.as_pointer()))
+            bits.align = 2
+            sign = builder.ashr(bits, all_of(15))
+            size = builder.and_(bits, all_of(0x7FFF))
+            value = builder.sub(builder.xor(size, sign), sign)
+            best, least, k = (builder.load(slots[name]) for name in ("best", "least", "k"))
+            ahead = builder.icmp_signed(">", value, best)
+            builder.store(builder.select(ahead, k, builder.load(slots["winner"])), slots["winner"])
+            builder.store(builder.select(ahead, value, best), slots["best"])
+            builder.store(builder.select(builder.icmp_signed("<", value, least), value, least), slots["least"])
+            builder.store(builder.add(k, all_of(1)), slots["k"])
+        winner = builder.zext(builder.load(slots["winner"]), ir.VectorType(I32, WORDS))
+        target = context.make_array(sig.args[5])(context, builder, args[5]).data
+        target = builder.bitcast(builder.gep(target, [args[1]]), winner.type.as_pointer())
+        builder.store(winner, target).align = 4
+        infinity = builder.trunc(args[4], I16)
+        outside = []
+        for name, compared, edge in (("best", ">=", infinity), ("least", "<=", builder.neg(infinity))):
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), edge, ir.Constant(I32, 0))
+            edges = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, WORDS), [0] * WORDS))
+            outside.append(builder.icmp_signed(compared, builder.load(slots[name]), edges))
+        return builder.icmp_unsigned(
+            "!=", builder.bitcast(builder.or_(*outside), ir.IntType(WORDS)), ir.Constant(ir.IntType(WORDS), 0)
+        )
+
+    return sig, codegen
+
+
+def _plain_first_words(words: Any, o: int, n_classes: int, stride: int, infinity: int, starts: Any) -> bool:
+    bits = np.stack([words[o + k * stride : o + k * stride + WORDS] for k in range(n_classes)]).view(np.int16)
+    sign = bits >> 15
+    values = (bits & 0x7FFF ^ sign) - sign
+    starts[o : o + WORDS] = values.argmax(0)
+    return bool((np.abs(values) >= infinity).any())
+
+
+first_words = operation(_type_first_words, _plain_first_words)
+"""first_words(words, o, n_classes, stride, infinity, starts): the first class with the largest score of units o to o+31
+to starts[o:o+32] (int32). The scores of class k are words[o + k * stride :], bits of float16 or bfloat16: in order, as
+signed magnitudes. Returns whether one of them is not finite: of the magnitude `infinity` or above."""
+
+
+def _type_take_words(typingctx: Any, raw: Any, i: Any, words: Any, o: Any) -> Any:
+    sig = types.void(raw, types.int64, words, types.int64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.VectorType(I16, WORDS).as_pointer()
+        ends = [
+            builder.bitcast(
+                builder.gep(context.make_array(sig.args[i])(context, builder, args[i]).data, [args[i + 1]]), kind
+            )
+            for i in (0, 2)
+        ]
+        value = builder.load(ends[0])
+        value.align = 2
+        builder.store(value, ends[1]).align = 2
+        return context.get_dummy_value()
+
+    return sig, codegen
+
+
+def _plain_take_words(raw: Any, i: int, words: Any, o: int) -> None:
+    words[o : o + WORDS] = raw[i : i + WORDS]
+
+
+take_words = operation(_type_take_words, _plain_take_words)
+"""take_words(raw, i, words, o): raw[i:i+32] to words[o:o+32], both of 16 bits."""
 
 
 # ---------------------------------------------------------------- the path of sixteen units

@@ -112,11 +112,13 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
 class Workspace(NamedTuple):
     """One thread's scratch: kernels allocate nothing themselves.
 
-    The tile holds some rows or, class-major, some units and stays in the first-level cache. ``joint`` is a table of
-    labels by predictions in `COPIES` copies, with a place more for what is not counted; zeros between calls.
+    The tile holds some rows or, class-major, some units and stays in the first-level cache; ``words`` is its memory.
+    ``joint`` is a table of labels by predictions in `COPIES` copies, with a place more for what is not counted; zeros
+    between calls.
     """
 
     tile: Any
+    words: Any
     row: Any
     todo: Any
     starts: Any
@@ -152,6 +154,7 @@ def make_workspace(n_classes: int) -> Workspace:
     units = size // min(width, n_classes) + LANES
     return Workspace(
         tile=memory[shift : shift + size],
+        words=memory[shift : shift + size].view(np.uint16),
         row=np.zeros(width, dtype=np.float32),
         todo=np.zeros(units, dtype=np.int32),
         **{name: np.zeros(units, dtype=np.int32) for name in ("starts", "ends", "marks", "labels", "slots")},

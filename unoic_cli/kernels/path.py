@@ -429,13 +429,13 @@ def add_pairs(n: int, slots: Any, joint: Any) -> None:
 
 
 @inlined
-def fetch_ahead(raw: Any, ahead: int, step: int, i: int, n_classes: int) -> None:
-    """Ask for the scores of the sixteen units that stand where unit i does, a tile later."""
+def fetch_ahead(raw: Any, ahead: int, step: int, i: int, width: int, n_classes: int) -> None:
+    """Ask for the scores of as many units as `width` says, which stand where units from i on do, a tile later."""
     if step:
         for k in range(n_classes):
-            fetch(raw, ahead + k * step + i, LANES * raw.itemsize)
+            fetch(raw, ahead + k * step + i, width * raw.itemsize)
     else:
-        fetch(raw, ahead + i * n_classes, LANES * n_classes * raw.itemsize)
+        fetch(raw, ahead + i * n_classes, width * n_classes * raw.itemsize)
 
 
 @inlined
@@ -447,7 +447,7 @@ def path_of_columns(
     n_classes, tile, limits = lines.n_classes, work.tile, work.limits
     copy_labels(labels, base, n, work.labels)
     for i in range(0, n, LANES):
-        fetch_ahead(raw, ahead, step, i, n_classes)
+        fetch_ahead(raw, ahead, step, i, LANES, n_classes)
         end_columns(
             tile, i, n_classes, stride, lines.bias0, lines.bias1, exact_start, limits, work.starts, work.ends,
             work.best0, work.best1,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from unoic_cli.kernels.columns import pair_columns, point_columns
-from unoic_cli.kernels.jit import inlined, kernel, stage
+from unoic_cli.kernels.columns import WORDS, first_words, pair_columns, point_columns, take_words, turn_words
+from unoic_cli.kernels.jit import NO_COUNTING, inlined, kernel, stage
 from unoic_cli.kernels.lines import COPIES, Lines, Workspace
 from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead
 from unoic_cli.kernels.simd import LANES, add_at, at, put
 from unoic_cli.kernels.tile import (
+    all_allowed,
     allowed,
     check_planes,
     check_rows,
@@ -21,6 +25,8 @@ from unoic_cli.kernels.tile import (
     mask_columns,
     score64,
 )
+
+FLOAT16_INFINITY, BFLOAT16_INFINITY = 0x7C00, 0x7F80
 
 
 @inlined
@@ -54,8 +60,101 @@ def winners_of_columns(
     """Winners of a class-major tile to ``work.starts``; ~c where they are uncertain."""
     mask_columns(work.tile, n, stride, lines)
     for i in range(0, n, LANES):
-        fetch_ahead(raw, ahead, step, i, lines.n_classes)
+        fetch_ahead(raw, ahead, step, i, LANES, lines.n_classes)
         point_columns(work.tile, i, lines.n_classes, stride, lines.bias0, exact, np.float32(margin), work.starts)
+
+
+@stage
+def fill_words(raw: Any, first: int, n: int, n_classes: int, words: Any, stride: int) -> None:
+    """16-bit scores of units first..first+n of a `rows` block to a class-major (K, stride) tile, as they are."""
+    n_vectors = (n_classes + LANES - 1) // LANES
+    for i in range(0, n, LANES):
+        source = (first + i) * n_classes
+        if i + LANES <= n and source + (LANES - 1) * n_classes + n_vectors * LANES <= raw.size:
+            for v in range(n_vectors):
+                k = v * LANES
+                turn_words(raw, source + k, n_classes, n_classes - k, words, k * stride + i, stride)
+        else:
+            for k in range(n_classes):
+                for t in range(LANES):
+                    words[k * stride + i + t] = raw[source + t * n_classes + k] if i + t < n else 0
+
+
+@stage
+def fill_word_planes(raw: Any, source: int, n: int, n_classes: int, pixels: int, words: Any, stride: int) -> None:
+    """The same of n pixels of an image, the first at raw[source].
+
+    Class by class: where planes are a power of two apart, all classes would compete for the same places in the cache.
+    """
+    whole = n // WORDS * WORDS
+    for k in range(n_classes):
+        for t in range(0, whole, WORDS):
+            take_words(raw, source + k * pixels + t, words, k * stride + t)
+        for t in range(whole, stride):
+            words[k * stride + t] = raw[source + k * pixels + t] if t < n else 0
+
+
+@inlined
+def first_of_words(raw: Any, brain: bool, ahead: int, step: int, n: int, n_classes: int, work: Workspace) -> bool:
+    """Winners of the tile of words; False where one of the scores is not finite."""
+    infinity = BFLOAT16_INFINITY if brain else FLOAT16_INFINITY
+    for i in range(0, n, WORDS):
+        fetch_ahead(raw, ahead, step, i, WORDS, n_classes)
+        if first_words(work.words, i, n_classes, word_stride(n), infinity, work.starts):
+            return False
+    return True
+
+
+@inlined
+def word_stride(n: int) -> int:
+    """Units of a tile of words, padding included."""
+    return (n + WORDS - 1) // WORDS * WORDS
+
+
+@stage
+def first_of_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, work: Workspace) -> bool:
+    """Winners of n units of a `rows` block of 16-bit scores, as they are; False where one of them is not finite."""
+    fill_words(raw, first, n, n_classes, work.words, word_stride(n))
+    return bool(first_of_words(raw, brain, (first + n) * n_classes, 0, n, n_classes, work))
+
+
+@stage
+def first_of_planes(raw: Any, brain: bool, source: int, n: int, pixels: int, n_classes: int, work: Workspace) -> bool:
+    """The same of n pixels of an image, the first at raw[source]."""
+    fill_word_planes(raw, source, n, n_classes, pixels, work.words, word_stride(n))
+    return bool(first_of_words(raw, brain, source + n, pixels, n, n_classes, work))
+
+
+def words_win(
+    raw: Any, brain: bool, image: int, first: int, n: int, pixels: int, lines: Lines, exact: bool, work: Workspace
+) -> bool:
+    """Whether winners follow from 16-bit scores as they are, without lambda, delta or masks; they are found then."""
+    if raw.dtype != np.uint16 or not exact or not all_allowed(lines):
+        return False
+    n_classes = lines.n_classes
+    if pixels:
+        return first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work)
+    return first_of_rows(raw, brain, first, n, n_classes, work)
+
+
+@overload(words_win, strict=False, jit_options=NO_COUNTING)
+def _overload_words_win(
+    raw: Any, brain: Any, image: Any, first: Any, n: Any, pixels: Any, lines: Any, exact: Any, work: Any
+) -> Callable[..., Any]:
+    if raw.dtype != types.uint16:
+        return lambda raw, brain, image, first, n, pixels, lines, exact, work: False
+
+    def found(
+        raw: Any, brain: Any, image: Any, first: Any, n: Any, pixels: Any, lines: Any, exact: Any, work: Any
+    ) -> Any:
+        n_classes = lines.n_classes
+        if not exact or not all_allowed(lines):
+            return False
+        if pixels:
+            return first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work)
+        return first_of_rows(raw, brain, first, n, n_classes, work)
+
+    return found
 
 
 @inlined
@@ -65,12 +164,14 @@ def winners_of_rows(
 ) -> int:  # fmt: skip
     """Winners of n units of a `rows` block, from `first` on, to ``work.starts``; -1, or the first that is not valid."""
     n_classes, tile = lines.n_classes, work.tile
+    exact_start = exact and lines.lams[0] == 0.0
+    if words_win(raw, brain, image, first, n, 0, lines, exact_start, work):
+        return -1
     stride = (n + LANES - 1) // LANES * LANES
     fill_columns(raw, brain, first, n, n_classes, delta, tile, stride)
     largest, bad = check_planes(tile, n, stride, lines, allow_zero)
     if bad >= 0:
         return first + bad
-    exact_start = exact and lines.lams[0] == 0.0
     margin, after = MARGIN * (largest + lines.reach), (first + n) * n_classes
     winners_of_columns(n, stride, raw, after, 0, margin, lines, exact_start, work)
     if not exact_start:
@@ -102,13 +203,15 @@ def winners_of_planes(
 ) -> int:  # fmt: skip
     """The same of one image of a `planes` block."""
     n_classes, tile = lines.n_classes, work.tile
+    exact_start = exact and lines.lams[0] == 0.0
+    if words_win(raw, brain, image, first, n, pixels, lines, exact_start, work):
+        return -1
     stride = (n + LANES - 1) // LANES * LANES
     base = image * pixels + first
     fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
     largest, bad = check_planes(tile, n, stride, lines, allow_zero)
     if bad >= 0:
         return base + bad
-    exact_start = exact and lines.lams[0] == 0.0
     margin, after = MARGIN * (largest + lines.reach), image * n_classes * pixels + first + n
     winners_of_columns(n, stride, raw, after, pixels, margin, lines, exact_start, work)
     if not exact_start:

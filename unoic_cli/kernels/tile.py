@@ -198,6 +198,15 @@ def allowed(lines: Lines, k: int) -> bool:
 
 
 @inlined
+def all_allowed(lines: Lines) -> bool:
+    """Whether every class may be predicted."""
+    count = 0
+    for k in range(lines.n_classes):
+        count += allowed(lines, k)
+    return bool(count == lines.n_classes)
+
+
+@inlined
 def check_row(tile: Any, o: int, step: int, lines: Lines, allow_zero: bool) -> Any:
     """The largest finite magnitude of one unit's scores tile[o + k * step]; -1 when the unit is not valid.
 
