@@ -81,7 +81,7 @@ def _turn_words(builder: Any, rows: list[Any]) -> list[Any]:
     return columns
 
 
-def _turn(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
+def _turn(stored: Any, convert: Callable[..., Any], held: Any = F32) -> Callable[..., Any]:
     def typing(typingctx: Any, raw: Any, i: Any, step: Any, n_columns: Any, out: Any, o: Any, stride: Any) -> Any:
         whole = types.int64
 
@@ -97,30 +97,12 @@ def _turn(stored: Any, convert: Callable[..., Any]) -> Callable[..., Any]:
                 with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
                     value = convert(context, builder, column) if stored is I16 else column
                     place = builder.add(args[5], builder.mul(args[6], ir.Constant(I64, k)))
-                    builder.store(value, pointer_to(context, builder, sig, args, 4, place, F32)).align = 4
+                    builder.store(value, pointer_to(context, builder, sig, args, 4, place, held)).align = 2
             return context.get_dummy_value()
 
         return types.void(raw, whole, whole, whole, out, whole, whole), codegen
 
     return typing
-
-
-def _type_turn_words(typingctx: Any, raw: Any, i: Any, step: Any, n_columns: Any, out: Any, o: Any, stride: Any) -> Any:
-    whole = types.int64
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rows = []
-        for row in range(LANES):
-            offset = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, row)))
-            rows.append(builder.load(pointer_to(context, builder, sig, args, 0, offset, I16)))
-            rows[-1].align = 1
-        for k, column in enumerate(_turn_words(builder, rows)):
-            with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
-                place = builder.add(args[5], builder.mul(args[6], ir.Constant(I64, k)))
-                builder.store(column, pointer_to(context, builder, sig, args, 4, place, I16)).align = 2
-        return context.get_dummy_value()
-
-    return types.void(raw, whole, whole, whole, out, whole, whole), codegen
 
 
 def _plain_turn(convert: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,7 +124,7 @@ turn_float32 = operation(_turn(F32, same), _plain_turn(lambda values: values))
 turn_float64 = operation(_turn(F64, narrow), _plain_turn(lambda values: values.astype(np.float32)))
 """The same from float64, rounded to nearest."""
 
-turn_words = operation(_type_turn_words, _plain_turn(lambda values: values))
+turn_words = operation(_turn(I16, same, I16), _plain_turn(lambda values: values))
 """The same of any sixteen-bit words, as they are."""
 
 
@@ -377,33 +359,6 @@ first_words = operation(_type_first_words, _plain_first_words)
 """first_words(words, o, n_classes, stride, infinity, starts): the first class with the largest score of units o to o+31
 to starts[o:o+32] (int32). The scores of class k are words[o + k * stride :], bits of float16 or bfloat16: in order, as
 signed magnitudes. Returns whether one of them is not finite: of the magnitude `infinity` or above."""
-
-
-def _type_take_words(typingctx: Any, raw: Any, i: Any, words: Any, o: Any) -> Any:
-    sig = types.void(raw, types.int64, words, types.int64)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kind = ir.VectorType(I16, WORDS).as_pointer()
-        ends = [
-            builder.bitcast(
-                builder.gep(context.make_array(sig.args[i])(context, builder, args[i]).data, [args[i + 1]]), kind
-            )
-            for i in (0, 2)
-        ]
-        value = builder.load(ends[0])
-        value.align = 2
-        builder.store(value, ends[1]).align = 2
-        return context.get_dummy_value()
-
-    return sig, codegen
-
-
-def _plain_take_words(raw: Any, i: int, words: Any, o: int) -> None:
-    words[o : o + WORDS] = raw[i : i + WORDS]
-
-
-take_words = operation(_type_take_words, _plain_take_words)
-"""take_words(raw, i, words, o): raw[i:i+32] to words[o:o+32], both of 16 bits."""
 
 
 # ---------------------------------------------------------------- the path of sixteen units
@@ -745,22 +700,25 @@ pair_columns = operation(_type_pair_columns, _plain_pair_columns)
 label * (K + 1) + c, with K for an ignored label or an uncertain c; successive units in different copies."""
 
 
-def _type_take_labels(typingctx: Any, labels: Any, i: Any, out: Any, o: Any) -> Any:
-    sig = types.void(labels, types.int64, out, types.int64)
+def _type_take(typingctx: Any, source: Any, i: Any, out: Any, o: Any) -> Any:
+    sig = types.void(source, types.int64, out, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _store(context, builder, sig, args, 2, args[3], _load(context, builder, sig, args, 0, args[1], I32), I32)
+        element = ir.IntType(sig.args[0].dtype.bitwidth)
+        value = builder.load(pointer_to(context, builder, sig, args, 0, args[1], element))
+        value.align = 2
+        builder.store(value, pointer_to(context, builder, sig, args, 2, args[3], element)).align = 2
         return context.get_dummy_value()
 
     return sig, codegen
 
 
-def _plain_take_labels(labels: Any, i: int, out: Any, o: int) -> None:
-    out[o : o + LANES] = labels[i : i + LANES]
+def _plain_take(source: Any, i: int, out: Any, o: int) -> None:
+    out[o : o + LANES] = source[i : i + LANES]
 
 
-take_labels = operation(_type_take_labels, _plain_take_labels)
-"""take_labels(labels, i, out, o): labels[i:i+16] to out[o:o+16], both int32."""
+take = operation(_type_take, _plain_take)
+"""take(source, i, out, o): source[i:i+16] to out[o:o+16], integers of one type."""
 
 
 # ---------------------------------------------------------------- more than one change

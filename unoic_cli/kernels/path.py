@@ -50,7 +50,7 @@ from unoic_cli.kernels.columns import (
     change_columns,
     end_columns,
     kinks,
-    take_labels,
+    take,
     walk_columns,
 )
 from unoic_cli.kernels.jit import inlined, kernel, stage
@@ -415,7 +415,7 @@ def copy_labels(labels: Any, base: int, n: int, out: Any) -> None:
     """The tile's labels, ignored ones after them."""
     whole = n // LANES * LANES
     for i in range(0, whole, LANES):
-        take_labels(labels, base + i, out, i)
+        take(labels, base + i, out, i)
     for i in range(whole, (n + LANES - 1) // LANES * LANES):
         put(out, i, at(labels, base + i) if i < n else -1)
 

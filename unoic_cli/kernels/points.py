@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from unoic_cli.kernels.columns import WORDS, first_words, pair_columns, point_columns, take_words, turn_words
+from unoic_cli.kernels.columns import WORDS, first_words, pair_columns, point_columns, take, turn_words
 from unoic_cli.kernels.jit import NO_COUNTING, inlined, kernel, stage
 from unoic_cli.kernels.lines import COPIES, Lines, Workspace
 from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead
@@ -86,10 +86,10 @@ def fill_word_planes(raw: Any, source: int, n: int, n_classes: int, pixels: int,
 
     Class by class: where planes are a power of two apart, all classes would compete for the same places in the cache.
     """
-    whole = n // WORDS * WORDS
+    whole = n // LANES * LANES
     for k in range(n_classes):
-        for t in range(0, whole, WORDS):
-            take_words(raw, source + k * pixels + t, words, k * stride + t)
+        for t in range(0, whole, LANES):
+            take(raw, source + k * pixels + t, words, k * stride + t)
         for t in range(whole, stride):
             words[k * stride + t] = raw[source + k * pixels + t] if t < n else 0
 
