@@ -189,8 +189,8 @@ def test_processes_of_its_own_and_scheduler_files(place, start, whole):
     assert output(place, *LARGE, "--engine", "dask", "--scheduler-file", "s.json") == whole
     for content in ("", "{}", "[]", "nonsense"):
         (place / "t.json").write_text(content)
-        message = failure(run(place, *LARGE, "--engine", "dask", "--scheduler-file", "t.json"), STORAGE)
-        assert message.startswith("t.json: no connection to the cluster")
+        message = failure(run(place, *LARGE, "--engine", "dask", "--scheduler-file", "t.json"), DATA_ERROR)
+        assert message.startswith("t.json: no address of a scheduler")
     message = failure(run(place, *LARGE, "--engine", "dask", "--scheduler-file", "none.json"), NO_INPUT)
     assert message.startswith("none.json: no such file")
 

@@ -84,7 +84,8 @@ def images(path, n=7, size=(3, 5), seed=0, shift=0.0, **more):
 
 
 def groups(n):
-    return np.array([f"g{i % 3}" for i in range(n)], "S")
+    """Names that do not appear in their order."""
+    return np.array([f"g{(7 - i) % 3}" for i in range(n)], "S")
 
 
 def inputs():
@@ -240,7 +241,7 @@ def test_what_does_not_belong_together_is_refused(unoic):
     assert unoic("merge", "nothing.unoic", code=NO_INPUT).startswith("nothing.unoic: no such file")
 
 
-def test_a_copy_of_the_input_is_the_same_input(unoic):
+def test_a_copy_of_the_input_is_the_same_input(unoic, capfdbinary):
     inputs()
     whole = unoic("evaluate", "a.h5")
     unoic("evaluate", "a.h5", "--shard", "1/2", "--state", "1.unoic")
@@ -248,6 +249,8 @@ def test_a_copy_of_the_input_is_the_same_input(unoic):
     os.replace("copy.h5", "a.h5")
     unoic("evaluate", "a.h5", "--shard", "2/2", "--state", "2.unoic")
     assert unoic("merge", "1.unoic", "2.unoic") == whole
+    assert cli.run(["merge", "[12].unoic", "-o", "all.unoic"]) == 0
+    assert b"unoic: note: a.h5 was written at different times for different shards" in capfdbinary.readouterr().err
 
 
 def test_another_version_is_refused(unoic, monkeypatch):
@@ -535,6 +538,34 @@ def test_what_a_resumed_output_may_replace(unoic, strike, capfdbinary):
     os.unlink("o.h5")
     unoic(*command, "-o", "o.h5", "--resume")
     assert not [name for name in os.listdir() if name.endswith(".tmp")]
+
+
+def test_killed_when_the_output_had_two_names(unoic, strike, capfdbinary):
+    """A new output gets its name as a link, and loses the other one then."""
+    inputs()
+    command = ["calibrate", "a.h5", "b.h5", "-l", "1", "-o", "o.h5"]
+    unoic(*command)
+    written = pathlib.Path("o.h5").read_bytes()
+    os.unlink("o.h5")
+    strike(4)
+    assert cli.run([*command, "--checkpoint", "c", "--every", "0.000001s"]) == INTERRUPTED
+    strike(10**9)
+    capfdbinary.readouterr()
+    (unfinished,) = [name for name in os.listdir() if name.endswith(".tmp")]
+    os.link(unfinished, "o.h5")
+    pathlib.Path(".c.abcdefgh.tmp").write_text("a checkpoint that was being written")
+    unoic(*command, "--checkpoint", "c", "--resume")
+    assert pathlib.Path("o.h5").read_bytes() == written
+    assert not [name for name in os.listdir() if name.endswith(".tmp") or name == "c"]
+
+
+def test_a_checkpoint_goes_with_the_output_that_it_speaks_of(unoic):
+    inputs()
+    with h5py.File("a.h5", "r+") as file:
+        file["logits"][20, 1] = np.nan
+    args = ["calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--checkpoint", "c", "--every", "0.000001s"]
+    assert "nan at row 20" in unoic(*args, code=DATA)
+    assert not [name for name in os.listdir() if name.endswith(".tmp") or name in ("c", "o.h5")]
 
 
 def test_states_and_their_after(unoic):

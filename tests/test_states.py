@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import random
 
@@ -63,7 +64,9 @@ def test_inputs_are_not_replaced(unoic, command, option):
         ["search-lambda", "a.h5", "-o", "s", "--state", "s"],
         ["search-lambda", "a.h5", "--curve", "s", "--checkpoint", "s"],
         ["calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--checkpoint", "o.h5"],
+        ["calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--shard", "1/2", "--checkpoint", "o.0001-of-0002.h5"],
         ["evaluate", "a.h5", "--state", ""],
+        ["evaluate", "a.h5", "--state", "-"],
         ["evaluate", "a.h5", "--checkpoint", ""],
     ],
     ids=" ".join,
@@ -162,6 +165,27 @@ def test_states_are_data(unoic):
     for text in (b"", b"[", b"[]", b"1", b"null", b"\xff", b"[" * 100_000, b'{"unoic": 1e999}'):
         pathlib.Path("t").write_bytes(forge(content, lambda _, text=text: text))
         assert unoic("report", "t", code=DATA).startswith("t: ")
+
+
+def test_errors_stand_alone(unoic):
+    """No note beside an error."""
+    for i in (1, 2):
+        unoic("evaluate", "a.h5", "--shard", f"{i}/2", "--state", f"s{i}")
+    for command in (["report"], ["merge"]):
+        message = unoic(*command, "s1", "--partial", "--format", "latex", code=USAGE)
+        assert message.startswith("--format: 'latex'")
+    assert unoic("evaluate", "a.h5", "--state", "s3", "--format", "latex", code=USAGE).startswith("--format: 'latex'")
+    assert not pathlib.Path("s3").exists()
+    assert unoic("report", "s?") == unoic("report", "s2", "s1")
+    assert unoic("evaluate", "a.h5", "--checkpoint", ".", code=CANNOT_CREATE).startswith(".: a folder")
+    assert unoic("evaluate", "@", code=USAGE).startswith("@: a list without a name")
+
+
+def test_links_are_the_same_data(unoic):
+    os.link("a.h5", "hard.h5")
+    os.symlink("a.h5", "soft.h5")
+    for name in ("hard.h5", "soft.h5"):
+        assert f"{name}: the same data as a.h5" in unoic("evaluate", "a.h5", name, code=USAGE)
 
 
 def test_a_signal_after_the_move(monkeypatch):

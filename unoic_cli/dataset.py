@@ -355,7 +355,7 @@ def _check_alike(sources: Sequence[Source]) -> None:
 
 def _check_distinct(sources: Sequence[Source]) -> None:
     """Refuse the same data twice: every unit would count double, and an expert would agree with itself."""
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[Any, str], str] = {}
     for source in sources:
         if source.format == "arrays":
             continue

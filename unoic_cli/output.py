@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 
@@ -40,6 +41,15 @@ def move_into_place(temporary: str, path: str, *, replace: bool) -> None:
             os.unlink(temporary)
             return
     os.replace(temporary, path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # two names of one file stay as they are: of a run that was killed between both
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove what `write_bytes` had not finished when it was killed."""
+    folder, name = os.path.split(path)
+    for left in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[a-z0-9_]' * 8}.tmp")):
+        _remove(left)
 
 
 def write_text(path: str, text: str) -> None:

@@ -6,13 +6,17 @@ A module written in C whose import is cut short prints a traceback of its own, a
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 """Sent by people and by batch systems."""
 
 _RETRY = 0.01
+_ours: list[int] = []
+"""Signals that this process listens to from its start."""
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -33,7 +37,28 @@ def postponed(handler: Handler, frame: FrameType | None) -> bool:
     return True
 
 
+def stop() -> NoReturn:
+    """Raise KeyboardInterrupt; in a process of our own, objects that it leaves half made say nothing of it."""
+    if _ours:
+        sys.unraisablehook = lambda _: None
+    raise KeyboardInterrupt
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handle a signal: KeyboardInterrupt, once nothing is being imported."""
     if not postponed(interrupt, frame):
-        raise KeyboardInterrupt
+        stop()
+
+
+def listen() -> None:
+    """Let all signals to stop interrupt this process, unless they are ignored: it leaves as tidily as after Ctrl-C."""
+    for number in numbers():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, interrupt)
+            _ours.append(number)
+
+
+def ignore() -> None:
+    """All is said and done."""
+    for number in (*numbers(), *([signal.SIGALRM] if hasattr(signal, "SIGALRM") else [])):
+        signal.signal(number, signal.SIG_IGN)

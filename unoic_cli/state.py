@@ -89,12 +89,12 @@ def dump(ledger: Ledger) -> bytes:
     header = {
         "unoic": __version__,
         "command": ledger.command,
-        "arguments": ledger.arguments,
+        "arguments": dict(sorted(ledger.arguments.items())),
         "shard": ledger.shard,
-        "facts": ledger.before | ledger.facts,
+        "facts": dict(sorted((ledger.before | ledger.facts).items())),
         "passes": passes,
     }
-    text = json.dumps(header, sort_keys=True).encode()
+    text = json.dumps(header).encode()  # what a fact lists stays in its order: groups are counted in it
     content = MAGIC + len(text).to_bytes(8, "little") + text + b"".join(arrays)
     return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
 

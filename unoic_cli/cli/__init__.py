@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import logging
 import os
-import signal
 import sys
 from typing import Annotated, Any
 
@@ -36,6 +36,8 @@ COMMANDS = {
 
 
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"
+INTERRUPTED = (75, 130)
+"""Exit codes of interrupted runs: with a checkpoint, and without."""
 
 
 def _version(wanted: bool) -> None:
@@ -76,7 +78,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _interrupted(args: list[str] | None) -> int:
+def interrupted(args: list[str] | None) -> int:
     """End an interrupted run: with 75 if it keeps a checkpoint, which it had not come to yet."""
     words = sys.argv[1:] if args is None else args
     named = [after for word, after in itertools.pairwise(words) if word == "--checkpoint"]
@@ -115,7 +117,7 @@ def run(args: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        return _interrupted(args)
+        return interrupted(args)
     except MemoryError:
         return _fail("out of memory; expected more, or smaller images", 74)
     except OSError as error:
@@ -132,20 +134,24 @@ def run(args: list[str] | None = None) -> int:
             raise
         return _fail(f"internal error: {type(error).__name__}: {error}; expected none: UNOIC_DEBUG=1 shows where", 70)
     if code == 130:
-        return _interrupted(args)
+        return interrupted(args)
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
-    """Entry point of the ``unoic`` command."""
+    """Entry point of the ``unoic`` command, after `unoic_cli.__main__` has begun to listen to signals."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is no part of one line
-    for number in signals.numbers():  # those of batch systems, too: leave as tidily as after Ctrl-C
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, signals.interrupt)
-    code = run()
-    for number in signals.numbers():  # all is said and done
-        signal.signal(number, signal.SIG_IGN)
+    try:
+        code = run()
+    except KeyboardInterrupt:  # before it began, or when it had ended
+        code = interrupted(None)
+    signals.ignore()
+    if code in INTERRUPTED:  # Python itself would end with a signal if one came while a module was made from text
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)

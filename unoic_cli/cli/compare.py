@@ -60,7 +60,7 @@ def compare(
     Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
     -m average -m UNO-IC=unoic.json
     """
-    check_format(format, ("markdown", "latex"))
+    check_format(format, FORMATS)
     count(
         "compare",
         files,
@@ -73,6 +73,10 @@ def compare(
         absent=absent,
         force=force,
     )
+
+
+FORMATS = ("markdown", "latex")
+"""Forms of the result beside those of every command."""
 
 
 def present(result: Any, format: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unoic_cli.cli.common import ForceOption, FormatOption, check_format, show
+from unoic_cli.cli.common import ForceOption, FormatOption, Told, check_format, show
 from unoic_cli.cli.report import PartialOption, StatesArgument, tell_report
 from unoic_cli.errors import UsageError
 
@@ -33,4 +33,6 @@ def merge(
         tell_report(files, format, partial=partial)
         return
     check_format(format)
-    show(runs.merge_states(files, output, partial=partial, force=force), format, render_state)
+    with Told() as told:
+        merged = runs.merge_states(files, output, partial=partial, force=force, tell=told.texts.append)
+    show(merged, format, render_state)

@@ -7,10 +7,13 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from unoic_cli.cli.common import ForceOption, Told
+from unoic_cli.cli.common import ForceOption, Told, check_format
 
 StatesArgument: TypeAlias = Annotated[
-    list[str], typer.Argument(metavar="STATES", help="State files of one run (--state), in any order.")
+    list[str],
+    typer.Argument(
+        metavar="STATES", help="State files of one run (--state), patterns ('s*.unoic') or @LIST of them, in any order."
+    ),
 ]
 PartialOption: TypeAlias = Annotated[
     bool, typer.Option("--partial", help="Go on without the rows that no state file has, and say which.")
@@ -47,6 +50,7 @@ def tell_report(files: list[str], format: str | None, **wanted: Any) -> None:
 
     with Told() as told:
         command, result = runs.report_states(files, tell=told.texts.append, **wanted)
-    module = importlib.import_module(f"unoic_cli.cli.{command.replace('-', '_')}")
+        module = importlib.import_module(f"unoic_cli.cli.{command.replace('-', '_')}")
+        check_format(format, getattr(module, "FORMATS", ()))
     with state.sensible(files[0]):  # what is shown is worked out late
         module.present(result, format)

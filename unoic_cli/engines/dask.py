@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from unoic_cli import __version__
 from unoic_cli.counters import Counters, Tally, added
 from unoic_cli.engines.threads import Watch, available_threads
-from unoic_cli.errors import NoInputError, StorageError, UnoicError, UsageError
+from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError, UsageError
 
 if TYPE_CHECKING:
     from unoic_cli.sweep import Stream
@@ -297,6 +297,8 @@ def connect(
         try:
             client = _client(distributed, stack, scheduler, scheduler_file, workers)
             stack.enter_context(client)
+        except DataError:
+            raise
         except Exception as error:
             reason = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
             found = f"no connection to the cluster ({reason})"
@@ -311,8 +313,12 @@ def _client(
     """A client of a cluster that runs already, or of one that ends with the stack."""
     common: dict[str, Any] = {"timeout": _CONNECT, "set_as_default": False}
     if file is not None:
-        with open(file, encoding="utf-8") as content:  # the library waits for a file that makes no sense
-            scheduler = json.load(content)["address"]
+        try:
+            with open(file, encoding="utf-8") as content:  # the library waits for a file that makes no sense
+                scheduler = str(json.load(content)["address"])
+        except (OSError, ValueError, LookupError, TypeError):
+            expected = "expected what dask scheduler --scheduler-file wrote"
+            raise DataError(file, "no address of a scheduler", expected) from None
     if scheduler is not None:
         _knock(distributed, scheduler)
         return distributed.Client(scheduler, **common)

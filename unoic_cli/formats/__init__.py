@@ -185,12 +185,23 @@ def _at_once(calls: Sequence[Callable[[], T]], names: Sequence[str]) -> list[T]:
         pool.shutdown(cancel_futures=True)
 
 
-def identity(source: Source) -> tuple[str, str]:
-    """Tells a source from others: the file that its name leads to, and the group."""
+def identity(source: Source) -> tuple[Any, str]:
+    """Tells a source from others: the file that its name leads to, links or not, and the group."""
     path, group = split_name(source.name)
     if storage.is_remote(path):
         return str(source.locator.get("path", path)), group
-    return path if path == STANDARD else os.path.realpath(path), group
+    return file_identity(path), group
+
+
+def file_identity(path: str) -> Any:
+    """Tells a file from others: by device and number, if it is there."""
+    if is_elsewhere(path):
+        return path
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
 
 
 def size_of(source: Source) -> int:
@@ -272,12 +283,12 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
     return result
 
 
-def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = ()) -> None:
+def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), option: str = "--output") -> None:
     """Refuse an output that exists (without `force`), equals an input, or has no folder to go to."""
     if not path:
-        raise UsageError("--output", "an empty name", "expected the name of a file")
+        raise UsageError(option, "an empty name", "expected the name of a file")
     if path == STANDARD:
-        raise UsageError("--output", "-", "expected the name of a file (./- for one of that name)")
+        raise UsageError(option, "-", "expected the name of a file (./- for one of that name)")
     storage.refuse_output(path)
     folder = os.path.dirname(path) or "."
     for name in inputs:

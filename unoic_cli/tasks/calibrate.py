@@ -334,7 +334,9 @@ def _is_begun(output: str) -> bool:
     for other in begun:
         if other != output:
             raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
-    return output in begun and not os.path.exists(begun[output])
+    if output not in begun or not os.path.exists(begun[output]):
+        return output in begun
+    return os.path.exists(output) and os.path.samefile(output, begun[output])  # killed when it had both names
 
 
 def _sum(job: _Job, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:

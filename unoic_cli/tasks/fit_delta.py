@@ -390,7 +390,7 @@ def _measure_passes(
         raise UsageError("FILES", "no input", "expected at least one file of passes")
     names = tuple("<array>" if isinstance(item, np.ndarray) else os.fspath(item) for item in items)
     split = [formats.split_name(name) for name in names]
-    paths = [(path if formats.is_elsewhere(path) else os.path.realpath(path), group) for path, group in split]
+    paths = [(formats.file_identity(path), group) for path, group in split]
     if len(set(paths)) < len(paths):
         raise UsageError(names[0], "the same data twice", "expected each input once")
     check_outputs(names)

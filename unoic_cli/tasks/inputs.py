@@ -142,6 +142,8 @@ def natural(name: str) -> tuple[Any, ...]:
 def _read_list(text: str, *, named: bool) -> list[str]:
     """The inputs of a list, one a line; blank lines and those that begin with ``#`` say nothing."""
     path = text[1:]
+    if not path:
+        raise UsageError(text, "a list without a name", "expected @LIST, a text file with one input per line")
     if "::" in path and not os.path.exists(path):
         raise UsageError(text, "a group of a list", "expected FILE::GROUP on its lines")
     if storage.is_remote(path):

@@ -15,9 +15,11 @@ from types import FrameType
 from typing import Any
 
 from unoic_cli import formats, signals, state
-from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
+from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UnoicError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
+from unoic_cli.output import remove_leftovers
 from unoic_cli.tasks.common import files_among
+from unoic_cli.tasks.inputs import expand
 
 COUNTING = {
     "prior": "prior",
@@ -232,7 +234,11 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
 
 def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequence[str]) -> None:
     """Refuse files of the run that are an input, or one another."""
-    outputs = [control.state, control.checkpoint, *(arguments.get(name) for name in OUTPUTS[:3])]
+    outputs: list[Any] = [control.state, control.checkpoint, *(arguments.get(name) for name in OUTPUTS[:3])]
+    if control.shard is not None and control.state is None and isinstance(outputs[2], (str, os.PathLike)):
+        from unoic_cli.tasks.calibrate import part_name
+
+        outputs[2] = part_name(os.fspath(outputs[2]), *parse_shard(control.shard))
     named = ("--state", "--checkpoint", "--output", "--curve", "--write-delta")
     taken: dict[str, str] = {}
     for option, output in zip(named, outputs, strict=True):
@@ -264,8 +270,10 @@ def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) 
     shard = None if control.shard is None else parse_shard(control.shard)
     fresh = Ledger(command=command, arguments=configuration, shard=shard)
     if control.state is not None:
-        formats.check_output(control.state, force=control.replace)
+        formats.check_output(control.state, force=control.replace, option="--state")
     if control.checkpoint is not None:
+        if os.path.isdir(control.checkpoint):
+            raise CannotCreateError(control.checkpoint, "a folder", "expected a file name")
         if control.resume and os.path.exists(control.checkpoint):
             kept = state.load(control.checkpoint)
             _check_run(kept, fresh)
@@ -275,7 +283,7 @@ def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) 
         if os.path.lexists(control.checkpoint) and not control.replace:
             expected = "expected --resume, to go on from it, or a new name"
             raise CannotCreateError(control.checkpoint, "the checkpoint exists", expected)
-        formats.check_output(control.checkpoint, force=True)
+        formats.check_output(control.checkpoint, force=True, option="--checkpoint")
     if control.after is not None:
         before = state.load(control.after)
         _check_run(before, fresh)
@@ -304,7 +312,7 @@ def _one_signal(active: bool) -> Iterator[None]:
         nonlocal stopped
         if not stopped and not signals.postponed(stop, frame):
             stopped = True
-            raise KeyboardInterrupt
+            signals.stop()
 
     before = {number: signal.signal(number, stop) for number in signals.numbers()}
     try:
@@ -391,6 +399,11 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
             except KeyboardInterrupt:
                 ledger.store()
                 raise
+            except UnoicError:
+                begun = [place for name, place in ledger.facts.items() if name.startswith("unfinished ")]
+                if checkpoint is not None and begun and not any(map(os.path.exists, begun)):
+                    _forget(checkpoint)  # the output that it speaks of is removed
+                raise
     except KeyboardInterrupt:
         if checkpoint is None:
             raise
@@ -405,14 +418,39 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
         ledger.arguments, ledger.command = configuration, command
         state.save(ledger, control.state)
     if checkpoint is not None:
-        with contextlib.suppress(OSError):
-            os.unlink(checkpoint)
+        _forget(checkpoint)
     if control.shard is not None and control.state is not None:
         return StateResult.of(ledger, control.state)
     return result
 
 
-def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, force: bool = False) -> StateResult:
+def _forget(checkpoint: str) -> None:
+    """Remove a checkpoint that nobody needs any more, and what is left of it."""
+    with contextlib.suppress(OSError):
+        os.unlink(checkpoint)
+    remove_leftovers(checkpoint)
+
+
+def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Ledger]:
+    """Ledgers of state files; tells of inputs that were not of the same age for all of them."""
+    ledgers = [state.load(path) for path in paths]
+    written: dict[str, set[str]] = {}
+    for ledger in ledgers:
+        for name, fact in ledger.facts.items():
+            if isinstance(fact, dict) and isinstance(fact.get("fingerprint"), dict):
+                age = json.dumps(fact["fingerprint"].get("modified"))
+                written.setdefault(name.partition(" ")[2], set()).add(age)
+    for name, times in written.items():
+        if len(times) > 1 and tell is not None:
+            what = "a copy, or a change that its size and samples do not show"
+            tell(f"{name} was written at different times for different shards: {what}")
+    return ledgers
+
+
+def merge_states(
+    paths: Sequence[str], output: str, *, partial: bool = False, force: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> StateResult:  # fmt: skip
     """Join the state files of one run's shards.
 
     Parameters
@@ -425,6 +463,8 @@ def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, fo
         Allow rows that are in none of them.
     force : bool
         Replace an existing output.
+    tell : callable, optional
+        Called with notes.
 
     Returns
     -------
@@ -439,8 +479,9 @@ def merge_states(paths: Sequence[str], output: str, *, partial: bool = False, fo
     --------
     See `run`; ``merge_states(["1.unoic", "2.unoic"], "all.unoic")`` writes what `report_states` reads.
     """
+    paths = expand(list(paths))
     formats.check_output(output, force=force, inputs=tuple(paths))
-    total = state.merge([state.load(path) for path in paths], partial=partial)
+    total = state.merge(_loaded(paths, tell), partial=partial)
     lacking = [missing(entry) for entry in total.passes if not entry.complete]
     _check_no_input(output, files_among(*total.arguments.values()))
     state.save(total, output)
@@ -473,8 +514,8 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
     --------
     See `run`.
     """
-    loaded = [state.load(path) for path in paths]
-    total = state.merge(loaded, partial=partial)
+    paths = expand(list(paths))
+    total = state.merge(_loaded(paths, outputs.get("tell")), partial=partial)
     arguments = dict(total.arguments)
     if total.command not in COUNTING:
         raise DataError(total.name, f"a state of {total.command!r}", f"expected one of {', '.join(COUNTING)}")
