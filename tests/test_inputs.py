@@ -206,7 +206,7 @@ def test_lists_that_are_refused(refuse):
     assert "list.txt:1: depth=1.h5 in a list of one modality" in refuse(USAGE, "evaluate", "rgb=@list.txt")
     assert "a group of a list" in refuse(USAGE, "evaluate", "@list.txt::val")
     assert "a folder" in refuse(NO_INPUT, "evaluate", "@.")
-    assert "no such file" in refuse(NO_INPUT, "evaluate", "@")
+    assert "@: a list without a name" in refuse(USAGE, "evaluate", "@")
     with open("binary.txt", "wb") as file:
         file.write(pathlib.Path("1.h5").read_bytes())
     assert "not UTF-8" in refuse(DATA, "evaluate", "@binary.txt")

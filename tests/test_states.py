@@ -178,7 +178,6 @@ def test_errors_stand_alone(unoic):
     assert not pathlib.Path("s3").exists()
     assert unoic("report", "s?") == unoic("report", "s2", "s1")
     assert unoic("evaluate", "a.h5", "--checkpoint", ".", code=CANNOT_CREATE).startswith(".: a folder")
-    assert unoic("evaluate", "@", code=USAGE).startswith("@: a list without a name")
 
 
 def test_links_are_the_same_data(unoic):
