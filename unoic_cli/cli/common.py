@@ -502,7 +502,7 @@ def count(
     from unoic_cli.tasks.runs import Control, StateResult, run
 
     control = Control(**{name: given.pop(name) for name in RUN}, replace=arguments.get("force", False))
-    if control.state is not None:  # which has no forms of its own
+    if control.shard is not None:  # the result is a state, which has no forms of its own
         check_format(format)
     stored = control.state is not None or control.checkpoint is not None
     if command in _NO_OUTPUT and arguments.pop("force") and not stored:

@@ -46,11 +46,12 @@ def report(
 def tell_report(files: list[str], format: str | None, **wanted: Any) -> None:
     """Repeat a run from its state, and show its result as its own command does."""
     from unoic_cli import state
-    from unoic_cli.tasks import runs
+    from unoic_cli.tasks import inputs, runs
 
+    first = state.load(inputs.expand(list(files))[0]).command
+    module = importlib.import_module(f"unoic_cli.cli.{first.replace('-', '_') if first in runs.COUNTING else 'report'}")
+    check_format(format, getattr(module, "FORMATS", ()))  # before anything is written, or said
     with Told() as told:
-        command, result = runs.report_states(files, tell=told.texts.append, **wanted)
-        module = importlib.import_module(f"unoic_cli.cli.{command.replace('-', '_')}")
-        check_format(format, getattr(module, "FORMATS", ()))
+        _, result = runs.report_states(files, tell=told.texts.append, **wanted)
     with state.sensible(files[0]):  # what is shown is worked out late
         module.present(result, format)
