@@ -125,16 +125,24 @@ def first_of_planes(raw: Any, brain: bool, source: int, n: int, pixels: int, n_c
     return bool(first_of_words(raw, brain, source + n, pixels, n, n_classes, work))
 
 
+@inlined
+def winners_of_words(
+    raw: Any, brain: bool, image: int, first: int, n: int, pixels: int, lines: Lines, exact: bool, work: Workspace
+) -> bool:
+    """As `words_win`, of 16-bit scores."""
+    n_classes = lines.n_classes
+    if not exact or not all_allowed(lines):
+        return False
+    if pixels:
+        return bool(first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work))
+    return bool(first_of_rows(raw, brain, first, n, n_classes, work))
+
+
 def words_win(
     raw: Any, brain: bool, image: int, first: int, n: int, pixels: int, lines: Lines, exact: bool, work: Workspace
 ) -> bool:
     """Whether winners follow from 16-bit scores as they are, without lambda, delta or masks; they are found then."""
-    if raw.dtype != np.uint16 or not exact or not all_allowed(lines):
-        return False
-    n_classes = lines.n_classes
-    if pixels:
-        return first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work)
-    return first_of_rows(raw, brain, first, n, n_classes, work)
+    return raw.dtype == np.uint16 and winners_of_words(raw, brain, image, first, n, pixels, lines, exact, work)
 
 
 @overload(words_win, strict=False, jit_options=NO_COUNTING)
@@ -143,18 +151,9 @@ def _overload_words_win(
 ) -> Callable[..., Any]:
     if raw.dtype != types.uint16:
         return lambda raw, brain, image, first, n, pixels, lines, exact, work: False
-
-    def found(
-        raw: Any, brain: Any, image: Any, first: Any, n: Any, pixels: Any, lines: Any, exact: Any, work: Any
-    ) -> Any:
-        n_classes = lines.n_classes
-        if not exact or not all_allowed(lines):
-            return False
-        if pixels:
-            return first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work)
-        return first_of_rows(raw, brain, first, n, n_classes, work)
-
-    return found
+    return lambda raw, brain, image, first, n, pixels, lines, exact, work: winners_of_words(
+        raw, brain, image, first, n, pixels, lines, exact, work
+    )
 
 
 @inlined

@@ -41,7 +41,6 @@ class PathTally(Tally):
         self._changes = np.zeros((n_tables, lines.lams.size + COPIES, lines.n_classes, 2), dtype=np.int32)
         self._support = np.zeros(n_tables * COPIES * lines.n_classes, dtype=np.int64)
         self._pending = 0
-        self._shape = shape
         self._hits, self._predicted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         self._taken = np.zeros((n_tables, lines.n_classes), dtype=np.int64)
         self._work = make_workspace(lines.n_classes)
