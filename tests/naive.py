@@ -201,3 +201,27 @@ def algorithm2(
         else:
             low = middle
     return max(sorted(visited), key=lambda index: visited[index]), visited
+
+
+def algorithm2_printed(metric: Callable[[int], float], high: int, most: int) -> int:
+    """Algorithm 2 as printed, on indices (lambda = index * prec); its first loop ends at `most`."""
+    if metric(1) < metric(0):
+        return 0
+    while metric(high) >= metric(0):
+        if high == most:
+            break
+        high = min(high + 5, most)
+
+    def find(low: int, high: int) -> int:
+        if low == high:
+            return low
+        if high == low + 1:
+            return low if metric(low) >= metric(high) else high
+        middle = (low + high) // 2
+        if metric(middle) > metric(middle + 1) and metric(middle) > metric(middle - 1):
+            return middle
+        if metric(middle) > metric(middle + 1) and metric(middle) < metric(middle - 1):
+            return find(low, middle - 1)
+        return find(middle + 1, high)
+
+    return find(0, high)

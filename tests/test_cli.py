@@ -690,9 +690,9 @@ class Fake:
         return np.array([self.metric(lam) for lam in curve.lams.tolist()], dtype=np.float64)
 
 
-def paper(metric, lattice="0:2:0.1"):
+def paper(metric, lattice="0:2:0.1", name="paper"):
     problem = Fake(metric)
-    found = method("paper")(problem, Lattice.parse(lattice))
+    found = method(name)(problem, Lattice.parse(lattice))
     return float(found.curve.lams[found.choice]), found, problem
 
 
@@ -742,6 +742,67 @@ def test_paper_is_the_naive_algorithm_on_one_peak(peak, seed, flat):
     best, _ = naive.algorithm2(lambda i: values[i], 20, 160)
     lam, _, _ = paper(lambda lam: values[round(lam * 10)])
     assert round(lam * 10) == best == peak
+
+
+def printed(metric, lattice="0:2:0.1"):
+    return paper(metric, lattice, "paper-printed")
+
+
+def test_oracle_h_as_printed():
+    lam, found, problem = printed(lambda lam: PRINTED[round(lam * 10)] if lam < 1.25 else 0.6 - lam / 100)
+    assert (lam, problem.metric(lam)) == (1.1, 0.80)
+    assert found.notes == ("Algorithm 2 as printed ends at lambda 1.1, but 0.9, which it saw, is better",)
+    assert len(problem.asked) == len(set(problem.asked)) == found.evaluations == found.reads
+
+
+def test_oracle_g_as_printed():
+    """A curve that is not concave: the text ends where it is worse than at lambda 0, and says so."""
+    t = np.array([0.25, 1.55, 0.55, 0.65, 3.0])
+    given_ = (np.stack([t * np.log(9), np.zeros(5)], 1), [1, 1, 0, 0, 0])
+    found = unoic_cli.search_lambda(*given_, metric="acc", source_prior=[0.9, 0.1], method="paper-printed")
+    assert (found.lam, found.best["acc"], found.baseline["acc"]) == (3.4, 0.4, 0.6)
+    assert any("ends at lambda 3.4, but 0, which it saw, is better" in note for note in found.notes)
+    mended = unoic_cli.search_lambda(*given_, metric="acc", source_prior=[0.9, 0.1], method="paper")
+    assert mended.best["acc"] >= 0.6
+
+
+def test_as_printed_the_first_step_and_the_growth_of_the_range():
+    assert printed(lambda lam: 1.0 if lam == 0 else 0.99 + lam / 1000)[0] == 0.0  # metric(0.1) < metric(0)
+    _, _, problem = printed(lambda lam: -abs(lam - 2.1))
+    assert [lam for lam in problem.asked if lam >= 2] == pytest.approx([2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 2.2, 2.3, 2.1])
+
+
+@pytest.mark.parametrize("lattice", ["0:2:0.1", "0:16:0.1", "0:20:0.5", "0:1:0.5"])
+@pytest.mark.parametrize("level", [0.5, -np.inf])
+def test_as_printed_a_constant_metric_ends(lattice, level):
+    lam, found, problem = printed(lambda lam: level, lattice)
+    assert lam == 0.0
+    assert max(problem.asked) <= 20
+    assert "never ends here" in found.notes[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=161, max_size=161))
+def test_as_printed_is_the_text(values):
+    lam, found, problem = printed(lambda lam: values[round(lam * 10)])
+    naive_lam = naive.algorithm2_printed(lambda i: values[i], 20, 160)
+    seen = [values[round(lam * 10)] for lam in problem.asked]
+    endless = any("never ends" in note for note in found.notes)
+    assert round(lam * 10) == (0 if endless and max(seen) <= values[0] else naive_lam)
+    assert any("is better" in note for note in found.notes) == (max(seen) > values[round(lam * 10)])
+
+
+def test_algorithm_2_has_the_steps_of_the_paper(rows):
+    for name in ("paper", "paper-printed"):
+        found = unoic_cli.search_lambda(rows, method=name)
+        assert np.allclose(found.lams * 10, (found.lams * 10).round(), atol=1e-9)
+        fine = unoic_cli.search_lambda(rows, method=name, step=0.01)
+        assert not np.allclose(fine.lams * 10, (fine.lams * 10).round(), atol=1e-9)
+
+
+def test_as_printed_and_a_constraint_that_it_does_not_keep(rows, refuse):
+    line = refuse(65, "search-lambda", rows, "--method", "paper-printed", "--metric", "acc", "--subject-to", "macc>=2")
+    assert "--subject-to: no lambda in" in line
 
 
 def test_range_grows_only_by_itself(folder, answer):

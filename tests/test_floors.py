@@ -118,7 +118,7 @@ def modules_with(folder, *names):
 
 
 def test_members_are_registered():
-    assert set(modules_with("searches", "search")) == set(searches.METHODS)
+    assert set(modules_with("searches", "search")) == set(searches.METHODS.values())
     assert set(modules_with("fusions", "default_weights")) == set(fusions.FUSIONS.values())
     assert all(name == fusions.fusion(name).NAME for name in fusions.FUSIONS)
     writable = set(modules_with("formats", "describe", "open_reader", "spans", "create"))

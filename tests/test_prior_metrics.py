@@ -416,6 +416,15 @@ def test_lattice_points_are_exact_decimals():
     assert Lattice.parse("0:1:0.50", "0.5").size == 3
 
 
+@pytest.mark.parametrize(("text", "lam"), [("0.4:0.4", 0.4), ("0:0", 0.0), ("-1:-1", -1.0), ("1e-30:1.0e-30", 1e-30)])
+def test_a_range_of_one_lambda(text, lam):
+    for lattice in (Lattice.parse(text), Lattice.single(lam)):
+        assert lattice.values().tolist() == [lam]
+        assert (lattice.index(lam), lattice.index(lam + 0.5), lattice.index(np.nan)) == (0, None, None)
+        assert lattice.extended() is None
+    assert str(Lattice.parse("0.4:0.40")) == "0.4:0.4"
+
+
 def test_every_lattice_point_is_found_again():
     lattice = Lattice.parse("-1:2:0.01")
     values = lattice.values()
@@ -452,7 +461,8 @@ def test_a_lattice_doubles_its_upper_end_up_to_a_bound():
         ("0:1e999999999", None, "--range: '1e999999999'; expected decimal numbers up to"),
         ("1e-999999999:1", None, "--range: '1e-999999999'; expected decimal numbers up to"),
         ("0:10000000", "100", "--range: 0:10000000; expected lambdas between"),
-        ("1:1", None, "--range: the empty range 1:1; expected A:B with A < B"),
+        ("1:1", "0.1", "--step: a step in 1:1, a range of one lambda; expected 1:1 alone"),
+        ("0.4:0.40:0.1", None, "--step: a step in 0.4:0.40:0.1, a range of one lambda; expected 0.4:0.40 alone"),
         ("2:1", None, "--range: the reversed range 2:1; expected"),
         ("0:1", "0", "--step: 0; expected a positive step"),
         ("0:1", "-0.1", "--step: -0.1; expected a positive step"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MOST_POINTS = 100_001
 DEFAULT_RANGE = "0:2"
 DEFAULT_STEP = "0.01"
+COARSE_STEP = "0.1"
+"""The default step of Algorithm 2, as the UNO-IC paper sets it."""
 LARGEST = 1_000_000
 """The largest |lambda| of a lattice."""
 FINEST = 10**12
@@ -47,6 +49,8 @@ class Lattice:
     201
     >>> Lattice.parse("-1:1:0.5").values().tolist()
     [-1.0, -0.5, 0.0, 0.5, 1.0]
+    >>> Lattice.parse("0.4:0.4").values().tolist()
+    [0.4]
     """
 
     start: Fraction
@@ -54,8 +58,8 @@ class Lattice:
     size: int
 
     @classmethod
-    def parse(cls, range_text: str, step_text: str | None = None) -> Lattice:
-        """From ``A:B`` and a step, or ``A:B:STEP``.
+    def parse(cls, range_text: str, step_text: str | None = None, default_step: str = DEFAULT_STEP) -> Lattice:
+        """From ``A:B`` and a step, or ``A:B:STEP``; ``A:A`` is the one lambda A, and has no step.
 
         Raises
         ------
@@ -70,16 +74,19 @@ class Lattice:
         elif len(parts) != 2:
             raise UsageError("--range", f"{range_text!r}", "expected A:B or A:B:STEP")
         start, stop = _number(parts[0], "--range"), _number(parts[1], "--range")
-        step = _number(step_text if step_text is not None else DEFAULT_STEP, "--step")
-        if stop == start:
-            raise UsageError("--range", f"the empty range {range_text}", "expected A:B with A < B")
+        step = _number(step_text if step_text is not None else default_step, "--step")
         if stop < start:
-            raise UsageError("--range", f"the reversed range {range_text}", "expected A:B with A < B")
+            raise UsageError("--range", f"the reversed range {range_text}", "expected A:B with A <= B")
         if step <= 0:
             raise UsageError("--step", f"{float(step):g}", "expected a positive step")
         largest = max(abs(start), abs(stop))
         if largest > LARGEST:
             raise UsageError("--range", f"{range_text}", f"expected lambdas between -{LARGEST} and {LARGEST}")
+        if stop == start:
+            if step_text is not None:
+                expected = f"expected {parts[0].strip()}:{parts[1].strip()} alone, or A:B with A < B"
+                raise UsageError("--step", f"a step in {range_text}, a range of one lambda", expected)
+            return cls(start, step, 1)
         if step < largest / FINEST:
             expected = f"expected at least {float(largest / FINEST):g} in the range {range_text}"
             raise UsageError("--step", f"{float(step):g}", expected)
@@ -89,6 +96,11 @@ class Lattice:
         if size < 2:
             raise UsageError("--step", f"a step wider than the range {range_text}", "expected at least two points")
         return cls(start, step, int(size))
+
+    @classmethod
+    def single(cls, lam: float) -> Lattice:
+        """The one lambda `lam`."""
+        return cls(Fraction(lam), Fraction(COARSE_STEP), 1)
 
     def values(self) -> NDArray[np.float64]:
         """Lattice points, shape (size,), ascending."""
@@ -100,6 +112,8 @@ class Lattice:
         """The point that equals `lam`, or None."""
         if not math.isfinite(lam):
             return None
+        if self.size == 1:
+            return 0 if lam == float(self.start) else None
         place = (Fraction(repr(float(lam))) - self.start) / self.step
         return int(place) if place.denominator == 1 and 0 <= place < self.size else None
 
@@ -110,9 +124,10 @@ class Lattice:
 
     def extended(self) -> Lattice | None:
         """The lattice with its upper end doubled; None at the bound."""
-        if self.stop <= 0 or 2 * self.stop > WIDEST:
+        if self.size == 1 or self.stop <= 0 or 2 * self.stop > WIDEST:
             return None
         return Lattice(self.start, self.step, int((2 * self.stop - self.start) // self.step) + 1)
 
     def __str__(self) -> str:
-        return f"{float(self.start):g}:{float(self.stop):g}:{float(self.step):g}"
+        ends = f"{float(self.start):g}:{float(self.stop):g}"
+        return ends if self.size == 1 else f"{ends}:{float(self.step):g}"

@@ -34,17 +34,21 @@ def search_lambda(
         typer.Option(
             "--range",
             metavar="A:B[:STEP]",
-            help="Lambdas to look at. Default: 0:2, grown to 16 at most while the best value sits on its upper end.",
+            help="Lambdas to look at; A:A is one. Default: 0:2, grown to 16 at most while the best value sits on its "
+            "upper end.",
         ),
     ] = None,
-    step: Annotated[str | None, typer.Option("--step", metavar="STEP", help="Lattice step. Default: 0.01.")] = None,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="STEP", help="Lattice step. Default: 0.01; 0.1 for paper.")
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             "--method",
             metavar="METHOD",
             help="path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
-            "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2).",
+            "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2, repaired), "
+            "paper-printed (Algorithm 2 by its text).",
         ),
     ] = None,
     subject_to: Annotated[

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-METHODS = ("path", "grid", "paper")
+METHODS = {"path": "path", "grid": "grid", "paper": "paper", "paper-printed": "paper_printed"}
+"""Names of the strategies, and their modules."""
 
 
 @dataclass(frozen=True)
@@ -81,5 +82,5 @@ class Problem(Protocol):
 
 def method(name: str) -> Callable[[Problem, Lattice], Found]:
     """The strategy of that name."""
-    search: Callable[[Problem, Lattice], Found] = importlib.import_module(f"unoic_cli.searches.{name}").search
+    search: Callable[[Problem, Lattice], Found] = importlib.import_module(f"unoic_cli.searches.{METHODS[name]}").search
     return search

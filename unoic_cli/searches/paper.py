@@ -1,9 +1,11 @@
-"""Algorithm 2 of the UNO-IC paper (NeurIPS 2020), repaired to integer indices and bounded.
+"""Algorithm 2 of the UNO-IC paper (NeurIPS 2020), repaired: what it presumes is checked, and it always ends.
 
-As printed it compares lambda values as if they were indices, leaves the grid at (L + H) / 2, and may
-never end. Here L, M and H are lattice indices: H doubles from the end of the range while the metric
-there is no worse than at lambda = 0 (up to a bound); then the interval is halved towards the side that
-rises. It presumes a unimodal curve; when what it saw was not, it says so. Never worse than lambda = 0.
+L, M and H are lattice indices, where the text compares lambda values as if they were. H doubles from the end of the
+range while the metric there is no worse than at lambda = 0, up to a bound (the text adds five steps, without one);
+then the interval is halved towards the larger of two neighbours, the lower one where they are equal (the text compares
+three, and goes up). There is no early end where the first step is worse than lambda = 0. The best value that was seen
+is returned, so never one worse than lambda = 0. It presumes a curve with one peak; when what it saw has more, it says
+so. `unoic_cli.searches.paper_printed` is the text as it stands.
 """
 
 from __future__ import annotations
@@ -15,24 +17,56 @@ from unoic_cli.lattice import WIDEST, Lattice
 from unoic_cli.metrics import Counts
 from unoic_cli.searches import Curve, Found, Problem
 
+SEVERAL_PEAKS = "Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path"
 
-class _Visited:
-    """Evaluated lattice points: one read of the data for each."""
 
-    def __init__(self, problem: Problem, lattice: Lattice) -> None:
+class Visited:
+    """Evaluated lattice points: one read of the data for each.
+
+    Parameters
+    ----------
+    problem : Problem
+    lattice : Lattice
+        From 0, where Algorithm 2 starts.
+    name : str
+        The method's, for messages.
+
+    Raises
+    ------
+    UsageError
+        The lattice begins elsewhere, or has a single point.
+    """
+
+    def __init__(self, problem: Problem, lattice: Lattice, name: str) -> None:
+        if lattice.start != 0 or lattice.size < 2:
+            expected = "expected a range from 0 to more than 0, as Algorithm 2 has it"
+            raise UsageError("--range", f"{lattice} with --method {name}", expected)
         self.problem, self.lattice = problem, lattice
         self.curves: dict[int, Curve] = {}
         self.values: dict[int, float] = {}
+        self.end = lattice.size - 1
+        self.bound = max(self.end, int(WIDEST / lattice.step))
 
     def value(self, index: int) -> float:
+        """The value to maximise at a lattice point; -inf where a constraint fails."""
         if index not in self.curves:
             curve = self.problem.points([float(index * self.lattice.step)])
             self.curves[index] = curve
             self.values[index] = float(self.problem.objective(curve)[0])
         return self.values[index]
 
-    def joined(self) -> Curve:
+    def found(self, choice: int, notes: tuple[str, ...]) -> Found:
+        """All that was evaluated, and the lattice point to take."""
         order = sorted(self.curves)
+        return Found(self._joined(order), len(order), len(order), order.index(choice), notes)
+
+    def several_peaks(self) -> bool:
+        """Whether the values seen rise again after they fell."""
+        values = np.array([self.values[index] for index in sorted(self.values)])
+        steps = np.sign(np.diff(values[np.isfinite(values)]))  # -inf: a constraint fails
+        return bool((np.diff(steps[steps != 0]) > 0).any())
+
+    def _joined(self, order: list[int]) -> Curve:
         curves = [self.curves[i] for i in order]
         top = [curve.top_hits for curve in curves]
         return Curve(
@@ -54,15 +88,10 @@ def search(problem: Problem, lattice: Lattice) -> Found:
     UsageError
         The range does not begin at 0, where Algorithm 2 starts.
     """
-    if lattice.start != 0:
-        raise UsageError(
-            "--range", f"{lattice} with --method paper", "expected a range from 0, where Algorithm 2 starts"
-        )
-    visited = _Visited(problem, lattice)
-    low, high = 0, lattice.size - 1  # the peak may lie below the first end, even if that beats lambda = 0: low stays
-    bound = max(high, int(WIDEST / lattice.step))
-    while high < bound and visited.value(high) >= visited.value(0):
-        high = min(2 * high, bound)
+    visited = Visited(problem, lattice, "paper")
+    low, high = 0, visited.end  # the peak may lie below the first end, even if that beats lambda = 0: low stays
+    while high < visited.bound and visited.value(high) >= visited.value(0):
+        high = min(2 * high, visited.bound)
     while high - low > 1:
         middle = (low + high) // 2
         if visited.value(middle) >= visited.value(middle + 1):
@@ -71,12 +100,5 @@ def search(problem: Problem, lattice: Lattice) -> Found:
             low = middle
     for index in (0, low, high):
         visited.value(index)
-    order = sorted(visited.values)
-    values = np.array([visited.values[i] for i in order])
-    choice = int(np.argmax(values))
-    notes = []
-    steps = np.sign(np.diff(values[np.isfinite(values)]))  # -inf: a constraint fails
-    steps = steps[steps != 0]
-    if (np.diff(steps) > 0).any():
-        notes.append("Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path")
-    return Found(visited.joined(), len(order), len(order), choice, tuple(notes))
+    best = max(sorted(visited.values), key=lambda index: visited.values[index])
+    return visited.found(best, (SEVERAL_PEAKS,) if visited.several_peaks() else ())

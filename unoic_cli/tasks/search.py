@@ -16,7 +16,7 @@ from unoic_cli.calibration import Calibration, Order
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import plan_folds
-from unoic_cli.lattice import DEFAULT_RANGE, Lattice
+from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.output import write_text
 from unoic_cli.priors import Slopes, Unseen
@@ -228,9 +228,11 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
     found = search(problem, lattice)
     plateau = _choose(problem, found)
     reads = found.reads
-    if name == "paper":
+    if found.choice is not None:
+        if not np.isfinite(plateau.value):
+            raise _infeasible(problem, take(found.curve, [found.choice]), None)
         if explicit and found.curve.lams[-1] > float(lattice.stop):
-            notes.add(f"Algorithm 2 doubles its upper end: it looked beyond the range {lattice}")
+            notes.add(f"Algorithm 2 moves its upper end: it looked beyond the range {lattice}")
         return found, plateau, reads
     while not explicit and plateau.last == lattice.size - 1 and plateau.first > 0:
         wider = lattice.extended()
@@ -289,6 +291,14 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
             np.sum([c.predicted for c in after], 0),
             np.sum([c.support[0] for c in after], 0),
         ),
+    )
+
+
+def _lattice(range_text: str | None, step: str | float | None, method: str | None) -> Lattice:
+    """The lambdas to look at; Algorithm 2 has a step of its own."""
+    default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
+    return Lattice.parse(
+        DEFAULT_RANGE if range_text is None else range_text, None if step is None else str(step), default
     )
 
 
@@ -359,10 +369,10 @@ def search_lambda(
         What to maximise; ``topN`` for any N < K.
     range, step : str, optional
         ``"A:B"`` and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
-        while the best value sits on its upper end.
-    method : {"path", "grid", "paper"}, optional
+        while the best value sits on its upper end; Algorithm 2 has steps of 0.1. ``"A:A"`` is one lambda.
+    method : {"path", "grid", "paper", "paper-printed"}, optional
         One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
-        read (the default for other fusions); or Algorithm 2.
+        read (the default for other fusions); Algorithm 2, repaired; or by its text (docs/reproduction.md).
     subject_to : str, optional
         Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric at lambda = 0.
     folds : int, optional
@@ -426,7 +436,7 @@ def search_lambda(
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
     constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
-    lattice = Lattice.parse(DEFAULT_RANGE if range is None else range, None if step is None else str(step))
+    lattice = _lattice(range, step, method)
     if seed is not None and folds is None:
         raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
     if by is not None and folds is not None:
@@ -505,7 +515,7 @@ def _check_method(method: str | None, ready: Method, top: int | None) -> str:
     how = ready.calibration.fusion or f"{ready.calibration.order} and a delta"
     what = f"{how}, whose scores are no lines in lambda"
     if method == "path":
-        raise UsageError("--method", f"path with {what}", "expected grid or paper")
+        raise UsageError("--method", f"path with {what}", "expected grid, paper or paper-printed")
     if top is not None:
         raise UsageError("--metric", f"top{top} with {what}", f"expected one of {', '.join(NAMES)}")
     return method or "grid"
