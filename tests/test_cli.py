@@ -805,6 +805,69 @@ def test_as_printed_and_a_constraint_that_it_does_not_keep(rows, refuse):
     assert "--subject-to: no lambda in" in line
 
 
+@pytest.mark.parametrize("option", ["--lambda", "--range"])
+def test_a_given_lambda(rows, option, answer, run):
+    """Nothing is searched: the row of the whole curve, a calibration that says so, and no word of a choice."""
+    whole = answer("search-lambda", rows, "--range", "0:1:0.1", "--metric", "top2")
+    value = "0.4" if option == "--lambda" else "0.4:0.4"
+    for metric, columns in (("macc", ("acc", "macc", "miou", "f1")), ("top2", ("acc", "top2"))):
+        line = ("search-lambda", rows, option, value, "--metric", metric)
+        found = answer(*line, "-o", "c.json", "--curve", "c.tsv", "--force")
+        assert (found["lambda"], found["plateau"], found["given"], found["reads"]) == (0.4, [0.4, 0.4], option, 1)
+        assert {name: found["best"][name] for name in columns} == {name: whole["curve"][name][4] for name in columns}
+        assert (found["baseline"]["acc"], found["rebalanced"]["acc"]) == (
+            whole["baseline"]["acc"],
+            whole["rebalanced"]["acc"],
+        )
+        assert found["notes"] == whole["notes"][:1] and "split" in found["notes"][0]
+        assert len(pathlib.Path("c.tsv").read_text().splitlines()) == 2
+        stored = json.loads(pathlib.Path("c.json").read_text())
+        assert (stored["lambda"], stored["provenance"]["given"]) == (0.4, option)
+        one, other = (answer("evaluate", rows, *by) for by in (("-c", "c.json"), ("-l", "0.4")))
+        assert one["per_class"] == other["per_class"]
+        code, out, _ = run(*line, "--format", "table")
+        assert code == 0 and "lambda 0.4 (given)" in out and f"as given ({option})" in out
+        assert not any(word in out for word in ("chosen", "plateau", "tuned", "over lambda"))
+    assert unoic_cli.search_lambda(rows, lam=0.4).best == unoic_cli.search_lambda(rows, range="0.4:0.4").best
+    states = ["1.unoic", "2.unoic"]
+    for i, name in enumerate(states, 1):
+        answer("search-lambda", rows, option, value, "--shard", f"{i}/2", "--state", name)
+    assert answer("report", *states) == answer("search-lambda", rows, option, value)
+
+
+def test_a_given_lambda_with_a_calibration_holds_all_else(rows, answer):
+    answer("search-lambda", rows, "--temperature", 2, "--target-prior", "3,2,1", "-o", "c.json")
+    found = answer("search-lambda", rows, "-c", "c.json", "-l", "0.4", "-o", "d.json")
+    before, after = (json.loads(pathlib.Path(name).read_text()) for name in ("c.json", "d.json"))
+    assert (after["lambda"], after["modalities"][0]["temperature"], after["target_prior"]) == (
+        0.4,
+        2,
+        before["target_prior"],
+    )
+    again = answer("evaluate", rows, "-l", "0.4", "--temperature", 2, "--target-prior", "3,2,1")
+    assert all(found["best"][name] == again[name] for name in ("acc", "macc", "miou", "f1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--lambda", "0.4", "--range", "0:1"), "--range: --range beside --lambda"),
+        (("--lambda", "0.4", "--step", "0.1"), "--step: --step beside --lambda"),
+        (("--lambda", "0.4", "--method", "path"), "--method: --method beside --lambda"),
+        (("--lambda", "0.4", "--subject-to", "acc>=base"), "--subject-to: --subject-to beside --lambda"),
+        (("--lambda", "0.4", "--folds", "3"), "--folds: --folds beside --lambda"),
+        (("--lambda", "nan"), "--lambda: nan; expected a finite number"),
+        (("--lambda", "x"), "--lambda: 'x'; expected a number"),
+        (("--lambda", "rgb=1"), "--lambda: the unknown modality rgb"),
+        (("--range", "0.4:0.4", "--folds", "3"), "--folds: --folds beside --range 0.4:0.4"),
+        (("--range", "0.4:0.4", "--step", "0.1"), "--step: a step in 0.4:0.4"),
+        (("--range", "0:0", "--method", "paper"), "--range: 0:0 with --method paper"),
+    ],
+)
+def test_nothing_chooses_beside_a_given_lambda(rows, options, text, refuse):
+    assert refuse(2, "search-lambda", rows, *options).startswith(text)
+
+
 def test_range_grows_only_by_itself(folder, answer):
     """Class 1 wins from lambda 3.2 on: the default range grows, an explicit one says that it ends too early."""
     scores = np.array([[3.2 * np.log(9), 0], [40, 0], [3.1 * np.log(9), 0]])

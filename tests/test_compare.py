@@ -96,11 +96,11 @@ def test_every_form(calibrations, capsys):
     assert latex.count(r" \\") == 3
     assert run([*line, "tsv"]) == 0
     rows = [text.split("\t") for text in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["method", "condition", "n", "acc", "macc", "miou", "f1"]
+    assert rows[0] == ["method", "condition", "n", "acc", "macc", "miou", "f1", "lambda"]
     assert [row[:2] for row in rows[1:]] == [[m, c] for m in ("a|b_c", "UNO-IC") for c in ("fog", "rain", "average")]
     assert run([*line, "json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [float(value) for value in rows[1][3:]] == [
+    assert [float(value) for value in rows[1][3:-1]] == [
         found["methods"][0]["conditions"]["fog"][name] for name in ("acc", "macc", "miou", "f1")
     ]
 
@@ -113,6 +113,15 @@ def test_every_form(calibrations, capsys):
         (["-m", "uno"], 2, "has no delta"),
         (["-m", "a=average", "-m", "a=max"], 2, "--method: a twice"),
         (["-m", "=average"], 2, "expected METHOD or TITLE=METHOD"),
+        (["-m", "missing.json@0.4"], 66, "missing.json: no such file"),
+        (["-m", "nothing@0.4"], 2, "--method: 'nothing'; expected the file of a calibration, or one of depth, rgb"),
+        (["-m", "average@"], 2, "--method: 'average@'; expected"),
+        (["-m", "average@nan"], 2, "--method: 'average@nan'; expected"),
+        (["-m", "average@1e9"], 2, "--method: 1000000000.0; expected a finite number"),
+        (["-m", "average@rgb=1"], 2, "--method: no lambda for depth"),
+        (["-m", "uno@0.4"], 2, "has no delta"),
+        (["-m", "rgb@depth=1"], 2, "--method: the unknown modality depth; expected rgb"),
+        (["-m", "rgb@1", "-m", "X=average", "-m", "rgb@1"], 2, "--method: rgb@1 twice"),
         (["--metrics", "miou,miou"], 2, "--metrics"),
         (["--metrics", "top5"], 2, "--metrics: 'top5'"),
         (["--by", "day"], 2, "--by: 'day'"),
@@ -128,6 +137,74 @@ def test_what_is_refused(more, code, text, capsys):
     lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
     assert out == ""
     assert len(lines) == 1 and lines[0].startswith("unoic: error: ") and text in lines[0], lines
+
+
+@pytest.mark.parametrize(
+    ("lam", "lams"),
+    [("0.4", {"depth": 0.4, "rgb": 0.4}), ("rgb=0.3,depth=0.6", {"depth": 0.6, "rgb": 0.3}), ("-2e-1", None)],
+)
+def test_methods_at_a_given_lambda_are_what_evaluate_counts(calibrations, lam, lams, answer):
+    """``METHOD@LAMBDA`` is what ``--lambda`` says elsewhere, and what ``search-lambda --lambda`` writes."""
+    lams = lams or {"depth": -0.2, "rgb": -0.2}
+    for m in ("rgb", "depth"):
+        unoic_cli.fit_delta(f"{m}={STREETS / m / 'val.h5'}", output=f"{m}.delta.json")
+    unoic_cli.search_lambda(pair("val"), fusion="average", per_modality=True, range="0:2:0.5", output="own.json")
+    delta = ["--delta", "rgb=rgb.delta.json", "--delta", "depth=depth.delta.json"]
+    methods = [f"average@{lam}", f"UNO-IC=uno@{lam}", f"uno-ic.json@{lam}", f"O@1=own.json@{lam}", f"rgb@{lams['rgb']}"]
+    found = answer("compare", *pair("rain"), *delta, *(text for method in methods for text in ("-m", method)))
+    rows = {row["name"]: row for row in found["methods"]}
+    assert list(rows) == [f"average@{lam}", "UNO-IC", f"uno-ic@{lam}", "O@1", f"rgb@{lams['rgb']}"]
+    answer("search-lambda", *pair("val"), "-c", "own.json", f"--lambda={lam}", "-o", "given.json")
+    options = {
+        f"average@{lam}": (pair("rain"), "--fusion", "average", "--delta", "none", f"--lambda={lam}"),
+        "UNO-IC": (pair("rain"), *delta, f"--lambda={lam}"),
+        f"uno-ic@{lam}": (pair("rain"), *delta, f"--lambda={lam}"),
+        "O@1": (pair("rain"), "-c", "given.json"),
+        f"rgb@{lams['rgb']}": (pair("rain")[:1], f"--lambda={lams['rgb']}"),
+    }
+    for name, (inputs, *more) in options.items():
+        alone, cell = answer("evaluate", *inputs, *more), rows[name]["conditions"]["all"]
+        assert cell == {key: alone[key] for key in cell}, name
+        expected = {m: lams[m] for m in rows[name]["lambdas"]}
+        assert rows[name]["lambdas"] == expected
+        assert rows[name]["lambda"] == (expected["rgb"] if len(set(expected.values())) == 1 else None)
+
+
+def test_a_file_whose_name_has_an_at_comes_first(calibrations, answer, run):
+    text = pathlib.Path("uno-ic.json").read_text()
+    for name in ("a@0.4", "a@0.4.json", "a=b@0.4"):
+        pathlib.Path(name).write_text(text)
+    own = json.loads(text)["lambda"]
+    methods = ("a@0.4", "B@7=a@0.4.json@0.25", "a@0.4@0.5", "a=b@0.4")
+    line = ["compare", *pair("fog"), *(word for method in methods for word in ("-m", method))]
+    rows = [(row["name"], row["lambda"]) for row in answer(*line)["methods"]]
+    assert rows == [("a@0.4", own), ("B@7", 0.25), ("a@0.4@0.5", 0.5), ("a=b@0.4", own)]
+    code, out, _ = run(*line, "--format", "tsv")
+    assert (code, [row.split("\t")[-1] for row in out.splitlines()]) == (0, ["lambda", *(repr(lam) for _, lam in rows)])
+    code, out, _ = run("compare", *pair("fog"), "-m", "a@0.4@rgb=1,depth=2", "--format", "tsv")
+    assert out.splitlines()[1].startswith("a@0.4@rgb=1,depth=2\t") and out.endswith("\tdepth=2.0,rgb=1.0\n")
+
+
+def test_a_lambda_in_shards(calibrations, answer):
+    line = ("compare", *pair("fog", "rain"), "-m", "uno-ic.json@0.4", "-m", "average@rgb=0.3,depth=0.6")
+    whole = answer(*line)
+    states = [f"{i}.unoic" for i in (1, 2)]
+    for i, name in enumerate(states, 1):
+        answer(*line, "--shard", f"{i}/2", "--state", name)
+    assert answer("report", *states) == whole
+
+
+def test_what_is_calibrated_already(tmp_path, monkeypatch, refuse, answer):
+    """A second rebalancing is refused, as by evaluate; a method that rebalances nothing is not."""
+    monkeypatch.chdir(tmp_path)
+    val = STREETS / "rgb" / "val.h5"
+    answer("search-lambda", val, "--lambda", 0.4, "-o", "c.json")
+    answer("calibrate", val, "-c", "c.json", "-o", "x.h5")
+    for method in ("c.json", "c.json@1"):
+        line = refuse(65, "compare", "x.h5", "-m", method)
+        assert line.startswith("x.h5: a file written by unoic calibrate, rebalanced already")
+    assert "rebalanced already" in refuse(65, "compare", "a=x.h5", f"b={val}", "-m", "average@0.4")
+    answer("compare", "a=x.h5", f"b={val}", "-m", "average", "-m", "a")
 
 
 def test_a_calibration_of_other_modalities(calibrations, capsys):

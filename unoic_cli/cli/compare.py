@@ -33,8 +33,9 @@ def compare(
             "-m",
             metavar="[TITLE=]METHOD",
             help="The file of a calibration; average, noisy-or, product, max or log-linear (plain fusion); uno "
-            "(noisy-or with --delta); or a modality's name (that network alone). Repeatable. Default: each modality, "
-            "average and noisy-or.",
+            "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
+            "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
+            "noisy-or.",
         ),
     ] = None,
     by: Annotated[
@@ -58,7 +59,7 @@ def compare(
     """Compare methods under several conditions: one table, one read of each file.
 
     Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
-    -m average -m UNO-IC=unoic.json
+    -m average -m UNO-IC=unoic.json -m UNO-IC-.4=unoic.json@0.4
     """
     check_format(format, FORMATS)
     count(

@@ -26,6 +26,16 @@ from unoic_cli.errors import UsageError
 def search_lambda(
     files: ModalitiesArgument,
     given: dict[str, Any],
+    lam: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            "-l",
+            metavar="L",
+            help="Search nothing: measure this lambda, and write its calibration (-o); rgb=0.3,depth=0.6 for each "
+            "modality.",
+        ),
+    ] = None,
     metric: Annotated[
         str, typer.Option("--metric", metavar="METRIC", help="What to maximise: macc, acc, miou, f1, or topN (top5).")
     ] = "macc",
@@ -84,7 +94,8 @@ def search_lambda(
     """Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.
 
     Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior; those of several
-    modalities are fused (--fusion). With --calibration, that file holds all but lambda.
+    modalities are fused (--fusion). With --calibration, that file holds all but lambda. With --lambda, a lambda that is
+    known (from a paper, say) is measured and kept as a calibration.
 
     Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
     """
@@ -96,6 +107,7 @@ def search_lambda(
         given,
         present,
         format,
+        lam=lam,
         metric=metric,
         range=range,
         step=step,

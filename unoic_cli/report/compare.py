@@ -73,15 +73,25 @@ def render_compare(result: CompareResult) -> RenderableType:
 
 
 def compare_tsv(result: CompareResult) -> str:
-    """A row for each method and condition, with every metric as a fraction."""
+    """A row for each method and condition, with every metric as a fraction, and the method's lambda."""
     names = list(result.rows[0].average)
-    lines = ["\t".join(["method", "condition", "n", *names])]
+    lines = ["\t".join(["method", "condition", "n", *names, "lambda"])]
     for row in result.rows:
+        lam = _lambda(row)
         for column in _columns(result):
             n = row.cells[column].n if column in row.cells else sum(one.n for one in row.cells.values())
             values = _values(row, column)
-            lines.append("\t".join([cell(row.name), cell(column), str(n), *(repr(values[name]) for name in names)]))
+            lines.append(
+                "\t".join([cell(row.name), cell(column), str(n), *(repr(values[name]) for name in names), lam])
+            )
     return "\n".join(lines) + "\n"
+
+
+def _lambda(row: Row) -> str:
+    """A number, or ``depth=0.6,rgb=0.3`` where modalities have their own."""
+    if row.lam is not None:
+        return repr(row.lam)
+    return ",".join(f"{name}={lam!r}" for name, lam in row.lams.items())
 
 
 def compare_markdown(result: CompareResult) -> str:

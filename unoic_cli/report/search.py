@@ -17,15 +17,9 @@ def render_search(result: SearchResult) -> RenderableType:
     """The choice, metrics before and after, the folds, and the curve in one line."""
     names = list(result.curve)
     lam = f"{result.lam:g}"
-    rows = [
-        ("lambda 0 (as it is)", result.baseline),
-        ("lambda 1 (fully rebalanced)", result.rebalanced),
-        (f"lambda {lam} (chosen)", result.best),
-    ]
     title = METRIC_TITLES.get(result.metric, result.metric)
-    low, high = result.plateau
     about = [
-        ("lambda", f"{lam}, the middle of the best plateau [{low:g}, {high:g}] of {title}"),
+        _about_lambda(result, title),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
         *about_calibration(result.calibration),
     ]
@@ -34,7 +28,7 @@ def render_search(result: SearchResult) -> RenderableType:
     parts: list[RenderableType] = [
         facts(about),
         Text(),
-        metric_table(rows, names, "percent, tuned and measured on the same data"),
+        metric_table(_settings(result), names, _measured(result)),
     ]
     if result.modalities is not None:
         alone = []
@@ -45,24 +39,57 @@ def render_search(result: SearchResult) -> RenderableType:
             metric_table(alone, names, f"each modality alone; fused, these lambdas are multiplied by {lam}"),
         ]
     if result.groups is not None:
-        parts += [Text(), _groups(result.groups, names, result.metric)]
+        given = result.details.get("given") is not None
+        parts += [Text(), _groups(result.groups, names, None if given else result.metric)]
     if result.folds is not None:
         parts += [Text(), _folds(result.folds, names)]
     values = result.curve[result.metric].tolist()
     finite = [value for value in values if value == value]
-    if finite:
+    if finite and len(values) > 1:
         ends = f"{result.lams[0]:g} to {result.lams[-1]:g}: {percent(min(finite))} to {percent(max(finite))}"
         parts += [Text(), Text(f"{title} over lambda {ends}"), Text(sparkline(values), style="cyan")]
     return Group(*parts)
 
 
-def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str) -> RenderableType:
-    """Each condition at the chosen lambda, and what its own would give."""
+def _own(result: SearchResult) -> bool:
+    """Whether modalities have lambdas of their own, of which the result's is a common factor."""
+    return any(modality.share != 1.0 for modality in result.calibration.modalities)
+
+
+def _about_lambda(result: SearchResult, title: str) -> tuple[str, str]:
+    """Which lambda, and why."""
+    given, own = result.details.get("given"), _own(result)
+    lam = f"each modality's own, times {result.lam:g}" if own else f"{result.lam:g}"
+    if given is not None:
+        return "lambda", f"{'for each modality' if own else lam}, as given ({given}): nothing was searched"
+    low, high = result.plateau
+    return "lambda", f"{lam}, the middle of the best plateau [{low:g}, {high:g}] of {title}"
+
+
+def _settings(result: SearchResult) -> list[tuple[str, dict[str, float]]]:
+    """Rows: as it is, fully rebalanced, and the chosen or given lambda."""
+    given, own = result.details.get("given") is not None, _own(result)
+    word, how = "factor" if own else "lambda", "given" if given else "chosen"
+    rows = [("lambda 0 (as it is)", result.baseline)]
+    if not (given and own):
+        rows.append((f"{word} 1 ({'own lambdas' if own else 'fully rebalanced'})", result.rebalanced))
+    return [*rows, ("given lambdas" if given and own else f"{word} {result.lam:g} ({how})", result.best)]
+
+
+def _measured(result: SearchResult) -> str:
+    return "percent" if result.details.get("given") else "percent, tuned and measured on the same data"
+
+
+def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str | None) -> RenderableType:
+    """Each condition at the chosen lambda, and what its own would give; at a given one (no metric), just that."""
     rows = []
     for name, found in groups.items():
         rows.append((f"{name}, lambda 0", found["baseline"]))
-        rows.append((f"{name}, chosen", found["best"]))
-        rows.append((f"{name}, own {found['own_lambda']:g}", found["own_best"]))
+        rows.append((f"{name}, {'given' if metric is None else 'chosen'}", found["best"]))
+        if metric is not None:
+            rows.append((f"{name}, own {found['own_lambda']:g}", found["own_best"]))
+    if metric is None:
+        return metric_table(rows, names, "each condition as it is, and at the given lambda")
     return metric_table(rows, names, f"each condition as it is, at the chosen lambda, and at the best for its {metric}")
 
 

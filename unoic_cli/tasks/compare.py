@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from unoic_cli.calibration import Calibration, Modality
+from unoic_cli.calibration import ORDERS, Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fusions import FUSIONS, resolve_weights
@@ -18,9 +19,9 @@ from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
-from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, open_inputs, provenance
+from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, open_inputs, provenance, refuse_calibrated
 from unoic_cli.tasks.evaluate import Metrics
-from unoic_cli.tasks.modalities import Resolved, Wanted, load_calibration, make_method, names_of, resolve
+from unoic_cli.tasks.modalities import Resolved, Wanted, at_lambda, load_calibration, make_method, names_of, resolve
 from unoic_cli.tasks.tables import make_tables
 from unoic_cli.view import FactorSource
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 UNO = "uno"
+_NUMBER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]*=)?[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+"""``0.4``, or ``rgb=0.4``: what may follow the ``@`` of a method."""
 AVERAGE = "average"
 """Name of the last column: the plain mean over the conditions."""
 
@@ -41,6 +44,8 @@ class Row:
     name : str
     about : str
         What it is: its modalities, fusion and lambda.
+    lams : dict of str to float
+        The lambda of each modality that it looks at; "" stands for one without a name.
     cells : dict of str to Metrics
         For each condition.
     average : dict of str to float
@@ -49,8 +54,15 @@ class Row:
 
     name: str
     about: str
+    lams: dict[str, float]
     cells: dict[str, Metrics]
     average: dict[str, float]
+
+    @property
+    def lam(self) -> float | None:
+        """The lambda of all its modalities; None where they have their own."""
+        found = set(self.lams.values())
+        return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,8 @@ class CompareResult:
                 {
                     "name": row.name,
                     "about": row.about,
+                    "lambda": row.lam,
+                    "lambdas": {name: lam for name, lam in row.lams.items() if name} or None,
                     "conditions": {name: metrics.to_dict() for name, metrics in row.cells.items()},
                     "average": row.average,
                 }
@@ -122,7 +136,10 @@ def compare(
     methods : sequence of str, or mapping of str to str or Calibration, optional
         ``TITLE=METHOD`` or METHOD: ``average``, ``noisy-or``, ``product``, ``max`` or ``log-linear`` for plain fusion;
         ``uno`` for noisy-or after flattening with delta; the name of a modality, for that network alone; or else the
-        file of a calibration. By default each modality, and average and noisy-or of all.
+        file of a calibration. By default each modality, and average and noisy-or of all. ``METHOD@0.4`` is the method
+        at lambda 0.4, of every modality (``METHOD@rgb=0.3,depth=0.6`` for each): a calibration's own lambda and shares
+        are not looked at, and methods without a calibration rebalance with the priors that the files store, as
+        `evaluate` does with a lambda. A file whose very name holds the ``@`` comes first.
     by : {"file", "group"}, optional
         What a condition is: each file (of every modality), or each value of the files' ``group``.
     delta, delta_power
@@ -162,7 +179,8 @@ def compare(
     tables = make_tables(data, by)
     titles = _titles(methods, data, delta is not None)
     wanted = Wanted(delta=delta, delta_power=delta_power, fusion=None)
-    if (delta is not None or delta_power is not None) and UNO not in [spec for _, spec in titles]:
+    plain = [_split_lambda(spec)[0] if isinstance(spec, str) else spec for _, spec in titles]
+    if (delta is not None or delta_power is not None) and UNO not in plain:
         option = "--delta" if delta is not None else "--delta-power"
         raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
     made = [(title, *_method(spec, data, wanted, chosen, notes)) for title, spec in titles]
@@ -190,7 +208,7 @@ def compare(
         if not cells:
             raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
         average = {name: _mean([cell.values[name] for cell in cells.values()]) for name in NAMES}
-        rows.append(Row(title, describe(resolved.calibration), cells, average))
+        rows.append(Row(title, describe(resolved.calibration), lambdas(resolved.calibration), cells, average))
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return CompareResult(tuple(rows), tuple(rows[0].cells), shown, absent, {"by": by, **about}, tuple(notes.texts))
 
@@ -224,13 +242,8 @@ def _titles(
         found = list(methods.items())
     else:
         found = []
-        for text in [methods] if isinstance(methods, str) else methods:
-            title, separator, spec = text.partition("=")
-            if not separator or exists(text):
-                title, spec = os.path.splitext(os.path.basename(text))[0] if text.endswith(".json") else text, text
-            if not title or not spec:
-                raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
-            found.append((title, spec))
+        known = {*(name for name in names_of(data) if name), *FUSIONS, UNO}
+        found = [_titled(text, known) for text in ([methods] if isinstance(methods, str) else methods)]
     titles = [title for title, _ in found]
     for title in titles:
         if titles.count(title) > 1:
@@ -240,31 +253,62 @@ def _titles(
     return found
 
 
+def _titled(text: str, known: Container[str]) -> tuple[str, str]:
+    """The title and the method of ``TITLE=METHOD`` or METHOD."""
+    title, separator, spec = text.partition("=")
+    method, lam = _split_lambda(text)
+    if not separator or exists(text) or (lam is not None and (method in known or exists(method))):
+        spec, stem = text, os.path.splitext(os.path.basename(method))[0] if method.endswith(".json") else method
+        title = stem if lam is None else f"{stem}@{lam}"
+    if not title or not spec:
+        raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
+    return title, spec
+
+
+def _split_lambda(spec: str) -> tuple[str, str | None]:
+    """METHOD and LAMBDA of ``METHOD@LAMBDA``; a file of that very name comes first."""
+    method, _, lam = spec.rpartition("@")
+    if not method or exists(spec) or not all(_NUMBER.fullmatch(part.strip()) for part in lam.split(",")):
+        return spec, None
+    return method, lam
+
+
 def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> tuple[Resolved, list[int]]:
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
     everything = list(range(len(names)))
     if not isinstance(spec, (str, os.PathLike, Calibration)):
         raise UsageError("--method", f"{spec!r}", "expected the file of a calibration, or the name of a method")
+    lam = None
     if isinstance(spec, str):
+        spec, lam = _split_lambda(spec)
         if spec in names:
-            return Resolved(_plain(data, [names.index(spec)], None)), [names.index(spec)]
+            return Resolved(_plain(data, [names.index(spec)], None, lam, options, notes)), [names.index(spec)]
         if spec in FUSIONS or spec == UNO:
             if len(names) < 2:
                 raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
             if spec == UNO:
-                return _uno(data, wanted, options, notes), everything
-            return Resolved(_plain(data, everything, spec)), everything
+                return _uno(data, replace(wanted, lam=lam), options, notes), everything
+            return Resolved(_plain(data, everything, spec, lam, options, notes)), everything
         if not spec.endswith(".json") and not exists(spec):
             known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
-            raise UsageError("--method", f"{spec!r}", f"expected the file of a calibration, or one of {known}")
+            raise UsageError(
+                "--method",
+                f"{spec!r}",
+                f"expected the file of a calibration, or one of {known}; each also METHOD@LAMBDA",
+            )
     loaded = load_calibration(spec)
+    if lam is not None:
+        loaded = at_lambda(loaded, lam, "--method")
     where = "--method" if isinstance(spec, Calibration) else os.fspath(spec)
     loaded.check_fits(data.n_classes, data.class_names, data.name)
     if any(modality.given_factors for modality in loaded.modalities):
         found = "a calibration made with a file of factors"
         raise DataError(where, found, "expected delta from statistics, or stored in the files")
     own = [modality.name for modality in loaded.modalities]
+    for member in data.modalities:
+        if member.modality in own or len(own) == 1:
+            refuse_calibrated(member)
     if len(own) == 1 and (own[0] is None or names == (None,)):
         if len(names) > 1:
             raise DataError(
@@ -280,36 +324,55 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     return Resolved(loaded), [names.index(name) for name in own]
 
 
-def _plain(data: DataSet, places: Sequence[int], fused: str | None) -> Calibration:
-    """Scores as they are, without delta."""
+def _plain(
+    data: DataSet, places: Sequence[int], fused: str | None, lam: str | None, options: Options, notes: Notes
+) -> Calibration:
+    """Scores as they are, or rebalanced with a lambda; without delta."""
     uniform = Prior.uniform(data.n_classes)
     names = names_of(data)
-    modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
     weights = None if fused is None else resolve_weights(fused, None, len(places))
-    return Calibration(0.0, uniform, modalities, fused, weights)
+    if lam is None:
+        modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
+        return Calibration(0.0, uniform, modalities, fused, weights)
+    resolved = resolve(Wanted(lam=1.0, delta="none"), data, options, notes)
+    assert resolved is not None
+    modalities = tuple(resolved.calibration.modalities[i] for i in places)
+    made = replace(resolved.calibration, modalities=modalities, fusion=fused, weights=weights)
+    return at_lambda(made, lam, "--method")
 
 
 def _uno(data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> Resolved:
-    """Noisy-or of flattened posteriors, without rebalancing."""
-    resolved = resolve(wanted, data, options, notes, lam=0.0)
+    """Noisy-or of flattened posteriors, without rebalancing or (UNO-IC) at a given lambda."""
+    resolved = resolve(replace(wanted, lam=None if wanted.lam is None else 1.0), data, options, notes, lam=0.0)
     assert resolved is not None
+    if wanted.lam is not None:
+        resolved = replace(resolved, calibration=at_lambda(resolved.calibration, wanted.lam, "--method"))
     factors: Mapping[str | None, FactorSource] = resolved.factors
     for modality, member in zip(resolved.calibration.modalities, data.modalities, strict=True):
         stored = modality.stored_delta and member.has("delta")
         if modality.delta is None and modality.name not in factors and not stored:
             expected = f"expected a delta of each: --delta {modality.name}=STATISTICS (unoic fit-delta)"
             raise UsageError("--method", f"{UNO}, and {modality.name} has no delta", expected)
-    return replace(resolved)
+    return resolved
+
+
+def lambdas(calibration: Calibration) -> dict[str, float]:
+    """The lambda of each modality, by name; one without a name is ``""``."""
+    return {modality.name or "": modality.share * calibration.lam for modality in calibration.modalities}
 
 
 def describe(calibration: Calibration) -> str:
     """A method in a few words."""
     names = [modality.name for modality in calibration.modalities if modality.name is not None]
-    lams = {modality.share * calibration.lam for modality in calibration.modalities}
+    lams = lambdas(calibration)
     parts = [" + ".join(names)] if names else []
     if calibration.fusion is not None:
         parts.append(calibration.fusion)
     if any(modality.delta is not None for modality in calibration.modalities):
         parts.append("delta")
-    parts.append("lambda " + "/".join(f"{lam:.4g}" for lam in sorted(lams)))
+    if calibration.order != ORDERS[0]:
+        parts.append(calibration.order)
+    same = len(set(lams.values())) == 1
+    each = (f"{lam:g}" if same else f"{name} {lam:g}" for name, lam in lams.items())
+    parts.append("lambda " + ", ".join(dict.fromkeys(each)))
     return ", ".join(parts)

@@ -538,15 +538,33 @@ def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> t
     return values, [order.index(str(n)) for n in names]
 
 
-def _lambdas(given: Any, names: Sequence[str | None]) -> tuple[float, dict[str | None, float]]:
+def at_lambda(calibration: Calibration, given: Any, option: str) -> Calibration:
+    """The same calibration with a given lambda, which is that of every modality, whatever shares they had.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    given : float, text or mapping
+        As for ``--lambda``: ``0.4``, or ``rgb=0.3,depth=0.6``.
+    option : str
+        For messages.
+    """
+    common, shares = _lambdas(given, [modality.name for modality in calibration.modalities], option)
+    modalities = tuple(replace(modality, share=shares[modality.name]) for modality in calibration.modalities)
+    return replace(calibration, lam=common, modalities=modalities)
+
+
+def _lambdas(
+    given: Any, names: Sequence[str | None], option: str = "--lambda"
+) -> tuple[float, dict[str | None, float]]:
     """The common lambda and each modality's share of it."""
-    parts = split_by_name(given, names, "--lambda", commas=True)
-    values = {name: _number(value, "--lambda") for name, value in parts.items()}
+    parts = split_by_name(given, names, option, commas=True)
+    values = {name: _number(value, option) for name, value in parts.items()}
     missing = [name for name in names if name not in values]
     if missing:
-        raise UsageError("--lambda", f"no lambda for {missing[0]}", "expected one for each modality, or one for all")
+        raise UsageError(option, f"no lambda for {missing[0]}", "expected one for each modality, or one for all")
     for value in values.values():
-        check_lambda(value, "--lambda")
+        check_lambda(value, option)
     if len(set(values.values())) == 1:
         return values[names[0]], dict.fromkeys(names, 1.0)
     return 1.0, values

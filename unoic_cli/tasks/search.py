@@ -35,7 +35,7 @@ from unoic_cli.tasks.common import (
     prior_to_dict,
     provenance,
 )
-from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
+from unoic_cli.tasks.modalities import Method, Resolved, Wanted, at_lambda, make_method, resolve
 from unoic_cli.tasks.problem import Problem, pooled, take
 from unoic_cli.tasks.tables import make_tables
 
@@ -111,7 +111,7 @@ class SearchResult:
     Attributes
     ----------
     lam : float
-        The chosen lambda.
+        The chosen lambda; where modalities have their own, the factor of all of them.
     plateau : tuple of float
         First and last lambda of the best plateau; `lam` is its middle lattice point.
     metric : str
@@ -133,7 +133,8 @@ class SearchResult:
     notes : tuple of str
         What was worth saying on the way.
     details : dict
-        Method, evaluations, reads, constraints and options.
+        Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
+        was searched.
     groups : dict or None
         For each condition: metrics at lambda 0 and at the chosen one, and the lambda that would serve it best.
     modalities : dict or None
@@ -294,6 +295,22 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
     )
 
 
+def _check_given(lam: Any, choosing: dict[str, Any]) -> None:
+    """Refuse options that say how lambda is chosen, beside one that is given."""
+    for option, value in choosing.items():
+        if lam is not None and value is not None:
+            raise UsageError(
+                option, f"{option} beside --lambda", "expected one of them: with --lambda nothing is chosen"
+            )
+
+
+def _check_single(lattice: str, choosing: dict[str, Any]) -> None:
+    """Refuse options that tune lambda, beside a range of one."""
+    for option, value in choosing.items():
+        if value is not None:
+            raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
+
+
 def _lattice(range_text: str | None, step: str | float | None, method: str | None) -> Lattice:
     """The lambdas to look at; Algorithm 2 has a step of its own."""
     default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
@@ -340,6 +357,7 @@ def search_lambda(
     seed: int | None = None,
     by: str | None = None,
     calibration: str | Calibration | None = None,
+    lam: Any = None,
     source_prior: Any = None,
     target_prior: PriorLike = None,
     unseen: Unseen | None = None,
@@ -382,7 +400,9 @@ def search_lambda(
     by : {"group", "file"}, optional
         Also report each group, or file, and the lambda that would serve it best.
     calibration : path or Calibration, optional
-        Holds everything but lambda, which is searched anew.
+        Holds everything but lambda, which is searched anew (or given).
+    lam : float, str or mapping, optional
+        Search nothing: measure this lambda, of every modality (or ``"rgb=0.3,depth=0.6"``), and write its calibration.
     source_prior, target_prior : str, sequence or Prior, optional
         See `unoic_cli.tasks.common.resolve_prior`. The source is by default what the file stores, else its
         label frequencies; the target uniform.
@@ -436,7 +456,13 @@ def search_lambda(
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
     constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
+    _check_given(
+        lam, {"--range": range, "--step": step, "--method": method, "--subject-to": subject_to, "--folds": folds,
+              "--seed": seed, "--per-modality": per_modality or None},
+    )  # fmt: skip
     lattice = _lattice(range, step, method)
+    if lattice.size == 1:
+        _check_single(str(lattice), {"--folds": folds, "--per-modality": per_modality or None})
     if seed is not None and folds is None:
         raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
     if by is not None and folds is not None:
@@ -459,11 +485,15 @@ def search_lambda(
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to search lambda")
     wanted = Wanted(
-        calibration=calibration, temperature=temperature, source_prior=source_prior, target_prior=target_prior,
-        unseen=unseen, fusion=fusion, weights=weights, order=order, delta=delta, delta_power=delta_power,
+        calibration=calibration, lam=lam if calibration is None else None, temperature=temperature,
+        source_prior=source_prior, target_prior=target_prior, unseen=unseen, fusion=fusion, weights=weights,
+        order=order, delta=delta, delta_power=delta_power,
     )  # fmt: skip
     resolved = resolve(wanted, data, chosen, notes, lam=1.0)
     assert resolved is not None
+    if lam is not None:
+        resolved = replace(resolved, calibration=at_lambda(resolved.calibration, lam, "--lambda"))
+        lattice = Lattice.single(resolved.calibration.lam)
     tables = make_tables(data, by)
     apart = None
     if per_modality:
@@ -475,7 +505,8 @@ def search_lambda(
     spans = data.spans(whole_samples=ready.view.needs_samples)
     plan = plan_folds(data, spans, folds, seed or 0) if folds else None
     problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, chosen, tables)
-    result = _solve(problem, lattice, method, range is not None, notes, subject_to, apart)
+    given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
+    result = _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
     if output is not None:
         write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
     if curve_output is not None:
@@ -493,19 +524,19 @@ def search_prepared(
     spans = data.spans(whole_samples=ready.view.needs_samples)
     plan = plan_folds(data, spans, folds, 0)
     problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, options)
-    return _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None)
+    return _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None, None)
 
 
 def _solve(
     problem: Problem, lattice: Lattice, method: str, explicit: bool, notes: Notes, subject_to: str | None,
-    apart: dict[str, dict[str, Any]] | None,
+    apart: dict[str, dict[str, Any]] | None, given: str | None,
 ) -> SearchResult:  # fmt: skip
     """Search, choose, and put the result together."""
     found, plateau, reads = _search(problem, lattice, method, explicit, notes)
     for text in found.notes:
         notes.add(text)
     index = _chosen_index(plateau, found, problem.slopes, notes)
-    return _result(problem, found, plateau, index, notes, reads, method, subject_to, apart)
+    return _result(problem, found, plateau, index, notes, reads, method, subject_to, apart, given)
 
 
 def _check_method(method: str | None, ready: Method, top: int | None) -> str:
@@ -557,14 +588,14 @@ def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) 
         zero = np.flatnonzero(lams == 0.0)
         if zero.size:
             return int(zero[0])
-    if plateau.first == 0 and plateau.last == lams.size - 1:
+    if plateau.first == 0 and plateau.last == lams.size - 1 > 0:
         notes.add("the metric is the same at every lambda of the range")
     return plateau.middle
 
 
 def _result(
     problem: Problem, found: Found, plateau: Plateau, index: int, notes: Notes, reads: int, method: str,
-    subject_to: str | None, apart: dict[str, dict[str, Any]] | None,
+    subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None,
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
     curve, data, used = found.curve, problem.data, problem.method.calibration
@@ -573,6 +604,7 @@ def _result(
     n = int(curve.counts.support.sum())
     more: dict[str, Any] = {
         "method": method,
+        "given": given,
         "evaluations": found.evaluations,
         "reads": reads,
         "range": [float(curve.lams[0]), float(curve.lams[-1])],
