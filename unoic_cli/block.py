@@ -9,7 +9,7 @@ or each of its pixels. Units are numbered ``sample * pixels_per_sample + pixel``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ class LogitBlock:
 
     Notes
     -----
-    Arrays may be views of a reader's reused buffers: valid until the next block is asked for.
+    Arrays may be views of a reader's reused buffers: valid until the next block is asked for. Whoever keeps a block
+    longer keeps what `own` returns, and takes it before asking for the next.
     """
 
     start: int
@@ -149,6 +150,11 @@ class LogitBlock:
     group: NDArray[Any] | None = None
     sample_id: NDArray[Any] | None = None
     cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def own(self) -> LogitBlock:
+        """The block in memory of its own, which outlives the reader's buffers."""
+        arrays: dict[str, Any] = {name: value.copy() for name, value in vars(self).items() if hasattr(value, "dtype")}
+        return replace(self, **arrays, cache={})
 
 
 class Reader(Protocol):

@@ -114,7 +114,7 @@ class BatchReader:
         for slot, piece in enumerate((span, *span.beside)):
             fields = self.fields & (piece.source.fields | {"scores"})
             reader = self._reader(piece.source, slot)
-            blocks.append(gather(reader.blocks(piece.start, piece.stop, fields), piece.source))
+            blocks.append(gather(reader.blocks(piece.start, piece.stop, fields), piece.source, piece.stop))
         yield blocks
 
     def _parts(self, blocks: list[LogitBlock], span: Span) -> tuple[Part, ...]:
@@ -173,20 +173,17 @@ class BatchReader:
             raise DataError(f"{source.name}:labels", found, expected)
 
 
-def gather(blocks: Iterator[LogitBlock], source: Source) -> LogitBlock:
-    """Consecutive blocks as one, in rows where images were cut."""
-    held = [next(blocks)]
-    for block in blocks:
-        if len(held) == 1:
-            held[0] = _copied(held[0])
-        held.append(_copied(block))
-    if len(held) == 1:
-        return held[0]
+def gather(blocks: Iterator[LogitBlock], source: Source, stop: int) -> LogitBlock:
+    """Consecutive blocks, which end at `stop`, as one."""
+    block = next(blocks)
+    if block.stop == stop:
+        return block
+    held = [block.own()]  # before the reader is asked for the next, which may come in the same memory
+    held.extend(block.own() for block in blocks)
     joined = LogitBlock(held[0].start, held[-1].stop)
     scores = [block.scores for block in held if block.scores is not None]
     if scores:
-        flat = [s if s.ndim == 2 else s.transpose(0, 2, 1).reshape(-1, s.shape[1]) for s in scores]
-        joined.scores = np.concatenate(flat)
+        joined.scores = _joined_scores(scores, joined.start, joined.stop, source.pixels)
     for name in ("predictions", "labels"):
         arrays = [getattr(block, name) for block in held]
         if arrays[0] is not None:
@@ -209,10 +206,15 @@ def gather(blocks: Iterator[LogitBlock], source: Source) -> LogitBlock:
     return joined
 
 
-def _copied(block: LogitBlock) -> LogitBlock:
-    """A block that outlives its reader's buffers."""
-    arrays: dict[str, Any] = {key: value.copy() for key, value in vars(block).items() if isinstance(value, np.ndarray)}
-    return replace(block, **arrays)
+def _joined_scores(scores: Sequence[NDArray[Any]], start: int, stop: int, pixels: int) -> NDArray[Any]:
+    """Scores of consecutive blocks as a block holds them: planes of whole images or of a part of one, else rows."""
+    flat = np.concatenate([s if s.ndim == 2 else s.transpose(0, 2, 1).reshape(-1, s.shape[1]) for s in scores])
+    if any(s.ndim == 2 for s in scores):
+        return flat
+    inside = min(pixels, stop - start)
+    if start // pixels != (stop - 1) // pixels and (start % pixels or stop % pixels):
+        return flat
+    return np.ascontiguousarray(flat.reshape(-1, inside, flat.shape[1]).transpose(0, 2, 1))
 
 
 def _check_rows(block: LogitBlock, source: Source, other: LogitBlock, beside: Source) -> None:

@@ -372,7 +372,7 @@ class _Job:
         from unoic_cli.sweep import gather
 
         for first, last in schema.pieces(start, stop, self.source.pixels, self.spec.layout):
-            yield gather(reader.blocks(first, last, self.fields), self.source)
+            yield gather(reader.blocks(first, last, self.fields), self.source, last)
 
     def slices(self, block: LogitBlock) -> Iterator[LogitBlock]:
         """Parts of a block that stay in cache while they are converted, counted and encoded: views, mostly."""
@@ -483,8 +483,8 @@ class _Worker:
             scores = _turned(scores, spec, source)
         if not self.job.chunk:
             return replace(block, scores=scores)
-        own = [_own(array) for array in (block.labels, block.delta, block.predictions)]
-        return replace(block, scores=scores, labels=own[0], delta=own[1], predictions=own[2])
+        kept = replace(block, scores=None).own()  # an encoded block is stored later
+        return replace(kept, scores=scores)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -504,11 +504,6 @@ def _slice(scores: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         return scores[first // pixels : last // pixels]
     image = scores[first // pixels]
     return np.ascontiguousarray(image[None, :, first % pixels : first % pixels + last - first])
-
-
-def _own(array: NDArray[Any] | None) -> NDArray[Any] | None:
-    """A copy: the reader uses its memory again before an encoded block is stored."""
-    return None if array is None else array.copy()
 
 
 def _turned(scores: NDArray[Any], spec: OutputSpec, source: Source) -> NDArray[Any]:
