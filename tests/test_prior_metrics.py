@@ -124,6 +124,16 @@ def test_a_list_that_is_no_prior_is_refused(text, found):
         ("bom.csv", "\ufeff3\n1\n", None, (0.75, 0.25)),
         ("bom.json", "\ufeff[3, 1]", None, (0.75, 0.25)),
         ("windows.csv", "class,count\r\ncat,3\r\ndog,1\r\n", ("cat", "dog"), (0.75, 0.25)),
+        ("wide.csv", "elk,cat,dog\n100,600,300\n", ("cat", "dog", "elk"), (0.6, 0.3, 0.1)),
+        ("wide.tsv", "elk\tcat\tdog\n100\t600\t300\n", ("cat", "dog", "elk"), (0.6, 0.3, 0.1)),
+        ("wide_two.csv", "dog,cat\n1,3\n", ("cat", "dog"), (0.75, 0.25)),
+        ("wide_label.csv", "class,elk,cat,dog\ncount,100,600,300\n", ("cat", "dog", "elk"), (0.6, 0.3, 0.1)),
+        ("wide_indices.csv", "2,0,1\n100,600,300\n", ("cat", "dog", "elk"), (0.6, 0.3, 0.1)),
+        ("wide_indices_two.csv", "1,0\n1,3\n", None, (0.75, 0.25)),
+        ("turned.csv", "count,class\n1,dog\n3,cat\n", ("cat", "dog"), (0.75, 0.25)),
+        ("turned_indices.csv", "count,class\n3,0\n1,1\n", None, (0.75, 0.25)),
+        ("turned_bare.csv", "1,dog\n3,cat\n", ("cat", "dog"), (0.75, 0.25)),
+        ("classes.json", '{"classes": ["dog", "cat"], "counts": [1, 3]}', ("cat", "dog"), (0.75, 0.25)),
     ],
 )
 def test_prior_files(tmp_path, name, text, names, values):
@@ -144,7 +154,7 @@ def test_prior_files(tmp_path, name, text, names, values):
         ("ragged.csv", "1\n2,3\n", "lines of different lengths"),
         ("wide.csv", "1,2,3\n4,5,6\n", "3 columns"),
         ("words.csv", "1\nx\n", "entries that are not numbers"),
-        ("twice.csv", "a,1\na,2\n", "the same class on two lines"),
+        ("twice.csv", "a,1\na,2\n", "the class 'a' twice"),
         ("names.csv", "a,1\nb,2\n", "classes a, b"),
         ("broken.json", "[1, 2", "broken JSON (line 1)"),
         ("nested.json", "[[1], [2]]", "entries that are not numbers"),
@@ -157,6 +167,11 @@ def test_prior_files(tmp_path, name, text, names, values):
         ("none.json", "[]", "a prior that is zero for every class"),
         ("long.csv", "9" * 200_000, "text that is not a table"),
         ("names.json", '{"cat": 1, "cow": 2}', "classes cat, cow"),
+        ("twice.json", '{"cat": 1, "dog": 2, "cat": 3}', "the class 'cat' twice"),
+        ("few.json", '{"class_names": ["cat"], "counts": [1, 2]}', "2 weights for 1 names"),
+        ("others.json", '{"classes": ["cat", "cow"], "counts": [1, 2]}', "classes cat, cow"),
+        ("wide_names.csv", "cat,cow\n1,2\n", "classes cat, cow"),
+        ("wide_twice.csv", "cat,cat,dog\n1,2,3\n", "the class 'cat' twice"),
     ],
 )
 def test_files_that_hold_no_prior_are_refused_in_one_line(tmp_path, name, text, found):

@@ -174,16 +174,21 @@ def _weights(values: Sequence[Any], path: str) -> list[float]:
         raise DataError(path, "entries that are not numbers", "expected one count or probability per class") from None
 
 
-def _by_name(table: dict[str, Any], class_names: Sequence[str] | None, path: str) -> list[float]:
-    """Weights of a name -> weight table in class order; names may also be class indices."""
-    names = class_names if class_names and set(class_names) == set(table) else [str(k) for k in range(len(table))]
+def _by_name(pairs: Sequence[tuple[str, Any]], class_names: Sequence[str] | None, path: str) -> list[float]:
+    """Weights of (name, weight) pairs in class order; names may also be class indices."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in [other for other, _ in pairs[:i]])
+        raise DataError(path, f"the class {twice!r} twice", "expected each class once")
+    is_named = bool(class_names) and set(class_names or ()) == set(table)
+    names = list(class_names or ()) if is_named else [str(k) for k in range(len(table))]
     if set(names) != set(table):
-        known = ", ".join((class_names or names)[:6])
-        raise DataError(
-            path,
-            f"classes {', '.join(list(table)[:6])} ...",
-            f"expected the class names ({known} ...) or indices 0 to K - 1",
-        )
+        known = f"the class names ({', '.join((class_names or ())[:6])} ...) or " if class_names else ""
+        more = "" if class_names else " (the scores have no class_names)"
+        expected = f"expected {known}indices 0 to K - 1{more}"
+        raise DataError(path, f"classes {', '.join(list(table)[:6])}{' ...' if len(table) > 6 else ''}", expected)
+    if len(set(names)) < len(names):
+        raise DataError(path, "weights by name, where two classes have one name", "expected weights by index")
     return _weights([table[name] for name in names], path)
 
 
@@ -195,7 +200,7 @@ def prior_from_table(table: Mapping[Any, Any], class_names: Sequence[str] | None
     >>> prior_from_table({"cat": 1, "dog": 3}, ("dog", "cat"), "priors.json").values
     (0.75, 0.25)
     """
-    weights = _by_name({str(key): value for key, value in table.items()}, class_names, where)
+    weights = _by_name([(str(key), value) for key, value in table.items()], class_names, where)
     return Prior.from_weights(weights, where, counts=_are_counts(weights))
 
 
@@ -230,9 +235,17 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
     return Prior.from_weights(weights, path, counts=_are_counts(weights))
 
 
+_NAME_KEYS = ("class_names", "classes", "names", "labels")
+"""Keys of a JSON object under which the names of a list's classes stand."""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written: a name may come twice."""
+
+
 def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
         raise DataError(
             path, f"broken JSON (line {error.lineno})", "expected a list of counts or probabilities"
@@ -240,21 +253,64 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
     except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
         raise DataError(path, "JSON beyond any prior", "expected a list of counts or probabilities") from None
     named = None
-    if isinstance(content, dict):
-        named = content.get("class_names")
+    if isinstance(content, _Pairs):
+        table = dict(content)
+        named = next((table[key] for key in _NAME_KEYS if _is_names(table.get(key))), None)
         for key in ("counts", "source_counts", "prior", "values", "probabilities"):
-            if isinstance(content.get(key), (list, dict)):
-                content = content[key]
+            if isinstance(table.get(key), list):
+                content = table[key]
                 break
-    if isinstance(content, dict):
+    if isinstance(content, _Pairs):
         return _by_name(content, class_names, path)
-    if isinstance(named, list) and class_names and list(class_names) != named and len(named) == len(content):
-        return _by_name(dict(zip(map(str, named), content, strict=True)), class_names, path)
+    if named is not None and len(named) != len(content):
+        raise DataError(path, f"{len(content)} weights for {len(named)} names", "expected one for each")
+    if named is not None and class_names and list(class_names) != named:
+        return _by_name(list(zip(named, content, strict=True)), class_names, path)
     return _weights(content, path)
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+_CLASS_HEADINGS = ("class", "class_name", "class_id", "label", "name", "category", "index", "id")
+
+
 def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
-    """One weight a line; or a class and a weight a line; with or without a header; or all on one line."""
+    """One weight a line; or a class and a weight a line; or all on one line, below the classes or alone."""
+    rows = _rows(text, path)
+    heading = rows[0] if _is_heading(rows) else None
+    rows = rows if heading is None else rows[1:]
+    widths = {len(row) for row in rows}
+    if len(widths) != 1:
+        raise DataError(path, "lines of different lengths", "expected one weight a line, or a class and a weight")
+    width = widths.pop()
+    if width == 1 and (len(rows) > 1 or heading is None):
+        return _weights([row[0] for row in rows], path)
+    if len(rows) == 1 and heading is not None and len(heading) == width > 2:
+        skip = 0 if _is_number(rows[0][0]) else 1  # "count, 100, 600, 300" below "class, elk, cat, dog"
+        return _by_name(list(zip(heading[skip:], rows[0][skip:], strict=True)), class_names, path)
+    if width == 2 and (len(rows) > 1 or heading is not None):
+        return _from_pairs(rows, heading, class_names, path)
+    if len(rows) == 1 and heading is None:
+        return _weights(rows[0], path)
+    raise DataError(path, f"{width} columns", "expected one weight a line, or a class and a weight")
+
+
+def _from_pairs(
+    rows: list[list[str]], heading: list[str] | None, class_names: Sequence[str] | None, path: str
+) -> list[float]:
+    """Two columns: a class and a weight, the other way round where the heading says so, or two classes side by side."""
+    if heading is not None and len(rows) == 1 and len(heading) == 2:
+        return _by_name(list(zip(heading, rows[0], strict=True)), class_names, path)
+    last = -1 if heading is None or len(heading) != 2 else [cell.lower() in _CLASS_HEADINGS for cell in heading]
+    if last == [False, True] or (not any(_is_number(row[1]) for row in rows) and _is_number(rows[0][0])):
+        rows = [[row[1], row[0]] for row in rows]
+    return _by_name([(row[0], row[1]) for row in rows], class_names, path)
+
+
+def _rows(text: str, path: str) -> list[list[str]]:
+    """Cells of the lines that have any."""
     delimiter = "\t" if "\t" in text else ","
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter)]
@@ -262,26 +318,24 @@ def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list
         expected = "expected one weight a line, or a class and a weight"
         raise DataError(path, f"text that is not a table ({error})", expected) from None
     rows = [row for row in rows if any(row)]
-
-    def numeric(cell: str) -> bool:
-        try:
-            float(cell)
-        except ValueError:
-            return False
-        return True
-
-    if rows and not numeric(rows[0][-1]):
-        rows = rows[1:]
-    widths = {len(row) for row in rows}
-    if not rows or len(widths) != 1:
+    if not rows or (len(rows) == 1 and not _is_number(rows[0][-1])):
         raise DataError(path, "lines of different lengths", "expected one weight a line, or a class and a weight")
-    if widths == {1}:
-        return _weights([row[0] for row in rows], path)
-    if widths == {2} and len(rows) > 1:
-        table = {row[0]: row[1] for row in rows}
-        if len(table) < len(rows):
-            raise DataError(path, "the same class on two lines", "expected each class once")
-        return _by_name(table, class_names, path)
-    if len(rows) == 1:
-        return _weights(rows[0], path)
-    raise DataError(path, f"{widths.pop()} columns", "expected one weight a line, or a class and a weight")
+    return rows
+
+
+def _is_heading(rows: list[list[str]]) -> bool:
+    """Whether the first line holds no weights: words, or the indices of the classes above their weights."""
+    first, rest = rows[0], rows[1:]
+    if not _is_number(first[-1]):
+        return not _is_number(first[0]) or any(_is_number(row[-1]) for row in rest)
+    indices = {str(k) for k in range(len(first))}
+    is_pairs = len(first) == 2 and {row[0] for row in rows} == indices
+    return len(rest) == 1 and len(first) > 1 and set(first) == indices and not is_pairs
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
