@@ -244,6 +244,8 @@ def test_files_that_do_not_go_together(refuse, name):
     assert refuse(DATA, name, "a.h5", "b.h5").startswith("b.h5: 4 classes")
     make("a.h5", class_names=["a", "b", "c"])
     make("b.h5", class_names=["a", "c", "b"])
+    make("nameless.h5")
+    assert "other class names" in refuse(DATA, name, "nameless.h5", "a.h5", "b.h5")
     assert "other class names" in refuse(DATA, name, "a.h5", "b.h5")
     make("a.h5", source_counts=[1, 2, 3])
     make("b.h5", source_counts=[1, 2, 4])
@@ -259,12 +261,42 @@ def test_predictions_alone(refuse):
     assert "n_classes" in refuse(DATA, "evaluate", "x.h5")
     with h5py.File("x.h5", "r+") as file:
         file["predictions"].attrs["n_classes"] = 2
-    assert "prediction 2 at row 2" in refuse(DATA, "evaluate", "x.h5", "--ignore-index", "2")
+        file["labels"][...] = 0
+    assert "prediction 2 at row 2" in refuse(DATA, "evaluate", "x.h5")
     with h5py.File("x.h5", "r+") as file:
         file["predictions"].attrs["n_classes"] = 3
     assert "predictions without scores" in refuse(DATA, "search-lambda", "x.h5")
     assert "predictions without scores" in refuse(DATA, "calibrate", "x.h5")
     assert "predictions" in refuse(USAGE, "evaluate", "x.h5", "--lambda", "1")
+
+
+def test_names_beat_positions(answer):
+    """A prior by name has its weights where the names are, in every form."""
+    make(class_names=["cat", "dog", "elk"])
+    spoken = {
+        "wide.csv": "elk,cat,dog\n100,600,300\n",
+        "wide.tsv": "elk\tcat\tdog\n100\t600\t300\n",
+        "long.csv": "class,count\nelk,100\ncat,600\ndog,300\n",
+        "table.json": '{"elk": 100, "cat": 600, "dog": 300}',
+        "lists.json": '{"class_names": ["elk", "cat", "dog"], "counts": [100, 600, 300]}',
+    }
+    for name, text in spoken.items():
+        pathlib.Path(name).write_text(text)
+    make("train.h5", labels=np.repeat([0, 1, 2], [1, 6, 3]), logits=LOGITS[:10],
+         class_names=["elk", "cat", "dog"])  # fmt: skip
+    wanted = answer("evaluate", "x.h5", "--lambda", "1", "--source-prior", "600,300,100")
+    for prior in (*spoken, "train.h5"):
+        found = answer("evaluate", "x.h5", "--lambda", "1", "--source-prior", prior)
+        assert found["per_class"] == wanted["per_class"], prior
+    by_position = answer("evaluate", "x.h5", "--lambda", "1", "--source-prior", "100,600,300")
+    assert by_position["per_class"] != wanted["per_class"]
+
+
+def test_delta_of_storage_that_was_never_written(refuse):
+    make()
+    with h5py.File("d.h5", "w") as file:
+        file.create_dataset("delta", (len(LABELS),), "f4")
+    assert "never written" in refuse(DATA, "evaluate", "x.h5", "--delta", "d.h5")
 
 
 def test_images_of_different_sizes(refuse):

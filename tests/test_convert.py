@@ -178,7 +178,7 @@ def test_predictions_alone_and_beside_the_scores(tmp_path, image):
 
 def test_predictions_that_do_not_fit_the_scores_are_left_alone_or_refused(tmp_path, out):
     path = str(tmp_path / "a.h5")
-    for values in (np.zeros(4, np.int64), np.zeros(3, np.uint8)):
+    for values in (np.zeros(4, np.float32), np.zeros(3, np.uint8)):
         with h5py.File(path, "w") as file:
             file["logits"] = np.zeros((4, 3), np.float32)
             file["predictions"] = values
@@ -189,6 +189,20 @@ def test_predictions_that_do_not_fit_the_scores_are_left_alone_or_refused(tmp_pa
     with pytest.raises(DataError, match=r"predictions: 300 at row 2; expected classes in \[0, 3\)"):
         convert(path, out)
     assert not os.path.exists(out)
+
+
+def test_predictions_of_units_without_a_label_may_be_anything(tmp_path, out):
+    path = str(tmp_path / "a.h5")
+    with h5py.File(path, "w") as file:
+        file["logits"] = np.zeros((4, 3), np.float32)
+        file["labels"] = [0, -100, 2, 255]
+        file["predictions"] = [0, -1, 2, 255]
+    convert(path, out)
+    source, _ = load(out)
+    assert formats.has_predictions(source)
+    reader = formats.open_reader(source)
+    assert next(reader.blocks(0, 4, frozenset({"predictions"}))).predictions.tolist() == [0, 255, 2, 255]
+    reader.close()
 
 
 def test_bfloat16_passes_through(tmp_path):

@@ -256,7 +256,17 @@ REFUSED = {
     "labels short": ({**GOOD, "labels": np.zeros(3, int)}, "labels", "shape (3,)"),
     "labels float": ({**GOOD, "labels": np.zeros(4)}, "labels", "float64 values"),
     "labels text": ({**GOOD, "labels": np.array([b"a"] * 4)}, "labels", "text values"),
-    "labels bool": ({**GOOD, "labels": np.zeros(4, bool)}, "labels", "bool values"),
+    "labels bool": ({**GOOD, "labels": np.zeros(4, bool)}, "labels", "true or false for 3 classes"),
+    "labels too small": (
+        {"logits": np.zeros((4, 300)), "labels": np.zeros(4, "u1")},
+        "labels",
+        "uint8, which ends at 255",
+    ),
+    "labels wrapped": (
+        {"logits": np.zeros((4, 200)), "labels": np.zeros(4, "i1")},
+        "labels",
+        "int8, which ends at 127",
+    ),
     "labels per image": ({**IMAGES, "labels": np.zeros(2, int)}, "labels", "shape (2,)"),
     "labels turned": ({**IMAGES, "labels": np.zeros((2, 5, 4), int)}, "labels", "shape (2, 5, 4)"),
     "delta": ({**GOOD, "delta": np.zeros(3)}, "delta", "shape (3,)"),
@@ -269,7 +279,7 @@ REFUSED = {
     "split ints": ({**GOOD, "split": np.arange(4)}, "split", "int64 values"),
     "split short": ({**GOOD, "split": np.array([b"a"])}, "split", "shape (1,)"),
     "id floats": ({**GOOD, "sample_id": np.zeros(4)}, "sample_id", "float64 values"),
-    "predictions signed": ({"predictions": np.zeros(4, int)}, "predictions", "int64 values"),
+    "predictions": ({"predictions": np.zeros(4)}, "predictions", "no attribute n_classes"),
     "predictions of what": ({"predictions": np.zeros(4, "u1")}, "predictions", "no attribute n_classes"),
 }
 
@@ -386,6 +396,83 @@ def test_other_files_are_read_only_when_allowed(tmp_path):
             describe(tmp_path / "a.h5", f"/{group}")
         source = describe(tmp_path / "a.h5", f"/{group}", allow_external=True)
         np.testing.assert_array_equal(collect(source)["scores"], scores)
+
+
+def virtual(path, sources, shape):
+    """A virtual dataset whose rows come of (file, dataset, first row, rows)."""
+    layout = h5py.VirtualLayout(shape, "f4")
+    at = 0
+    for name, member, first, count, extent in sources:
+        layout[at : at + count] = h5py.VirtualSource(name, member, (extent, shape[1]))[first : first + count]
+        at += count
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("logits", layout)
+
+
+@pytest.fixture
+def pieces(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("s0.h5", "s1.h5"):
+        with h5py.File(name, "w") as file:
+            file["x"] = np.ones((4, 3), "f4")
+    return tmp_path
+
+
+def test_a_virtual_dataset_with_all_sources(pieces):
+    virtual("a.h5", [("s0.h5", "x", 0, 4, 4), ("s1.h5", "x", 1, 2, 4)], (6, 3))
+    source = describe(pieces / "a.h5", allow_external=True)
+    assert (collect(source)["scores"] == 1).all()
+    (pieces / "moved").mkdir()
+    for name in ("a.h5", "s0.h5", "s1.h5"):  # sources are looked for beside the file, as the library does
+        os.rename(name, f"moved/{name}")
+    assert (collect(describe(pieces / "moved/a.h5", allow_external=True))["scores"] == 1).all()
+
+
+def test_parts_of_a_virtual_dataset_that_are_nowhere_are_refused(pieces):
+    whole = [("s0.h5", "x", 0, 4, 4), ("s1.h5", "x", 0, 4, 4)]
+    virtual("a.h5", whole, (8, 3))
+    virtual("gap.h5", whole, (9, 3))
+    virtual("long.h5", [("s0.h5", "x", 0, 5, 5)], (5, 3))
+    virtual("member.h5", [("s0.h5", "y", 0, 4, 4)], (4, 3))
+    virtual("chain.h5", [("a.h5", "logits", 0, 8, 8)], (8, 3))
+
+    def refused(name):
+        with pytest.raises(DataError) as caught:
+            describe(pieces / name, allow_external=True)
+        return str(caught.value)
+
+    assert "3 values of no source" in refused("gap.h5")
+    assert "s0.h5:x has shape (4, 3), but (5, 3) is taken of it" in refused("long.h5")
+    assert "s0.h5:y is not there" in refused("member.h5")
+    os.remove("s1.h5")
+    assert "its source s1.h5 is missing" in refused("a.h5")
+    assert "its source s1.h5 is missing" in refused("chain.h5")
+    with h5py.File("s1.h5", "w") as file:
+        file.create_dataset("x", (4, 3), "f4")
+    assert "source s1.h5:x): storage that was never written" in refused("a.h5")
+
+
+def test_external_bytes_that_are_not_there_are_refused(pieces):
+    with h5py.File("a.h5", "w") as file:
+        file.create_dataset("logits", (4, 3), "f4", external=[("raw0", 0, 24), ("raw1", 8, 24)])
+    (pieces / "raw0").write_bytes(bytes(24))
+    with pytest.raises(DataError, match="its bytes lie in raw1, which is not there"):
+        describe(pieces / "a.h5", allow_external=True)
+    (pieces / "raw1").write_bytes(bytes(31))
+    with pytest.raises(DataError, match="bytes up to 32 of raw1, which has 31"):
+        describe(pieces / "a.h5", allow_external=True)
+    (pieces / "raw1").write_bytes(bytes(32))
+    assert describe(pieces / "a.h5", allow_external=True).n_samples == 4
+
+
+def test_bool_labels_and_signed_predictions(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["logits"] = np.zeros((4, 2))
+        file["labels"] = np.array([True, False, True, True])
+        file["predictions"] = np.array([1, 0, 1, 1])
+    source = describe(tmp_path / "a.h5")
+    assert collect(source)["labels"].tolist() == [1, 0, 1, 1]
+    assert source.locator["has_predictions"]
 
 
 def test_soft_links_inside_the_file(tmp_path):

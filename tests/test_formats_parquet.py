@@ -204,7 +204,36 @@ REFUSED = {
     "prior json": (WIDE, {"source_prior": "[1,"}, "expected JSON"),
     "names": (WIDE, {"class_names": ["a"]}, "unoic.class_names: shape (1,)"),
     "names ints": (WIDE, {"class_names": [1, 2, 3]}, "expected 3 names"),
-    "predictions": ({"predictions": [1, 2]}, {"n_classes": 3}, "int64 values"),
+    "predictions": ({"predictions": [1.0, 2.0]}, {"n_classes": 3}, "double values"),
+    "small predictions": ({"predictions": np.zeros(2, np.int8)}, {"n_classes": 200}, "int8, which ends at 127"),
+    "small labels": (
+        {"logits": list(np.zeros((2, 300))), "label": np.zeros(2, np.uint8)},
+        {},
+        "uint8, which ends at 255",
+    ),
+    "small dictionary": (
+        {"logits": list(np.zeros((2, 300))), "label": pa.array([0, 1], pa.int8()).dictionary_encode()},
+        {},
+        "int8, which ends at 127",
+    ),
+    "bool labels": ({"logits": list(np.zeros((2, 3))), "label": np.zeros(2, bool)}, {}, "true or false for 3 classes"),
+    "tensor of planes": (
+        {"logits": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3, 4, 4)))},
+        {},
+        "tensors of shape (3, 4, 4) in each row",
+    ),
+    "tensor of rows": (
+        {"logits": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 2, 5)))},
+        {},
+        "tensors of shape (2, 5) in each row",
+    ),
+    "lists in lists": ({"logits": [[[0.0, 1.0], [1.0, 0.0]]] * 2}, {}, "lists in lists"),
+    "fixed lists in lists": (
+        {"logits": pa.array([[[0.0, 1.0], [1.0, 0.0]]] * 2, pa.list_(pa.list_(pa.float32(), 2), 2))},
+        {},
+        "lists in lists",
+    ),
+    "another K": ({"logits": list(np.zeros((2, 3)))}, {"n_classes": 4}, "unoic.n_classes: 4"),
     "of what": ({"predictions": np.zeros(2, np.uint8)}, {}, "unoic.n_classes: None"),
     "first null": ({"logits": pa.array([None, [1.0, 2.0]])}, {}, "a null at row 0"),
 }

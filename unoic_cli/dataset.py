@@ -295,6 +295,7 @@ def open_modalities(
     _check_distinct((*reference.sources, *(source for data in opened.values() for source in data.sources)))
     for data in opened.values():
         _check_aligned(reference, data)
+    check_names([source for data in (reference, *opened.values()) for source in data.sources])
     if split is not None:
         reference = replace(reference, split=split, n_samples=_count_split(reference.sources, split))
     beside = tuple(
@@ -314,9 +315,6 @@ def _check_aligned(reference: DataSet, data: DataSet) -> None:
     first, other = reference.sources[0], data.sources[0]
     if other.n_classes != first.n_classes:
         raise DataError(other.name, f"{other.n_classes} classes", f"expected {first.n_classes}, as in {first.name}")
-    names, theirs = reference.class_names, data.class_names
-    if names and theirs and names != theirs:
-        raise DataError(f"{other.name}:class_names", "other class names", f"expected those of {first.name}")
     if data.n_samples != reference.n_samples:
         expected = f"expected {reference.n_samples}, as in {reference.name}"
         raise DataError(data.name, f"{data.n_samples} samples", expected)
@@ -345,12 +343,22 @@ def _check_alike(sources: Sequence[Source]) -> None:
             )
         if (source.kind == "predictions") != (first.kind == "predictions"):
             raise DataError(source.name, f"{source.kind}", f"expected {first.kind}, as in {first.name}")
-        if source.class_names and first.class_names and source.class_names != first.class_names:
-            raise DataError(f"{source.name}:class_names", "other class names", f"expected those of {first.name}")
-        for key in ("source_counts", "source_prior"):
-            ours, theirs = getattr(source, key), getattr(first, key)
-            if ours and theirs and ours != theirs:
-                raise DataError(f"{source.name}:{key}", "another prior", f"expected that of {first.name}")
+    check_names(sources)
+    for key in ("source_counts", "source_prior"):
+        _check_one(sources, key, "another prior", "that")
+
+
+def check_names(sources: Sequence[Source]) -> None:
+    """Refuse files whose classes have other names, or the same in another order."""
+    _check_one(sources, "class_names", "other class names", "those")
+
+
+def _check_one(sources: Sequence[Source], key: str, found: str, expected: str) -> None:
+    """Refuse sources that state something else than the first of them that states it."""
+    stated = [source for source in sources if getattr(source, key)]
+    for source in stated[1:]:
+        if getattr(source, key) != getattr(stated[0], key):
+            raise DataError(f"{source.name}:{key}", found, f"expected {expected} of {stated[0].name}")
 
 
 def _check_distinct(sources: Sequence[Source]) -> None:

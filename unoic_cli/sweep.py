@@ -143,7 +143,7 @@ class BatchReader:
                 if other is not part and other.block.labels is not None:
                     self._compare_labels(labels, part, other)
         if block.predictions is not None:
-            predictions = check_predictions(block.predictions, part)
+            predictions = check_predictions(block.predictions, part, labels)
         n_units = block.stop - block.start if part.units is None else part.units.size
         if self._zeros.size < n_units:
             self._zeros = np.zeros(n_units, dtype=np.int32)
@@ -232,14 +232,20 @@ def _check_rows(block: LogitBlock, source: Source, other: LogitBlock, beside: So
             raise DataError(f"{beside.name}:{name}", f"{theirs[i]!s} at sample {sample}", expected)
 
 
-def check_predictions(predictions: NDArray[Any], part: Part) -> NDArray[np.int32]:
-    """Stored predictions as int32; one outside [0, K) is an error."""
+def check_predictions(
+    predictions: NDArray[Any], part: Part, labels: NDArray[np.int32] | None = None
+) -> NDArray[np.int32]:
+    """Stored predictions as int32; one outside [0, K) is an error, unless the unit's label is ignored."""
     n_classes = part.source.n_classes
-    if predictions.size and int(predictions.max()) >= n_classes:
-        i = int((predictions >= n_classes).argmax())
+    if not predictions.size or (int(predictions.min()) >= 0 and int(predictions.max()) < n_classes):
+        return predictions.astype(np.int32)
+    outside = (predictions < 0) | (predictions >= n_classes)
+    wrong = outside if labels is None else outside & (labels >= 0)
+    if wrong.any():
+        i = int(wrong.argmax())
         found = f"prediction {int(predictions[i])} at {where_is(part.source, part.unit_of(i))}"
         raise DataError(f"{part.source.name}:predictions", found, f"expected [0, {n_classes})")
-    return predictions.astype(np.int32)
+    return np.where(outside, 0, predictions).astype(np.int32)
 
 
 def invalid_score(parts: tuple[Part, ...], error: InvalidScoreError) -> DataError:

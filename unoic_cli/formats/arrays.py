@@ -74,6 +74,8 @@ def describe(
     if isinstance(scores, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
         raise DataError(name, "a masked array", "expected plain arrays; ignored labels are 255, -1 or -100")
     array = np.asarray(scores)
+    if kind == "predictions" and array.dtype.kind == "b":
+        array = array.view(np.uint8)
     where = f"{name}:{kind}"
     shape = _shape(where, array, kind, class_axis, n_classes)
     arrays: dict[str, Any] = {"scores": array}
@@ -144,10 +146,10 @@ def look_like_probabilities(source: Source) -> bool:
 
 def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_classes: int | None) -> schema.ScoreShape:
     if kind == "predictions":
-        if array.dtype.kind != "u":
-            raise DataError(where, f"{array.dtype} values", "expected unsigned integers")
+        schema.check_integers(where, array.dtype)
         if n_classes is None:
             raise DataError(where, "no n_classes", "expected the number of classes K")
+        schema.check_holds(where, array.dtype, n_classes)
         return schema.prediction_shape(where, array.shape, n_classes)
     if array.dtype.name not in _ENCODINGS:
         raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}")
@@ -161,7 +163,8 @@ def _vector(where: str, values: ArrayLike | None, n_classes: int) -> tuple[float
 def _field(where: str, key: str, values: NDArray[Any], shape: schema.ScoreShape) -> NDArray[Any]:
     if key == "labels":
         schema.check_labels(where, values.shape, values.dtype, shape)
-    elif key == "delta":
+        return values.view(np.uint8) if values.dtype.kind == "b" else values
+    if key == "delta":
         schema.check_delta(where, values.shape, values.dtype, shape)
     else:
         schema.check_per_sample(where, values.shape, shape.n_samples)

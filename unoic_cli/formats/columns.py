@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -55,13 +56,14 @@ def describe(
     if n_rows == 0:
         raise DataError(f"{name}:{kind}", "no samples (N = 0)", "expected at least one")
     n_classes, encoding = _score_facts(name, table, first, kind, columns, form, metadata)
+    _check_stated(name, metadata, n_classes)
     image_shape = _image_shape(name, metadata)
     pixels = math.prod(image_shape)
     if n_rows % pixels:
         raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
     # the same limits as for HDF5: K >= 2, at least one sample
     schema.score_shape(f"{name}:{kind}", (n_rows // pixels, n_classes))
-    fields = _fields(name, table)
+    fields = _fields(name, table, n_classes)
     return Source(
         name=name,
         format=format,
@@ -82,13 +84,19 @@ def describe(
             "columns": columns,
             "form": form,
             "fields": fields,
-            "has_predictions": kind != "predictions" and _are_predictions(table),
+            "has_predictions": kind != "predictions" and _are_predictions(table, n_classes),
         },
     )
 
 
-def _are_predictions(table: Any) -> bool:
-    return "predictions" in table.names and pa.types.is_unsigned_integer(table.field("predictions").type)
+def _are_predictions(table: Any, n_classes: int) -> bool:
+    """Whether usable predictions lie beside the scores; those that do not fit are left alone."""
+    if "predictions" not in table.names or not _is_integer(table.field("predictions").type):
+        return False
+    with contextlib.suppress(DataError):
+        _check_holds("predictions", table.field("predictions").type, n_classes)
+        return True
+    return False
 
 
 def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
@@ -127,6 +135,13 @@ def _find_scores(name: str, table: Any) -> tuple[Kind, list[str], str]:
     raise DataError(name, f"no scores among the columns: {there}", f"{_EXPECTED}, or predictions")
 
 
+def _check_stated(name: str, metadata: dict[str, str], n_classes: int) -> None:
+    """Refuse columns of another K than the one that the metadata states."""
+    stated = _json(name, metadata, "n_classes")
+    if stated is not None and stated != n_classes:
+        raise DataError(f"{name}:unoic.n_classes", f"{stated!r}", f"expected {n_classes}, as the columns have")
+
+
 def _plain(kind: Any) -> Any:
     """Return the storage type of an extension type, such as a fixed-shape tensor."""
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
@@ -142,6 +157,8 @@ def _score_facts(
     metadata: dict[str, str],
 ) -> tuple[int, Encoding]:
     where = f"{name}:{columns[0]}"
+    for column in columns:
+        _check_rank(f"{name}:{column}", table.field(column).type)
     types = [_plain(table.field(column).type) for column in columns]
     if form == "predictions":
         return _prediction_facts(name, types[0], metadata)
@@ -157,6 +174,24 @@ def _score_facts(
         encoding = _encoding(where, types[0].value_type)
         return _first_length(where, first(columns[0])), encoding
     raise DataError(where, f"a column of type {types[0]}", "expected a list of floats or fixed-size binary")
+
+
+def _check_rank(where: str, kind: Any) -> None:
+    """Refuse rows that hold anything but one list of K scores: flattened, axes would be taken for classes."""
+    shape = getattr(kind, "shape", None) if isinstance(kind, pa.BaseExtensionType) else None
+    rank = 1 if shape is None else len(shape)
+    inner = _plain(kind)
+    while _is_list(inner):
+        inner = _plain(inner.value_type)
+        rank += _is_list(inner)
+    if rank != 1:
+        found = f"tensors of shape {tuple(shape)} in each row" if shape is not None else f"{kind}, lists in lists"
+        expected = "expected K scores in each row: images take a row for each pixel and unoic.image_shape, or HDF5"
+        raise DataError(where, found, f"{expected} (N, K, H, W)")
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _encoding(where: str, kind: Any) -> Encoding:
@@ -178,11 +213,12 @@ def _binary_facts(where: str, kind: Any, metadata: dict[str, str]) -> tuple[int,
 
 
 def _prediction_facts(name: str, kind: Any, metadata: dict[str, str]) -> tuple[int, Encoding]:
-    if not pa.types.is_unsigned_integer(kind):
-        raise DataError(f"{name}:predictions", f"{kind} values", "expected unsigned integers")
+    if not _is_integer(kind):
+        raise DataError(f"{name}:predictions", f"{kind} values", "expected integers")
     n_classes = _json(name, metadata, "n_classes")
     if not isinstance(n_classes, int):
         raise DataError(f"{name}:unoic.n_classes", f"{n_classes!r}", "expected the number of classes K")
+    _check_holds(f"{name}:predictions", kind, n_classes)
     return n_classes, "float32"
 
 
@@ -233,7 +269,7 @@ def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[s
     return schema.class_names(where, np.array(value, dtype=object), n_classes)
 
 
-def _fields(name: str, table: Any) -> dict[str, str]:
+def _fields(name: str, table: Any, n_classes: int) -> dict[str, str]:
     """Column of each optional field."""
     if "label" in table.names and "labels" in table.names:
         raise DataError(name, "two columns label and labels", "expected one of them")
@@ -241,22 +277,36 @@ def _fields(name: str, table: Any) -> dict[str, str]:
     if "label" in table.names:
         found["labels"] = "label"
     for field, column in found.items():
-        _check_field(f"{name}:{column}", field, table.field(column).type)
+        _check_field(f"{name}:{column}", field, table.field(column).type, n_classes)
     return found
 
 
-def _check_field(where: str, field: str, kind: Any) -> None:
+def _is_integer(kind: Any) -> bool:
+    """Whether a column holds integers, dictionary-encoded or not, or true and false."""
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_integer(inner) or pa.types.is_boolean(inner))
+
+
+def _check_holds(where: str, kind: Any, n_classes: int) -> None:
+    """Refuse integers of a type that cannot hold the last class."""
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    schema.check_holds(where, np.dtype(inner.to_pandas_dtype()), n_classes)
+
+
+def _check_field(where: str, field: str, kind: Any, n_classes: int) -> None:
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
     is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
     is_integer = pa.types.is_integer(kind)
     fits = {
-        "labels": is_integer,
+        "labels": _is_integer(kind),
         "delta": is_integer or kind in _ENCODINGS,
         "sample_id": is_text or is_integer,
     }
     expected = {"labels": "integers", "delta": "floats", "sample_id": "text or integers"}
     if not fits.get(field, is_text):
         raise DataError(where, f"{kind} values", f"expected {expected.get(field, 'text')}")
+    if field == "labels":
+        _check_holds(where, kind, n_classes)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -341,8 +391,12 @@ class ColumnBlocks:
             )
 
     def _numbers(self, batch: Any, column: str) -> NDArray[Any]:
-        values: NDArray[Any] = self._column(batch, column).to_numpy(zero_copy_only=False)
-        return values
+        array = self._column(batch, column)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+            self._refuse_nulls(array, column)
+        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return values.view(np.uint8) if values.dtype == np.bool_ else values
 
     def _scores(self, batch: Any, start: int) -> NDArray[Any]:
         """Copy the scores of a batch into a reused buffer, (T, K)."""

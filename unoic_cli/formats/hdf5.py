@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
-from unoic_cli.formats import chunks, schema, storage
+from unoic_cli.formats import chunks, elsewhere, schema, storage
 
 NAME = "hdf5"
 SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -200,15 +200,7 @@ def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunk
         if layout is None and not h5py.h5z.filter_avail(code):
             found = f"compressed with filter {code} ({label.decode(errors='replace')}), which is not installed here"
             raise DataError(where, found, "expected gzip, zstd, lzf or none")
-    if dataset.size and not external and not virtual and not _is_allocated(dataset):
-        raise DataError(where, "storage that was never written (it would read as zeros)", "expected a complete file")
-
-
-def _is_allocated(dataset: Any) -> bool:
-    if dataset.chunks is None:
-        return bool(dataset.id.get_storage_size() > 0)
-    needed = math.prod(-(-extent // chunk) for extent, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    return bool(dataset.id.get_num_chunks() >= needed)
+    elsewhere.check_present(where, dataset)
 
 
 def _describe(place: _Place, path: str, stamp: Any) -> Source:
@@ -257,7 +249,8 @@ def _note_predictions(place: _Place, shape: schema.ScoreShape, locator: dict[str
     with contextlib.suppress(DataError):
         dataset = place.dataset("predictions", is_array=True)
         units = (shape.n_samples, *shape.image_shape)
-        if dataset is not None and dataset.dtype.kind == "u" and tuple(dataset.shape) == units:
+        if dataset is not None and dataset.dtype.kind in "iub" and tuple(dataset.shape) == units:
+            schema.check_holds("predictions", dataset.dtype, shape.n_classes)
             locator["arrays"]["predictions"] = _array(place, "predictions", dataset, shape)
             locator["has_predictions"] = True
 
@@ -298,9 +291,10 @@ def _group_with_scores(group: Any, depth: int = 3) -> str:
 def _score_facts(place: _Place, kind: Kind, dataset: Any) -> tuple[schema.ScoreShape, Encoding]:
     where = place.where(kind)
     if kind == "predictions":
-        if dataset.dtype.kind != "u":
-            raise DataError(where, f"{dataset.dtype} values", "expected unsigned integers")
-        return schema.prediction_shape(where, dataset.shape, _int_attribute(where, dataset, "n_classes")), "float32"
+        n_classes = _int_attribute(where, dataset, "n_classes")
+        schema.check_integers(where, dataset.dtype)
+        schema.check_holds(where, dataset.dtype, n_classes)
+        return schema.prediction_shape(where, dataset.shape, n_classes), "float32"
     encoding = _encoding(dataset)
     if encoding is None:
         raise DataError(where, f"{dataset.dtype} values", f"expected {', '.join(schema.SCORE_DTYPES)}")
@@ -341,6 +335,7 @@ def _array(place: _Place, member: str, dataset: Any, shape: schema.ScoreShape) -
         _check_extent(place, member, offset + dataset.size * size)
     half = dataset.dtype.kind == "f" and size == 2
     dtype = np.dtype(np.uint16) if half else dataset.dtype
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
     big = kind.get_order() == h5py.h5t.ORDER_BE if half else dataset.dtype.byteorder == ">"
     return {
         "dataset": f"{place.path}/{member}",

@@ -119,17 +119,32 @@ def _check_extents(where: str, shape: ScoreShape) -> ScoreShape:
 
 
 def check_labels(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> None:
-    """Labels are integers, one for each unit; a length-1 class axis is allowed."""
+    """Labels are integers of a type that can hold K - 1, one for each unit; a length-1 class axis is allowed."""
     check_integers(where, dtype)
+    check_holds(where, dtype, scores.n_classes)
     n, image = scores.n_samples, scores.image_shape
     if tuple(shape) not in ((n, *image), (n, 1, *image)):
         raise DataError(where, f"shape {tuple(shape)}", f"expected {(n, *image)} to match the scores")
 
 
 def check_integers(where: str, dtype: np.dtype[Any]) -> None:
-    """Refuse anything but integers."""
-    if dtype.kind not in "iu":
+    """Refuse anything but integers, or true and false."""
+    if dtype.kind not in "iub":
         raise DataError(where, f"{_dtype_name(dtype)} values", "expected integers")
+
+
+def check_holds(where: str, dtype: np.dtype[Any], n_classes: int) -> None:
+    """Refuse a type that cannot hold K - 1: larger classes were wrapped, or cut off, when it was written.
+
+    Examples
+    --------
+    >>> check_holds("val.h5:labels", np.dtype("uint8"), 256)
+    """
+    largest = 1 if dtype.kind == "b" else int(np.iinfo(dtype).max)
+    if largest < n_classes - 1:
+        name = "true or false" if dtype.kind == "b" else f"{dtype.name}, which ends at {largest},"
+        expected = f"expected a type that holds class {n_classes - 1}: larger ones are lost or wrapped in this one"
+        raise DataError(where, f"{name} for {n_classes} classes", expected)
 
 
 def check_delta(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> str:

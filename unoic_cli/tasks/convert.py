@@ -328,13 +328,20 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
 
 
 def check_predictions(source: Source, block: LogitBlock) -> None:
-    """Refuse predictions that the output's smaller type would change."""
+    """Refuse predictions that the output's smaller type would change, but where the label is none, either."""
     assert block.predictions is not None
-    wrong = block.predictions >= source.n_classes
+    outside = (block.predictions < 0) | (block.predictions >= source.n_classes)
+    if not outside.any():
+        return
+    wrong = outside.copy()
+    if block.labels is not None:
+        wrong &= (block.labels >= 0) & (block.labels < source.n_classes)
     if wrong.any():
         i = int(wrong.argmax())
         found = f"{block.predictions[i]} at {where_is(source, block.start + i)}"
         raise DataError(f"{source.name}:predictions", found, f"expected classes in [0, {source.n_classes})")
+    largest = np.iinfo(schema.prediction_dtype(source.n_classes)).max
+    block.predictions = np.where(outside, largest, block.predictions)
 
 
 def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
@@ -464,10 +471,6 @@ class _Arrays:
             raise DataError(
                 where, f"{dtype.name} values", "expected integers (whole numbers? store labels.astype(int))"
             )
-        if dtype.kind == "b":
-            if self.shape.n_classes != 2:
-                raise DataError(where, f"true or false for {self.shape.n_classes} classes", "expected class indices")
-            dtype = np.dtype(np.uint8)
         if shape == scores[:-1] != wanted:
             raise DataError(
                 where, f"shape {shape}", f"expected {wanted}; or --class-axis -1 for classes on the last axis"

@@ -109,6 +109,8 @@ class FactorFile:
         """The dataset, opened for a moment: nothing keeps the file from others."""
         import h5py
 
+        from unoic_cli.formats import elsewhere
+
         try:
             file = h5py.File(self._path, "r")
         except OSError:
@@ -118,6 +120,7 @@ class FactorFile:
             array = file[self._dataset] if isinstance(found, h5py.HardLink) else None
             if not isinstance(array, h5py.Dataset) or array.shape is None or array.is_virtual or array.external:
                 raise DataError(self.where, "no such dataset", "expected FILE::DATASET of the factors")
+            elsewhere.check_present(self.where, array)
             yield array
 
     def _read(self, rows: Any) -> NDArray[np.float64]:
