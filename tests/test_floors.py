@@ -31,6 +31,7 @@ FLOORS = (
         "uncertainty",
         "view",
         "fuser",
+        "whole",
     },
     {"formats", "tallies", "searches", "fusions"},
     {"dataset", "folds", "sweep", "engines", "state"},

@@ -189,10 +189,10 @@ def test_files_that_hold_no_prior_are_refused_in_one_line(tmp_path, name, text, 
 def test_prior_files_that_cannot_be_read(tmp_path):
     with pytest.raises(NoInputError, match="no such file"):
         read_prior_file(str(tmp_path / "none.json"))
-    with pytest.raises(NoInputError, match="cannot be read as text"):
+    with pytest.raises(NoInputError, match="a folder"):
         read_prior_file(str(tmp_path))
     (tmp_path / "binary").write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe")
-    with pytest.raises(NoInputError, match="cannot be read as text"):
+    with pytest.raises(DataError, match="no text"):
         read_prior_file(str(tmp_path / "binary"))
 
 

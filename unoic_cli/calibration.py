@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.lattice import LARGEST
 from unoic_cli.ledger import read_text
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
@@ -232,12 +232,8 @@ class Calibration:
         """
         expected = "expected a calibration (JSON)"
         try:
-            return cls.from_dict(json.loads(read_text(path)), path)
-        except FileNotFoundError:
-            raise NoInputError(path, "no such file", expected) from None
-        except OSError as error:
-            raise NoInputError(path, f"cannot be opened ({error.strerror})", expected) from None
-        except (ValueError, RecursionError):  # not text, not JSON, or nested or numbered beyond reason
+            return cls.from_dict(json.loads(read_text(path, expected)), path)
+        except (ValueError, RecursionError):  # not JSON, or nested or numbered beyond reason
             raise DataError(path, "not JSON", expected) from None
 
 

@@ -1,6 +1,40 @@
-"""Errors that end a command: one line for the reader, one exit code for the shell."""
+"""Errors that end a command: one line for the reader, one exit code for the shell. What may be printed, and how."""
 
 from __future__ import annotations
+
+MOST_CHARACTERS = 1000
+"""Of each part of a message: names and values come from files, which may hold anything."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text that a terminal shows and does not obey: control, bidi and other invisible characters as escapes.
+
+    Parameters
+    ----------
+    text : str
+    keep : str
+        Characters that stay as they are, such as a newline.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[2Jb \u202ec é"))
+    a\x1b[2Jb \u202ec é
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: str, most: int = 4 * MOST_CHARACTERS) -> str:
+    r"""Printable text on one line, of a bounded length.
+
+    Examples
+    --------
+    >>> one_line(" a  line\nand another "), one_line("abcdef", most=3)
+    ('a line and another', 'abc ...')
+    """
+    cut = text[:most] + (" ..." if len(text) > most else "")
+    return printable(" ".join(cut.split()))
 
 
 class UnoicError(Exception):
@@ -30,7 +64,8 @@ class UnoicError(Exception):
         self.expected = expected
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.found}; {self.expected}".split())
+        where, found, expected = (one_line(part, MOST_CHARACTERS) for part in (self.where, self.found, self.expected))
+        return f"{where}: {found}; {expected}"
 
 
 class UsageError(UnoicError):

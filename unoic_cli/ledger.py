@@ -16,7 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unoic_cli.errors import DataError
+from unoic_cli.errors import DataError, UnoicError
+from unoic_cli.whole import open_regular, read_whole
 
 if TYPE_CHECKING:
     from unoic_cli.counters import Counters
@@ -252,30 +253,38 @@ def exists(path: str) -> bool:
     return know(f"name {path}", lambda: os.path.exists(path))
 
 
-def read_text(path: str, encoding: str = "utf-8") -> str:
-    """The text of a small file.
+def read_text(path: str, expected: str, encoding: str = "utf-8") -> str:
+    """The text of a small file, with every end of a line as a newline.
 
     Raises
     ------
-    OSError, UnicodeDecodeError
-        As `open` and ``read`` do.
+    NoInputError, DataError, StorageError
+        As `unoic_cli.whole.read_whole` does; or the file is no text.
     """
 
     def find() -> str:
-        with open(path, encoding=encoding) as file:
-            return file.read()
+        try:
+            text = read_whole(path, expected).decode(encoding)
+        except UnicodeDecodeError:
+            raise DataError(path, "no text (it is not UTF-8)", expected) from None
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
     return know(f"file {path}", find)
 
 
 def head(path: str, size: int) -> bytes:
-    """The first bytes of a file; none when it cannot be opened."""
+    """The first bytes of a regular file; none when it cannot be opened."""
 
     def find() -> bytes:
         try:
-            with open(path, "rb") as file:
-                return file.read(size)
+            file = open_regular(path, "")
+        except UnoicError:
+            return b""
+        try:
+            return os.read(file, size)
         except OSError:
             return b""
+        finally:
+            os.close(file)
 
     return know(f"head {path}", find, write=bytes.hex, read=bytes.fromhex)

@@ -219,15 +219,12 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         The file cannot be read, or does not hold a prior.
     """
     try:
-        text = read_text(path, "utf-8-sig")
-    except FileNotFoundError:
-        raise NoInputError(
-            path, "no such file", "expected uniform, labels, mean-posterior, a comma list, or a file"
-        ) from None
-    except (OSError, UnicodeDecodeError):
-        raise NoInputError(
-            path, "cannot be read as text", "expected a JSON, CSV or TSV file of counts or probabilities"
-        ) from None
+        text = read_text(path, "expected a JSON, CSV or TSV file of counts or probabilities", "utf-8-sig")
+    except NoInputError as error:
+        if error.found != "no such file":
+            raise
+        expected = "expected uniform, labels, mean-posterior, a comma list, or a file"
+        raise NoInputError(path, "no such file", expected) from None
     if not text.strip():
         raise DataError(path, "an empty file", "expected counts or probabilities")
     read = _from_json if text.lstrip()[0] in "[{" else _from_table

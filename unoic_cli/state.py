@@ -21,11 +21,18 @@ import numpy as np
 
 from unoic_cli import __version__
 from unoic_cli.counters import added, same
-from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import Ledger, Pass, joined, missing
 from unoic_cli.output import write_bytes
+from unoic_cli.whole import read_whole
 
 MAGIC = b"unoic state 1\n"
+MOST_BYTES = 1 << 28
+"""Of a state file."""
+MOST_HEADER = 1 << 25
+"""Of its JSON, which takes many times that in memory."""
+MOST_COUNTED = 1 << 30
+"""Bytes of all counters of a state, unpacked."""
 _DIGEST = 32
 _EXPECTED = "expected a state file written by unoic (--state, --checkpoint or unoic merge)"
 
@@ -112,13 +119,7 @@ def load(path: str) -> Ledger:
     NoInputError, DataError
         It cannot be read, is damaged, or was written by another version.
     """
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise NoInputError(path, "no such file", _EXPECTED) from None
-    except OSError as error:
-        raise NoInputError(path, f"cannot be opened ({error.strerror})", _EXPECTED) from None
+    content = read_whole(path, _EXPECTED, most=MOST_BYTES)
     if not content.startswith(MAGIC):
         found = "an empty file" if not content else "a file of another kind, or of another format version"
         raise DataError(path, found, _EXPECTED)

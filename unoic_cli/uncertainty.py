@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from unoic_cli.errors import DataError, NoInputError
+from unoic_cli.errors import DataError
 from unoic_cli.ledger import read_text
 
 if TYPE_CHECKING:
@@ -132,10 +132,6 @@ class DeltaStatistics:
             The file cannot be read, or holds something else.
         """
         try:
-            return cls.from_dict(json.loads(read_text(path)), path)
-        except FileNotFoundError:
-            raise NoInputError(path, "no such file", _EXPECTED) from None
-        except OSError as error:
-            raise NoInputError(path, f"cannot be opened ({error.strerror})", _EXPECTED) from None
+            return cls.from_dict(json.loads(read_text(path, _EXPECTED)), path)
         except (ValueError, RecursionError):
             raise DataError(path, "not JSON", _EXPECTED) from None

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from unoic_cli import __version__, signals
-from unoic_cli.cli.common import one_line
-from unoic_cli.errors import UnoicError
+from unoic_cli.cli.common import say, silence
+from unoic_cli.errors import UnoicError, one_line
 from unoic_cli.formats.storage import scrub
 
 COMMANDS = {
@@ -74,7 +74,7 @@ def make_app() -> typer.Typer:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"unoic: error: {one_line(scrub(message))}", file=sys.stderr)
+    say(f"unoic: error: {one_line(scrub(message))}")
     return code
 
 
@@ -114,7 +114,7 @@ def run(args: list[str] | None = None) -> int:
     except UnoicError as error:
         return _fail(str(error), error.exit_code)
     except (BrokenPipeError, SystemExit):  # the parser ends so when it meets a broken pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 141
     except KeyboardInterrupt:
         return interrupted(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, 
 
 import typer
 
-from unoic_cli.errors import UsageError
+from unoic_cli.errors import UsageError, one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -282,14 +283,25 @@ class Result(Protocol):
         ...
 
 
-def one_line(text: str) -> str:
-    """Text that stays on one line and sends no escape codes, whatever a file's name holds."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+def say(text: str, end: str = "\n") -> None:
+    """Write to stderr, if it takes anything: where it is full or closed, results and exit codes stay what they are."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        silence(sys.stderr)
+
+
+def silence(stream: Any) -> None:
+    """Send a stream that cannot be written to nowhere, so that Python does not fail at it once more in the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def note(text: str) -> None:
     """Say something on stderr that is not a result."""
-    print(f"unoic: note: {one_line(text)}", file=sys.stderr)
+    say(f"unoic: note: {one_line(text)}")
 
 
 def is_stream(output: str | None, format: str | None) -> bool:
@@ -342,18 +354,15 @@ def show(
         Make other forms, by their names.
     """
     chosen = check_format(format, tuple(more))
-    if chosen in more:
-        print(more[chosen](result), end="")
-        return
     if chosen == "table":
-        from rich.console import Console
+        from unoic_cli.report.terminal import print_table
 
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160  # a file does not wrap
-        Console(highlight=False, markup=False, emoji=False, width=width).print(table(result))
+        print_table(table(result))
     elif chosen == "json":
-        print(json.dumps(_plain(result.to_dict()), indent=1))
+        print(json.dumps(_plain(result.to_dict()), indent=1).replace("\x7f", "\\u007f"))
     else:
-        print(tsv(result) if tsv else "\n".join(_flat(result.to_dict())), end="" if tsv else "\n")
+        lines = more[chosen](result) if chosen in more else tsv(result) if tsv else _names_and_values(result)
+        print(printable(lines, keep="\t\n"), end="")
 
 
 def _plain(value: Any) -> Any:
@@ -365,14 +374,17 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _names_and_values(result: Result) -> str:
+    return "\n".join(_flat(result.to_dict())) + "\n"
+
+
 def _flat(value: Any, prefix: str = "") -> list[str]:
     """Dotted names and values."""
     if isinstance(value, dict):
         return [line for key, item in value.items() for line in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, (list, tuple)):
         return [line for i, item in enumerate(value) for line in _flat(item, f"{prefix}.{i}")]
-    text = "" if value is None else str(value).replace("\t", " ").replace("\n", " ")
-    return [f"{prefix}\t{text}"]
+    return ["\t".join(" ".join(text.split()) for text in (prefix, "" if value is None else str(value)))]
 
 
 class ProgressLine:
@@ -402,15 +414,15 @@ class ProgressLine:
         left = f", {_duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
         text = f"{share:4.0%}, {size(done)} of {size(total)}, {size(int(done / seconds))}/s{left}"
         if terminal:
-            print(f"\r\x1b[K[{'#' * int(30 * share):<30}] {text}", end="", file=sys.stderr, flush=True)
+            say(f"\r\x1b[K[{'#' * int(30 * share):<30}] {text}", end="")
             self.shown = True
         else:
-            print(f"unoic: {text.strip()}", file=sys.stderr, flush=True)
+            say(f"unoic: {text.strip()}")
 
     def clear(self) -> None:
         """Remove the bar."""
         if self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            say("\r\x1b[K", end="")
             self.shown = False
 
 
@@ -453,6 +465,9 @@ class Told:
         if kind is None and not self.quiet:  # an error is one line, and nothing beside it
             for text in self.texts:
                 note(text)
+            jit = sys.modules.get("unoic_cli.kernels.jit")
+            if jit is not None and jit.refusal is not None:
+                note(f"compiled kernels are not kept: {jit.refusal} (UNOIC_CACHE_DIR names another folder)")
 
     def arguments(self) -> dict[str, Any]:
         """`tell` and `progress` of `unoic_cli.tasks.common.Options`."""

@@ -24,6 +24,7 @@ from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
 from unoic_cli.formats.storage import split_name as split_name
+from unoic_cli.whole import open_regular
 
 T = TypeVar("T")
 
@@ -92,24 +93,17 @@ def detect(name: str) -> str:
 
 def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
     """What stands where signatures may, and how much stands at the very start."""
-    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
-        raise NoInputError(path, "a device or a pipe", f"expected {expected}")
+    scheme = storage.foreign_scheme(path)
+    if scheme is not None and not os.path.exists(path):
+        known = ", ".join(f"{known}://" for known in storage.SCHEMES)
+        raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}")
+    file = open_regular(path, f"expected {expected}")
     try:
-        with open(path, "rb") as file:
-            starts = [file.read(16)]
-            for offset in (512, 1024, 2048):
-                file.seek(offset)
-                starts.append(file.read(8))
-    except FileNotFoundError:
-        scheme = storage.foreign_scheme(path)
-        if scheme is not None:
-            known = ", ".join(f"{known}://" for known in storage.SCHEMES)
-            raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}") from None
-        raise NoInputError(path, "no such file", f"expected {expected}") from None
-    except IsADirectoryError:
-        raise NoInputError(path, "a folder", f"expected {expected}") from None
+        starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in (512, 1024, 2048))]
     except OSError as error:
-        raise NoInputError(path, f"cannot be opened ({error.strerror or error})", f"expected {expected}") from None
+        raise NoInputError(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
+    finally:
+        os.close(file)
     return starts, len(starts[0])
 
 

@@ -3,6 +3,9 @@
 Compiled kernels are kept per user, per processor and per version of these sources. numba's own
 cache would follow a broken file into a crash and fails where its folder cannot be written; this
 one checks a digest before it trusts a file, and whatever goes wrong only costs the compilation.
+
+A compiled kernel is code, and the digest that lies beside it proves nothing about who wrote it. So a folder is used
+only if it is ours alone: `refusal` says what is wrong with another, and kernels are then compiled for each process.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import os
 import pickle
 import platform
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -43,6 +47,37 @@ def cache_folder() -> Path:
     return base / f"kernels-{digest.hexdigest()[:16]}"
 
 
+def why_unsafe(folder: Path) -> str | None:
+    """Who else could put files into a folder, or replace it; None if nobody can.
+
+    It and what leads to it must belong to us or to the system, and be written by nobody else, but for folders like
+    ``/tmp`` whose entries belong to whoever made them. What is not there yet is made by us.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    str or None
+    """
+    given = Path(os.path.abspath(folder))
+    ours = (os.geteuid(), 0)
+    for place in dict.fromkeys(
+        [*reversed([given, *given.parents]), *reversed([real := given.resolve(), *real.parents])]
+    ):
+        try:
+            status = os.lstat(place)
+        except FileNotFoundError:
+            continue
+        loose = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not stat.S_ISLNK(status.st_mode)
+        if status.st_uid not in ours or (place == real and status.st_uid != ours[0]):
+            return f"{place} belongs to another user"
+        if loose and (place == real or not status.st_mode & stat.S_ISVTX):
+            return f"others may write to {place}"
+    return None
+
+
 class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
     """One file per compiled signature, named by its key: no index to race for, a digest against damage."""
 
@@ -60,7 +95,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with contextlib.suppress(Exception):
             target_context.refresh()
-            content = self._path(sig, target_context.codegen()).read_bytes()
+            content = _own_content(self._path(sig, target_context.codegen()))
             digest, data = content[:32], content[32:]
             if hashlib.sha256(data).digest() == digest:
                 payload = pickle.loads(data)
@@ -73,7 +108,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
                 return
             path = self._path(sig, data.codegen)
             payload = caching.dumps(caching.CompileResultCacheImpl.reduce(None, data))
-            self._folder.mkdir(parents=True, exist_ok=True)
+            _make_own(self._folder)
             handle, temporary = tempfile.mkstemp(dir=self._folder)
             try:
                 with open(handle, "wb") as file:
@@ -84,10 +119,32 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
                 raise
 
 
-try:
-    _FOLDER: Path | None = cache_folder()
-except (OSError, RuntimeError):  # no home, unreadable sources: compile every time
-    _FOLDER = None
+def _own_content(path: Path) -> bytes:
+    """The bytes of a file of ours, that nobody else may write."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others:
+            raise PermissionError
+        return file.read()
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for us alone."""
+    for place in reversed([folder, *folder.parents]):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+
+
+refusal: str | None = None
+"""Why compiled kernels are not kept, if the folder for them is not ours alone."""
+
+_FOLDER: Path | None = None
+with contextlib.suppress(OSError, RuntimeError):  # no home, unreadable sources: compile every time
+    _named = cache_folder()
+    refusal = why_unsafe(_named)
+    _FOLDER = _named if refusal is None else None
 
 
 def kernel(function: F) -> F:

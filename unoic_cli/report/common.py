@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from unoic_cli.errors import printable
+
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration, Modality
 
@@ -19,7 +21,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def cell(text: str) -> str:
     """Text for one cell of tab-separated values."""
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -12,11 +12,13 @@ from unoic_cli.block import Source
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import STANDARD, storage
 from unoic_cli.ledger import know
+from unoic_cli.whole import read_whole
 
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 """``NAME=VALUE``: something said of one modality."""
 
-_MOST_BYTES = 64 << 20
+MOST_NAMES = 100_000
+"""Inputs of one list: each is opened and looked into before anything is read."""
 
 
 def expand(inputs: Any) -> Any:
@@ -148,18 +150,8 @@ def _read_list(text: str, *, named: bool) -> list[str]:
         raise UsageError(text, "a group of a list", "expected FILE::GROUP on its lines")
     if storage.is_remote(path):
         raise UsageError(f"@{storage.shown(path)}", "a remote list", "expected a local one: copy it first")
-    try:
-        if not os.path.isfile(path) and os.path.exists(path):
-            raise NoInputError(path, "a folder, a device or a pipe", "expected a list of inputs")
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise NoInputError(path, "no such file", "expected a list of inputs") from None
-    except OSError as error:
-        raise NoInputError(path, f"cannot be opened ({error.strerror})", "expected a list of inputs") from None
     expected = "expected a text file (UTF-8) with one input per line"
-    if len(data) > _MOST_BYTES:
-        raise DataError(path, f"more than {_MOST_BYTES:,} bytes", expected)
+    data = read_whole(path, expected)
     try:
         lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
@@ -177,6 +169,8 @@ def _read_list(text: str, *, named: bool) -> list[str]:
             found_text = f"{storage.shown(entry)} in a list of one modality"
             raise UsageError(where, found_text, "expected lines without NAME=, or @LIST without one")
         found += _expand_one(entry, named, where)
+        if len(found) > MOST_NAMES:
+            raise DataError(path, f"more than {MOST_NAMES:,} inputs", "expected fewer, larger files")
     if not found:
         raise DataError(path, "an empty list", expected)
     return found
