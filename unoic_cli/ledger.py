@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unoic_cli.errors import DataError, UnoicError
+from unoic_cli.output import stamp_of
 from unoic_cli.whole import open_regular, read_whole
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ class Ledger:
         Seconds.
     engine : object or None
         Counts the passes, instead of the threads of this process.
+    before : dict
+        Facts of the run that this one goes on from.
+    outputs : dict of str to list of list of int
+        Outputs that are complete, by their final (absolute) names: the stamps of files that may have these names.
     """
 
     name: str = "state"
@@ -147,6 +152,7 @@ class Ledger:
     every: float = 60.0
     engine: Any = None
     before: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, list[list[int]]] = field(default_factory=dict)
     _next: int = 0
     _saved: float = field(default_factory=time.monotonic)
 
@@ -194,6 +200,11 @@ class Ledger:
         """Whether it is time to be stored."""
         return self.save is not None and time.monotonic() - self._saved >= self.every
 
+    def wrote(self, path: str) -> bool:
+        """Whether what has this name is an output that the run had finished before it was killed."""
+        stamp = stamp_of(path)
+        return stamp is not None and list(stamp) in self.outputs.get(os.path.abspath(path), [])
+
     def store(self) -> None:
         """Be stored now."""
         if self.save is not None:
@@ -226,6 +237,12 @@ def using(ledger: Ledger) -> Iterator[Ledger]:
         yield ledger
     finally:
         _CURRENT.reset(token)
+
+
+def wrote(path: str) -> bool:
+    """Whether the run that is going on finished this output before it was killed, and may replace it."""
+    ledger = current()
+    return ledger is not None and ledger.wrote(path)
 
 
 def _same(value: T) -> T:

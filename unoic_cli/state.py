@@ -15,6 +15,7 @@ import operator
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ def dump(ledger: Ledger) -> bytes:
         "shard": ledger.shard,
         "facts": dict(sorted((ledger.before | ledger.facts).items())),
         "passes": passes,
+        **({"outputs": ledger.outputs} if ledger.outputs else {}),
     }
     text = json.dumps(header).encode()  # what a fact lists stays in its order: groups are counted in it
     content = MAGIC + len(text).to_bytes(8, "little") + text + b"".join(arrays)
@@ -107,8 +109,13 @@ def dump(ledger: Ledger) -> bytes:
 
 
 def save(ledger: Ledger, path: str) -> None:
-    """Write a state file: complete, or not at all."""
-    write_bytes(path, dump(ledger))
+    """Write a state file, one of the outputs of a command: complete, or not at all."""
+    write_bytes(path, dump(replace(ledger, outputs={})))
+
+
+def save_checkpoint(ledger: Ledger, path: str) -> None:
+    """Write a state file now, beside outputs that are not finished."""
+    write_bytes(path, dump(ledger), at_once=True)
 
 
 def load(path: str) -> Ledger:
@@ -155,7 +162,10 @@ def _parse(path: str, body: bytes) -> Ledger:
     command, arguments, facts = header["command"], header["arguments"], header["facts"]
     if not (isinstance(command, str) and isinstance(arguments, dict) and isinstance(facts, dict)):
         raise TypeError("a header of another kind")
-    return Ledger(path, command, arguments, facts, passes, shard)
+    outputs = {
+        name: [list(map(operator.index, one)) for one in many] for name, many in header.get("outputs", {}).items()
+    }
+    return Ledger(path, command, arguments, facts, passes, shard, outputs=outputs)
 
 
 def check_alike(first: Ledger, other: Ledger) -> None:

@@ -80,6 +80,8 @@ def _fail(message: str, code: int) -> int:
 
 def interrupted(args: list[str] | None) -> int:
     """End an interrupted run: with 75 if it keeps a checkpoint, which it had not come to yet."""
+    if signals.finished():
+        return _fail("interrupted when the outputs were complete; only the result was not shown", 130)
     words = sys.argv[1:] if args is None else args
     named = [after for word, after in itertools.pairwise(words) if word == "--checkpoint"]
     named += [word.partition("=")[2] for word in words if word.startswith("--checkpoint=")]
@@ -104,6 +106,7 @@ def run(args: list[str] | None = None) -> int:
         0; 2 usage, 65 data, 66 no input, 70 a fault of the program, 73 cannot create, 74 storage, 130 interrupted,
         141 broken pipe; 75 interrupted, and saved.
     """
+    signals.begin()
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process
     if sys.stdout is None:

@@ -24,6 +24,7 @@ from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
 from unoic_cli.formats.storage import split_name as split_name
+from unoic_cli.ledger import wrote
 from unoic_cli.whole import open_regular
 
 T = TypeVar("T")
@@ -202,8 +203,8 @@ def size_of(source: Source) -> int:
     """Bytes of the file."""
     if source.format == "arrow":
         return int(source.locator["size"])
-    path = split_name(source.name)[0]
-    return int(source.locator["stamp"][1]) if storage.is_remote(path) else os.path.getsize(path)
+    stamp = source.locator.get("stamp")
+    return os.path.getsize(split_name(source.name)[0]) if stamp is None else int(stamp[1])
 
 
 def is_elsewhere(path: str) -> bool:
@@ -295,7 +296,7 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), option
         raise CannotCreateError(path, "a folder", "expected a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         raise CannotCreateError(path, "a device, pipe or socket", "expected a file name")
-    if os.path.lexists(path) and not force:
+    if os.path.lexists(path) and not force and not wrote(path):
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 
 

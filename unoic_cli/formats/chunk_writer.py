@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -194,7 +195,8 @@ class ChunkWriter(hdf5.Hdf5Writer):
     def abort(self) -> None:
         """Remove what was written."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError, RuntimeError):  # what is in memory alone is of no use any more
+                self._file.close()
         super().abort()
 
 

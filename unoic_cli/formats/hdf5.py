@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -750,6 +750,42 @@ class _Skeleton(io.RawIOBase):
         self._at = end
         return len(out)
 
+    def copy_to(self, output: schema.TemporaryOutput) -> None:
+        """Write the metadata into the file itself."""
+        for offset, part in self.parts:
+            output.pwrite(part, offset)
+        output.truncate(self.size)  # where nothing could be reserved
+
+
+def write_columns(
+    path: str, names: Sequence[str], n: int, attributes: Mapping[str, str], pieces: Iterable[Mapping[str, NDArray[Any]]]
+) -> None:
+    """Write float64 columns of n rows, piece by piece; all or nothing.
+
+    Raises
+    ------
+    CannotCreateError, StorageError
+        The file cannot be written.
+    """
+    skeleton, dtype = _Skeleton(), np.dtype("<f8")
+    with h5py.File(skeleton, "w") as file:
+        offsets = {name: _make(file, name, (n,), h5py.h5t.py_create(dtype)) for name in names}
+        for name, text in attributes.items():
+            file.attrs[name] = text
+    output = schema.TemporaryOutput(path)
+    try:
+        output.reserve(0, skeleton.size)
+        for piece in pieces:
+            for name in names:
+                data = np.ascontiguousarray(piece[name], dtype)
+                output.pwrite(data, offsets[name])
+                offsets[name] += data.nbytes
+        skeleton.copy_to(output)
+        output.commit()
+    except BaseException:
+        output.abort()
+        raise
+
 
 def _float_type(encoding: str) -> Any:
     if encoding != "bfloat16":
@@ -913,16 +949,8 @@ class Hdf5Writer:
         self._output.reserve(reserved, self._skeleton.size)
         for name, values in texts.items():
             self._output.pwrite(values.view(np.uint8), self._offsets[name])
-        for offset, part in self._skeleton.parts:
-            self._output.pwrite(part, offset)
-        self._truncate()
+        self._skeleton.copy_to(self._output)
         self._output.commit()
-
-    def _truncate(self) -> None:
-        try:
-            os.ftruncate(self._output.file, self._skeleton.size)  # where nothing could be reserved
-        except OSError as error:
-            raise schema.storage_error(self._output.path, error) from error
 
     def abort(self) -> None:
         """Remove what was written."""

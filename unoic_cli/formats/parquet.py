@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -201,6 +202,32 @@ def create(path: str, spec: OutputSpec) -> ParquetWriter:
     return ParquetWriter(path, spec)
 
 
+class _Sink(io.RawIOBase):
+    """What the library writes to: our own descriptor, whose errors are ours."""
+
+    def __init__(self, output: schema.TemporaryOutput) -> None:
+        super().__init__()
+        self._output = output
+        self._at = 0
+        self.dead = False
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where we are."""
+        return self._at
+
+    def write(self, data: Any) -> int:
+        """Write behind what is there; nothing of an output that is removed."""
+        size = memoryview(data).nbytes
+        if not self.dead:
+            self._output.pwrite(data, self._at)
+        self._at += size
+        return size
+
+
 class ParquetWriter:
     """Writes blocks, in order, into row groups of about 8 MB."""
 
@@ -213,17 +240,16 @@ class ParquetWriter:
         self._sink: Any = None
         self._writer: Any = None
         try:
-            with self._errors():
-                self._open(path)
+            self._open()
         except BaseException:
             self.abort()
             raise
 
-    def _open(self, path: str) -> None:
+    def _open(self) -> None:
         names = self._rows.schema.names
         repeated = [name for name in ("sample_id", "split", "group") if name in names]
         repeated += ["delta"] if self._spec.scalar_delta is not None else []
-        self._sink = pa.OSFile(self._output.temporary, "wb")
+        self._sink = _Sink(self._output)
         self._writer = pq.ParquetWriter(
             self._sink,
             self._rows.schema,
@@ -233,36 +259,25 @@ class ParquetWriter:
             write_page_checksum=True,
         )
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise schema.storage_error(self._output.path, error) from error
-
     def write(self, block: LogitBlock) -> None:
         """Store the next block; see `unoic_cli.block.Writer`."""
         self._store(self._rows.add(block))
 
     def _store(self, table: Any) -> None:
         if table is not None:
-            with self._errors():
-                self._writer.write_table(table, row_group_size=self._rows.group_rows)
+            self._writer.write_table(table, row_group_size=self._rows.group_rows)
 
     def commit(self) -> None:
         """Write what is left and the footer, flush, and rename onto the final name."""
         self._store(self._rows.rest())
-        with self._errors():
-            self._writer.close()
-            self._sink.close()
-        self._writer = self._sink = None
+        self._writer.close()
         self._output.commit()
 
     def abort(self) -> None:
         """Remove what was written."""
-        for part in (self._writer, self._sink):
-            if part is not None:
-                with contextlib.suppress(OSError, pa.ArrowException):
-                    part.close()
-        self._writer = self._sink = None
+        if self._sink is not None:
+            self._sink.dead = True
+        if self._writer is not None:
+            with contextlib.suppress(Exception):  # it may find itself in any state
+                self._writer.close()
         self._output.abort()

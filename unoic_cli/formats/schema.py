@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import functools
 import math
 import mmap
@@ -17,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.block import Layout
-from unoic_cli.errors import CannotCreateError, DataError, StorageError
+from unoic_cli.errors import DataError, StorageError
 from unoic_cli.formats.storage import File
-from unoic_cli.output import move_into_place
+from unoic_cli.output import TemporaryOutput as TemporaryOutput
+from unoic_cli.output import storage_error as storage_error
 
 SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 """What a block holds for each encoding: 16-bit floats travel as their bits."""
@@ -378,105 +377,6 @@ def pread_into(where: str, file: File, array: NDArray[Any], offset: int) -> None
         if count == 0:
             raise StorageError(where, "the file ends too soon", f"expected {len(view):,} more bytes")
         view, offset = view[count:], offset + count
-
-
-def storage_error(path: str, error: OSError) -> StorageError:
-    """Say in one line why writing failed."""
-    reasons = {
-        errno.ENOSPC: ("no space left on device", "expected room for the whole output"),
-        errno.EDQUOT: ("disk quota exceeded", "expected room for the whole output"),
-        errno.EFBIG: ("the file would be larger than allowed", "expected a higher file size limit (ulimit -f)"),
-    }
-    other = (f"writing failed ({error.strerror or error})", "expected a writable disk")
-    found, expected = reasons.get(error.errno or 0, other)
-    return StorageError(path, found, expected)
-
-
-class TemporaryOutput:
-    """A file beside its final name, which `commit` moves into place and `abort` removes.
-
-    Parameters
-    ----------
-    path : str
-        The final name. What is there stays untouched until `commit`.
-    unfinished : str, optional
-        The temporary file of a process that was stopped, to go on with.
-    """
-
-    def __init__(self, path: str, unfinished: str | None = None) -> None:
-        folder, name = os.path.split(path)
-        self.path = path
-        self._replace = os.path.lexists(path)
-        self.temporary = unfinished or os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
-        self._folder = folder or "."
-        self.file = -1
-        flags = os.O_RDWR | os.O_CLOEXEC
-        if unfinished is None:
-            flags |= os.O_CREAT | os.O_EXCL
-            with contextlib.suppress(OSError):
-                os.unlink(self.temporary)  # left by a killed process that had the same number
-        try:
-            self.file = os.open(self.temporary, flags, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise storage_error(path, error) from error
-            reason = f"cannot be created ({error.strerror})"
-            raise CannotCreateError(path, reason, "expected a writable folder") from error
-
-    def reserve(self, start: int, stop: int) -> None:
-        """Claim disk space for a range of bytes, so that a full disk shows before the work is done."""
-        try:
-            if start < stop:
-                os.posix_fallocate(self.file, start, stop - start)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise storage_error(self.path, error) from error
-
-    def pwrite(self, data: Any, offset: int) -> None:
-        """Write all of a buffer at an offset; any thread, any order."""
-        view = memoryview(data).cast("B")
-        while view:
-            try:
-                count = os.pwrite(self.file, view[:_MAX_IO], offset)
-            except OSError as error:
-                raise storage_error(self.path, error) from error
-            view, offset = view[count:], offset + count
-
-    def flush(self) -> None:
-        """Put on the disk what was written so far."""
-        try:
-            os.fsync(self.file)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-
-    def commit(self) -> None:
-        """Flush to the disk, then rename onto the final name."""
-        try:
-            os.fsync(self.file)
-            os.close(self.file)
-            self.file = -1
-            move_into_place(self.temporary, self.path, replace=self._replace)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-        _sync_folder(self._folder)
-
-    def abort(self) -> None:
-        """Remove the temporary file, if it is still there."""
-        if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
-        with contextlib.suppress(OSError):
-            os.unlink(self.temporary)
-
-
-def _sync_folder(folder: str) -> None:
-    # Some network file systems cannot sync a folder; the rename itself has already happened.
-    with contextlib.suppress(OSError):
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
 
 
 def two_candidates(where: str, names: Iterable[str]) -> DataError:

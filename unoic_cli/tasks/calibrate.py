@@ -24,7 +24,7 @@ from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
-from unoic_cli.output import write_text
+from unoic_cli.output import temporary_start, together, write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.points import predict
@@ -254,9 +254,14 @@ class _Job:
     turnstile: Turnstile | None
 
     def tallies(self) -> tuple[Tally, Tally]:
-        """Counts before and after, and units."""
-        lam = self.method.calibration.lam
-        return self.method.tally([0.0, lam] if lam else [lam]), UnitTally()
+        """Empty ones, of this job."""
+        return _tallies(self.method)
+
+
+def _tallies(method: Method) -> tuple[Tally, Tally]:
+    """Counts before and after, and units."""
+    lam = method.calibration.lam
+    return method.tally([0.0, lam] if lam else [lam]), UnitTally()
 
 
 class _Watch(engine.Teller):
@@ -271,7 +276,8 @@ class _Watch(engine.Teller):
         """Put what is written so far on the disk, and say so in the ledger."""
         assert isinstance(self.job.writer, ResumableWriter)
         self.job.writer.flush()
-        self.kept.store(_sum(self.job, self.kept, workers), [self.todo[i] for i in done])
+        self.kept.put(_sum(self.job.method, self.kept, workers), [self.todo[i] for i in done])
+        self.kept.store()
 
 
 class _Kept:
@@ -282,16 +288,25 @@ class _Kept:
         self.extents, self.key = extents, f"unfinished {output}"
         self.entry: Pass | None = None
         self.unfinished: str | None = None
+        self.finished = False
         self.counters: list[Counters] = []
         self.done: list[Extent] = []
         if self.ledger is None:
             return
         self.entry = self.ledger.open(data.n_units, False)
         name = self.ledger.before.get(self.key)
-        if name is not None and os.path.exists(name) and _is_unfinished(name, output):
-            self.unfinished, self.counters, self.done = name, self.entry.counters, self.entry.done
+        usable = name is not None and os.path.exists(name) and _is_unfinished(name, output)
+        self.finished = self.ledger.wrote(output) and self.covered
+        if self.finished or usable:
+            self.unfinished = name if usable else None
+            self.counters, self.done = self.entry.counters, self.entry.done
         else:  # begun anew
             self.entry.counted = [], []
+
+    @property
+    def covered(self) -> bool:
+        """Whether all spans were written and counted."""
+        return self.entry is not None and all(map(self.entry.covers, self.extents))
 
     def __contains__(self, index: int) -> bool:
         """Whether a span was written before."""
@@ -306,23 +321,27 @@ class _Kept:
             self.ledger.facts[self.key] = self.ledger.before[self.key] = writer.temporary
             self.ledger.store()
 
-    def store(self, tallies: Sequence[Tally], done: Sequence[int]) -> None:
-        """Save what was written and counted."""
-        assert self.ledger is not None and self.entry is not None
-        places = joined([*self.done, *(self.extents[i] for i in done)])
-        self.entry.counted = places, [tally.counters() for tally in tallies]
+    def put(self, tallies: Sequence[Tally], done: Sequence[int]) -> None:
+        """Note what was written and counted."""
+        if self.entry is not None:
+            places = joined([*self.done, *(self.extents[i] for i in done)])
+            self.entry.counted = places, [tally.counters() for tally in tallies]
+
+    def store(self) -> None:
+        """Save what was noted."""
+        assert self.ledger is not None
         self.ledger.store()
 
 
 def _is_unfinished(name: str, output: str) -> bool:
     """Whether a name is one that unfinished outputs get: a checkpoint names no other file to go on with."""
     folder, file = os.path.split(os.path.abspath(name))
-    own, final = os.path.split(os.path.abspath(output))
-    return folder == own and file.startswith(f".{final[:200]}.") and file.endswith(".tmp")
+    own = os.path.dirname(os.path.abspath(output))
+    return folder == own and file.startswith(temporary_start(output)) and file.endswith(".tmp")
 
 
 def _is_begun(output: str) -> bool:
-    """Whether the run that is resumed has finished this output: what has its name now, it wrote.
+    """Whether what has the name of the output is the unfinished file of the run that is resumed.
 
     Raises
     ------
@@ -334,14 +353,13 @@ def _is_begun(output: str) -> bool:
     for other in begun:
         if other != output:
             raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
-    if output not in begun or not os.path.exists(begun[output]):
-        return output in begun
-    return os.path.exists(output) and os.path.samefile(output, begun[output])  # killed when it had both names
+    name = begun.get(output, "")
+    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
 
 
-def _sum(job: _Job, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
+def _sum(method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
     """What this run and those before it counted."""
-    total = job.tallies()
+    total = _tallies(method)
     absorb_all(total, kept.counters)
     for worker in workers:
         add_all(total, (worker.points, worker.units))
@@ -400,8 +418,12 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
     *starts, n_units = split_units(data, spans)
     if not n_units:
         raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
-    spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     kept = _Kept(data, output, data.extents(spans))
+    if kept.finished:
+        if kept.unfinished is not None:
+            os.unlink(kept.unfinished)  # its other name
+        return _Written(*_sum(method, kept, ()), n_units)
+    spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     writer = formats.create(output, spec, unfinished=kept.unfinished)
     turnstile = Turnstile() if writer.ordered else None
     job = _Job(data, method, spans, starts, spec, writer, turnstile)
@@ -413,6 +435,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         threads = options.threads or engine.available_threads()
         workers = engine.run(len(todo), lambda: _Worker(job, todo), threads, watch)
         formats.check_unchanged(data.all_sources)
+        kept.put(_sum(method, kept, workers), todo)
         writer.commit()
     except BaseException as error:
         if turnstile is not None:
@@ -420,8 +443,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         if not (watch.saves and isinstance(error, KeyboardInterrupt)):
             writer.abort()
         raise
-    points, units = _sum(job, kept, workers)
-    return _Written(points, units, n_units)
+    return _Written(*_sum(method, kept, workers), n_units)
 
 
 class _Written(NamedTuple):
@@ -673,12 +695,13 @@ def _calibrate(
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
     applied = resolved.calibration
-    written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
+    with together(chosen.tell):
+        written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
+        if beside is not None:
+            write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
     before, after = _metrics(written, absent)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)
-    if beside is not None:
-        write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,

@@ -15,6 +15,7 @@ from unoic_cli.batch import where_is
 from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import numpy_files, schema
+from unoic_cli.output import together
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
 
@@ -170,7 +171,8 @@ def convert(
     else:
         given = _stored_input(source, allow_external)
     decided, reason = _decide_kind(given, kind, is_arrays)
-    fields = _copy(given, decided, out)
+    with together(given.notes.append):
+        fields = _copy(given, decided, out)
     _add_notes(given, decided)
     return _result(given, out, decided, reason, fields)
 

@@ -18,7 +18,7 @@ from unoic_cli import __version__, formats
 from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import exists
-from unoic_cli.output import write_text
+from unoic_cli.output import storage_error, together, write_text
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally, Moments
 from unoic_cli.tasks.common import (
@@ -205,7 +205,8 @@ def fit_delta(
         split=chosen.split,
         notes=tuple(notes.texts),
     )
-    _write(result, found.kept, output, write_delta)
+    with together(chosen.tell):
+        _write(result, found.kept, output, write_delta)
     return result
 
 
@@ -349,8 +350,12 @@ def _measure_scores(
 
 def _room(n_samples: int, beside: str) -> NDArray[np.int64]:
     """-1 for each sample, in a nameless file beside the output, so that memory stays flat."""
-    with tempfile.TemporaryFile(dir=os.path.dirname(beside) or ".") as file:
-        room = np.memmap(file, dtype=np.int64, mode="w+", shape=(n_samples,))
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(beside) or ".") as file:
+            os.posix_fallocate(file.fileno(), 0, 8 * n_samples)  # a disk that is full later on would end the process
+            room = np.memmap(file, dtype=np.int64, mode="r+", shape=(n_samples,))
+    except OSError as error:
+        raise storage_error(beside, error) from error
     for start in range(0, n_samples, _PIECE):
         room[start : start + _PIECE] = -1
     return room
@@ -660,35 +665,17 @@ def _summary(statistics: DeltaStatistics, kept: NDArray[np.int64]) -> dict[str, 
 
 
 def _write(result: FitDeltaResult, kept: NDArray[np.int64] | None, output: str | None, write_delta: str | None) -> None:
-    """Both outputs, or none."""
-    text = json.dumps(result.statistics.to_dict(), indent=1) + "\n"
+    """Put the outputs in their files."""
+    if output is not None:
+        write_text(output, json.dumps(result.statistics.to_dict(), indent=1) + "\n")
     if write_delta is None:
-        if output is not None:
-            write_text(output, text)
         return
-    import h5py
-
-    from unoic_cli.formats import schema
+    from unoic_cli.formats import hdf5
 
     assert kept is not None
-    target = schema.TemporaryOutput(write_delta)
-    try:
-        try:
-            with h5py.File(target.temporary, "w", locking=False) as file:
-                short = replace(result.statistics, provenance={})  # attributes are small
-                file.attrs["unoic_delta_statistics"] = json.dumps(short.to_dict())
-                delta = file.create_dataset("delta", (result.n,), np.float64)
-                uncertainty = file.create_dataset("uncertainty", (result.n,), np.float64)
-                at = 0
-                for piece in _in_pieces(kept):
-                    uncertainty[at : at + piece.size] = piece
-                    delta[at : at + piece.size] = result.statistics.delta(piece)
-                    at += piece.size
-        except OSError as error:
-            raise schema.storage_error(write_delta, error) from error
-        if output is not None:
-            write_text(output, text)
-        target.commit()
-    except BaseException:
-        target.abort()
-        raise
+    short = replace(result.statistics, provenance={})  # attributes are small
+    pieces = (
+        {"delta": result.statistics.delta(piece), "uncertainty": piece} for piece in _in_pieces(kept) if piece.size
+    )
+    attributes = {"unoic_delta_statistics": json.dumps(short.to_dict())}
+    hdf5.write_columns(write_delta, ("delta", "uncertainty"), result.n, attributes, pieces)

@@ -12,7 +12,7 @@ from unoic_cli import formats
 from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import write_text
+from unoic_cli.output import together, write_text
 from unoic_cli.priors import UNSEEN, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
@@ -321,8 +321,9 @@ def fit_temperature(
         details={k: v for k, v in provenance(data, chosen).items() if k != "unoic"},
         notes=tuple(notes.texts),
     )
-    if output is not None:
-        write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
+    with together(chosen.tell):
+        if output is not None:
+            write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
     return result
 
 

@@ -20,6 +20,7 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
+from unoic_cli.output import together
 from unoic_cli.tasks.common import parse_size
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
@@ -211,15 +212,18 @@ def pack(
 
         watch = make_watch(opened, spec.encoding, calibration, threads)
     job = _Job(opened, spec, scalar, watch, *_grain(spec, codec, chunk, chunk_bytes))
-    workers = _write(job, path, codec or "none", threads, progress)
-    labels = ClassCounts(opened.n_classes)
-    for worker in workers:
-        labels.add(worker.labels)
-    notes = label_notes(labels, opened.n_classes)
-    changed = _changed(watch, workers, opened.n_units)
+    notes: list[str] = []
+    with together(notes.append) as outputs:
+        workers = _write(job, path, codec or "none", threads, progress)
+        written = formats.describe(outputs.found(path))
+        n_bytes = os.path.getsize(outputs.found(path))
+        labels = ClassCounts(opened.n_classes)
+        for worker in workers:
+            labels.add(worker.labels)
+        notes += label_notes(labels, opened.n_classes)
+        changed = _changed(watch, workers, opened.n_units)
     if rounded and spec.predictions:
         notes.append("predictions are kept as they were stored, whatever the rounding did to the scores")
-    written = formats.describe(path)
     is_scores = opened.kind != "predictions"
     extras = ["predictions"] if spec.predictions else []
     extras += ["delta"] if scalar is not None else []
@@ -239,7 +243,7 @@ def pack(
         image_shape=opened.image_shape,
         fields=tuple(sorted([*spec.dtypes, *extras])),
         n_bytes_from=formats.size_of(opened),
-        n_bytes=os.path.getsize(path),
+        n_bytes=n_bytes,
         changed=changed,
         notes=tuple(notes),
     )
@@ -419,6 +423,7 @@ def _write(
         workers = engine.run(
             len(spans), lambda: _Worker(job, writer, turnstile, spans), threads or engine.available_threads(), teller
         )
+        formats.check_unchanged((job.source,))
         writer.commit()
     except BaseException:
         if turnstile is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from unoic_cli import formats
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import write_text
+from unoic_cli.output import together, write_text
 from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs, output_path
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def prior(
         split=chosen.split,
         notes=tuple(notes.texts),
     )
-    if output is not None:
-        write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
+    with together(chosen.tell):
+        if output is not None:
+            write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
     return result

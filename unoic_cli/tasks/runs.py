@@ -11,13 +11,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from unoic_cli import formats, signals, state
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UnoicError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
-from unoic_cli.output import remove_leftovers
+from unoic_cli.output import Stamp, remove_leftovers, stamp_of, together
 from unoic_cli.tasks.common import files_among
 from unoic_cli.tasks.inputs import expand
 
@@ -269,8 +270,7 @@ def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) 
     """A new ledger, or the one to go on from."""
     shard = None if control.shard is None else parse_shard(control.shard)
     fresh = Ledger(command=command, arguments=configuration, shard=shard)
-    if control.state is not None:
-        formats.check_output(control.state, force=control.replace, option="--state")
+    kept = None
     if control.checkpoint is not None:
         if os.path.isdir(control.checkpoint):
             raise CannotCreateError(control.checkpoint, "a folder", "expected a file name")
@@ -279,7 +279,12 @@ def _open_ledger(command: str, control: Control, configuration: dict[str, Any]) 
             _check_run(kept, fresh)
             if kept.shard != shard:
                 raise DataError(kept.name, f"a checkpoint of {_named(kept.shard)}", f"expected {_named(shard)}")
-            return kept
+    if control.state is not None:
+        own = kept is not None and kept.wrote(control.state)
+        formats.check_output(control.state, force=control.replace or own, option="--state")
+    if kept is not None:
+        return kept
+    if control.checkpoint is not None:
         if os.path.lexists(control.checkpoint) and not control.replace:
             expected = "expected --resume, to go on from it, or a new name"
             raise CannotCreateError(control.checkpoint, "the checkpoint exists", expected)
@@ -382,8 +387,8 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     checkpoint = control.checkpoint
     if checkpoint is not None:
         ledger.every = EVERY if control.every is None else parse_seconds(control.every)
-        ledger.save = lambda: state.save(ledger, checkpoint)
-    result: Any = None
+        ledger.save = lambda: state.save_checkpoint(ledger, checkpoint)
+    tell, finished = arguments.get("tell"), [path for path in ledger.outputs if ledger.wrote(path)]
     try:
         with (
             _one_signal(checkpoint is not None),
@@ -391,44 +396,71 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
             using(ledger),
         ):
             try:
-                result = task(inputs, **arguments)
-            except PartDone:
-                if command in WRITING:
-                    found = "a pass over all of the data (mean-posterior, or --delta fit) before a part is written"
-                    raise UsageError("--shard", found, "expected a file of priors, and of delta statistics") from None
+                with together(tell) as outputs:
+                    outputs.ahead = partial(_note, ledger)
+                    result = _work(command, task, inputs, control, ledger, arguments)
             except KeyboardInterrupt:
-                ledger.store()
+                if not signals.finished():
+                    ledger.store()
                 raise
             except UnoicError:
                 begun = [place for name, place in ledger.facts.items() if name.startswith("unfinished ")]
                 if checkpoint is not None and begun and not any(map(os.path.exists, begun)):
                     _forget(checkpoint)  # the output that it speaks of is removed
                 raise
+            if checkpoint is not None:
+                _forget(checkpoint)
+            if tell is not None:
+                for path in finished:
+                    tell(f"{os.path.relpath(path)} was complete: the run that wrote it was stopped before it said so")
     except KeyboardInterrupt:
-        if checkpoint is None:
+        if checkpoint is None or signals.finished():
             raise
         if not os.path.exists(checkpoint):  # interrupted before anything was known
             ledger.store()
         expected = "the same command with --resume goes on"
         raise InterruptedRunError(checkpoint, "interrupted, and all that was counted is saved", expected) from None
-    if control.after is not None and result is not None:
-        found = "the state of a run that needs no further pass"
-        raise UsageError(control.after, found, "expected unoic report, which shows its result")
-    if control.state is not None:
-        ledger.arguments, ledger.command = configuration, command
-        state.save(ledger, control.state)
-    if checkpoint is not None:
-        _forget(checkpoint)
     if control.shard is not None and control.state is not None:
         return StateResult.of(ledger, control.state)
     return result
 
 
+def _work(
+    command: str, task: Callable[..., Any], inputs: Any, control: Control, ledger: Ledger, arguments: Mapping[str, Any]
+) -> Any:
+    """Call the command's function, and write the state; the result is None where a shard has done its part."""
+    result = None
+    try:
+        result = task(inputs, **arguments)
+    except PartDone:
+        if command in WRITING:
+            found = "a pass over all of the data (mean-posterior, or --delta fit) before a part is written"
+            raise UsageError("--shard", found, "expected a file of priors, and of delta statistics") from None
+    if control.after is not None and result is not None:
+        found = "the state of a run that needs no further pass"
+        raise UsageError(control.after, found, "expected unoic report, which shows its result")
+    if control.state is not None:
+        state.save(ledger, control.state)
+    return result
+
+
+def _note(ledger: Ledger, outputs: Mapping[str, Stamp]) -> None:
+    """Keep in the checkpoint which outputs are complete, before the first of them gets its name."""
+    known = {path: [*_own_stamp(ledger, path), list(stamp)] for path, stamp in outputs.items()}
+    ledger.outputs = {**ledger.outputs, **known}
+    ledger.store()
+
+
+def _own_stamp(ledger: Ledger, path: str) -> list[list[int]]:
+    """The stamp of an output that a run before this one put into place, if it is there."""
+    return [list(stamp_of(path) or ())] if ledger.wrote(path) else []
+
+
 def _forget(checkpoint: str) -> None:
-    """Remove a checkpoint that nobody needs any more, and what is left of it."""
+    """Remove a checkpoint that nobody needs any more; before it, what is left of others that were being written."""
+    remove_leftovers(checkpoint)
     with contextlib.suppress(OSError):
         os.unlink(checkpoint)
-    remove_leftovers(checkpoint)
 
 
 def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Ledger]:
@@ -484,7 +516,8 @@ def merge_states(
     total = state.merge(_loaded(paths, tell), partial=partial)
     lacking = [missing(entry) for entry in total.passes if not entry.complete]
     _check_no_input(output, files_among(*total.arguments.values()))
-    state.save(total, output)
+    with together(tell):
+        state.save(total, output)
     return replace(StateResult.of(total, output), missing=lacking[0] if lacking else None)
 
 
