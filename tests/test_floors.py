@@ -27,6 +27,8 @@ FLOORS = (
         "lattice",
         "metrics",
         "output",
+        "brief",
+        "calls",
         "signals",
         "uncertainty",
         "view",

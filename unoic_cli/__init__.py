@@ -101,4 +101,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from unoic_cli.calls import nearest
+
+    near = nearest(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f"; did you mean {near}?" if near else ""))
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from unoic_cli.brief import short
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -20,6 +22,7 @@ Kind = Literal["logits", "log_probs", "probs", "predictions"]
 Encoding = Literal["float16", "bfloat16", "float32", "float64"]
 Layout = Literal["rows", "planes"]
 
+_FACTS = ("source_counts", "source_prior", "class_names")
 SCORE_KINDS: tuple[Kind, ...] = ("logits", "log_probs", "probs")
 FIELDS = ("labels", "delta", "split", "group", "sample_id")
 """Optional arrays of a logits file. labels and delta are per unit, the rest per sample."""
@@ -76,6 +79,15 @@ class Source:
     storage: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     locator: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        rows = (self.n_samples, self.n_classes)
+        shape = (*rows, *self.image_shape) if self.layout == "planes" else (*rows[:1], *self.image_shape, *rows[1:])
+        parts = [f"{self.kind} {shape if self.kind != 'predictions' else (self.n_samples, *self.image_shape)}"]
+        parts += [self.encoding] if self.kind != "predictions" else [f"n_classes={self.n_classes}"]
+        parts += sorted(self.fields)
+        parts += [f"{name}={short(value)}" for name in _FACTS if (value := getattr(self, name)) is not None]
+        return f"<Source {self.name}: {', '.join(parts)}>"
 
     def to_dict(self) -> dict[str, Any]:
         """All but where it lies, as JSON."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.lattice import LARGEST
 from unoic_cli.ledger import read_text
@@ -53,6 +54,8 @@ class Modality:
     stored_delta: bool = True
     share: float = 1.0
     given_factors: bool = False
+
+    __repr__ = brief
 
     def to_dict(self, lam: float) -> dict[str, Any]:
         """As it is stored; its own lambda is there for the reader."""
@@ -119,7 +122,9 @@ class Calibration:
     order: Order = "flatten-first"
     unseen: Unseen = "mask"
     class_names: tuple[str, ...] | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         for modality in self.modalities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -39,6 +40,15 @@ def _number(text: str, option: str) -> Fraction:
     return Fraction(value)
 
 
+def _range_text(given: str | Sequence[float]) -> str:
+    """``A:B`` or ``A:B:STEP`` of what may be numbers."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, (list, tuple)) or len(given) not in (2, 3):
+        raise UsageError("--range", f"{given!r}"[:60], "expected (A, B), (A, B, STEP), or text like A:B")
+    return ":".join(str(part) for part in given)
+
+
 @dataclass(frozen=True)
 class Lattice:
     """Lambda values ``start + i * step`` for i in [0, size), each rounded once from the exact decimal.
@@ -51,6 +61,8 @@ class Lattice:
     [-1.0, -0.5, 0.0, 0.5, 1.0]
     >>> Lattice.parse("0.4:0.4").values().tolist()
     [0.4]
+    >>> Lattice.parse((-1, 1, 0.5)) == Lattice.parse("-1:1:0.5")
+    True
     """
 
     start: Fraction
@@ -58,14 +70,17 @@ class Lattice:
     size: int
 
     @classmethod
-    def parse(cls, range_text: str, step_text: str | None = None, default_step: str = DEFAULT_STEP) -> Lattice:
-        """From ``A:B`` and a step, or ``A:B:STEP``; ``A:A`` is the one lambda A, and has no step.
+    def parse(
+        cls, given: str | Sequence[float], step_text: str | None = None, default_step: str = DEFAULT_STEP
+    ) -> Lattice:
+        """From ``A:B`` and a step, or ``A:B:STEP``, or numbers; ``A:A`` is the one lambda A, and has no step.
 
         Raises
         ------
         UsageError
             Not numbers, an empty or reversed range, a step that is not positive or leaves too many points.
         """
+        range_text = _range_text(given)
         parts = range_text.split(":")
         if len(parts) == 3:
             if step_text is not None and _number(step_text, "--step") != _number(parts[2], "--range"):

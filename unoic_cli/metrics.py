@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from unoic_cli.brief import brief
+from unoic_cli.calls import nearest
+from unoic_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +23,65 @@ ABSENT_RULES: dict[Absent, str] = {
     "zero": "every class is averaged; absent ones count 0",
 }
 NAMES = ("acc", "macc", "miou", "f1")
+SPELLINGS = {
+    "acc": ("accuracy", "overall accuracy", "OA", "pixel accuracy", "aAcc", "micro accuracy", "accuracy score"),
+    "macc": (
+        "mean class accuracy", "class-mean accuracy", "balanced accuracy", "balanced accuracy score", "balanced acc",
+        "bacc", "macro accuracy", "macro recall", "recall macro", "mean recall", "UAR",
+    ),
+    "miou": (
+        "mean IoU", "IoU", "macro IoU", "mean intersection over union", "jaccard", "jaccard macro", "macro jaccard",
+        "jaccard index", "mean jaccard",
+    ),
+    "f1": ("macro f1", "f1 macro", "mF1", "mean f1", "f1 score", "macro f1 score", "mDice", "mean dice", "dice"),
+}  # fmt: skip
+"""What else a metric is called: whatever the case, and with spaces, hyphens, underscores or nothing between words."""
+_TOP = re.compile(r"top([1-9][0-9]{0,8})(?:acc|accuracy)?")
+
+
+def top_of(name: str) -> int | None:
+    """K of ``topk``, else None."""
+    match = _TOP.fullmatch(_folded(name))
+    return int(match[1]) if match else None
+
+
+def metric_name(name: str, option: str, *, tops: bool = True) -> str:
+    """The program's name of a metric that may be called otherwise.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES` or `SPELLINGS`; ``topN``, if `tops`.
+    option : str
+        For messages.
+    tops : bool
+        Whether ``topN`` is among the metrics.
+
+    Raises
+    ------
+    UsageError
+        An unknown metric; the message names the known ones, and the one that is probably meant.
+
+    Examples
+    --------
+    >>> [metric_name(name, "--metric") for name in ("mAcc", "balanced_accuracy", "mean-iou", "F1_macro", "top-5")]
+    ['macc', 'macc', 'miou', 'f1', 'top5']
+    """
+    known = {_folded(other): own for own in NAMES for other in (own, *SPELLINGS[own])}
+    folded = _folded(name)
+    if folded in known:
+        return known[folded]
+    top = top_of(name)
+    if tops and top is not None:
+        return f"top{top}"
+    near = nearest(folded, known)
+    meant = "" if near is None else f"did you mean {known[near]}? "
+    listed = f"expected one of {', '.join(NAMES)}" + (", top5 (or another topN)" if tops else "")
+    raise UsageError(option, f"the unknown metric {name!r}" if tops else f"{name!r}", meant + listed)
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[-_\s]+", "", name.casefold())
 
 
 @dataclass(frozen=True)
@@ -35,6 +99,8 @@ class Counts:
     hits: NDArray[np.int64]
     predicted: NDArray[np.int64]
     support: NDArray[np.int64]
+
+    __repr__ = brief
 
     def __getitem__(self, index: Any) -> Counts:
         """Counts at some lattice points: indexes the axes before the class."""

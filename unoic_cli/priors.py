@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.ledger import read_text
 
@@ -37,6 +38,8 @@ class Prior:
     values: tuple[float, ...]
     origin: str
     counts: tuple[float, ...] | None = None
+
+    __repr__ = brief
 
     @classmethod
     def from_weights(cls, weights: Sequence[float], origin: str, *, counts: bool) -> Prior:
@@ -95,6 +98,8 @@ class Slopes:
     values: NDArray[np.float64]
     masked: NDArray[np.bool_]
     flat: bool
+
+    __repr__ = brief
 
     def scaled(self, factor: float) -> Slopes:
         """All slopes times a factor."""
@@ -192,6 +197,11 @@ def _by_name(pairs: Sequence[tuple[str, Any]], class_names: Sequence[str] | None
     return _weights([table[name] for name in names], path)
 
 
+def weights_by_class(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> list[float]:
+    """Weights by class name or class index, in the order of the classes."""
+    return _by_name([(str(key), value) for key, value in table.items()], class_names, where)
+
+
 def prior_from_table(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> Prior:
     """A prior from weights by class name or class index.
 
@@ -200,8 +210,31 @@ def prior_from_table(table: Mapping[Any, Any], class_names: Sequence[str] | None
     >>> prior_from_table({"cat": 1, "dog": 3}, ("dog", "cat"), "priors.json").values
     (0.75, 0.25)
     """
-    weights = _by_name([(str(key), value) for key, value in table.items()], class_names, where)
+    weights = weights_by_class(table, class_names, where)
     return Prior.from_weights(weights, where, counts=_are_counts(weights))
+
+
+def prior_from_numbers(values: Any, option: str) -> Prior:
+    """A prior from one number for each class, in order.
+
+    Raises
+    ------
+    UsageError
+        Something else.
+
+    Examples
+    --------
+    >>> prior_from_numbers([3, 1], "--source-prior").counts
+    (3.0, 1.0)
+    """
+    if not isinstance(values, (list, tuple)):
+        text = f"{values!r}"
+        found = text if len(text) <= 40 else f"a {type(values).__name__}"
+        raise UsageError(option, found, "expected one count or probability for each class, or what names a prior")
+    if any(isinstance(value, (list, tuple)) for value in values):
+        raise UsageError(option, "an array of more than one axis", "expected one count or probability for each class")
+    weights = _weights(values, option)
+    return Prior.from_weights(weights, option, counts=_are_counts(weights))
 
 
 def _are_counts(weights: Sequence[float]) -> bool:

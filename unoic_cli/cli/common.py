@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -302,6 +303,32 @@ def silence(stream: Any) -> None:
 def note(text: str) -> None:
     """Say something on stderr that is not a result."""
     say(f"unoic: note: {one_line(text)}")
+
+
+def redirected() -> str | None:
+    """The file in this folder that the shell sends stdout to, if that is where it goes."""
+    with contextlib.suppress(OSError):
+        there = os.fstat(1)
+        if stat.S_ISREG(there.st_mode):
+            with os.scandir() as entries:
+                return next((e.name for e in entries if os.path.samestat(e.stat(follow_symlinks=False), there)), None)
+    return None
+
+
+def check_quoted(option: str, text: str | None) -> None:
+    """Refuse comparisons that have lost their sign to the shell: ``acc>=0.8`` writes a file named ``=0.8``.
+
+    Raises
+    ------
+    UsageError
+        Neither ``<`` nor ``>`` is left.
+    """
+    if text is None or "<" in text or ">" in text:
+        return
+    name = redirected()
+    wrote = "" if name is None else f" (and stdout goes to the file {name!r}, which it made: remove it)"
+    expected = f"expected comparisons in quotes, as the shell takes > for a redirection{wrote}: {option} 'acc>=0.8'"
+    raise UsageError(option, f"{text!r}, which compares nothing", expected)
 
 
 def is_stream(output: str | None, format: str | None) -> bool:

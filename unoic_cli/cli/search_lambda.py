@@ -15,6 +15,7 @@ from unoic_cli.cli.common import (
     FormatOption,
     ModalitiesArgument,
     check_format,
+    check_quoted,
     count,
     shared,
     show,
@@ -37,7 +38,12 @@ def search_lambda(
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", metavar="METRIC", help="What to maximise: macc, acc, miou, f1, or topN (top5).")
+        str,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), or topN (top5).",
+        ),
     ] = "macc",
     range: Annotated[
         str | None,
@@ -99,6 +105,7 @@ def search_lambda(
 
     Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
     """
+    check_quoted("--subject-to", subject_to)
     if check_format(format) == "tsv" and folds is not None:
         raise UsageError("--folds", "--folds with --format tsv, which is the curve alone", "expected table or json")
     count(

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unoic_cli.block import Encoding, Kind, LogitBlock, Source
+from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.priors import weights_by_class
 
 NAME = "arrays"
 
 _ENCODINGS: dict[str, Encoding] = {"float16": "float16", "float32": "float32", "float64": "float64"}
 
 
-def describe(
+@public
+def from_arrays(
     scores: ArrayLike,
     labels: ArrayLike | None = None,
     *,
     kind: Kind = "logits",
     delta: ArrayLike | None = None,
-    source_counts: ArrayLike | None = None,
-    source_prior: ArrayLike | None = None,
+    source_counts: ArrayLike | Mapping[Any, float] | None = None,
+    source_prior: ArrayLike | Mapping[Any, float] | None = None,
     class_names: ArrayLike | None = None,
     split: ArrayLike | None = None,
     group: ArrayLike | None = None,
@@ -33,20 +36,23 @@ def describe(
     n_classes: int | None = None,
     name: str = "<array>",
 ) -> Source:
-    """Make a source of arrays; they are kept, not copied.
+    """Describe arrays in memory as an input of `search_lambda`, `evaluate` and `calibrate`, as fully as a file would.
 
     Parameters
     ----------
     scores : array_like
         (N, K), (N, K, H, W) or (N, H, W, K) floats; with ``kind="predictions"`` (N,) or (N, H, W) unsigned integers.
+        Kept, not copied.
     labels : array_like, optional
         (N,) or (N, H, W) integers.
-    kind : str
-        What the scores are: ``logits``, ``log_probs``, ``probs`` or ``predictions``.
+    kind : {"logits", "log_probs", "probs", "predictions"}
+        What the scores are.
     delta : array_like, optional
         Scalar, (N,) or (N, H, W).
-    source_counts, source_prior, class_names : array_like, optional
-        (K,).
+    source_counts, source_prior : array_like, or mapping by class name or index, optional
+        (K,), of the training data.
+    class_names : array_like, optional
+        (K,) text.
     split, group, sample_id : array_like, optional
         (N,) text; `sample_id` may be integers.
     class_axis : int
@@ -67,13 +73,17 @@ def describe(
 
     Examples
     --------
-    >>> source = describe(np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
-    >>> source.n_samples, source.n_classes, sorted(source.fields)
-    (4, 3, ['labels'])
+    >>> import unoic_cli
+    >>> probs = np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]], dtype=np.float32)
+    >>> source = unoic_cli.from_arrays(probs, [0, 1, 1], kind="probs", source_counts=[3, 1])
+    >>> source
+    <Source <array>: probs (3, 2), float32, labels, source_counts=(3, 1)>
+    >>> unoic_cli.evaluate(source, lam=1.0).overall.values["acc"]
+    0.6666666666666666
     """
     if isinstance(scores, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
         raise DataError(name, "a masked array", "expected plain arrays; ignored labels are 255, -1 or -100")
-    array = np.asarray(scores)
+    array = as_array(scores, f"{name}:{kind}")
     if kind == "predictions" and array.dtype.kind == "b":
         array = array.view(np.uint8)
     where = f"{name}:{kind}"
@@ -82,7 +92,9 @@ def describe(
     given = {"labels": labels, "delta": delta, "split": split, "group": group, "sample_id": sample_id}
     for key, values in given.items():
         if values is not None:
-            arrays[key] = _field(f"{name}:{key}", key, np.asarray(values), shape)
+            arrays[key] = _field(f"{name}:{key}", key, as_array(values, f"{name}:{key}"), shape)
+    names = None if class_names is None else as_array(class_names, f"{name}:class_names")
+    known = None if names is None else schema.class_names(f"{name}:class_names", names, shape.n_classes)
     return Source(
         name=name,
         format=NAME,
@@ -93,45 +105,16 @@ def describe(
         encoding=_ENCODINGS.get(array.dtype.name, "float32"),
         layout=shape.layout,
         fields=frozenset(arrays) - {"scores"},
-        class_names=None
-        if class_names is None
-        else schema.class_names(f"{name}:class_names", class_names, shape.n_classes),
+        class_names=known,
         storage="in memory",
         locator=arrays,
-        source_counts=_vector(f"{name}:source_counts", source_counts, shape.n_classes),
-        source_prior=_vector(f"{name}:source_prior", source_prior, shape.n_classes),
+        source_counts=_vector(f"{name}:source_counts", source_counts, shape.n_classes, known),
+        source_prior=_vector(f"{name}:source_prior", source_prior, shape.n_classes, known),
     )
 
 
-def from_arrays(scores: ArrayLike, labels: ArrayLike | None = None, **described: Any) -> Source:
-    """Describe arrays in memory as an input of `search_lambda`, `evaluate` and `calibrate`, as fully as a file would.
-
-    Parameters
-    ----------
-    scores, labels : array_like
-        As in `describe`.
-    **described
-        Its other arguments: ``kind`` (``"logits"``, ``"log_probs"``, ``"probs"``), ``delta``, ``source_counts``,
-        ``source_prior``, ``class_names``, ``split``, ``group``, ``sample_id``, ``class_axis``, ``name``.
-
-    Returns
-    -------
-    Source
-
-    Raises
-    ------
-    DataError
-        A wrong shape or dtype.
-
-    Examples
-    --------
-    >>> import unoic_cli
-    >>> probs = np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]], dtype=np.float32)
-    >>> source = unoic_cli.from_arrays(probs, [0, 1, 1], kind="probs", source_counts=[3, 1])
-    >>> unoic_cli.evaluate(source, lam=1.0).overall.values["acc"]
-    0.6666666666666666
-    """
-    return describe(scores, labels, **described)
+describe = from_arrays
+"""As the modules of the other formats call it."""
 
 
 def look_like_probabilities(source: Source) -> bool:
@@ -156,8 +139,15 @@ def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_class
     return schema.score_shape(where, array.shape, class_axis)
 
 
-def _vector(where: str, values: ArrayLike | None, n_classes: int) -> tuple[float, ...] | None:
-    return None if values is None else schema.class_vector(where, values, n_classes)
+def _vector(
+    where: str, values: ArrayLike | Mapping[Any, float] | None, n_classes: int, names: Sequence[str] | None
+) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    taken = plain(values, where)
+    if isinstance(taken, Mapping):
+        taken = weights_by_class(taken, names, where)
+    return schema.class_vector(where, as_array(taken, where), n_classes)
 
 
 def _field(where: str, key: str, values: NDArray[Any], shape: schema.ScoreShape) -> NDArray[Any]:

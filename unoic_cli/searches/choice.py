@@ -9,32 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import UsageError
-from unoic_cli.metrics import NAMES
+from unoic_cli.metrics import metric_name
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TOP = re.compile(r"top([1-9][0-9]{0,8})")
-_TERM = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
+_TERM = re.compile(r"\s*(\w[\w-]*)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-
-
-def check_metric(name: str, option: str) -> str:
-    """A metric's name, or the error that lists them all."""
-    if name not in NAMES and not _TOP.fullmatch(name):
-        raise UsageError(
-            option, f"the unknown metric {name!r}", f"expected one of {', '.join(NAMES)}, top5 (or another topN)"
-        )
-    return name
-
-
-def top_of(name: str) -> int | None:
-    """K of ``topk``, else None."""
-    match = _TOP.fullmatch(name)
-    return int(match[1]) if match else None
+_EXPECTED = "expected comparisons like miou>=0.8 or acc>=base-0.005, joined by and"
+_UNQUOTED = f"{_EXPECTED}, and quoted for the shell: --subject-to 'acc>=0.8'"
 
 
 @dataclass(frozen=True)
@@ -110,11 +96,9 @@ def parse_constraints(text: str) -> tuple[Constraint, ...]:
     for part in re.split(r"\s+and\s+", text.strip()):
         match = _TERM.fullmatch(part)
         if not match:
-            raise UsageError(
-                "--subject-to", f"{part!r}", "expected comparisons like miou>=0.8 or acc>=base-0.005, joined by and"
-            )
+            raise UsageError("--subject-to", f"{part!r}", _EXPECTED if re.search("[<>]", part) else _UNQUOTED)
         name, comparison, bound, sign, offset = match.groups()
-        check_metric(name, "--subject-to")
+        name = metric_name(name, "--subject-to")
         relative = bound.startswith("base")
         try:
             value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)

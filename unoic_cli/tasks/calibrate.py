@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, ResumableWriter, Writer
+from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
+from unoic_cli.calls import public
 from unoic_cli.counters import Counters, Tally
 from unoic_cli.dataset import DataSet, Span, span_bytes, split_units
 from unoic_cli.engines import threads as engine
@@ -91,6 +93,8 @@ class CalibrateResult:
     files: tuple[str, ...]
     split: str | None
     notes: tuple[str, ...]
+
+    __repr__ = brief
 
     @property
     def folds(self) -> Folds | None:
@@ -498,6 +502,7 @@ def part_name(path: str, i: int, n: int) -> str:
     return f"{stem}.{i:0{width}}-of-{n:0{width}}{suffix}"
 
 
+@public
 def calibrate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -585,6 +590,7 @@ def calibrate(
     return _calibrate(data, wanted, output, emit, metric, absent, force, chosen, notes, fit=True)
 
 
+@public
 def fuse(
     inputs: Inputs,
     labels: ArrayLike | None = None,

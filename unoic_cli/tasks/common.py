@@ -16,7 +16,7 @@ from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.ledger import current, exists, know, missing
-from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_table, read_prior_file
+from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
@@ -281,9 +281,9 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
 
     Parameters
     ----------
-    spec : str, Prior or sequence of float
+    spec : str, Prior, sequence of float, or mapping
         ``uniform``; a comma list; a JSON, CSV or TSV file; ``labels``; ``mean-posterior``; or a logits
-        file, whose labels are counted.
+        file, whose labels are counted. Numbers in the order of the classes, or by class name or index.
     data : DataSet
         The input that ``labels`` and ``mean-posterior`` speak of.
     option : str
@@ -299,9 +299,7 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
     elif isinstance(spec, Mapping):
         prior = prior_from_table(spec, data.class_names, option)
     elif spec is None or not isinstance(spec, str):
-        weights = [float(value) for value in (spec if spec is not None else ())]
-        whole = all(value == int(value) for value in weights if value == value and abs(value) < 1e18)
-        prior = Prior.from_weights(weights, option, counts=whole and sum(weights) > 1.5)
+        prior = prior_from_numbers(spec, option)
     elif spec == "uniform":
         prior = Prior.uniform(data.n_classes)
     elif spec == "labels":

@@ -9,12 +9,14 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
+from unoic_cli.brief import brief, short, wrapped
 from unoic_cli.calibration import ORDERS, Calibration, Modality
+from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fusions import FUSIONS, resolve_weights
 from unoic_cli.ledger import exists
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name
 from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
@@ -58,6 +60,8 @@ class Row:
     cells: dict[str, Metrics]
     average: dict[str, float]
 
+    __repr__ = brief
+
     @property
     def lam(self) -> float | None:
         """The lambda of all its modalities; None where they have their own."""
@@ -90,6 +94,10 @@ class CompareResult:
     details: dict[str, Any]
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        averages = {row.name: {name: row.average[name] for name in self.metrics} for row in self.rows}
+        return wrapped(f"CompareResult(conditions={short(self.conditions)}, averages={short(averages)})")
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {
@@ -113,6 +121,7 @@ class CompareResult:
         }
 
 
+@public
 def compare(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -219,10 +228,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    chosen = tuple(name.strip() for name in metrics.split(",")) if isinstance(metrics, str) else tuple(metrics)
-    for name in chosen:
-        if name not in NAMES:
-            raise UsageError("--metrics", f"{name!r}", f"expected some of {', '.join(NAMES)}")
+    given = metrics.split(",") if isinstance(metrics, str) else metrics
+    chosen = tuple(metric_name(str(name), "--metrics", tops=False) for name in given)
     if not chosen or len(set(chosen)) < len(chosen):
         raise UsageError("--metrics", f"{metrics!r}", "expected each metric once")
     return chosen
@@ -277,8 +284,10 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
     everything = list(range(len(names)))
-    if not isinstance(spec, (str, os.PathLike, Calibration)):
-        raise UsageError("--method", f"{spec!r}", "expected the file of a calibration, or the name of a method")
+    if not isinstance(spec, (str, os.PathLike, Mapping, Calibration)):
+        raise UsageError(
+            "--method", f"a {type(spec).__name__}", "expected the file of a calibration, or the name of a method"
+        )
     lam = None
     if isinstance(spec, str):
         spec, lam = _split_lambda(spec)
@@ -300,7 +309,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     loaded = load_calibration(spec)
     if lam is not None:
         loaded = at_lambda(loaded, lam, "--method")
-    where = "--method" if isinstance(spec, Calibration) else os.fspath(spec)
+    where = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "--method"
     loaded.check_fits(data.n_classes, data.class_names, data.name)
     if any(modality.given_factors for modality in loaded.modalities):
         found = "a calibration made with a file of factors"

@@ -13,6 +13,8 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.batch import where_is
 from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.brief import brief
+from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import numpy_files, schema
 from unoic_cli.output import together
@@ -65,6 +67,8 @@ class ConvertResult:
     dropped: tuple[str, ...]
     notes: tuple[str, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         return dataclasses.asdict(self)
@@ -96,6 +100,7 @@ class _Input:
     notes: list[str] = field(default_factory=list)
 
 
+@public
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

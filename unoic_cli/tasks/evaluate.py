@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
+from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
@@ -44,6 +46,8 @@ class Metrics:
     n_ignored: int
     values: dict[str, float]
     counts: Counts
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, counts: Counts, n_ignored: int, absent: Absent) -> Metrics:
@@ -116,6 +120,8 @@ class EvaluateResult:
     details: dict[str, Any]
     notes: tuple[str, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         groups = None
@@ -139,6 +145,7 @@ class EvaluateResult:
         }
 
 
+@public
 def evaluate(
     inputs: Inputs,
     labels: ArrayLike | None = None,

@@ -16,6 +16,8 @@ import numpy as np
 
 from unoic_cli import __version__, formats
 from unoic_cli.block import SCORE_KINDS, Kind
+from unoic_cli.brief import brief
+from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import exists
 from unoic_cli.output import storage_error, together, write_text
@@ -87,6 +89,8 @@ class FitDeltaResult:
     split: str | None
     notes: tuple[str, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; it can be read where delta statistics are."""
         return {
@@ -102,6 +106,7 @@ class FitDeltaResult:
         }
 
 
+@public
 def fit_delta(
     inputs: Inputs,
     *,

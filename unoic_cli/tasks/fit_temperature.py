@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from unoic_cli import formats
+from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Modality
+from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.output import together, write_text
@@ -98,6 +100,8 @@ class FitTemperatureResult:
     calibration: Calibration
     details: dict[str, Any]
     notes: tuple[str, ...]
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; `--calibration` reads it."""
@@ -205,6 +209,7 @@ def _fit(data: DataSet, options: Options, bins: int, view: View) -> _Fit:
             return _Fit(beta, None, False, reads, measured)
 
 
+@public
 def fit_temperature(
     inputs: Inputs,
     labels: ArrayLike | None = None,

@@ -17,6 +17,8 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
+from unoic_cli.brief import brief
+from unoic_cli.calls import public
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
 from unoic_cli.tasks.inputs import expand
@@ -413,6 +415,8 @@ class FileInfo:
     next: tuple[str, ...] = ()
     read: ReadInfo | None = None
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class InfoResult:
@@ -426,6 +430,8 @@ class InfoResult:
 
     files: tuple[FileInfo, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         return dataclasses.asdict(self)
@@ -435,6 +441,7 @@ class InfoResult:
 # the task
 
 
+@public
 def info(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,

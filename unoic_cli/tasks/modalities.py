@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_lambda
+from unoic_cli.calls import as_array
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Rule
@@ -534,7 +535,10 @@ def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> t
         if missing:
             raise UsageError("--weights", f"no weight for {missing[0]}", "expected one for each modality")
         return [_number(parts[n], "--weights") for n in names], as_named
-    values = [_number(value, "--weights") for value in (given.split(",") if isinstance(given, str) else given)]
+    listed = given.split(",") if isinstance(given, str) else given
+    if not isinstance(listed, (list, tuple)):
+        raise UsageError("--weights", f"a {type(given).__name__}", "expected one for each modality")
+    values = [_number(value, "--weights") for value in listed]
     return values, [order.index(str(n)) for n in names]
 
 
@@ -645,8 +649,8 @@ def _delta(
         spec, where = DeltaStatistics.load(text), text
     else:
         where = "--delta"
-    if isinstance(spec, (int, float, np.ndarray, list, tuple)):
-        return None, True, FactorFile(np.asarray(spec), member)
+    if isinstance(spec, (int, float, list, tuple)) or hasattr(spec, "__array__"):
+        return None, True, FactorFile(as_array(spec, where), member)
     if not isinstance(spec, DeltaStatistics):
         found = f"a {type(spec).__name__}"
         raise UsageError("--delta", found, "expected none, fit, delta statistics, an array, or a file of factors")

@@ -15,6 +15,8 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.batch import where_is
 from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
+from unoic_cli.brief import brief
+from unoic_cli.calls import public
 from unoic_cli.dataset import Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
@@ -114,12 +116,15 @@ class PackResult:
     changed: tuple[Changed, ...]
     notes: tuple[str, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         shallow = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return shallow | {"changed": [one.to_dict() for one in self.changed]}
 
 
+@public
 def pack(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from unoic_cli import formats
+from unoic_cli.brief import brief
+from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.output import together, write_text
 from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs, output_path
@@ -49,6 +51,8 @@ class PriorResult:
     split: str | None
     notes: tuple[str, ...]
 
+    __repr__ = brief
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; ``--source-prior`` and ``--target-prior`` read it."""
         return {
@@ -65,6 +69,7 @@ class PriorResult:
         }
 
 
+@public
 def prior(
     inputs: Inputs,
     labels: ArrayLike | None = None,

@@ -13,10 +13,10 @@ from unoic_cli.dataset import DataSet, Span
 from unoic_cli.folds import FoldPlan
 from unoic_cli.kernels.lines import Lines, make_lines
 from unoic_cli.lattice import Lattice
-from unoic_cli.metrics import NAMES, Absent, Counts, compute
+from unoic_cli.metrics import NAMES, Absent, Counts, compute, top_of
 from unoic_cli.priors import Slopes
 from unoic_cli.searches import Curve
-from unoic_cli.searches.choice import Constraint, top_of
+from unoic_cli.searches.choice import Constraint
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import PointTally

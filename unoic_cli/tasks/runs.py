@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from unoic_cli import formats, signals, state
+from unoic_cli.calls import annotations_of, check_names, plain_arguments, public
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UnoicError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.output import Stamp, remove_leftovers, stamp_of, together
@@ -186,15 +188,16 @@ def _task(command: str) -> Callable[..., Any]:
 
 def _configuration(inputs: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of the arguments changes a result, as JSON."""
-    kept = {
-        name: value
-        for name, value in arguments.items()
-        if name not in (*OUTPUTS, *UNTOLD) and value not in (None, (), False)
-    }
+    kept = {name: value for name, value in arguments.items() if name not in (*OUTPUTS, *UNTOLD) and _is_said(value)}
     try:
         return dict(json.loads(json.dumps({"inputs": inputs, **kept}, default=os.fspath)))
     except TypeError:
         raise UsageError("inputs", "arrays or objects in a run that is stored", "expected names of files") from None
+
+
+def _is_said(value: Any) -> bool:
+    """Whether an argument has a value that asks for something: 0 does, nothing and False do not."""
+    return not (value is None or value is False or (isinstance(value, tuple) and not value))
 
 
 def _texts(inputs: Any) -> list[str]:
@@ -339,6 +342,7 @@ def _engine(control: Control, threads: int | None) -> Iterator[Any]:
         yield engine
 
 
+@public
 def run(command: str, inputs: Any, *, control: Control | None = None, labels: Any = None, **arguments: Any) -> Any:
     """Run a counting command, cut, kept or spread as `control` says.
 
@@ -375,6 +379,9 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     ([1, 2], 'evaluate', 0.6667)
     """
     task, control = _task(command), control or Control()
+    known = annotations_of(task)
+    check_names(command, arguments, known)
+    arguments = plain_arguments(arguments, known)
     if control.plain:
         return task(inputs, *([] if labels is None else [labels]), **arguments)
     if any(text == formats.STANDARD or text.endswith(f"={formats.STANDARD}") for text in _texts(inputs)):
@@ -479,6 +486,7 @@ def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Le
     return ledgers
 
 
+@public
 def merge_states(
     paths: Sequence[str], output: str, *, partial: bool = False, force: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -521,6 +529,7 @@ def merge_states(
     return replace(StateResult.of(total, output), missing=lacking[0] if lacking else None)
 
 
+@public
 def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any) -> tuple[str, Any]:
     """The result of a run from its state files, without its data.
 
@@ -556,7 +565,7 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
         raise state.nonsense(total.name)
     inputs = arguments.pop("inputs")
     total.replay, total.partial = True, partial
-    given = {name: value for name, value in outputs.items() if value not in (None, False)}
+    given = {name: value for name, value in outputs.items() if _is_said(value)}
     task = _task(total.command)
     _check_outputs(task, total.command, given)
     try:
@@ -570,7 +579,7 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
 
 def _check_outputs(task: Callable[..., Any], command: str, given: Mapping[str, Any]) -> None:
     options = {"output": "--output", "curve_output": "--curve", "force": "--force"}
-    known = task.__kwdefaults__ or {}
+    known = inspect.signature(task).parameters
     for name, option in options.items():
         if name in given and name not in known:
             raise UsageError(option, f"{option} of a state of {command}", "expected no such option")

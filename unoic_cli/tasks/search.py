@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import formats
+from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
+from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts
+from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name, top_of
 from unoic_cli.output import together, write_text
 from unoic_cli.priors import Slopes, Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
-from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, check_metric, parse_constraints, top_of
+from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, parse_constraints
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -71,6 +73,8 @@ class Folds:
     baseline: tuple[dict[str, float], ...]
     pooled_before: Counts
     pooled_after: Counts
+
+    __repr__ = brief
 
     def to_dict(self, optimistic: dict[str, float]) -> dict[str, Any]:
         """For JSON; `optimistic` is what tuning and testing on the same data gives."""
@@ -159,6 +163,8 @@ class SearchResult:
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
@@ -311,19 +317,16 @@ def _check_single(lattice: str, choosing: dict[str, Any]) -> None:
             raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
 
 
-def _lattice(range_text: str | None, step: str | float | None, method: str | None) -> Lattice:
+def _lattice(given: str | Sequence[float] | None, step: str | float | None, method: str | None) -> Lattice:
     """The lambdas to look at; Algorithm 2 has a step of its own."""
     default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
-    return Lattice.parse(
-        DEFAULT_RANGE if range_text is None else range_text, None if step is None else str(step), default
-    )
+    return Lattice.parse(DEFAULT_RANGE if given is None else given, None if step is None else str(step), default)
 
 
 def _check_options(
     metric: str, method: str | None, folds: int | None, absent: str, subject_to: str | None, n_classes: int
 ) -> tuple[tuple[Constraint, ...], int | None]:
     """Refuse options that make no sense; return the constraints and the k of top-k accuracy."""
-    check_metric(metric, "--metric")
     if method is not None and method not in METHODS:
         raise UsageError("--method", f"{method!r}", f"expected one of {', '.join(METHODS)}")
     if absent not in ABSENT:
@@ -344,12 +347,13 @@ def _check_options(
     return constraints, top
 
 
+@public
 def search_lambda(
     inputs: Inputs,
     labels: ArrayLike | None = None,
     *,
     metric: str = "macc",
-    range: str | None = None,
+    range: str | Sequence[float] | None = None,
     step: str | float | None = None,
     method: str | None = None,
     subject_to: str | None = None,
@@ -384,9 +388,9 @@ def search_lambda(
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     metric : {"macc", "acc", "miou", "f1", "top5"}
-        What to maximise; ``topN`` for any N < K.
-    range, step : str, optional
-        ``"A:B"`` and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
+        What to maximise; ``topN`` for any N < K. Other names of these are known: `unoic_cli.metrics.SPELLINGS`.
+    range, step : str or numbers, optional
+        ``(A, B)`` or ``"A:B"``, and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
         while the best value sits on its upper end; Algorithm 2 has steps of 0.1. ``"A:A"`` is one lambda.
     method : {"path", "grid", "paper", "paper-printed"}, optional
         One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
@@ -455,6 +459,7 @@ def search_lambda(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = open_inputs(inputs, labels, chosen, notes)
+    metric = metric_name(metric, "--metric")
     constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
     _check_given(
         lam, {"--range": range, "--step": step, "--method": method, "--subject-to": subject_to, "--folds": folds,
@@ -519,6 +524,7 @@ def search_prepared(
     data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: Options, notes: Notes
 ) -> SearchResult:
     """The default search, cross-validated, for options that are resolved already."""
+    metric = metric_name(metric, "--metric")
     constraints, top = _check_options(metric, None, folds, absent, None, data.n_classes)
     ready = make_method(resolved.calibration, data, resolved.factors, options)
     method = _check_method(None, ready, top)
