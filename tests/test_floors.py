@@ -32,6 +32,7 @@ FLOORS = (
         "signals",
         "uncertainty",
         "view",
+        "witness",
         "fuser",
         "whole",
     },

@@ -24,7 +24,7 @@ import pytest
 
 import unoic_cli
 from unoic_cli import cli, formats
-from unoic_cli.errors import NoInputError, StorageError
+from unoic_cli.errors import DataError, NoInputError, StorageError
 from unoic_cli.formats import storage
 
 USAGE, DATA, NO_INPUT, CANNOT_CREATE, STORAGE = 2, 65, 66, 73, 74
@@ -241,11 +241,11 @@ def test_an_object_that_changes(s3, files, name):
     source = formats.describe(f"s3://bucket/changing/{name}")
     reader = formats.open_reader(source)
     s3.put_object(Bucket="bucket", Key=f"changing/{name}", Body=(files / name).read_bytes()[:-1] + b"!")
-    with pytest.raises(StorageError, match="changed while it was in use"):
+    with pytest.raises(DataError, match="changed while it was in use"):
         formats.open_reader(source)
     s3.put_object(Bucket="bucket", Key=f"changing/{name}", Body=b"short")
     if name == "rows.h5":
-        with pytest.raises(StorageError, match="changed while it was in use"):
+        with pytest.raises(DataError, match="changed while it was in use"):
             list(reader.blocks(100, 200, frozenset({"scores"})))
     reader.close()
     s3.delete_object(Bucket="bucket", Key=f"changing/{name}")
@@ -271,7 +271,7 @@ def test_an_object_that_changes_unseen(s3, files, refuse, monkeypatch, name, com
     state = {"reads": 0}
     monkeypatch.setattr(storage.RemoteFile, "read", read_and_change)
     more = {"calibrate": ("--lambda", "1", "-o", "out.h5"), "convert": ("out.h5",)}.get(command, ())
-    said = refuse(STORAGE, command, f"s3://bucket/{name}", *more)
+    said = refuse(DATA, command, f"s3://bucket/{name}", *more)
     assert "changed while it was in use" in said
     assert os.listdir() == []
 
@@ -435,10 +435,10 @@ def test_a_page_that_changes(web, kind):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StorageError, match="changed while it was in use"):
+    with pytest.raises(DataError, match="changed while it was in use"):
         formats.open_reader(source)
     if kind == "plain":
-        with pytest.raises(StorageError, match="changed while it was in use"):
+        with pytest.raises(DataError, match="changed while it was in use"):
             list(reader.blocks(0, 100, frozenset({"scores"})))
     reader.close()
 
@@ -543,7 +543,7 @@ def test_patterns_and_faults_of_google(google, files, answer, refuse):
     assert "no file matches" in refuse(NO_INPUT, "prior", "gs://bucket/x*.h5")
     source = formats.describe("gs://bucket/other.h5")
     (google / "other.h5").write_bytes((files / "rows.h5").read_bytes()[:-1] + b"!")
-    with pytest.raises(StorageError, match="changed while it was in use"):
+    with pytest.raises(DataError, match="changed while it was in use"):
         formats.open_reader(source)
 
 

@@ -675,7 +675,7 @@ def test_an_input_that_changes_during_the_run(unoic, monkeypatch):
         begin(seat, queue, worker)
 
     monkeypatch.setattr(engine._Seat, "__init__", meddle)
-    message = unoic("evaluate", "a.h5", "--state", "s", code=74)
+    message = unoic("evaluate", "a.h5", "--state", "s", code=65)
     assert message.startswith("a.h5: the file changed while it was in use")
     assert not os.path.exists("s")
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from unoic_cli import signals
+from unoic_cli import signals, witness
 from unoic_cli.errors import CannotCreateError, StorageError, UnoicError
 
-Stamp = tuple[int, int, int]
-"""Number, size and time of a file: a link or another name of it has the same."""
+Stamp = witness.State
+"""A link or another name of a file has the same."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _MAX_IO = 1 << 30  # one system call moves less than 2 GiB
 _NAME_BYTES = 200  # of the final name in a temporary one, which must not be longer than 255
@@ -41,10 +45,9 @@ def storage_error(path: str, error: OSError) -> StorageError:
 def stamp_of(path: str) -> Stamp | None:
     """The state of the file that has this very name; None where there is none."""
     try:
-        status = os.lstat(path)
+        return witness.state_of(os.lstat(path))
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def temporary_start(path: str) -> str:
@@ -384,6 +387,8 @@ _OPEN: ContextVar[Outputs | None] = ContextVar("outputs", default=None)
 def together(tell: Callable[[str], None] | None = None) -> Iterator[Outputs]:
     """Outputs that are written within are put into place in the end, all or none; a block inside another joins it.
 
+    Inputs that are opened within must be unchanged then.
+
     Parameters
     ----------
     tell : callable, optional
@@ -408,7 +413,8 @@ def together(tell: Callable[[str], None] | None = None) -> Iterator[Outputs]:
     token = _OPEN.set(outputs)
     signals.begin()
     try:
-        yield outputs
+        with witness.watching():
+            yield outputs
         with signals.held():
             outputs.place()
             signals.finish()
@@ -417,3 +423,16 @@ def together(tell: Callable[[str], None] | None = None) -> Iterator[Outputs]:
         raise
     finally:
         _OPEN.reset(token)
+
+
+def as_one(task: Callable[P, R]) -> Callable[P, R]:
+    """Make a command of a function: its outputs come `together`, of inputs that stayed as they were."""
+
+    @functools.wraps(task)
+    def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        tell = kwargs.get("tell")
+        with together(tell if callable(tell) else None):
+            return task(*args, **kwargs)
+
+    command.__kwdefaults__ = task.__kwdefaults__  # type: ignore[attr-defined]  # of any function
+    return command

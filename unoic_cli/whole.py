@@ -10,6 +10,7 @@ import os
 import select
 import stat
 
+from unoic_cli import witness
 from unoic_cli.errors import DataError, NoInputError, StorageError
 
 MOST_BYTES = 64 << 20
@@ -21,7 +22,7 @@ _HANDED = ("/dev/fd/", "/proc/self/fd/")
 _PIECE = 1 << 20
 
 
-def open_regular(path: str, expected: str, *, pipes: bool = False) -> int:
+def open_regular(path: str, expected: str, *, pipes: bool = False, watch: bool = True) -> int:
     """A descriptor of a regular file, without waiting for anything.
 
     Parameters
@@ -29,6 +30,8 @@ def open_regular(path: str, expected: str, *, pipes: bool = False) -> int:
     path, expected : str
     pipes : bool
         Also a pipe that the shell made.
+    watch : bool
+        The file must stay as it is until the command ends.
 
     Raises
     ------
@@ -44,12 +47,14 @@ def open_regular(path: str, expected: str, *, pipes: bool = False) -> int:
         raise NoInputError(path, f"cannot be opened ({reason})", expected) from None
     mode = os.fstat(file).st_mode
     if stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode) and path.startswith(_HANDED)):
+        if watch:
+            witness.see(path, file)
         return file
     os.close(file)
     raise NoInputError(path, "a folder" if stat.S_ISDIR(mode) else "a device or a pipe", expected)
 
 
-def read_whole(path: str, expected: str, *, most: int = MOST_BYTES) -> bytes:
+def read_whole(path: str, expected: str, *, most: int = MOST_BYTES, watch: bool = True) -> bytes:
     """The content of a small file.
 
     Parameters
@@ -59,6 +64,8 @@ def read_whole(path: str, expected: str, *, most: int = MOST_BYTES) -> bytes:
         What the file should be, for messages.
     most : int
         Bytes that such a file can need.
+    watch : bool
+        The file must stay as it is until the command ends.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def read_whole(path: str, expected: str, *, most: int = MOST_BYTES) -> bytes:
     ...
     unoic_cli.errors.NoInputError: /dev/zero: a device or a pipe; expected a calibration
     """
-    file = open_regular(path, expected, pipes=True)
+    file = open_regular(path, expected, pipes=True, watch=watch)
     try:
         status = os.fstat(file)
         if status.st_size > most:

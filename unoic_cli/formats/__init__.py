@@ -20,6 +20,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
+from unoic_cli import witness
 from unoic_cli.block import OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
@@ -153,14 +154,14 @@ def check_unchanged(sources: Iterable[Source]) -> None:
 
     Raises
     ------
-    StorageError
+    DataError
         One of them is another now: parts of both may have been read.
     """
     known = [source for source in sources if source.locator.get("stamp") is not None]
     far = [source for source in known if storage.is_remote(source.name)]
     for source in known:
         if source not in far and source.format in MODULES:
-            storage.check_local(source.name, source.locator["path"], source.locator["stamp"])
+            witness.check(source.name, source.locator["path"], source.locator["stamp"])
     checks = [partial(storage.check_stamp, s.name, s.locator["path"], s.locator["stamp"]) for s in far]
     _at_once(checks, [source.name for source in far])
 

@@ -19,7 +19,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli import witness
 from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.formats import schema, storage
 
 _CORRUPT = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
@@ -72,6 +74,61 @@ def read(path: str, member: str) -> NDArray[Any]:
         _check_end(where, file)
     flat = np.frombuffer(data, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+class PlainRows:
+    """A npy file whose entries of the first axis are read at their places, any of them, in any order.
+
+    Parameters
+    ----------
+    path : str
+    name : str
+        The file as messages show it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy dtype
+
+    Raises
+    ------
+    NoInputError, DataError
+        The file cannot be read, or is damaged.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path, self._name, (member,) = path, name, _names(path)
+        where = name  # there is only one array
+        with _stream(path, member) as file:
+            self._stamp = witness.state_of(os.fstat(file.fileno()))
+            header = _header(where, file)
+            self._begin = file.tell()
+        self.shape, self.dtype = header.shape, header.dtype
+        size = math.prod(header.shape) * header.dtype.itemsize
+        if self._stamp[1] < self._begin + size:
+            raise DataError(where, f"truncated ({self._stamp[1]:,} bytes)", f"expected {self._begin + size:,}")
+        # entries of a Fortran-ordered array are scattered over all of it
+        self._whole = read(path, member) if header.fortran and len(header.shape) > 1 else None
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Entries [start, stop) of the first axis; of a single number, that one.
+
+        Raises
+        ------
+        DataError, StorageError
+            The file is another now, or cannot be read.
+        """
+        if self._whole is not None:
+            return self._whole[start:stop]
+        shape = (stop - start, *self.shape[1:]) if self.shape else ()
+        array = np.empty(shape, self.dtype)
+        file = storage.open_file(self._name, self._path, self._stamp, "expected a npy file")
+        try:
+            row = math.prod(self.shape[1:]) * self.dtype.itemsize
+            schema.pread_into(self._name, file, array, self._begin + start * row)
+        finally:
+            storage.close_file(file)
+        return array
 
 
 def rows(path: str, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unoic_cli import witness
 from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
 from unoic_cli.formats import columns, schema, storage
@@ -145,7 +146,7 @@ class ParquetReader:
             metadata = self._file.metadata
             rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
             if rows != source.locator["group_rows"]:
-                raise StorageError(source.name, "the file changed while it was in use", "expected it to stay as it was")
+                raise witness.changed(source.name)
         except BaseException:
             self.close()
             raise

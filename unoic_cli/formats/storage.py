@@ -26,6 +26,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import parse_qsl, unquote
 
+from unoic_cli import witness
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -506,7 +507,7 @@ class RemoteFile:
                 lost = is_lost(reason)
                 known = _status(error) == 200
                 if not lost and not known and self._changed():
-                    raise StorageError(where, "the object changed while it was in use", _SAME) from None
+                    raise witness.changed(where, "object") from None
                 if known:
                     raise StorageError(where, "a server that sends no parts of files", _SAME_PARTS) from None
                 hopeless = (_status(error) or 500) < 500 or (lost and self._engine.patient)
@@ -521,7 +522,7 @@ class RemoteFile:
             if len(data) > size:
                 raise StorageError(where, "a server that sends more than was asked for", _SAME_PARTS)
         if self._changed():
-            raise StorageError(where, "the object changed while it was in use", _SAME)
+            raise witness.changed(where, "object")
         raise StorageError(where, "the object ends too soon", f"expected {size:,} bytes at {offset:,}")
 
     def _changed(self) -> bool:
@@ -550,7 +551,6 @@ class RemoteFile:
 
 
 _SAME_PARTS = "expected one that answers to Range"
-_SAME = "expected it to stay as it was"
 
 
 class _LibraryFile(io.RawIOBase):
@@ -617,7 +617,7 @@ def open_file(name: str, path: str, stamp: Any, expected: str) -> File:
     ------
     NoInputError
         It cannot be opened.
-    StorageError
+    DataError
         It is not what it was when `stamp` was taken.
     """
     file: File
@@ -632,20 +632,13 @@ def open_file(name: str, path: str, stamp: Any, expected: str) -> File:
         now = local_stamp(path)
     if now != stamp:
         close_file(file)
-        raise StorageError(name, "the file changed while it was in use", _SAME)
+        raise witness.changed(name, "object" if is_remote(path) else "file")
     return file
 
 
 def check_stamp(name: str, path: str, stamp: Any) -> None:
     """Refuse an object that is not what it was when `stamp` was taken."""
     close_file(open_file(name, path, stamp, ""))
-
-
-def check_local(name: str, path: str, stamp: Any) -> None:
-    """Refuse a local file that was written to since `stamp` was taken; one that was replaced is read as it was."""
-    now = local_stamp(path)
-    if now is not None and now[0] == stamp[0] and now != tuple(stamp):
-        raise StorageError(name, "the file changed while it was in use", _SAME)
 
 
 def close_file(file: File) -> None:
@@ -662,7 +655,7 @@ def local_stamp(path: str) -> tuple[int, int, int] | None:
         status = os.stat(path)
     except OSError:
         return None  # opening it will say why
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return witness.state_of(status)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
-from unoic_cli.output import temporary_start, together, write_text
+from unoic_cli.output import as_one, temporary_start, write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.points import predict
@@ -503,6 +503,7 @@ def part_name(path: str, i: int, n: int) -> str:
 
 
 @public
+@as_one
 def calibrate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -591,6 +592,7 @@ def calibrate(
 
 
 @public
+@as_one
 def fuse(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -701,10 +703,9 @@ def _calibrate(
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
     applied = resolved.calibration
-    with together(chosen.tell):
-        written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
-        if beside is not None:
-            write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
+    written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
+    if beside is not None:
+        write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
     before, after = _metrics(written, absent)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)

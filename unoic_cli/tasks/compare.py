@@ -17,6 +17,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fusions import FUSIONS, resolve_weights
 from unoic_cli.ledger import exists
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name
+from unoic_cli.output import as_one
 from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
@@ -122,6 +123,7 @@ class CompareResult:
 
 
 @public
+@as_one
 def compare(
     inputs: Inputs,
     labels: ArrayLike | None = None,

@@ -17,7 +17,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import numpy_files, schema
-from unoic_cli.output import together
+from unoic_cli.output import as_one, together
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
 
@@ -101,6 +101,7 @@ class _Input:
 
 
 @public
+@as_one
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

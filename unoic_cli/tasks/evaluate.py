@@ -17,6 +17,7 @@ from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
+from unoic_cli.output import as_one
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
@@ -146,6 +147,7 @@ class EvaluateResult:
 
 
 @public
+@as_one
 def evaluate(
     inputs: Inputs,
     labels: ArrayLike | None = None,

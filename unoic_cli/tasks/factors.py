@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unoic_cli import witness
 from unoic_cli.batch import Part, check_delta, where_is
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import detect, fingerprint_of, split_name, storage
+from unoic_cli.formats import detect, fingerprint_of, numpy_files, split_name, storage
 from unoic_cli.ledger import know
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class FactorFile:
     """
 
     def __init__(self, name: str | NDArray[Any], data: DataSet) -> None:
-        self._lock, self._given = threading.Lock(), name
+        self._lock = threading.Lock()
         array = None if isinstance(name, str) else name
         name = name if isinstance(name, str) else "--delta"
         path, group = split_name(name)
@@ -49,7 +50,8 @@ class FactorFile:
         self.where = name
         self._path, self._dataset = os.path.abspath(path), group.strip("/") or "delta"
         self._array: NDArray[Any] | None = array
-        self._npy = False
+        self._rows: numpy_files.PlainRows | None = None
+        self._stamp: Any = None
         if array is not None:
             shape, dtype = array.shape, array.dtype.str
         else:
@@ -74,35 +76,21 @@ class FactorFile:
             raise NoInputError(name or "--delta", "no such file", _FILES)
         kind = detect(path)
         if kind == "hdf5":
-            self.where = f"{path}::{self._dataset}"
+            self.where, self._stamp = f"{path}::{self._dataset}", storage.local_stamp(path)
             with self._hdf5() as array:
                 shape, dtype = tuple(array.shape), array.dtype
         elif kind == "npy" and group == "/":
-            self._array, self._npy = self._map(path), True
-            shape, dtype = self._array.shape, self._array.dtype
+            self._rows = numpy_files.PlainRows(self._path, path)
+            shape, dtype = self._rows.shape, self._rows.dtype
         else:
             raise DataError(name, f"a {kind} file", _FILES)
         return {"shape": list(shape), "dtype": dtype.str, "where": self.where, "fingerprint": fingerprint_of(path)}
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {key: value for key, value in vars(self).items() if key != "_lock"}
-        return kept if not isinstance(self._given, str) else {**kept, "_array": None}
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         vars(self).update(kept, _lock=threading.Lock())
-        if self._npy:
-            self._array = self._map(self._path)
-
-    @staticmethod
-    def _map(path: str) -> NDArray[Any]:
-        """The array of a npy file, where it lies."""
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise NoInputError(path, "no such file", _FILES) from None
-        except (ValueError, OSError, EOFError):
-            raise DataError(path, "a damaged npy file, or one of objects", "expected numbers") from None
-        return array
 
     @contextlib.contextmanager
     def _hdf5(self) -> Iterator[Any]:
@@ -126,6 +114,11 @@ class FactorFile:
     def _read(self, rows: Any) -> NDArray[np.float64]:
         if self._array is not None:
             return np.asarray(self._array[rows], dtype=np.float64)
+        if self._rows is not None:
+            first, last = (0, 1) if rows == () else (rows.start, rows.stop)
+            return np.asarray(self._rows.read(first, last), dtype=np.float64)
+        if self._stamp is not None:
+            witness.check(self.where, self._path, self._stamp)
         with self._lock, self._hdf5() as array:
             try:
                 return np.asarray(array[rows], dtype=np.float64)

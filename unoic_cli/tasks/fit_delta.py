@@ -20,7 +20,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import exists
-from unoic_cli.output import storage_error, together, write_text
+from unoic_cli.output import as_one, storage_error, write_text
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally, Moments
 from unoic_cli.tasks.common import (
@@ -107,6 +107,7 @@ class FitDeltaResult:
 
 
 @public
+@as_one
 def fit_delta(
     inputs: Inputs,
     *,
@@ -210,8 +211,7 @@ def fit_delta(
         split=chosen.split,
         notes=tuple(notes.texts),
     )
-    with together(chosen.tell):
-        _write(result, found.kept, output, write_delta)
+    _write(result, found.kept, output, write_delta)
     return result
 
 

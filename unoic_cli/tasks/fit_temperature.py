@@ -14,7 +14,7 @@ from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import together, write_text
+from unoic_cli.output import as_one, write_text
 from unoic_cli.priors import UNSEEN, Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
@@ -210,6 +210,7 @@ def _fit(data: DataSet, options: Options, bins: int, view: View) -> _Fit:
 
 
 @public
+@as_one
 def fit_temperature(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -326,9 +327,8 @@ def fit_temperature(
         details={k: v for k, v in provenance(data, chosen).items() if k != "unoic"},
         notes=tuple(notes.texts),
     )
-    with together(chosen.tell):
-        if output is not None:
-            write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
+    if output is not None:
+        write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
     return result
 
 

@@ -21,6 +21,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.output import as_one
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
@@ -442,6 +443,7 @@ class InfoResult:
 
 
 @public
+@as_one
 def info(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,

@@ -22,7 +22,7 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
-from unoic_cli.output import together
+from unoic_cli.output import as_one, together
 from unoic_cli.tasks.common import parse_size
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
@@ -125,6 +125,7 @@ class PackResult:
 
 
 @public
+@as_one
 def pack(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -10,7 +10,7 @@ from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import together, write_text
+from unoic_cli.output import as_one, write_text
 from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs, output_path
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class PriorResult:
 
 
 @public
+@as_one
 def prior(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -133,7 +134,6 @@ def prior(
         split=chosen.split,
         notes=tuple(notes.texts),
     )
-    with together(chosen.tell):
-        if output is not None:
-            write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
+    if output is not None:
+        write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
     return result

@@ -20,7 +20,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name, top_of
-from unoic_cli.output import together, write_text
+from unoic_cli.output import as_one, write_text
 from unoic_cli.priors import Slopes, Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
@@ -348,6 +348,7 @@ def _check_options(
 
 
 @public
+@as_one
 def search_lambda(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -512,11 +513,10 @@ def search_lambda(
     problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, chosen, tables)
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     result = _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
-    with together(chosen.tell):
-        if output is not None:
-            write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
-        if curve_output is not None:
-            write_text(curve_output, curve_tsv(result))
+    if output is not None:
+        write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
+    if curve_output is not None:
+        write_text(curve_output, curve_tsv(result))
     return result
 
 
