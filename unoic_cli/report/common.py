@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from unoic_cli.errors import printable
+from unoic_cli.report.layout import Facts, Grid
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration, Modality
@@ -29,14 +29,9 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> Table:
+def facts(rows: Iterable[tuple[str, str]], style: str = "dim") -> Facts:
     """Two columns without lines: a name, and what there is to say."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    return table
+    return Facts(tuple(rows), style)
 
 
 def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
@@ -77,7 +72,7 @@ def metric_table(
     rows: Sequence[tuple[str, dict[str, float]]], names: Sequence[str], title: str | None = None
 ) -> RenderableType:
     """Metrics in percent, one row for each setting, under a title that may be wider than the table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     table.add_column("")
     for name in names:
         table.add_column(METRIC_TITLES.get(name, name), justify="right")
@@ -86,7 +81,7 @@ def metric_table(
     return table if title is None else Group(Text(title, style="italic"), table)
 
 
-def sparkline(values: Sequence[float], width: int = 61) -> str:
+def sparkline(values: Sequence[float], width: int = 60) -> str:
     """A curve as one line of block characters, from its smallest value to its largest."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:

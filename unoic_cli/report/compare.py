@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from unoic_cli.report.common import METRIC_TITLES, cell, percent
+from unoic_cli.report.common import METRIC_TITLES, cell, facts, percent
+from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.compare import CompareResult, Row
@@ -48,27 +48,24 @@ def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
 
 
 def render_compare(result: CompareResult) -> RenderableType:
-    """A row for each method, a column for each condition; narrow terminals get the columns as rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """A row for each method, a column for each condition; the other way round where there are more conditions."""
+    table = Grid()
+    table.add_column("")
     sideways = len(result.conditions) > len(result.rows)
-    heads = _columns(result) if sideways else [row.name for row in result.rows]
-    table.add_column("", no_wrap=True, min_width=min(24, max(map(len, heads))))
     if sideways:
         for row in result.rows:
-            table.add_column(row.name, justify="right", no_wrap=True)
+            table.add_column(row.name, justify="right")
         for i, column in enumerate(_columns(result)):
             table.add_row(column, *(_cells(result, row, "{}")[i] for row in result.rows))
     else:
         for column in _columns(result):
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right")
         for row in result.rows:
             table.add_row(row.name, *_cells(result, row, "{}"))
-    about = Table(show_header=False, box=None, pad_edge=False)
-    about.add_column(style="dim", no_wrap=True)
-    about.add_column(overflow="fold")
-    for row in result.rows:
-        about.add_row(row.name, Text(row.about))
-    title = f"{_title(result)}, percent; average: the plain mean over the conditions"
+    title = f"{_title(result)}, percent"
+    if len(result.conditions) > 1:
+        title += "; average: the plain mean over the conditions"
+    about = facts((row.name, row.about) for row in result.rows)
     return Group(about, Text(), Text(title, style="italic"), table)
 
 

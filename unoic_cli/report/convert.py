@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
+from unoic_cli.report.common import facts
+from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.convert import ConvertResult
 
 
-def render_convert(result: ConvertResult) -> Table:
+def render_convert(result: ConvertResult) -> Facts:
     """Two columns: what, and its value.
 
     Parameters
@@ -22,9 +22,6 @@ def render_convert(result: ConvertResult) -> Table:
     size = f"{result.n_samples:,} samples, {result.n_classes:,} classes"
     if result.image_shape:
         size += f", images of {result.image_shape[0]} x {result.image_shape[1]}"
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     rows = {
         "output": result.output,
         "from": result.input,
@@ -32,6 +29,4 @@ def render_convert(result: ConvertResult) -> Table:
         "size": size,
         "also kept": ", ".join(result.fields) or "nothing",
     }
-    for name, value in rows.items():
-        table.add_row(name, Text(value))  # Text: brackets of a file's name are no markup
-    return table
+    return facts(rows.items(), "bold")

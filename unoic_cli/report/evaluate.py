@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import cell, facts, metric_table, percent
+from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.evaluate import EvaluateResult
@@ -41,20 +41,20 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
     return Group(*parts)
 
 
-def _classes(result: EvaluateResult) -> Table:
+def _classes(result: EvaluateResult) -> RenderableType:
     rows = result.overall.per_class(result.class_names)
     title = None
     if len(rows) > MOST_CLASSES:
         title = f"the {MOST_CLASSES} classes of lowest recall (all of {len(rows)}: --format json)"
         rows = sorted(rows, key=lambda row: 2.0 if row["recall"] is None else row["recall"])[:MOST_CLASSES]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     table.add_column("class")
     for name in ("support", "predicted", "recall", "precision", "IoU", "F1"):
         table.add_column(name, justify="right")
     for row in rows:
         ratios = (percent(row[name]) for name in ("recall", "precision", "iou", "f1"))
         table.add_row(row["name"] or str(row["class"]), f"{row['support']:,}", f"{row['predicted']:,}", *ratios)
-    return table
+    return table if title is None else Group(Text(title, style="italic"), table)
 
 
 def _confusion(result: EvaluateResult) -> RenderableType:
@@ -63,13 +63,13 @@ def _confusion(result: EvaluateResult) -> RenderableType:
     if n_classes > MOST_CLASSES:
         return Text(f"confusion matrix of {n_classes} classes: --format json")
     names = result.class_names or [str(k) for k in range(n_classes)]
-    table = Table(title="confusion, rows = truth", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right")
     for name, row in zip(names, result.confusion.tolist(), strict=True):
         table.add_row(name, *(f"{count:,}" for count in row))
-    return table
+    return Group(Text("confusion, rows = truth", style="italic"), table)
 
 
 def evaluate_tsv(result: EvaluateResult) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from unoic_cli.report.common import facts, percent
+from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.fit_delta import FitDeltaResult
 
 
-def render_fit_delta(result: FitDeltaResult) -> Table:
+def render_fit_delta(result: FitDeltaResult) -> Facts:
     """Facts."""
     made = result.statistics
     rows = [("modality", made.modality)] if made.modality else []

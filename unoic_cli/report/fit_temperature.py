@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from unoic_cli.report.common import facts, percent
+from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.fit_temperature import FitTemperatureResult
@@ -27,7 +27,7 @@ def render_fit_temperature(result: FitTemperatureResult) -> Group:
         ("source prior", result.calibration.source_prior.origin),
         ("target prior", result.calibration.target_prior.origin),
     ]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     table.add_column("")
     for name in ("NLL", "ECE %", "acc %"):
         table.add_column(name, justify="right")

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
 from rich.text import Text
+
+from unoic_cli.report.common import facts
+from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.info import CountsInfo, FileInfo, InfoResult
@@ -50,12 +52,7 @@ class _Command:
 
 def _file(file: FileInfo) -> Iterator[RenderableType]:
     yield Text(file.name, style="bold")
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(file):
-        table.add_row(name, Text(value))
-    yield table
+    yield facts(_facts(file))
     if file.labels is not None or file.predictions is not None or file.source_counts is not None:
         if file.n_classes > MOST_CLASSES:
             half = MOST_CLASSES // 2
@@ -142,7 +139,7 @@ def _counts(counts: dict[str, int] | dict[int, int]) -> str:
     return ", ".join(listed) + (", ..." if len(counts) > 12 else "")
 
 
-def _classes(file: FileInfo) -> Table:
+def _classes(file: FileInfo) -> Grid:
     """Make a table of counts per class; of many classes, those at both ends of the distribution."""
     counted = file.labels or file.predictions
     weights = counted.counts if counted is not None else file.source_counts
@@ -153,7 +150,7 @@ def _classes(file: FileInfo) -> Table:
         shown = shown[:half] + shown[-half:]
     else:
         shown.sort()
-    table = Table(box=None, pad_edge=False)
+    table = Grid()
     table.add_column("class", justify="right")
     if file.class_names is not None:
         table.add_column("name")
@@ -162,9 +159,9 @@ def _classes(file: FileInfo) -> Table:
     if file.source_counts is not None:
         table.add_column("source", justify="right")
     for k in shown:
-        cells = [Text(str(k))]
-        cells += [Text(file.class_names[k])] if file.class_names is not None else []
-        cells += [Text(f"{counted.counts[k]:,}")] if counted is not None else []
-        cells += [Text(f"{file.source_counts[k]:,.10g}")] if file.source_counts is not None else []
+        cells = [str(k)]
+        cells += [file.class_names[k]] if file.class_names is not None else []
+        cells += [f"{counted.counts[k]:,}"] if counted is not None else []
+        cells += [f"{file.source_counts[k]:,.10g}"] if file.source_counts is not None else []
         table.add_row(*cells)
     return table

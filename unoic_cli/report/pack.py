@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from unoic_cli.report.common import facts
+from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.pack import PackResult
 
 
-def render_pack(result: PackResult) -> Table:
+def render_pack(result: PackResult) -> Facts:
     """Two columns: what, and its value.
 
     Parameters

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
 
 from unoic_cli.report.common import cell, facts, percent
+from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.prior import PriorResult
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def render_prior(result: PriorResult) -> Group:
     """Facts, and a row for each class."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Grid()
     table.add_column("class")
     table.add_column("count", justify="right")
     table.add_column("%", justify="right")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from unoic_cli.report.common import facts
+from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.runs import StateResult
 
 
-def render_state(result: StateResult) -> Table:
+def render_state(result: StateResult) -> Facts:
     """What was counted, and where it is."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("state", result.path)
-    table.add_row("of", result.command)
+    rows = [("state", result.path), ("of", result.command)]
     if result.shard is not None:
-        table.add_row("shard", f"{result.shard[0]} of {result.shard[1]}")
-    table.add_row("rows", f"{result.counted:,} of {result.total:,}")
+        rows.append(("shard", f"{result.shard[0]} of {result.shard[1]}"))
+    rows.append(("rows", f"{result.counted:,} of {result.total:,}"))
     if result.missing is not None:
-        table.add_row("missing", result.missing)
-    table.add_row("passes", str(result.passes))
-    return table
+        rows.append(("missing", result.missing))
+    return facts([*rows, ("passes", str(result.passes))])

@@ -33,4 +33,4 @@ class _SafeConsole(Console):
 def print_table(table: RenderableType) -> None:
     """Print on stdout; a file gets lines of 160 characters, as it does not wrap."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    _SafeConsole(highlight=False, markup=False, emoji=False, width=width).print(table)
+    _SafeConsole(highlight=False, markup=False, emoji=False, width=width).print(table, crop=False)
