@@ -262,3 +262,66 @@ def test_names_of_other_places(refuse):
         DATA, "evaluate", "x.h5", "--lambda", "1", "--delta", "https://host/d.h5"
     )
     assert "secret" not in refuse(NO_INPUT, "evaluate", "x.h5", "--calibration", "https://host/c.json?sig=secret")
+
+
+# ------------------------------------------------------------------------------------------------
+# names that look like something else: what exists comes first, in every place that takes a name
+
+ODD = [
+    "run::1.h5", "::.h5", "deep::er/x::y.h5", "rgb=x.h5", "@x.h5", "a*[1]?.h5", " lead.h5", "100%d{0}.h5",
+    "new\nline.h5", "#x.h5", "a,b@0.5.h5", "s3:x.h5", "a=-.h5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_commands_write_they_read(name, accept, monkeypatch):
+    """An output of any name is read back under that name: as input, factors, prior, calibration, state, in a list."""
+    make("in.h5")
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    accept("calibrate", "in.h5", "-l", "1", "--source-prior", "3,2,1", "-o", name)
+    assert os.path.exists(name)
+    plain = accept("evaluate", name)
+    assert plain["n"] == 12 and plain["files"] == [name]
+    assert accept("evaluate", "in.h5", "-l", "1", "--source-prior", name)["n"] == 12
+    assert accept("evaluate", "in.h5", name, "--by", "file")["n"] == 24
+    if "\n" not in name and not name.startswith("#"):
+        assert accept("evaluate", write("list.txt", f"{name}\n"))["files"] == [name]
+    with h5py.File(name, "a") as file:
+        file["factors"] = np.full(12, 0.5)
+    assert (
+        accept("evaluate", "in.h5", "-l", "0", "--delta", f"{name}::factors")["acc"]
+        == accept("evaluate", "in.h5")["acc"]
+    )
+    assert accept("evaluate", f"{name}::/")["n"] == 12
+    text = name + ".json"
+    accept("prior", name, "-o", text)
+    accept("search-lambda", "in.h5", "--source-prior", text, "-o", f"{name}.c.json")
+    assert accept("evaluate", "in.h5", "-c", f"{name}.c.json")["lambda"] is not None
+    state = name + ".unoic"
+    whole = accept("evaluate", name, "--by", "file", "--state", state)
+    os.rename(name, "elsewhere.h5")
+    assert accept("report", state) == whole  # names in a state are split as they were
+
+
+def test_groups_of_files_with_colons(accept, refuse):
+    make("run::1.h5", group="a")
+    make("run::1.h5", n=9, group="b/c")
+    make("run", n=6, group="1.h5")
+    assert accept("evaluate", "run::1.h5::a")["n"] == 12
+    assert accept("evaluate", "run::1.h5::b/c")["n"] == 9
+    os.remove("run::1.h5")
+    assert accept("evaluate", "run::1.h5")["n"] == 6
+    os.mkdir("d::e")
+    make("d::e/1.h5", group="g")
+    assert accept("evaluate", "d::e/*.h5::g")["n"] == 12
+    assert refuse(NO_INPUT, "evaluate", "d::e/2.h5::g").startswith("d::e/2.h5: no such file")
+
+
+@pytest.mark.parametrize("name", ["uniform", "labels", "mean-posterior", "1,2,3"])
+def test_outputs_that_would_be_read_as_a_word(name, accept, refuse):
+    make("in.h5")
+    assert f"expected ./{name}" in refuse(USAGE, "prior", "in.h5", "-o", name)
+    accept("prior", "in.h5", "-o", f"./{name}")
+    assert accept("evaluate", "in.h5", "-l", "1", "--source-prior", f"./{name}")["n"] == 12
+    for word in ("none", "fit"):
+        assert f"expected ./{word}" in refuse(USAGE, "fit-delta", "in.h5", "-o", word)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
@@ -279,12 +279,34 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
     return result
 
 
-def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), option: str = "--output") -> None:
-    """Refuse an output that exists (without `force`), equals an input, or has no folder to go to."""
+def check_output(
+    path: str,
+    *,
+    force: bool,
+    inputs: tuple[str, ...] = (),
+    option: str = "--output",
+    words: Container[str] = (),
+) -> None:
+    """Refuse an output that exists (without `force`), is an input, has no folder, or a name with another meaning.
+
+    Parameters
+    ----------
+    path : str
+    force : bool
+        Whether it may replace a file.
+    inputs : tuple of str
+        Files that it must not replace.
+    option : str
+        For messages.
+    words : container of str
+        What is no file where the output will be read.
+    """
     if not path:
         raise UsageError(option, "an empty name", "expected the name of a file")
     if path == STANDARD:
         raise UsageError(option, "-", "expected the name of a file (./- for one of that name)")
+    if path in words:
+        raise UsageError(option, f"{path!r}, a word with a meaning where the file is read", f"expected ./{path}")
     storage.refuse_output(path)
     folder = os.path.dirname(path) or "."
     for name in inputs:

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, unquote
 
 from unoic_cli import witness
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
+from unoic_cli.ledger import exists
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,9 +138,24 @@ def _split_group(name: str) -> tuple[str, str, str]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named)."""
-    path, separator, group = _split_group(name)
+    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named).
+
+    What exists comes first: a file that has ``::`` in its own name, or in that of its folder, is that file.
+    """
+    path, separator, group = _split_group(name) if is_remote(name) else _split_local(name)
     return path, ("/" + group.strip("/")) if separator else "/"
+
+
+def _split_local(name: str) -> tuple[str, str, str]:
+    if "::" not in name:
+        return name, "", ""
+    for cut in [len(name), *(found.start() for found in reversed([*re.finditer("(?=::)", name)]))]:
+        if cut and exists(name[:cut]):
+            return name[:cut], name[cut : cut + 2], name[cut + 2 :]
+    folders = [found.start() for found in re.finditer("/", name) if "::" in name[: found.start()]]
+    begin = max((cut + 1 for cut in folders if exists(name[:cut])), default=0)  # a missing file or pattern in it
+    path, separator, group = name[begin:].partition("::")
+    return name[:begin] + path, separator, group
 
 
 def base_name(name: str) -> str:

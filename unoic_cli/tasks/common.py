@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
 Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source] | Mapping[str, Any]"
 PriorLike: TypeAlias = "str | Prior | Sequence[float] | Mapping[Any, float] | None"
+PRIOR_WORDS = ("uniform", "labels", "mean-posterior")
+"""Priors that are no files."""
 Progress: TypeAlias = Callable[[int, int], None]
 
 

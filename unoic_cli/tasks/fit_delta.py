@@ -188,7 +188,7 @@ def fit_delta(
     def check_outputs(files: Sequence[str]) -> None:
         for name in (output, write_delta):
             if name is not None:
-                formats.check_output(name, force=force, inputs=(*files, *others))
+                formats.check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
 
     measured = _measure_passes if origin == "mc-dropout" else _measure_scores
     found = measured(plain, _Wish(cast(Kind, kind or "logits"), wanted, write_delta), chosen, notes, check_outputs)

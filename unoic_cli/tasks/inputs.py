@@ -57,7 +57,7 @@ def _expand(inputs: Any) -> Any:
     else:
         found = _expand_all(inputs, named=True)
         texts = found if _is_names(found) else []
-    if sum(_is_standard(text) for text in texts) > 1:
+    if sum(is_standard(text) for text in texts) > 1:
         raise UsageError(STANDARD, "standard input twice", "expected it once: it can be read only once")
     return found
 
@@ -71,11 +71,12 @@ def is_pattern(text: str) -> bool:
     return not os.path.exists(path) and (path.startswith("@") or glob.has_magic(path))
 
 
-def _is_standard(item: Any) -> bool:
+def is_standard(item: Any) -> bool:
+    """Whether an input is standard input, with the name of a modality or without."""
     if not isinstance(item, str):
         return False
     match = NAME.fullmatch(item)
-    return item == STANDARD or (match is not None and match[2] == STANDARD)
+    return item == STANDARD or (match is not None and match[2] == STANDARD and not os.path.exists(item))
 
 
 def _is_names(inputs: Any) -> bool:
@@ -163,6 +164,8 @@ def _read_list(text: str, *, named: bool) -> list[str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
+        if entry != line and os.path.exists(storage.split_name(line)[0]):  # of that very name, spaces and all
+            entry = line
         where = f"{path}:{number}"
         match = NAME.fullmatch(entry)
         if match and not named and not os.path.exists(storage.split_name(entry)[0]):

@@ -14,6 +14,7 @@ from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_la
 from unoic_cli.calls import as_array
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats import split_name
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
 from unoic_cli.kernels.fusion import MAXIMUM
@@ -91,7 +92,7 @@ def split_by_name(
     items = [given] if isinstance(given, (str, os.PathLike)) or not _is_texts(given) else list(given)
     found: dict[str | None, Any] = {}
     for item in items:
-        match = NAME.fullmatch(item) if isinstance(item, str) and not exists(item) else None
+        match = NAME.fullmatch(item) if isinstance(item, str) and not exists(split_name(item)[0]) else None
         if match is None:
             if found or len(items) > 1:
                 raise UsageError(option, f"{item} beside other values", "expected one value, or NAME=VALUE for each")

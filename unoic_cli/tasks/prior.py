@@ -11,7 +11,17 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.output import as_one, write_text
-from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, count_labels, open_inputs, output_path
+from unoic_cli.priors import parse_list
+from unoic_cli.tasks.common import (
+    PRIOR_WORDS,
+    Inputs,
+    Notes,
+    OptionArguments,
+    Options,
+    count_labels,
+    open_inputs,
+    output_path,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -115,7 +125,8 @@ def prior(
         raise UsageError("--force", "--force without --output", "expected an output that it may replace")
     data = open_inputs(inputs, labels, chosen, notes)
     if output is not None:
-        formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources))
+        words = (*PRIOR_WORDS, *([output] if parse_list(output, "--output") else []))
+        formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources), words=words)
     data.require("labels", "to count them")
     tally = count_labels(data, chosen)
     counts = tally.counts.tolist()

@@ -22,7 +22,7 @@ from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, 
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.output import Stamp, remove_leftovers, stamp_of, together
 from unoic_cli.tasks.common import files_among
-from unoic_cli.tasks.inputs import expand
+from unoic_cli.tasks.inputs import expand, is_standard
 
 COUNTING = {
     "prior": "prior",
@@ -384,7 +384,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     arguments = plain_arguments(arguments, known)
     if control.plain:
         return task(inputs, *([] if labels is None else [labels]), **arguments)
-    if any(text == formats.STANDARD or text.endswith(f"={formats.STANDARD}") for text in _texts(inputs)):
+    if any(map(is_standard, _texts(inputs))):
         found = "standard input in a run that is cut, kept or spread"
         raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
     configuration = _configuration(inputs, arguments)
