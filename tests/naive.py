@@ -64,35 +64,62 @@ def confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int, ignore:
     return table
 
 
-def metrics(tp: ArrayLike, predicted: ArrayLike, support: ArrayLike, absent: str = "reference") -> dict[str, float]:
-    """Accuracy, mean class accuracy, mean IoU and macro F1.
+def metrics(
+    tp: ArrayLike, predicted: ArrayLike, support: ArrayLike, absent: str = "reference", ignored: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Accuracy, mean class accuracy, mean IoU and macro F1; of counts as `Fraction` objects without any rounding.
 
     `absent` says which classes enter the means: ``reference`` those in the truth or the predictions (a class only
     predicted has IoU and F1 of 0), ``truth-only`` those in the truth, ``zero`` all, with 0 where nothing is defined.
-    Mean class accuracy takes the classes in the truth, under ``zero`` all of them. An empty mean is NaN.
+    Mean class accuracy takes the classes in the truth, under ``zero`` all of them. `ignored` classes enter no mean. An
+    empty mean is NaN.
     """
     if absent not in ("reference", "truth-only", "zero"):
         raise ValueError(f"unknown policy for absent classes: {absent}")
-    recalls: list[float] = []
-    ious: list[float] = []
-    f1s: list[float] = []
-    for t, p, n in np.stack([tp, predicted, support], axis=-1).tolist():
+    recalls: list[Any] = []
+    ious: list[Any] = []
+    f1s: list[Any] = []
+    for k, (t, p, n) in enumerate(np.stack([tp, predicted, support], axis=-1).tolist()):
+        if k in ignored:
+            continue
         if n > 0 or absent == "zero":
             recalls.append(t / n if n else 0.0)
         if n > 0 or absent == "zero" or (absent == "reference" and p > 0):
             ious.append(t / (n + p - t) if n + p else 0.0)
             f1s.append(2 * t / (n + p) if n + p else 0.0)
     return {
-        "acc": float(np.sum(tp) / np.sum(support)) if np.sum(support) else float("nan"),
+        "acc": np.sum(tp) / np.sum(support) if np.sum(support) else float("nan"),
         "macc": mean(recalls),
         "miou": mean(ious),
         "f1": mean(f1s),
     }
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[Any]) -> Any:
     """Sum over count, NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")
+
+
+def chosen(values: Sequence[Any], lams: Sequence[float] | Floats) -> int:
+    """The point to take of a curve of exact values (None: it is not allowed); 0 where no other is better.
+
+    Of the runs of the best value the one of most points, then the one whose middle (the lower of two) is nearest to 0,
+    then the first: its middle.
+    """
+    best = max(value for value in values if value is not None)
+    zero = [i for i, lam in enumerate(lams) if lam == 0 and values[i] == best]
+    if zero:
+        return zero[0]
+    runs: list[list[int]] = []
+    for i, value in enumerate(values):
+        if value != best:
+            continue
+        if runs and runs[-1][-1] == i - 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    middles = [(-len(run), abs(float(lams[run[(len(run) - 1) // 2]])), run[(len(run) - 1) // 2]) for run in runs]
+    return min(middles)[2]
 
 
 def curve(

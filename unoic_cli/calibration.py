@@ -61,7 +61,7 @@ class Modality:
         """As it is stored; its own lambda is there for the reader."""
         return {
             "name": self.name,
-            "source_prior": _prior_to_dict(self.source_prior),
+            "source_prior": self.source_prior.to_dict(),
             "temperature": self.temperature,
             "delta": None if self.delta is None else self.delta.to_dict(),
             "stored_delta": self.stored_delta,
@@ -167,7 +167,7 @@ class Calibration:
             "format": "unoic calibration",
             "version": VERSION,
             "lambda": self.lam,
-            "target_prior": _prior_to_dict(self.target_prior),
+            "target_prior": self.target_prior.to_dict(),
             "fusion": self.fusion,
             "weights": None if self.weights is None else list(self.weights),
             "order": self.order,
@@ -242,11 +242,6 @@ class Calibration:
             raise DataError(path, "not JSON", expected) from None
 
 
-def _prior_to_dict(prior: Prior) -> dict[str, Any]:
-    counts = None if prior.counts is None else list(prior.counts)
-    return {"values": list(prior.values), "counts": counts, "origin": prior.origin}
-
-
 def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
     values = tuple(float(value) for value in content["values"])
     if not all(math.isfinite(value) and value >= 0 for value in values) or abs(math.fsum(values) - 1) > 1e-6:
@@ -256,7 +251,7 @@ def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
         counts = tuple(float(count) for count in counts)
         if len(counts) != len(values) or not all(math.isfinite(count) and count >= 0 for count in counts):
             raise DataError(where, "a prior with counts that are none", "expected one count >= 0 for each class")
-    return Prior(values, str(content.get("origin", where)), counts)
+    return Prior(values, str(content.get("origin", where)), counts, content.get("estimated") is True)
 
 
 def _names(content: Any, n_classes: int) -> tuple[str, ...]:

@@ -96,6 +96,11 @@ class DataSet:
         return self.sources[0].n_classes
 
     @property
+    def ignored_classes(self) -> tuple[int, ...]:
+        """Classes in [0, K) whose units are left out: they enter no mean over classes."""
+        return tuple(sorted(label for label in self.ignored if 0 <= label < self.n_classes))
+
+    @property
     def name(self) -> str:
         """For messages: the first input, and how many more."""
         more = len(self.sources) - 1

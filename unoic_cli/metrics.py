@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.brief import brief
@@ -120,7 +122,22 @@ def _mean(numerator: Any, denominator: Any, counted: Any) -> Any:
     return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 
 
-def compute(counts: Counts, name: str, absent: Absent = "reference") -> NDArray[np.float64]:
+def _counted(counts: Counts, absent: Absent, ignored: Sequence[int]) -> tuple[Any, Any]:
+    """The classes, (..., K) bool, that enter the means of miou and f1; and that of macc."""
+    import numpy as np
+
+    present = np.broadcast_to(counts.support, counts.hits.shape) > 0
+    asked = np.ones(present.shape[-1], dtype=bool)
+    asked[list(ignored)] = False
+    if absent == "zero":
+        everything = np.broadcast_to(asked, present.shape)
+        return everything, everything
+    return (present if absent == "truth-only" else present | (counts.predicted > 0)) & asked, present & asked
+
+
+def compute(
+    counts: Counts, name: str, absent: Absent = "reference", ignored: Sequence[int] = ()
+) -> NDArray[np.float64]:
     """One metric at every position of the leading axes.
 
     Parameters
@@ -131,6 +148,9 @@ def compute(counts: Counts, name: str, absent: Absent = "reference") -> NDArray[
         Accuracy; mean over classes of the recall; of TP / (support + predicted - TP); of 2 TP / (support + predicted).
     absent : {"reference", "truth-only", "zero"}
         Which classes are averaged; see `ABSENT_RULES`.
+    ignored : sequence of int
+        Classes in [0, K) whose units are left out (``--ignore-index``): they enter no mean. Units of other classes
+        that are predicted as one of them are wrong all the same.
 
     Returns
     -------
@@ -151,16 +171,66 @@ def compute(counts: Counts, name: str, absent: Absent = "reference") -> NDArray[
     if name == "acc":
         n = support.sum(axis=-1)
         return np.asarray(np.divide(hits.sum(axis=-1), n, out=np.full(n.shape, np.nan), where=n > 0))
-    present = support > 0
-    counted = {"reference": present | (predicted > 0), "truth-only": present, "zero": np.ones_like(present)}[absent]
+    averaged, recalled = _counted(counts, absent, ignored)
     if name == "macc":
-        return np.asarray(_mean(hits, support, counted if absent == "zero" else present))
+        return np.asarray(_mean(hits, support, recalled))
     both = support + predicted
     if name == "miou":
-        return np.asarray(_mean(hits, both - hits, counted))
-    return np.asarray(_mean(2 * hits, both, counted))
+        return np.asarray(_mean(hits, both - hits, averaged))
+    return np.asarray(_mean(2 * hits, both, averaged))
 
 
-def compute_all(counts: Counts, absent: Absent = "reference") -> dict[str, Any]:
+def compute_all(counts: Counts, absent: Absent = "reference", ignored: Sequence[int] = ()) -> dict[str, Any]:
     """All of `NAMES`."""
-    return {name: compute(counts, name, absent) for name in NAMES}
+    return {name: compute(counts, name, absent, ignored) for name in NAMES}
+
+
+def rounding(n_classes: int) -> float:
+    """Two values of `compute` that lie nearer than this may be equal: rounding alone can part them so far."""
+    return 1e-15 * (n_classes + 8)
+
+
+def exact(counts: Counts, name: str, absent: Absent = "reference", ignored: Sequence[int] = ()) -> Fraction | None:
+    """One metric of counts (K,) without any rounding; None where nothing can be averaged.
+
+    Parameters
+    ----------
+    counts, name, absent, ignored
+        As in `compute`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> exact(Counts(np.array([2, 3, 0]), np.array([2, 4, 2]), np.array([4, 4, 0])), "miou")
+    Fraction(11, 30)
+    """
+    import numpy as np
+
+    hits, predicted, support = counts.hits, counts.predicted, np.broadcast_to(counts.support, counts.hits.shape)
+    if name == "acc":
+        n = int(support.sum())
+        return Fraction(int(hits.sum()), n) if n else None
+    averaged, recalled = _counted(counts, absent, ignored)
+    if name == "macc":
+        over, under, counted = hits, support, recalled
+    elif name == "miou":
+        over, under, counted = hits, support + predicted - hits, averaged
+    else:
+        over, under, counted = 2 * hits, support + predicted, averaged
+    n = int(counted.sum())
+    if not n:
+        return None
+    own = counted & (under > 0)
+    denominators, places = np.unique(under[own], return_inverse=True)
+    sums = [0] * denominators.size
+    for place, value in zip(places.tolist(), over[own].tolist(), strict=True):
+        sums[place] += value
+    return _sum([Fraction(a, b) for a, b in zip(sums, denominators.tolist(), strict=True)]) / n
+
+
+def _sum(terms: list[Fraction]) -> Fraction:
+    """The sum of fractions, in halves: their denominators grow only at the end."""
+    while len(terms) > 1:
+        paired = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = [*paired, *terms[len(paired) * 2 :]]
+    return terms[0] if terms else Fraction(0)

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Unseen = Literal["mask", "floor", "smooth", "error"]
 UNSEEN: tuple[Unseen, ...] = get_args(Unseen)
 
+LEVEL = 1e-12
+"""Slopes that differ by less are equal, up to the rounding of their logarithms."""
+FAINT = 0.1
+"""Slopes that differ by less (in nats) say nothing: the whole way to the target, lambda = 1, would change no odds by
+more than a tenth, which is less than the counts of a class of a hundred are sure of. A lambda that is found on them is
+large, fits single samples, and has nothing to do with the priors."""
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -33,16 +40,31 @@ class Prior:
         For people: ``uniform``, ``labels``, ``source_counts of val.h5`` ...
     counts : tuple of float or None
         (K,) the counts behind the probabilities, where there are any.
+    estimated : bool
+        From a sample that stands in for what is not known (the input's own labels for training counts, some labels
+        for a population): a class that is absent there may exist all the same, so a zero masks nothing.
     """
 
     values: tuple[float, ...]
     origin: str
     counts: tuple[float, ...] | None = None
+    estimated: bool = False
+
+    @property
+    def zeros(self) -> list[int]:
+        """Classes of prior zero."""
+        return [k for k, value in enumerate(self.values) if value == 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        counts = None if self.counts is None else list(self.counts)
+        found = {"values": list(self.values), "counts": counts, "origin": self.origin}
+        return {**found, "estimated": True} if self.estimated else found
 
     __repr__ = brief
 
     @classmethod
-    def from_weights(cls, weights: Sequence[float], origin: str, *, counts: bool) -> Prior:
+    def from_weights(cls, weights: Sequence[float], origin: str, *, counts: bool, estimated: bool = False) -> Prior:
         """Normalise counts or probabilities.
 
         Raises
@@ -67,7 +89,7 @@ class Prior:
         if total <= 0:
             raise DataError(origin, "a prior that is zero for every class", "expected a positive count or probability")
         whole = tuple(float(weight) for weight in weights)
-        return cls(tuple(weight / total for weight in whole), origin, whole if counts else None)
+        return cls(tuple(weight / total for weight in whole), origin, whole if counts else None, estimated)
 
     @classmethod
     def uniform(cls, n_classes: int) -> Prior:
@@ -93,22 +115,39 @@ class Slopes:
         Classes without a prior, under ``unseen="mask"``.
     flat : bool
         All slopes are equal, so that lambda changes nothing.
+    faint : bool
+        They differ by `FAINT` at most (flat ones do): the priors hold no information that lambda could use.
     """
 
     values: NDArray[np.float64]
     masked: NDArray[np.bool_]
     flat: bool
+    faint: bool = False
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], masked: NDArray[np.bool_]) -> Slopes:
+        """From slopes, of which those of masked classes are not looked at."""
+        import numpy as np
+
+        values = np.where(masked, 0.0, values)
+        spread = float(np.ptp(values[~masked]))
+        return cls(values, masked, spread <= LEVEL, spread <= FAINT)
 
     __repr__ = brief
 
     def scaled(self, factor: float) -> Slopes:
         """All slopes times a factor."""
-        return self if factor == 1.0 else Slopes(self.values * factor, self.masked, self.flat or factor == 0.0)
+        if factor == 1.0:
+            return self
+        nothing = factor == 0.0
+        return Slopes(self.values * factor, self.masked, self.flat or nothing, self.faint or nothing)
 
 
 def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
     """Give classes of prior zero a positive one, as the policy says (``mask`` leaves the zeros)."""
-    zeros = [k for k, value in enumerate(prior.values) if value == 0]
+    zeros = prior.zeros
+    if prior.estimated and unseen == "mask":  # what was not met may exist
+        unseen = "floor" if prior.counts is None else "smooth"
     if not zeros or unseen == "mask":
         return prior
     named = ", ".join(map(str, zeros[:8])) + (", ..." if len(zeros) > 8 else "")
@@ -135,7 +174,8 @@ def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes
         P_s and P_t.
     unseen : {"mask", "floor", "smooth", "error"}
         A class with prior zero is never predicted, at any lambda (mask); takes the smallest positive
-        prior (floor); every count is raised by one (smooth); or is refused (error).
+        prior (floor); every count is raised by one (smooth); or is refused (error). Estimated priors mask nothing:
+        their counts are raised by one, or they take the smallest positive prior where they have no counts.
 
     Examples
     --------
@@ -154,9 +194,7 @@ def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes
         )
     values = np.zeros(p_s.size)
     values[~masked] = np.log(p_t[~masked]) - np.log(p_s[~masked])
-    seen = values[~masked]
-    flat = bool(np.ptp(seen) <= 1e-12)
-    return Slopes(values, masked, flat)
+    return Slopes.of(values, masked)
 
 
 def parse_list(text: str, option: str) -> Prior | None:

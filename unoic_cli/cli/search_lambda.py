@@ -72,7 +72,8 @@ def search_lambda(
         typer.Option(
             "--subject-to",
             metavar="TEXT",
-            help="Constraints joined by and, such as 'miou>=0.8 and acc>=base-0.005'; base is the value at lambda 0.",
+            help="Constraints joined by and, such as 'miou>=0.8 and acc>=base-0.005'; base is the value of the scores "
+            "as they are.",
         ),
     ] = None,
     folds: Annotated[

@@ -27,6 +27,8 @@ def render_calibrate(result: CalibrateResult) -> RenderableType:
     parts: list[RenderableType] = [facts(about)]
     if result.before is not None and result.after is not None:
         rows = [("before", result.before.values), ("after", result.after.values)]
+        if result.masked is not None:
+            rows.insert(1, ("lambda 0, classes masked", result.masked.values))
         parts += [Text(), metric_table(rows, NAMES, f"percent; after: {result.after_is}")]
         changes = [*_changes("gained", result.gained), *_changes("lost", result.lost)]
         if changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -25,6 +26,11 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
         ("lambda", f"{result.lam:g}" + (f", temperature {result.temperature:g}" if result.temperature != 1 else "")),
         ("absent classes", f"{result.absent}"),
     ]
+    masked = result.details.get("masked_classes")
+    if masked:
+        about.append(("never predicted", f"{_names(result, masked)} (prior zero)"))
+    if result.overall.ignored:
+        about.append(("ignored classes", f"{_names(result, result.overall.ignored)} (in no mean)"))
     for name, modality in result.details.get("modalities", {}).items():
         delta = ", delta from statistics" if modality["delta"] else ""
         about.append((name, f"lambda {modality['lambda']:g}, temperature {modality['temperature']:g}{delta}"))
@@ -41,6 +47,12 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
     return Group(*parts)
 
 
+def _names(result: EvaluateResult, classes: Sequence[int]) -> str:
+    names = result.class_names
+    named = [str(k) if names is None else names[k] for k in classes[:MOST_CLASSES]]
+    return ", ".join(named) + (" ..." if len(classes) > MOST_CLASSES else "")
+
+
 def _classes(result: EvaluateResult) -> RenderableType:
     rows = result.overall.per_class(result.class_names)
     title = None
@@ -53,7 +65,8 @@ def _classes(result: EvaluateResult) -> RenderableType:
         table.add_column(name, justify="right")
     for row in rows:
         ratios = (percent(row[name]) for name in ("recall", "precision", "iou", "f1"))
-        table.add_row(row["name"] or str(row["class"]), f"{row['support']:,}", f"{row['predicted']:,}", *ratios)
+        support = "ignored" if row.get("ignored") else f"{row['support']:,}"
+        table.add_row(row["name"] or str(row["class"]), support, f"{row['predicted']:,}", *ratios)
     return table if title is None else Group(Text(title, style="italic"), table)
 
 

@@ -33,7 +33,11 @@ def render_search(result: SearchResult) -> RenderableType:
     if result.modalities is not None:
         alone = []
         for name, found in result.modalities.items():
-            alone += [(f"{name}, lambda 0", found["baseline"]), (f"{name}, lambda {found['lambda']:g}", found["best"])]
+            alone += [
+                (f"{name}, as it is", found["baseline"]),
+                *_masked(f"{name}, lambda 0, masked", found.get("masked")),
+            ]
+            alone.append((f"{name}, lambda {found['lambda']:g}", found["best"]))
         parts += [
             Text(),
             metric_table(alone, names, f"each modality alone; fused, these lambdas are multiplied by {lam}"),
@@ -63,17 +67,23 @@ def _about_lambda(result: SearchResult, title: str) -> tuple[str, str]:
     if given is not None:
         return "lambda", f"{'for each modality' if own else lam}, as given ({given}): nothing was searched"
     low, high = result.plateau
-    return "lambda", f"{lam}, the middle of the best plateau [{low:g}, {high:g}] of {title}"
+    where = "in the plateau" if result.lam == 0 else "the middle of the best plateau"
+    return "lambda", f"{lam}, {where} [{low:g}, {high:g}] of {title}"
 
 
 def _settings(result: SearchResult) -> list[tuple[str, dict[str, float]]]:
     """Rows: as it is, fully rebalanced, and the chosen or given lambda."""
     given, own = result.details.get("given") is not None, _own(result)
     word, how = "factor" if own else "lambda", "given" if given else "chosen"
-    rows = [("lambda 0 (as it is)", result.baseline)]
+    rows = [("lambda 0 (as it is)", result.baseline), *_masked("lambda 0, classes masked", result.masked)]
     if not (given and own):
         rows.append((f"{word} 1 ({'own lambdas' if own else 'fully rebalanced'})", result.rebalanced))
     return [*rows, ("given lambdas" if given and own else f"{word} {result.lam:g} ({how})", result.best)]
+
+
+def _masked(label: str, values: dict[str, float] | None) -> list[tuple[str, dict[str, float]]]:
+    """A row of its own for what masking changes by itself."""
+    return [] if values is None else [(label, values)]
 
 
 def _measured(result: SearchResult) -> str:
@@ -84,7 +94,8 @@ def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str | N
     """Each condition at the chosen lambda, and what its own would give; at a given one (no metric), just that."""
     rows = []
     for name, found in groups.items():
-        rows.append((f"{name}, lambda 0", found["baseline"]))
+        rows.append((f"{name}, as it is", found["baseline"]))
+        rows += _masked(f"{name}, lambda 0, masked", found.get("masked"))
         rows.append((f"{name}, {'given' if metric is None else 'chosen'}", found["best"]))
         if metric is not None:
             rows.append((f"{name}, own {found['own_lambda']:g}", found["own_best"]))
@@ -98,10 +109,12 @@ def _folds(folds: Folds, names: list[str]) -> RenderableType:
     summary = folds.to_dict({})
     spread = summary["lambda"]
     rows = [
-        ("lambda 0", {name: summary["baseline"][name]["mean"] for name in names}),
+        ("as it is", {name: summary["baseline"][name]["mean"] for name in names}),
         ("held out, mean", {name: summary["held_out"][name]["mean"] for name in names}),
         ("held out, std", {name: summary["held_out"][name]["std"] for name in names}),
     ]
     lam = f"lambda {spread['mean']:.4g} ± {spread['std']:.2g} (ddof 1)"
+    if "masked" in summary:
+        rows.insert(1, ("lambda 0, masked", {name: summary["masked"][name]["mean"] for name in names}))
     title = f"{folds.k} folds of {folds.unit}: {lam}, tested on the fold held out"
     return metric_table(rows, names, title)

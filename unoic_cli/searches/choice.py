@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import UsageError
@@ -41,8 +43,60 @@ class Plateau:
     value: float
 
 
+def settled(values: NDArray[np.float64], near: float, exactly: Callable[[int], Fraction | None]) -> NDArray[np.float64]:
+    """Values of which the best are told apart by integers.
+
+    Parameters
+    ----------
+    values : (G,) float64
+        Rounded; -inf where there is none.
+    near : float
+        Values that differ by less may be equal.
+    exactly : callable
+        The fraction behind a point's value.
+
+    Returns
+    -------
+    (G,) float64
+        The same, but those near the best are equal where their fractions are, and in the order of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> parts = [Fraction(1, 3), Fraction(3, 10), Fraction(3, 9)]
+    >>> rough = np.array([1 / 3, 0.3, np.nextafter(1 / 3, 1)])
+    >>> settled(rough, 1e-14, lambda i: parts[i]).tolist()
+    [0.3333333333333333, 0.3, 0.3333333333333333]
+    """
+    import numpy as np
+
+    top = values.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return values
+    places = np.flatnonzero(values >= top - near).tolist()
+    fractions = [exactly(i) for i in places]
+    rounded: dict[Fraction | None, float] = {None: -np.inf}
+    above = np.inf
+    for fraction in sorted({one for one in fractions if one is not None}, reverse=True):
+        above = min(float(fraction), float(np.nextafter(above, -np.inf)))  # one float for one fraction
+        rounded[fraction] = above
+    found = values.copy()
+    found[places] = [rounded[fraction] for fraction in fractions]
+    return found
+
+
+def run_of(values: NDArray[np.float64], index: int) -> Plateau:
+    """The run of equal values around a point, which is the one to take."""
+    first = last = index
+    while first > 0 and values[first - 1] == values[index]:
+        first -= 1
+    while last + 1 < values.size and values[last + 1] == values[index]:
+        last += 1
+    return Plateau(first, last, index, float(values[index]))
+
+
 def best_plateau(values: NDArray[np.float64], lams: NDArray[np.float64]) -> Plateau:
-    """The widest run of points with the largest value; of equally wide ones, that nearest to lambda = 0.
+    """The run of most points with the largest value; of equally wide ones that nearest to 0, of two such the lower.
 
     Examples
     --------
@@ -69,9 +123,20 @@ class Constraint:
     relative: bool
     value: float
 
-    def holds(self, values: NDArray[np.float64], base: float) -> NDArray[np.bool_]:
-        """Where on a curve of the metric the comparison holds."""
-        holds: NDArray[np.bool_] = _COMPARE[self.comparison](values, base + self.value if self.relative else self.value)
+    def holds(
+        self, values: NDArray[np.float64], base: Fraction | None, near: float, exactly: Callable[[int], Fraction | None]
+    ) -> NDArray[np.bool_]:
+        """Where on a curve of the metric the comparison holds; where a value is near the bound, fractions decide."""
+        import numpy as np
+
+        compare = _COMPARE[self.comparison]
+        if self.relative and base is None:
+            return np.zeros(values.shape, dtype=np.bool_)
+        bound = Fraction(repr(self.value)) + (base if self.relative and base is not None else 0)
+        holds: NDArray[np.bool_] = compare(values, float(bound))
+        for i in np.flatnonzero(np.abs(values - float(bound)) <= near).tolist():
+            value = exactly(i)
+            holds[i] = value is not None and compare(value, bound)
         return holds
 
     def __str__(self) -> str:
@@ -102,6 +167,8 @@ def parse_constraints(text: str) -> tuple[Constraint, ...]:
         relative = bound.startswith("base")
         try:
             value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
+            if not math.isfinite(value):
+                raise ValueError
         except ValueError:
             raise UsageError(
                 "--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"

@@ -31,6 +31,7 @@ from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -41,6 +42,7 @@ from unoic_cli.tasks.common import (
     files_among,
     files_of,
     open_inputs,
+    tell_predictions,
 )
 from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
@@ -68,8 +70,9 @@ class CalibrateResult:
     calibration_output : str or None
         Where a calibration that was fitted here was written.
     before, after : Metrics or None
-        Metrics at lambda = 0 and after; None without labels. When lambda was fitted here, `after` is
-        cross-fitted: each unit is predicted with the lambda tuned on the folds without it.
+        Metrics of the scores as they are (nothing rebalanced, no class masked) and after; None without labels. When
+        lambda was fitted here, `after` is cross-fitted: each unit is predicted with the lambda tuned on the folds
+        without it.
     fitted : SearchResult or None
         The search, when lambda was fitted here.
     gained, lost : tuple of dict
@@ -78,6 +81,8 @@ class CalibrateResult:
         Units written.
     emit : str
         What was written.
+    masked : Metrics or None
+        Metrics at lambda = 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
     """
 
     calibration: Calibration
@@ -93,6 +98,7 @@ class CalibrateResult:
     files: tuple[str, ...]
     split: str | None
     notes: tuple[str, ...]
+    masked: Metrics | None = None
 
     __repr__ = brief
 
@@ -114,6 +120,7 @@ class CalibrateResult:
             "temperature": self.calibration.temperature,
             "fitted": self.fitted is not None,
             "before": None if self.before is None else self.before.to_dict(),
+            **({} if self.masked is None else {"masked": self.masked.to_dict()}),
             "after": None if self.after is None else self.after.to_dict(),
             "after_is": self.after_is,
             "gained": list(self.gained),
@@ -175,7 +182,8 @@ class _Worker:
         self.work = make_workspace(job.data.n_classes)
         self.lines = job.method.point(lam)
         self.points: Any
-        self.points, self.units = job.tallies()
+        self.tallies = job.tallies()
+        self.points, *self.others = self.tallies
         self.at = 0
 
     def run(self, index: int) -> None:
@@ -216,7 +224,8 @@ class _Worker:
         else:
             self.fuser.predict(batch, predictions, write)
         if batch.labels is not None:
-            self.units.update(batch)
+            for tally in self.others:
+                tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
         written = LogitBlock(
@@ -257,15 +266,16 @@ class _Job:
     writer: Writer
     turnstile: Turnstile | None
 
-    def tallies(self) -> tuple[Tally, Tally]:
+    def tallies(self) -> tuple[Tally, ...]:
         """Empty ones, of this job."""
         return _tallies(self.method)
 
 
-def _tallies(method: Method) -> tuple[Tally, Tally]:
-    """Counts before and after, and units."""
-    lam = method.calibration.lam
-    return method.tally([0.0, lam] if lam else [lam]), UnitTally()
+def _tallies(method: Method) -> tuple[Tally, ...]:
+    """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell."""
+    lam, plain = method.calibration.lam, method.plain
+    beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
+    return method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside
 
 
 class _Watch(engine.Teller):
@@ -361,12 +371,12 @@ def _is_begun(output: str) -> bool:
     return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
 
 
-def _sum(method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, Tally]:
+def _sum(method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, ...]:
     """What this run and those before it counted."""
     total = _tallies(method)
     absorb_all(total, kept.counters)
     for worker in workers:
-        add_all(total, (worker.points, worker.units))
+        add_all(total, worker.tallies)
     return total
 
 
@@ -426,7 +436,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
     if kept.finished:
         if kept.unfinished is not None:
             os.unlink(kept.unfinished)  # its other name
-        return _Written(*_sum(method, kept, ()), n_units)
+        return _written(_sum(method, kept, ()), n_units)
     spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     writer = formats.create(output, spec, unfinished=kept.unfinished)
     turnstile = Turnstile() if writer.ordered else None
@@ -447,15 +457,21 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         if not (watch.saves and isinstance(error, KeyboardInterrupt)):
             writer.abort()
         raise
-    return _Written(*_sum(method, kept, workers), n_units)
+    return _written(_sum(method, kept, workers), n_units)
 
 
 class _Written(NamedTuple):
-    """Counts before and after, units, and how many were written."""
+    """Counts at lambda 0 and after, units, counts of the scores as they are, and how many were written."""
 
     points: Any
     units: Any
+    plain: Any
     n_units: int
+
+
+def _written(tallies: tuple[Tally, ...], n_units: int) -> _Written:
+    points, units, *beside = tallies
+    return _Written(points, units, beside[0] if beside else None, n_units)
 
 
 def _write_texts(job: _Job, indices: Sequence[int]) -> None:
@@ -478,15 +494,33 @@ def _write_texts(job: _Job, indices: Sequence[int]) -> None:
         reader.close()
 
 
-def _metrics(written: _Written, absent: Absent) -> tuple[Metrics | None, Metrics | None]:
-    """Metrics before and after."""
+class _Measured(NamedTuple):
+    """Metrics of the scores as they are, at lambda 0 with masked classes where these change anything, and after."""
+
+    before: Metrics | None = None
+    masked: Metrics | None = None
+    after: Metrics | None = None
+
+
+def _metrics(written: _Written, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
+    """What was counted beside the writing, if there are labels."""
     counts = written.points.counts()
     support = counts.support[0, 0]
     if not support.any():
-        return None, None
-    before, after = (Counts(counts.hits[0, i], counts.predicted[0, i], support) for i in (0, -1))
-    ignored = written.units.n_ignored
-    return Metrics.of(before, ignored, absent), Metrics.of(after, ignored, absent)
+        return _Measured()
+
+    def of(counts: Counts, i: int) -> Metrics:
+        one = Counts(counts.hits[0, i], counts.predicted[0, i], support)
+        return Metrics.of(one, written.units.n_ignored, absent, data.ignored_classes)
+
+    first, after = of(counts, 0), of(counts, -1)
+    before = first if written.plain is None else of(written.plain.tally.counts(), 0)
+    pairs = ((before.counts.hits, first.counts.hits), (before.counts.predicted, first.counts.predicted))
+    same = all(np.array_equal(one, other) for one, other in pairs)
+    tell_predictions(
+        after.counts.predicted, support, method.slopes.masked, method.calibration.lam, data, notes
+    )  # fmt: skip
+    return _Measured(before, None if same or not method.masks else first, after)
 
 
 def part_name(path: str, i: int, n: int) -> str:
@@ -703,12 +737,13 @@ def _calibrate(
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
     applied = resolved.calibration
-    written = _write(data, make_method(applied, data, resolved.factors, chosen), path, emit, chosen)
+    method = make_method(applied, data, resolved.factors, chosen)
+    written = _write(data, method, path, emit, chosen)
     if beside is not None:
         write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
-    before, after = _metrics(written, absent)
+    before, masked, after = _metrics(written, method, absent, data, notes)
     if fitted is not None and fitted.folds is not None and before is not None:
-        after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent)
+        after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent, data.ignored_classes)
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,
@@ -724,6 +759,7 @@ def _calibrate(
         files=tuple(files_of(data)),
         split=chosen.split,
         notes=tuple(notes.texts),
+        masked=masked,
     )
 
 

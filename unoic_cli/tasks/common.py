@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+import numpy as np
+
 from unoic_cli import __version__
 from unoic_cli.block import Source
+from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.ledger import current, exists, know, missing
-from unoic_cli.priors import Prior, Slopes, Unseen, parse_list, prior_from_numbers, prior_from_table, read_prior_file
+from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
@@ -24,7 +28,7 @@ from unoic_cli.tasks.inputs import NAME, expand, is_pattern
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
 Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source] | Mapping[str, Any]"
@@ -267,15 +271,17 @@ def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prio
     tally = PosteriorTally(data.n_classes)
     view = View((Look(temperature),))
     sweep(data, [tally], n_threads=options.threads, view=view, progress=options.progress)
-    return Prior.from_weights(tally.mean(), "mean-posterior", counts=False)
+    return Prior.from_weights(tally.mean(), "mean-posterior", counts=False, estimated=True)
 
 
-def _labels_prior(data: DataSet, options: Options, origin: str, option: str) -> Prior:
+def _labels_prior(data: DataSet, options: Options, origin: str, option: str, *, estimated: bool = True) -> Prior:
+    """Label frequencies. ``--ignore-index`` says which classes are measured, not which there are: all are counted."""
     data.require("labels", f"for {option} labels")
-    counts = count_labels(data, options, shared=True).counts.tolist()
+    kept = frozenset(label for label in data.ignored if not 0 <= label < data.n_classes)
+    counts = count_labels(replace(data, ignored=kept), options, shared=True).counts.tolist()
     if sum(counts) == 0:
         raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
-    return Prior.from_weights(counts, origin, counts=True)
+    return Prior.from_weights(counts, origin, counts=True, estimated=estimated)
 
 
 def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options, *, temperature: float = 1.0) -> Prior:
@@ -326,10 +332,13 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
     other = open_dataset(names, ignore_index=options.ignore_index, allow_external=options.allow_external)
-    prior = _labels_prior(other, options, f"labels of {storage.shown(spec)}", option)
+    itself = {source.name for source in other.sources} <= {source.name for source in data.all_sources}
+    estimated = option != "--source-prior" or itself  # another file's labels are those of the training data
+    prior = _labels_prior(other, options, f"labels of {storage.shown(spec)}", option, estimated=estimated)
     assert prior.counts is not None
     if other.class_names and data.class_names and other.class_names != data.class_names:
-        return prior_from_table(dict(zip(other.class_names, prior.counts, strict=True)), data.class_names, prior.origin)
+        named = dict(zip(other.class_names, prior.counts, strict=True))
+        return replace(prior_from_table(named, data.class_names, prior.origin), estimated=estimated)
     return prior
 
 
@@ -375,26 +384,62 @@ def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes,
     return _labels_prior(data, options, "labels", "--source-prior")
 
 
-def tell_slopes(slopes: Slopes, data: DataSet, unseen: Unseen, notes: Notes, modality: str | None = None) -> None:
+def class_list(classes: Sequence[int], data: DataSet) -> str:
+    """The names of some classes, or their numbers, as far as a message has room."""
+    names = data.class_names or [str(k) for k in range(data.n_classes)]
+    return ", ".join(names[k] for k in classes[:8]) + (" ..." if len(classes) > 8 else "")
+
+
+def tell_slopes(calibration: Calibration, modality: Modality, data: DataSet, notes: Notes) -> None:
     """Say what the priors imply: classes that are never predicted, or a lambda without effect."""
-    of = "" if modality is None else f" of {modality}"
-    masked = [k for k, on in enumerate(slopes.masked.tolist()) if on]
+    of = "" if modality.name is None else f" of {modality.name}"
+    for prior in (modality.source_prior, calibration.target_prior):
+        if prior.estimated and prior.zeros and calibration.unseen in ("mask", "smooth"):
+            noun, verb = ("class", "is") if len(prior.zeros) == 1 else ("classes", "are")
+            how = "take the smallest prior" if prior.counts is None else "every count is raised by one"
+            notes.add(
+                f"{len(prior.zeros)} {noun} without a unit in the prior from {prior.origin}, which does not prove that "
+                f"there are none elsewhere: {how}, and none {verb} masked: {class_list(prior.zeros, data)}"
+            )
+    slopes = calibration.slopes_of(replace(modality, share=1.0))
+    masked = np.flatnonzero(slopes.masked).tolist()
     if masked:
-        names = data.class_names or [str(k) for k in range(data.n_classes)]
-        listed = ", ".join(names[k] for k in masked[:8]) + (" ..." if len(masked) > 8 else "")
         noun = "class" if len(masked) == 1 else "classes"
-        notes.add(f"{len(masked)} {noun} with a prior of zero{of}, never predicted (--unseen {unseen}): {listed}")
+        notes.add(
+            f"{len(masked)} {noun} with a prior of zero{of}, never predicted (--unseen {calibration.unseen}): "
+            f"{class_list(masked, data)}"
+        )
     if slopes.flat:
         notes.add(
-            f"source and target prior{of} are equal: lambda changes nothing{'' if modality is None else ' there'} "
+            f"source and target prior{of} are equal: lambda changes nothing{'' if modality.name is None else ' there'} "
             "(where predictions are lopsided all the same, try --source-prior mean-posterior)"
+        )
+    elif slopes.faint:
+        spread = math.expm1(float(np.ptp(slopes.values[~slopes.masked])))
+        notes.add(
+            f"source and target prior{of} are nearly equal (lambda 1 changes no odds by more than "
+            f"{math.ceil(1000 * spread) / 10:g} %): they say nothing about lambda"
         )
 
 
-def prior_to_dict(prior: Prior) -> dict[str, Any]:
-    """For reports: values, and where they came from."""
-    counts = None if prior.counts is None else list(prior.counts)
-    return {"values": list(prior.values), "counts": counts, "origin": prior.origin}
+def tell_predictions(
+    predicted: NDArray[np.int64], support: NDArray[np.int64], masked: NDArray[np.bool_], lam: float, data: DataSet,
+    notes: Notes,
+) -> None:  # fmt: skip
+    """Say what a method cannot get right: labels of classes that it never predicts, and all but one class."""
+    lost = np.flatnonzero(masked & (support > 0)).tolist()
+    if lost:
+        n = int(support[lost].sum())
+        notes.add(
+            f"{n:,} labelled {'unit' if n == 1 else 'units'} of classes that are never predicted, as their prior is "
+            f"zero (--unseen floor gives them one): {class_list(lost, data)}"
+        )
+    met = np.flatnonzero(predicted).tolist()
+    if len(met) == 1 and np.count_nonzero(support) > 1 and lam != 0:
+        notes.add(
+            f"at lambda {lam:g} all {int(predicted.sum()):,} units are predicted as a single class, "
+            f"{class_list(met, data)}, though the labels hold {np.count_nonzero(support):,}"
+        )
 
 
 def provenance(data: DataSet, options: Options, **more: Any) -> dict[str, Any]:

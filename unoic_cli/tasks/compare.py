@@ -24,7 +24,16 @@ from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, open_inputs, provenance, refuse_calibrated
 from unoic_cli.tasks.evaluate import Metrics
-from unoic_cli.tasks.modalities import Resolved, Wanted, at_lambda, load_calibration, make_method, names_of, resolve
+from unoic_cli.tasks.modalities import (
+    Method,
+    Resolved,
+    Wanted,
+    at_lambda,
+    load_calibration,
+    make_method,
+    names_of,
+    resolve,
+)
 from unoic_cli.tasks.tables import make_tables
 from unoic_cli.view import FactorSource
 
@@ -207,11 +216,14 @@ def compare(
     )  # fmt: skip
     names = tables.names if tables else ("all",)
     rows = []
-    for (title, resolved, _), tally in zip(made, counted, strict=True):
+    for (title, _, _), one, tally in zip(made, ready, counted, strict=True):
         counts = tally.counts()
         cells = {
             name: Metrics.of(
-                Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0]), int(units.ignored[i]), absent
+                Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0]),
+                int(units.ignored[i]),
+                absent,
+                data.ignored_classes,
             )
             for i, name in enumerate(names)
             if counts.support[i].any()
@@ -219,7 +231,7 @@ def compare(
         if not cells:
             raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
         average = {name: _mean([cell.values[name] for cell in cells.values()]) for name in NAMES}
-        rows.append(Row(title, describe(resolved.calibration), lambdas(resolved.calibration), cells, average))
+        rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average))
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return CompareResult(tuple(rows), tuple(rows[0].cells), shown, absent, {"by": by, **about}, tuple(notes.texts))
 
@@ -372,8 +384,9 @@ def lambdas(calibration: Calibration) -> dict[str, float]:
     return {modality.name or "": modality.share * calibration.lam for modality in calibration.modalities}
 
 
-def describe(calibration: Calibration) -> str:
+def describe(method: Method) -> str:
     """A method in a few words."""
+    calibration = method.calibration
     names = [modality.name for modality in calibration.modalities if modality.name is not None]
     lams = lambdas(calibration)
     parts = [" + ".join(names)] if names else []
@@ -386,4 +399,7 @@ def describe(calibration: Calibration) -> str:
     same = len(set(lams.values())) == 1
     each = (f"{lam:g}" if same else f"{name} {lam:g}" for name, lam in lams.items())
     parts.append("lambda " + ", ".join(dict.fromkeys(each)))
+    masked = int(method.slopes.masked.sum())
+    if masked:
+        parts.append(f"{masked} {'class' if masked == 1 else 'classes'} masked")
     return ", ".join(parts)

@@ -21,8 +21,17 @@ from unoic_cli.output import as_one
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
-from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, PriorLike, open_inputs, provenance
-from unoic_cli.tasks.modalities import Wanted, describe_modalities, make_method, resolve
+from unoic_cli.tasks.common import (
+    Inputs,
+    Notes,
+    OptionArguments,
+    Options,
+    PriorLike,
+    open_inputs,
+    provenance,
+    tell_predictions,
+)
+from unoic_cli.tasks.modalities import Method, Wanted, describe_modalities, make_method, resolve
 from unoic_cli.tasks.tables import Tables, make_tables
 
 if TYPE_CHECKING:
@@ -41,27 +50,31 @@ class Metrics:
         acc, macc, miou and f1; NaN where nothing can be averaged.
     counts : Counts
         (K,) hits, predicted and support.
+    ignored : tuple of int
+        Classes whose units are left out, and which enter no mean.
     """
 
     n: int
     n_ignored: int
     values: dict[str, float]
     counts: Counts
+    ignored: tuple[int, ...] = ()
 
     __repr__ = brief
 
     @classmethod
-    def of(cls, counts: Counts, n_ignored: int, absent: Absent) -> Metrics:
+    def of(cls, counts: Counts, n_ignored: int, absent: Absent, ignored: tuple[int, ...]) -> Metrics:
         """From counts of shape (K,)."""
-        values = {name: float(value) for name, value in compute_all(counts, absent).items()}
-        return cls(int(counts.support.sum()), n_ignored, values, counts)
+        values = {name: float(value) for name, value in compute_all(counts, absent, ignored).items()}
+        return cls(int(counts.support.sum()), n_ignored, values, counts, ignored)
 
     def per_class(self, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
-        """A row for each class; ratios without a denominator are None."""
-        rows = []
+        """A row for each class; ratios without a denominator, and those of an ignored class, are None."""
+        rows: list[dict[str, Any]] = []
         for k, (hits, predicted, support) in enumerate(
             zip(self.counts.hits.tolist(), self.counts.predicted.tolist(), self.counts.support.tolist(), strict=True)
         ):
+            left_out = k in self.ignored
             rows.append(
                 {
                     "class": k,
@@ -70,9 +83,10 @@ class Metrics:
                     "predicted": predicted,
                     "hits": hits,
                     "recall": _ratio(hits, support),
-                    "precision": _ratio(hits, predicted),
-                    "iou": _ratio(hits, support + predicted - hits),
-                    "f1": _ratio(2 * hits, support + predicted),
+                    "precision": None if left_out else _ratio(hits, predicted),
+                    "iou": None if left_out else _ratio(hits, support + predicted - hits),
+                    "f1": None if left_out else _ratio(2 * hits, support + predicted),
+                    **({"ignored": left_out} if self.ignored else {}),
                 }
             )
         return rows
@@ -227,6 +241,8 @@ def evaluate(
     assert resolved is not None
     tables = make_tables(data, by)
     ready = make_method(resolved.calibration, data, resolved.factors, chosen)
+    if not asked and ready.plain is not None:
+        ready = ready.plain
     n_tables = len(tables.names) if tables else 1
     tally = ready.tally([resolved.calibration.lam], n_tables, confusion=confusion)
     ignored = UnitTally(n_tables)
@@ -240,32 +256,41 @@ def evaluate(
         raise DataError(data.name, f"no labelled sample ({ignored.n_ignored} ignored)", "expected labels")
     matrix = None if tally.confusion is None else tally.confusion[0].reshape(data.n_classes, data.n_classes)
     used = resolved.calibration
+    tell_predictions(overall.predicted, overall.support, ready.slopes.masked, used.lam, data, notes)
     return EvaluateResult(
-        overall=Metrics.of(overall, ignored.n_ignored, absent),
-        groups=None if tables is None else _by_table(tables, counts, ignored.ignored, absent),
+        overall=Metrics.of(overall, ignored.n_ignored, absent, data.ignored_classes),
+        groups=None if tables is None else _by_table(tables, counts, ignored.ignored, absent, data),
         confusion=matrix,
         lam=used.lam,
         temperature=used.temperature,
         absent=absent,
         class_names=data.class_names,
-        details=_details(data, chosen, calibration, by, used),
+        details=_details(data, chosen, calibration, by, ready),
         notes=tuple(notes.texts),
     )
 
 
 def _details(
-    data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None, used: Calibration
+    data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None, method: Method
 ) -> dict[str, Any]:
     name = None if calibration is None or isinstance(calibration, Calibration) else os.fspath(calibration)
     about = {k: v for k, v in provenance(data, options).items() if k != "unoic"}
-    return {"calibration": name, "by": by, **describe_modalities(used), **about}
+    return {
+        "calibration": name,
+        "by": by,
+        **method.masked_classes(),
+        **describe_modalities(method.calibration),
+        **about,
+    }
 
 
-def _by_table(tables: Tables, counts: Counts, ignored: NDArray[np.int64], absent: Absent) -> dict[str, Metrics]:
+def _by_table(
+    tables: Tables, counts: Counts, ignored: NDArray[np.int64], absent: Absent, data: DataSet
+) -> dict[str, Metrics]:
     """Metrics of the conditions that have labelled units in the evaluated split."""
     result = {}
     for i, name in enumerate(tables.names):
         one = Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0])
         if one.support.any() or ignored[i]:
-            result[name] = Metrics.of(one, int(ignored[i]), absent)
+            result[name] = Metrics.of(one, int(ignored[i]), absent, data.ignored_classes)
     return result

@@ -300,7 +300,7 @@ def fit_temperature(
     temperature = 1 / fit.beta
     if late:
         base = _start(data, source_prior, target_prior, unseen, temperature, chosen, notes)
-    tell_slopes(base.slopes(), data, base.unseen, notes)
+    tell_slopes(base, base.modalities[0], data, notes)
     if fit.flat:
         notes.add("the likelihood is the same at every temperature: T = 1")
     elif fit.at_bound is not None:

@@ -188,17 +188,31 @@ class Method:
         Of fusions whose scores are no lines in lambda; None where they are.
     slopes : Slopes
         Of the lines, where they are.
+    plain : Method or None
+        The scores as they are: of one modality the stored ones alone, of several their fusion as it is asked for; no
+        class is masked, and nothing rebalanced. None where that is this method at lambda = 0.
     """
 
     calibration: Calibration
     view: View
     rule: Rule | None
     slopes: Slopes
+    plain: Method | None = None
 
     @property
     def linear(self) -> bool:
         """Whether scores are lines in lambda."""
         return self.rule is None
+
+    @property
+    def masks(self) -> bool:
+        """Whether a class of some modality is masked."""
+        return bool((self.slopes.masked if self.rule is None else self.rule.masked).any())
+
+    def masked_classes(self) -> dict[str, list[int]]:
+        """For JSON: the classes that are never predicted, where there are any."""
+        masked = np.flatnonzero(self.slopes.masked).tolist()
+        return {"masked_classes": masked} if masked else {}
 
     def point(self, lam: float) -> Lines:
         """Kernel tables of one lambda."""
@@ -260,7 +274,8 @@ def make_method(
     flattened = rebalance_first and any(_flattens(look, member) for look, member in zip(looks, members, strict=True))
     places = None if chosen is None else tuple(chosen)
     if len(members) == 1 and not flattened:
-        return Method(calibration, View(looks, rebalance_first, None, places), None, slopes[0])
+        made = Method(calibration, View(looks, rebalance_first, None, places), None, slopes[0])
+        return replace(made, plain=_plain(made, members))
     linear = calibration.fusion is None or fusion(calibration.fusion).LINEAR
     weights = calibration.weights or (1.0,) * len(members)
     masked = np.logical_or.reduce([one.masked for weight, one in zip(weights, slopes, strict=True) if weight])
@@ -271,12 +286,29 @@ def make_method(
         if len(members) == 1:  # decided as the largest of one, which needs no settling
             rule = replace(rule, operator=MAXIMUM)
         masked = np.logical_and.reduce([one.masked for one in slopes])
-        spread = Slopes(np.zeros(data.n_classes), masked, all(one.flat for one in slopes))
-        return Method(calibration, View(looks, rebalance_first, None, places), rule, spread)
-    values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(data.n_classes))
-    values = np.where(masked, 0.0, values)
-    joint = Slopes(values, masked, bool(np.ptp(values[~masked]) <= 1e-12))
-    return Method(calibration, View(looks, rebalance_first, weights, places), None, joint)
+        flat, faint = all(one.flat for one in slopes), all(one.faint for one in slopes)
+        spread = Slopes(np.zeros(data.n_classes), masked, flat, faint)
+        made = Method(calibration, View(looks, rebalance_first, None, places), rule, spread)
+    else:
+        values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(masked.size))
+        joint = Slopes.of(values, masked)
+        made = Method(calibration, View(looks, rebalance_first, weights, places), None, joint)
+    return replace(made, plain=_plain(made, members))
+
+
+def _plain(method: Method, members: Sequence[DataSet]) -> Method | None:
+    """The scores as they are, where `method` at lambda = 0 may predict something else."""
+    nothing = Slopes.of(np.zeros(method.slopes.values.size), np.zeros(method.slopes.values.size, dtype=np.bool_))
+    if len(members) > 1:
+        rule = method.rule
+        if rule is not None:
+            rule = replace(rule, slopes=np.zeros_like(rule.slopes), masked=np.zeros_like(rule.masked))
+        return Method(method.calibration, method.view, rule, nothing) if method.masks else None
+    # a delta of zero makes ties of scores that differ, and so may the rounding of float64 scores over a temperature
+    look, exact = method.view.looks[0], all(s.encoding != "float64" and s.kind != "probs" for s in members[0].sources)
+    if not (method.masks or _flattens(look, members[0]) or (look.temperature != 1.0 and not exact)):
+        return None
+    return Method(method.calibration, View((Look(stored_delta=False),), chosen=method.view.chosen), None, nothing)
 
 
 def _flattens(look: Look, member: DataSet) -> bool:
@@ -404,7 +436,7 @@ def _without_priors(wanted: Wanted, data: DataSet) -> Wanted:
 
 def _tell(calibration: Calibration, data: DataSet, notes: Notes) -> None:
     for modality in calibration.modalities:
-        tell_slopes(calibration.slopes_of(replace(modality, share=1.0)), data, calibration.unseen, notes, modality.name)
+        tell_slopes(calibration, modality, data, notes)
 
 
 def _stores_delta(data: DataSet, modalities: Sequence[Modality]) -> bool:
@@ -626,7 +658,7 @@ def _source_prior(
     if spec == "mean-posterior" and member.split != data.split:
         tally = PosteriorTally(member.n_classes)
         _sweep_one(tally, Look(temperature), member, data, options)
-        return Prior.from_weights(tally.mean(), "mean-posterior", counts=False)
+        return Prior.from_weights(tally.mean(), "mean-posterior", counts=False, estimated=True)
     return source_prior(spec, own, options, notes, temperature=temperature)
 
 

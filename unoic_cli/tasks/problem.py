@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,25 +13,30 @@ from numpy.typing import NDArray
 
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.folds import FoldPlan
-from unoic_cli.kernels.lines import Lines, make_lines
+from unoic_cli.kernels.lines import make_lines
 from unoic_cli.lattice import Lattice
-from unoic_cli.metrics import NAMES, Absent, Counts, compute, top_of
+from unoic_cli.metrics import NAMES, Absent, Counts, compute, exact, rounding, top_of
 from unoic_cli.priors import Slopes
 from unoic_cli.searches import Curve
-from unoic_cli.searches.choice import Constraint
+from unoic_cli.searches.choice import Constraint, settled
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.path import PathTally
-from unoic_cli.tallies.points import PointTally
 from unoic_cli.tallies.top_k import TopKTally
 from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import Options
 from unoic_cli.tasks.modalities import Method
 from unoic_cli.tasks.tables import Tables
+from unoic_cli.view import View
 
 
 @dataclass
 class Problem:
-    """The data and what is asked of it: counts for the searches, values for the choice."""
+    """The data and what is asked of it: counts for the searches, values for the choice.
+
+    After the first read, `base` holds the scores as they are (one point; nothing is masked or rebalanced), and
+    `anchors` the method at lambda 0 and 1.
+    """
 
     data: DataSet
     method: Method
@@ -43,6 +50,7 @@ class Problem:
     tables: Tables | None = None
     units: UnitTally | None = None
     base: Curve | None = None
+    anchors: Curve | None = None
 
     @property
     def n_tables(self) -> int:
@@ -72,68 +80,72 @@ class Problem:
         path = PathTally(lines, self.n_tables)
         top = None if self.top is None else TopKTally(lines, self.top, self.n_tables)
         off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
-        points = PointTally([self._point(lam) for lam in off], self.n_tables) if off else None
-        off_top = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in off if self.top is not None]
-        self._sweep([tally for tally in (path, top, points, *off_top) if tally is not None])
+        beside, plain = self._points(self.method, off), self._plain()
+        self._sweep([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
         curve = Curve(lams, path.counts(), None if top is None else top.hits())
         if self.base is None:
-            self.base = self._base(curve, lattice, points, off_top)
+            self._anchor(_joined([curve, beside.curve()]) if off else curve, plain)
         return curve
 
     def points(self, lams: Sequence[float]) -> Curve:
         """These lambdas (and, the first time, 0 and 1), evaluated plainly in one read."""
         wanted = list(lams)
         extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
-        points = self.method.tally(wanted + extra, self.n_tables)
-        tops = [TopKTally(self._point(lam), self.top, self.n_tables) for lam in wanted + extra if self.top is not None]
-        self._sweep([points, *tops])
-        hits = np.concatenate([tally.hits() for tally in tops], axis=1) if tops else None
-        counts = points.counts()
-        everything = np.array(wanted + extra)
+        points, plain = self._points(self.method, wanted + extra), self._plain()
+        self._sweep(points.tallies + plain.tallies)
+        curve = points.curve()
         if self.base is None:
-            places = [int(np.flatnonzero(everything == lam)[0]) for lam in (0.0, 1.0)]
-            self.base = take(Curve(everything, counts, hits), places)
-        return take(Curve(everything, counts, hits), list(range(len(wanted))))
+            self._anchor(curve, plain)
+        return take(curve, list(range(len(wanted))))
 
-    def _point(self, lam: float) -> Lines:
-        return self.method.point(lam)
+    def _points(self, method: Method, lams: Sequence[float]) -> _Points:
+        """Tallies that evaluate single lambdas."""
+        if not lams:
+            return _Points([], None, [])
+        tops = [] if self.top is None else [TopKTally(method.point(lam), self.top, self.n_tables) for lam in lams]
+        return _Points(list(lams), method.tally(lams, self.n_tables), tops)
 
-    def _base(self, curve: Curve, lattice: Lattice, points: PointTally | None, tops: list[TopKTally]) -> Curve:
-        """Counts at lambda 0 and 1: from the curve where it holds them, else from their own evaluation."""
-        parts = []
-        others = 0
-        for lam in (0.0, 1.0):
-            place = lattice.index(lam)
-            if place is not None:
-                parts.append(take(curve, [place]))
-                continue
-            assert points is not None
-            hits = tops[others].hits() if tops else None
-            counts = points.counts()
-            one = Counts(counts.hits[:, [others]], counts.predicted[:, [others]], counts.support)
-            parts.append(Curve(np.array([lam]), one, hits))
-            others += 1
-        return Curve(
-            np.array([0.0, 1.0]),
-            Counts(
-                np.concatenate([part.counts.hits for part in parts], axis=1),
-                np.concatenate([part.counts.predicted for part in parts], axis=1),
-                curve.counts.support,
-            ),
-            None
-            if curve.top_hits is None
-            else np.concatenate([p.top_hits for p in parts if p.top_hits is not None], 1),
-        )
+    def _plain(self) -> _Points:
+        """Tallies of the scores as they are, where those of the method at lambda 0 do not tell."""
+        plain = self.method.plain
+        if self.base is not None or plain is None:
+            return _Points([], None, [])
+        return replace(self._points(plain, [0.0]), view=plain.view)
+
+    def _anchor(self, curve: Curve, plain: _Points) -> None:
+        """Keep what every curve is compared with."""
+        places = [int(np.flatnonzero(curve.lams == lam)[0]) for lam in (0.0, 1.0)]
+        self.anchors = take(curve, places)
+        self.base = plain.curve() if plain.lams else take(curve, places[:1])
 
     def values(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
         """A metric along a curve, (G,), over some folds (all by default)."""
         counts = pooled(curve.counts, folds)
         if top_of(name) is None:
-            return compute(counts, name, self.absent)
+            return compute(counts, name, self.absent, self.data.ignored_classes)
+        hits, n = self._top_hits(curve, folds), int(counts.support.sum())
+        return hits / n if n else np.full(curve.lams.size, np.nan)
+
+    def exactly(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> Callable[[int], Fraction | None]:
+        """What gives the same metric at one point of the curve as a fraction of integers."""
+        counts = pooled(curve.counts, folds)
+        hits, n = None if top_of(name) is None else self._top_hits(curve, folds), int(counts.support.sum())
+        runs = _runs(counts, hits)
+
+        @functools.cache
+        def find(i: int) -> Fraction | None:
+            if hits is None:
+                one = Counts(counts.hits[i], counts.predicted[i], counts.support[0])
+                return exact(one, name, self.absent, self.data.ignored_classes)
+            return Fraction(int(hits[i]), n) if n else None
+
+        return lambda i: find(int(runs[i]))
+
+    @staticmethod
+    def _top_hits(curve: Curve, folds: Sequence[int] | None) -> NDArray[np.int64]:
         assert curve.top_hits is not None
-        hits = curve.top_hits if folds is None else curve.top_hits[list(folds)]
-        n = int(counts.support.sum())
-        return hits.sum(axis=0) / n if n else np.full(curve.lams.size, np.nan)
+        chosen = curve.top_hits if folds is None else curve.top_hits[list(folds)]
+        return np.asarray(chosen.sum(axis=0))
 
     def metrics(self, curve: Curve, index: int, folds: Sequence[int] | None = None) -> dict[str, float]:
         """All metrics at one point."""
@@ -142,14 +154,87 @@ class Problem:
         return {name: float(self.values(one, name, folds)[0]) for name in names}
 
     def objective(self, curve: Curve, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """The metric where every constraint holds, else -inf."""
+        """The metric where every constraint holds, else -inf.
+
+        Values that are equal as fractions are equal here, and the best are in the order of their fractions: no last bit
+        of a sum decides.
+        """
         values = np.asarray(self.values(curve, self.metric, folds), dtype=np.float64)
         values = np.where(np.isnan(values), -np.inf, values)
+        near = rounding(self.data.n_classes)
         for constraint in self.constraints:
             assert self.base is not None
-            base = float(self.values(self.base, constraint.metric, folds)[0])
-            values = np.where(constraint.holds(self.values(curve, constraint.metric, folds), base), values, -np.inf)
-        return values
+            bound = self.exactly(self.base, constraint.metric, folds)(0)
+            met = constraint.holds(
+                self.values(curve, constraint.metric, folds), bound, near, self.exactly(curve, constraint.metric, folds)
+            )
+            values = np.where(met, values, -np.inf)
+        return settled(values, near, self.exactly(curve, self.metric, folds))
+
+    def masked(self, folds: Sequence[int] | None = None) -> dict[str, float] | None:
+        """All metrics at lambda 0 with masked classes, where these change anything; else None."""
+        assert self.base is not None and self.anchors is not None
+        plain, masked = self.base.counts, self.anchors.counts
+        same = np.array_equal(plain.hits[:, 0], masked.hits[:, 0])
+        same = same and np.array_equal(plain.predicted[:, 0], masked.predicted[:, 0])
+        return None if same or not self.method.masks else self.metrics(self.anchors, 0, folds)
+
+    def moved(self, curve: Curve, index: int) -> int:
+        """How many units at least are predicted otherwise than at lambda 0, as far as the goal can tell."""
+        assert self.anchors is not None
+        if top_of(self.metric) is not None:
+            here, there = self._top_hits(curve, None)[index], self._top_hits(self.anchors, None)[0]
+            return int(abs(here - there))
+        ours, theirs = pooled(curve.counts)[index], pooled(self.anchors.counts)[0]
+        hits = int(np.abs(ours.hits - theirs.hits).sum())
+        if self.metric in ("acc", "macc"):
+            return hits
+        return max(hits, -(-int(np.abs(ours.predicted - theirs.predicted).sum()) // 2))
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Single lambdas, and what counts them: in one tally, and one for each where top-k hits are asked for."""
+
+    lams: list[float]
+    counts: Any
+    tops: list[TopKTally]
+    view: View | None = None
+
+    @property
+    def tallies(self) -> list[Any]:
+        """For a sweep; those with a view of their own look at the data in their own way."""
+        own = [self.counts, *self.tops] if self.lams else []
+        return own if self.view is None else [ViewedTally(self.view, tally) for tally in own]
+
+    def curve(self) -> Curve:
+        """What was counted."""
+        hits = np.concatenate([tally.hits() for tally in self.tops], axis=1) if self.tops else None
+        return Curve(np.array(self.lams), self.counts.counts(), hits)
+
+
+def _joined(curves: Sequence[Curve]) -> Curve:
+    """Curves of the same units, one behind the other."""
+    tops = [curve.top_hits for curve in curves if curve.top_hits is not None]
+    return Curve(
+        np.concatenate([curve.lams for curve in curves]),
+        Counts(
+            np.concatenate([curve.counts.hits for curve in curves], axis=1),
+            np.concatenate([curve.counts.predicted for curve in curves], axis=1),
+            curves[0].counts.support,
+        ),
+        np.concatenate(tops, axis=1) if tops else None,
+    )
+
+
+def _runs(counts: Counts, top_hits: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """For every point of a curve, (G,), the first of those before it that have its very counts."""
+    changed = np.ones(len(counts.hits), dtype=bool)
+    changed[1:] = (counts.hits[1:] != counts.hits[:-1]).any(axis=1)
+    changed[1:] |= (counts.predicted[1:] != counts.predicted[:-1]).any(axis=1)
+    if top_hits is not None:
+        changed[1:] |= top_hits[1:] != top_hits[:-1]
+    return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
 
 
 def pooled(counts: Counts, folds: Sequence[int] | None = None) -> Counts:

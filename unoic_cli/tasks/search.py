@@ -21,10 +21,10 @@ from unoic_cli.folds import plan_folds
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name, top_of
 from unoic_cli.output import as_one, write_text
-from unoic_cli.priors import Slopes, Unseen
+from unoic_cli.priors import Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
-from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, parse_constraints
+from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, parse_constraints, run_of
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -34,8 +34,8 @@ from unoic_cli.tasks.common import (
     files_among,
     open_inputs,
     output_path,
-    prior_to_dict,
     provenance,
+    tell_predictions,
 )
 from unoic_cli.tasks.modalities import Method, Resolved, Wanted, at_lambda, make_method, resolve
 from unoic_cli.tasks.problem import Problem, pooled, take
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 
 MOST_FOLDS = 1000
+FEW = 2
+"""Units by which a curve may rise without telling anything: chance moves more."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ class Folds:
     lams : tuple of float
         The lambda tuned without each fold.
     tested, baseline : tuple of dict
-        Metrics of each fold at its lambda, and at lambda = 0.
+        Metrics of each fold at its lambda, and of the scores as they are.
     pooled_before, pooled_after : Counts
-        Per-class counts of all folds, each unit predicted with the lambda tuned without it; and at lambda = 0.
+        Per-class counts of all folds as they are, and each unit predicted with the lambda tuned without it.
+    masked : tuple of dict or None
+        Metrics of each fold at lambda = 0 with masked classes, where these change anything.
     """
 
     k: int
@@ -73,16 +77,15 @@ class Folds:
     baseline: tuple[dict[str, float], ...]
     pooled_before: Counts
     pooled_after: Counts
+    masked: tuple[dict[str, float], ...] | None = None
 
     __repr__ = brief
 
     def to_dict(self, optimistic: dict[str, float]) -> dict[str, Any]:
         """For JSON; `optimistic` is what tuning and testing on the same data gives."""
-        names = list(self.tested[0])
-        columns = {name: [fold[name] for fold in self.tested] for name in names}
-        before = {name: [fold[name] for fold in self.baseline] for name in names}
 
-        def summary(columns: dict[str, list[float]]) -> dict[str, Any]:
+        def summary(folds: Sequence[dict[str, float]]) -> dict[str, Any]:
+            columns = {name: [fold[name] for fold in folds] for name in folds[0]}
             return {
                 name: {"mean": _mean(values), "std": _std(values), "values": values} for name, values in columns.items()
             }
@@ -94,8 +97,9 @@ class Folds:
             "protocol": "lambda tuned on k-1 folds, tested on the fold held out",
             "ddof": 1,
             "lambda": {"mean": _mean(self.lams), "std": _std(self.lams), "values": list(self.lams)},
-            "held_out": summary(columns),
-            "baseline": summary(before),
+            "held_out": summary(self.tested),
+            "baseline": summary(self.baseline),
+            **({} if self.masked is None else {"masked": summary(self.masked)}),
             "optimistic": {"note": "tuned and tested on the same data", **optimistic},
         }
 
@@ -117,7 +121,8 @@ class SearchResult:
     lam : float
         The chosen lambda; where modalities have their own, the factor of all of them.
     plateau : tuple of float
-        First and last lambda of the best plateau; `lam` is its middle lattice point.
+        First and last lambda of the run of equal values that `lam` is chosen from: its middle lattice point, or 0 where
+        no lambda is better than 0, or the priors say nothing.
     metric : str
         What was maximised.
     calibration : Calibration
@@ -125,7 +130,7 @@ class SearchResult:
     n, n_ignored, n_classes : int
         Labelled units, ignored ones, and K.
     baseline, rebalanced, best : dict
-        Metrics at lambda 0, 1 and the chosen one.
+        Metrics of the scores as they are (nothing rebalanced, no class masked), at lambda 1, and at the chosen one.
     lams : (G,) float64
         The lambdas of the curve.
     curve : dict of str to (G,) float64
@@ -140,9 +145,11 @@ class SearchResult:
         Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
         was searched.
     groups : dict or None
-        For each condition: metrics at lambda 0 and at the chosen one, and the lambda that would serve it best.
+        For each condition: metrics as it is and at the chosen lambda, and the lambda that would serve it best.
     modalities : dict or None
         For each modality, with `per_modality`: its own lambda, and metrics of that modality alone before and after.
+    masked : dict or None
+        Metrics at lambda 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
     """
 
     lam: float
@@ -163,6 +170,7 @@ class SearchResult:
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
+    masked: dict[str, float] | None = None
 
     __repr__ = brief
 
@@ -175,9 +183,10 @@ class SearchResult:
             "n": self.n,
             "n_ignored": self.n_ignored,
             "n_classes": self.n_classes,
-            "source_prior": prior_to_dict(self.calibration.source_prior),
-            "target_prior": prior_to_dict(self.calibration.target_prior),
+            "source_prior": self.calibration.source_prior.to_dict(),
+            "target_prior": self.calibration.target_prior.to_dict(),
             "baseline": self.baseline,
+            **({} if self.masked is None else {"masked": self.masked}),
             "rebalanced": self.rebalanced,
             "best": self.best,
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
@@ -221,12 +230,22 @@ def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) 
         raise DataError(problem.data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
     if not np.isfinite(values).any():
         raise _infeasible(problem, found.curve, folds)
-    if found.choice is not None and folds is None:
-        return Plateau(found.choice, found.choice, found.choice, float(values[found.choice]))
     if found.choice is not None:
-        best = int(np.argmax(values))
-        return Plateau(best, best, best, float(values[best]))
+        chosen = found.choice if folds is None else int(np.argmax(values))
+        return Plateau(chosen, chosen, chosen, float(values[chosen]))
     return best_plateau(values, found.curve.lams)
+
+
+def _anchored(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+    """The best plateau; but lambda stays 0 where no other is better, or the priors hold no information about it."""
+    best = _choose(problem, found, folds)
+    zero = np.flatnonzero(found.curve.lams == 0.0)
+    if not zero.size:
+        return best
+    values, place = problem.objective(found.curve, folds), int(zero[0])
+    nothing_gained = found.choice is None and values[place] == best.value
+    stays = np.isfinite(values[place]) and (problem.slopes.faint or nothing_gained)
+    return run_of(values, place) if stays else best
 
 
 def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes) -> tuple[Found, Plateau, int]:
@@ -240,8 +259,9 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
             raise _infeasible(problem, take(found.curve, [found.choice]), None)
         if explicit and found.curve.lams[-1] > float(lattice.stop):
             notes.add(f"Algorithm 2 moves its upper end: it looked beyond the range {lattice}")
-        return found, plateau, reads
-    while not explicit and plateau.last == lattice.size - 1 and plateau.first > 0:
+        return found, _anchored(problem, found), reads
+    grows = not explicit and not problem.slopes.faint
+    while grows and plateau.last == lattice.size - 1 and plateau.first > 0:
         wider = lattice.extended()
         if wider is None:
             break
@@ -252,6 +272,7 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
             break
         notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
         found, plateau, lattice = more, better, wider
+    plateau = _anchored(problem, found)
     if plateau.first > 0 or plateau.last < found.curve.lams.size - 1:
         ends = []
         if plateau.last == found.curve.lams.size - 1:
@@ -270,7 +291,7 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
     """Tune on all folds but one, test on that one; every count is there already."""
     assert problem.folds is not None and problem.base is not None
     k = problem.folds.n_folds
-    lams, tested, baseline, after = [], [], [], []
+    lams, tested, baseline, masked, after = [], [], [], [], []
     for fold in range(k):
         others = [i for i in range(k) if i != fold]
         support = found.curve.counts.support
@@ -280,10 +301,11 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
                 f"fold {fold} of {k} or its complement has no labelled unit",
                 "expected more data, or fewer --folds",
             )
-        index = _choose(problem, found, others).middle
+        index = _anchored(problem, found, others).middle
         lams.append(float(found.curve.lams[index]))
         tested.append(problem.metrics(found.curve, index, [fold]))
         baseline.append(problem.metrics(problem.base, 0, [fold]))
+        masked.append(problem.masked([fold]))
         after.append(pooled(take(found.curve, [index]).counts, [fold])[0])
     return Folds(
         k=k,
@@ -298,6 +320,7 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
             np.sum([c.predicted for c in after], 0),
             np.sum([c.support[0] for c in after], 0),
         ),
+        masked=tuple(one for one in masked if one is not None) or None,
     )
 
 
@@ -397,7 +420,7 @@ def search_lambda(
         One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
         read (the default for other fusions); Algorithm 2, repaired; or by its text (docs/reproduction.md).
     subject_to : str, optional
-        Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric at lambda = 0.
+        Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric of the scores as they are.
     folds : int, optional
         Also cross-validate: tune on k - 1 folds, test on the one held out.
     seed : int, optional
@@ -542,8 +565,8 @@ def _solve(
     found, plateau, reads = _search(problem, lattice, method, explicit, notes)
     for text in found.notes:
         notes.add(text)
-    index = _chosen_index(plateau, found, problem.slopes, notes)
-    return _result(problem, found, plateau, index, notes, reads, method, subject_to, apart, given)
+    _tell_choice(problem, found, plateau, notes)
+    return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given)
 
 
 def _check_method(method: str | None, ready: Method, top: int | None) -> str:
@@ -573,14 +596,14 @@ def _search_apart(
         problem = Problem(data, ready, metric, constraints, absent, top, spans, None, options)
         method = _check_method(None, ready, top)
         searched, plateau, _ = _search(problem, lattice, method, explicit, Notes())
-        index = _chosen_index(plateau, searched, ready.slopes, Notes())
         assert problem.base is not None and modality.name is not None
-        lam = float(searched.curve.lams[index])
+        lam = float(searched.curve.lams[plateau.middle])
         modalities.append(replace(modality, share=lam))
         found[modality.name] = {
             "lambda": lam,
             "baseline": problem.metrics(problem.base, 0),
-            "best": problem.metrics(searched.curve, index),
+            **_apart(problem.masked()),
+            "best": problem.metrics(searched.curve, plateau.middle),
         }
     if not any(modality.share for modality in modalities):
         notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
@@ -588,26 +611,49 @@ def _search_apart(
     return replace(resolved, calibration=shared), found
 
 
-def _chosen_index(plateau: Plateau, found: Found, slopes: Slopes, notes: Notes) -> int:
-    """The middle of the plateau; lambda = 0 where lambda changes nothing."""
-    lams = found.curve.lams
-    if slopes.flat:
-        zero = np.flatnonzero(lams == 0.0)
-        if zero.size:
-            return int(zero[0])
-    if plateau.first == 0 and plateau.last == lams.size - 1 > 0:
-        notes.add("the metric is the same at every lambda of the range")
-    return plateau.middle
+def _apart(masked: dict[str, float] | None) -> dict[str, Any]:
+    """What masking changes by itself, where it changes anything."""
+    return {} if masked is None else {"masked": masked}
+
+
+def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes) -> None:
+    """Say what the curve does not tell, and what the choice costs."""
+    curve, index, slopes = found.curve, plateau.middle, problem.slopes
+    lam, n = float(curve.lams[index]), int(curve.counts.support.sum())
+    stays = ": it stays 0" if lam == 0 else ""
+    moved = problem.moved(curve, index)
+    if slopes.flat or curve.lams.size == 1:
+        pass  # that is said, or asked for
+    elif plateau.first == 0 and plateau.last == curve.lams.size - 1:
+        notes.add(f"the metric is the same at every lambda of the range, and tells nothing about lambda{stays}")
+    elif slopes.faint and lam == 0:
+        notes.add("priors that are nearly equal tell nothing about lambda: it stays 0")
+    elif lam == 0 and found.choice is None:
+        notes.add("no lambda of the range is better than 0: it stays 0")
+    elif 0 < moved <= FEW:
+        notes.add(
+            f"the best value differs from that at lambda 0 by {moved} of {n:,} units (net, class by class): "
+            "so little tells next to nothing about lambda"
+        )
+    assert problem.base is not None
+    mine, plain = problem.exactly(curve, problem.metric)(index), problem.exactly(problem.base, problem.metric)(0)
+    if mine is not None and plain is not None and mine < plain and curve.lams.size > 1:
+        notes.add(
+            f"{problem.metric} at lambda {lam:g} is lower than that of the scores as they are "
+            f"({float(mine):.4f} instead of {float(plain):.4f})"
+        )
+    counts = pooled(curve.counts)
+    tell_predictions(counts.predicted[index], counts.support[0], slopes.masked, lam, problem.data, notes)
 
 
 def _result(
-    problem: Problem, found: Found, plateau: Plateau, index: int, notes: Notes, reads: int, method: str,
+    problem: Problem, found: Found, plateau: Plateau, notes: Notes, reads: int, method: str,
     subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None,
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
-    curve, data, used = found.curve, problem.data, problem.method.calibration
-    assert problem.base is not None and problem.units is not None
-    lam = float(curve.lams[index])
+    curve, data, used, index = found.curve, problem.data, problem.method.calibration, plateau.middle
+    assert problem.base is not None and problem.anchors is not None and problem.units is not None
+    lam, masked = float(curve.lams[index]), problem.masked()
     n = int(curve.counts.support.sum())
     more: dict[str, Any] = {
         "method": method,
@@ -620,6 +666,7 @@ def _result(
         "fusion": used.fusion,
         "order": used.order,
         "unseen": used.unseen,
+        **problem.method.masked_classes(),
         "absent": problem.absent,
         "absent_rule": ABSENT_RULES[problem.absent],
     }
@@ -635,7 +682,7 @@ def _result(
         n_ignored=problem.units.n_ignored,
         n_classes=data.n_classes,
         baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
-        rebalanced={"lambda": 1.0, **problem.metrics(problem.base, 1)},
+        rebalanced={"lambda": 1.0, **problem.metrics(problem.anchors, 1)},
         best={"lambda": lam, **problem.metrics(curve, index)},
         lams=curve.lams,
         curve={name: problem.values(curve, name) for name in names},
@@ -648,24 +695,26 @@ def _result(
             "ignore_index": list(problem.options.ignore_index),
             **more,
         },
-        groups=None if problem.tables is None else _by_condition(problem, curve, index),
+        groups=None if problem.tables is None else _by_condition(problem, found, index),
         modalities=apart,
+        masked=None if masked is None else {"lambda": 0.0, **masked},
     )
 
 
-def _by_condition(problem: Problem, curve: Curve, index: int) -> dict[str, dict[str, Any]]:
+def _by_condition(problem: Problem, found: Found, index: int) -> dict[str, dict[str, Any]]:
     """What each condition has of the chosen lambda, and which would serve it best."""
     assert problem.tables is not None and problem.base is not None
-    result = {}
+    result, curve = {}, found.curve
     for i, name in enumerate(problem.tables.names):
         n = int(curve.counts.support[i].sum())
         if not n:
             continue
         values = problem.objective(curve, [i])
-        own = best_plateau(values, curve.lams).middle if np.isfinite(values).any() else index
+        own = _anchored(problem, found, [i]).middle if np.isfinite(values).any() else index
         result[name] = {
             "n": n,
             "baseline": problem.metrics(problem.base, 0, [i]),
+            **_apart(problem.masked([i])),
             "best": problem.metrics(curve, index, [i]),
             "own_lambda": float(curve.lams[own]),
             "own_best": problem.metrics(curve, own, [i]),
