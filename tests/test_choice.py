@@ -479,3 +479,15 @@ def test_a_bound_that_is_no_number_is_refused():
 def test_no_lambda_meets_a_bound_above_the_baseline():
     with pytest.raises(DataError, match="meets acc>base"):
         unoic_cli.search_lambda(np.eye(2, dtype="f4")[[0, 1]] * 50, [0, 1], source_prior=[3, 1], subject_to="acc>base")
+
+
+def test_compare_says_what_a_method_masks():
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 50)
+    scores = rng.normal(size=(50, 3)) + np.eye(3)[labels]
+    made = unoic_cli.search_lambda(scores, labels, source_prior=[5, 3, 0]).calibration
+    table = unoic_cli.compare(scores, labels, methods={"it": made.with_lambda(0.0), "other": made.with_lambda(1.0)})
+    assert [row.about for row in table.rows] == ["lambda 0, 1 class masked", "lambda 1, 1 class masked"]
+    assert any("classes that are never predicted" in note for note in table.notes)
+    cell = table.rows[0].cells["all"].values
+    agree(cell, metrics_of(labels, scores[:, :2].argmax(1), 3))

@@ -395,11 +395,11 @@ def tell_slopes(calibration: Calibration, modality: Modality, data: DataSet, not
     of = "" if modality.name is None else f" of {modality.name}"
     for prior in (modality.source_prior, calibration.target_prior):
         if prior.estimated and prior.zeros and calibration.unseen in ("mask", "smooth"):
-            noun, verb = ("class", "is") if len(prior.zeros) == 1 else ("classes", "are")
-            how = "take the smallest prior" if prior.counts is None else "every count is raised by one"
+            noun = "class" if len(prior.zeros) == 1 else "classes"
+            how = "every count is raised by one" if prior.counts is not None else "the smallest prior stands in"
             notes.add(
-                f"{len(prior.zeros)} {noun} without a unit in the prior from {prior.origin}, which does not prove that "
-                f"there are none elsewhere: {how}, and none {verb} masked: {class_list(prior.zeros, data)}"
+                f"{len(prior.zeros)} {noun} without a unit in the prior from {prior.origin} "
+                f"({class_list(prior.zeros, data)}): other data may have some, so nothing is masked, and {how}"
             )
     slopes = calibration.slopes_of(replace(modality, share=1.0))
     masked = np.flatnonzero(slopes.masked).tolist()

@@ -22,7 +22,16 @@ from unoic_cli.priors import Prior
 from unoic_cli.sweep import sweep
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
-from unoic_cli.tasks.common import Inputs, Notes, OptionArguments, Options, open_inputs, provenance, refuse_calibrated
+from unoic_cli.tasks.common import (
+    Inputs,
+    Notes,
+    OptionArguments,
+    Options,
+    open_inputs,
+    provenance,
+    refuse_calibrated,
+    tell_predictions,
+)
 from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import (
     Method,
@@ -231,6 +240,8 @@ def compare(
         if not cells:
             raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
         average = {name: _mean([cell.values[name] for cell in cells.values()]) for name in NAMES}
+        predicted, support = counts.predicted.sum(axis=(0, 1)), counts.support.sum(axis=(0, 1))
+        tell_predictions(predicted, support, one.slopes.masked, one.calibration.lam, data, notes)
         rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average))
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return CompareResult(tuple(rows), tuple(rows[0].cells), shown, absent, {"by": by, **about}, tuple(notes.texts))
