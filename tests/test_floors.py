@@ -14,7 +14,7 @@ from unoic_cli.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors"},
+    {"errors", "urls"},
     {
         "kernels",
         "block",

@@ -458,6 +458,148 @@ def test_servers_that_do_not_answer(refuse, monkeypatch):
         assert "no answer in time" in said
 
 
+@contextlib.contextmanager
+def raw_server(respond):
+    """A server that sends what it likes: `respond` gets a connection and the number of the request."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        ended = threading.Event()
+
+        def serve():
+            for number in range(100):
+                with contextlib.suppress(OSError):
+                    connection, _ = listening.accept()
+                    with connection:
+                        if ended.is_set():
+                            return
+                        connection.recv(65536)
+                        respond(connection, number)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        ended.set()
+        with contextlib.suppress(OSError), socket.create_connection(listening.getsockname(), 1):
+            pass
+
+
+def drip(connection, data, pause=0.05):
+    for i in range(len(data)):
+        connection.sendall(data[i : i + 1])
+        time.sleep(pause)
+
+
+FIRST = b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-0/100000\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+PART = b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-4095/100000\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("what", ["headers", "body"])
+def test_servers_that_trickle(refuse, monkeypatch, what):
+    """Each byte comes in time, and the whole of them never would."""
+    monkeypatch.setattr(storage, "REQUEST_SECONDS", 1)
+
+    def respond(connection, number):
+        if what == "headers":
+            drip(connection, FIRST)
+        elif number == 0:
+            connection.sendall(FIRST)
+        else:
+            connection.sendall(PART % 4096)
+            drip(connection, b"x" * 4096)
+
+    with raw_server(respond) as url:
+        began = time.monotonic()
+        said = refuse(NO_INPUT if what == "headers" else STORAGE, "evaluate", f"{url}/x.h5?token={SECRET}")
+        assert "an answer that takes more than 1 s" in said
+        assert time.monotonic() - began < 8
+
+
+def test_a_body_without_end(refuse):
+    sent = []
+
+    def respond(connection, number):
+        if number == 0:
+            connection.sendall(FIRST)
+            return
+        connection.sendall(PART % 10**12)
+        while True:
+            connection.sendall(bytes(1 << 20))
+            sent.append(1)
+
+    with raw_server(respond) as url:
+        assert "sends more than was asked for" in refuse(STORAGE, "evaluate", f"{url}/x.h5")
+    assert len(sent) < 100
+
+
+URLS = [
+    f"http://127.0.0.1:9/x.h5?token={SECRET}",
+    f"http://127.0.0.1:9/x.h5#{SECRET}",
+    f"http://127.0.0.1:9/x.h5?a=b#{SECRET}",
+    f"http://me:{SECRET}@127.0.0.1:9/x.h5",
+    f"https://{SECRET}@127.0.0.1:9/x.h5",
+    f"HTTPS://me:{SECRET}@127.0.0.1:9/x.h5?sig={SECRET}",
+    f"ftp://me:{SECRET}@127.0.0.1/x.h5?sig={SECRET}#{SECRET}",
+    f"s3://bucket?region={SECRET}",
+    f"s3://key:{SECRET}/with/slashes@bucket/x.h5?endpoint_override=http://127.0.0.1:9",
+    f"az://me:{SECRET}@x/y.h5?X-Sig={SECRET}",
+]
+PLACES = {
+    "evaluate": ["evaluate", "URL"],
+    "named": ["evaluate", "rgb=URL", "depth=URL"],
+    "list": ["evaluate", "@URL"],
+    "method": ["compare", "rows.h5", "-m", "URL"],
+    "titled": ["compare", "rows.h5", "-m", "A=URL"],
+    "calibration": ["evaluate", "rows.h5", "-c", "URL"],
+    "prior": ["evaluate", "rows.h5", "-l", "1", "--source-prior", "URL"],
+    "delta": ["evaluate", "rows.h5", "-l", "1", "--delta", "URL"],
+    "output": ["calibrate", "rows.h5", "-l", "1", "-o", "URL"],
+    "state": ["evaluate", "rows.h5", "--state", "URL"],
+    "report": ["report", "URL"],
+    "statistics": ["fit-delta", "rows.h5", "--statistics", "URL"],
+    "convert": ["convert", "URL", "o.h5", "--labels", "URL"],
+    "pack": ["pack", "rows.h5", "URL"],
+    "metric": ["search-lambda", "rows.h5", "--metric", "URL"],
+    "split": ["evaluate", "rows.h5", "--split", "URL"],
+    "lambda": ["evaluate", "rows.h5", "-l", "URL"],
+    "scheduler": ["evaluate", "rows.h5", "--engine", "URL"],
+    "option": ["evaluate", "rows.h5", "--threads", "URL"],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_command_shows_what_a_url_keeps_to_itself(files, run, monkeypatch, place):
+    shutil.copy(files / "rows.h5", "rows.h5")
+    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    urls = URLS if place in ("evaluate", "method", "prior") else URLS[:7]
+    for url in urls:
+        code, out, err = run(*(word.replace("URL", url) for word in PLACES[place]))  # which looks for the secret
+        assert code, out
+        assert len([line for line in err.splitlines() if line.startswith("unoic: error: ")]) <= 1
+
+
+def test_states_keep_no_keys(web, files, run):
+    """The name of an object in a state, and all that comes of it, is that without credentials."""
+    host = web.removeprefix("http://")
+    url = f"http://me:{SECRET}@{host}/login/rows.h5?signature={SECRET}#{SECRET}"
+    for name, command in {
+        "s": ["evaluate", url],
+        "t": ["evaluate", f"x={url}", f"y={web}/plain/rows.h5", "-l", "0.5"],
+    }.items():
+        code, whole, err = run(*command)
+        assert code == 0, err
+        assert run(*command, "--state", name)[1] == whole
+        assert SECRET.encode() not in pathlib.Path(name).read_bytes()
+        code, out, err = run("report", name)
+        assert (code, out) == (0, whole), err
+        assert run(*command, "--checkpoint", "c", "--shard", "1/2", "--state", f"{name}1")[0] == 0
+        assert SECRET.encode() not in pathlib.Path(f"{name}1").read_bytes()
+    code, _, err = run("calibrate", url, "-l", "1", "-o", "o.h5")
+    assert code == 0, err
+    assert SECRET.encode() not in pathlib.Path("o.h5").read_bytes()
+
+
 # ------------------------------------------------------------------------------------------------
 # Google Cloud Storage: a server in another process, since pyarrow holds Python's lock while it asks for an object
 

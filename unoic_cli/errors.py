@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unoic_cli.urls import scrub
+
 MOST_CHARACTERS = 1000
 """Of each part of a message: names and values come from files, which may hold anything."""
 
@@ -58,6 +60,7 @@ class UnoicError(Exception):
     exit_code = 65
 
     def __init__(self, where: str, found: str, expected: str) -> None:
+        where, found, expected = scrub(where), scrub(found), scrub(expected)
         super().__init__(where, found, expected)
         self.where = where
         self.found = found

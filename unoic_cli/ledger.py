@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unoic_cli.errors import DataError, UnoicError
 from unoic_cli.output import stamp_of
+from unoic_cli.urls import scrub, scrub_all
 from unoic_cli.whole import open_regular, read_whole
 
 if TYPE_CHECKING:
@@ -170,12 +171,13 @@ class Ledger:
         DataError
             It has changed since the ledger was stored.
         """
+        name = scrub(name)
         if self.replay:
             if name not in self.facts:
                 raise DataError(self.name, f"nothing known of {name}", "expected a state of this very command")
             return read(self.facts[name])
         value = find()
-        stored = json.loads(json.dumps(write(value)))
+        stored = scrub_all(json.loads(json.dumps(write(value))))
         if name in self.before and self.before[name] != stored:
             kind, _, of = name.partition(" ")
             raise DataError(of, "changed since the state was stored", f"expected the {kind} as it was")

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ import typer
 from unoic_cli import __version__, signals
 from unoic_cli.cli.common import say, silence
 from unoic_cli.errors import UnoicError, one_line
-from unoic_cli.formats.storage import scrub
+from unoic_cli.urls import scrub, secrets
 
 COMMANDS = {
     "info": "info",
@@ -73,8 +74,11 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _fail(message: str, code: int) -> int:
-    say(f"unoic: error: {one_line(scrub(message))}")
+def _fail(message: str, code: int, words: Sequence[str] = ()) -> int:
+    message = scrub(message)
+    for secret in secrets(words):  # names of objects that were taken apart on the way
+        message = message.replace(secret, "...")
+    say(f"unoic: error: {one_line(message)}")
     return code
 
 
@@ -107,6 +111,7 @@ def run(args: list[str] | None = None) -> int:
         141 broken pipe; 75 interrupted, and saved.
     """
     signals.begin()
+    words = sys.argv[1:] if args is None else args
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process
     if sys.stdout is None:
@@ -115,7 +120,7 @@ def run(args: list[str] | None = None) -> int:
         code: Any = typer.main.get_command(make_app()).main(args=args, prog_name="unoic", standalone_mode=False)
         sys.stdout.flush()
     except UnoicError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, words)
     except (BrokenPipeError, SystemExit):  # the parser ends so when it meets a broken pipe
         silence(sys.stdout)
         return 141
@@ -132,10 +137,12 @@ def run(args: list[str] | None = None) -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own usage errors
             where = getattr(getattr(error, "ctx", None), "command_path", "unoic")
             text = str(error.format_message()).strip().rstrip(".")
-            return _fail(f"{where}: {text}; see {where} --help", 2)
+            return _fail(f"{where}: {text}; see {where} --help", 2, words)
         if os.environ.get("UNOIC_DEBUG"):
             raise
-        return _fail(f"internal error: {type(error).__name__}: {error}; expected none: UNOIC_DEBUG=1 shows where", 70)
+        return _fail(
+            f"internal error: {type(error).__name__}: {error}; expected none: UNOIC_DEBUG=1 shows where", 70, words
+        )
     if code == 130:
         return interrupted(args)
     return code if isinstance(code, int) else 0

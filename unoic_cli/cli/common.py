@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, 
 import typer
 
 from unoic_cli.errors import UsageError, one_line, printable
+from unoic_cli.urls import scrub
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -302,7 +303,7 @@ def silence(stream: Any) -> None:
 
 def note(text: str) -> None:
     """Say something on stderr that is not a result."""
-    say(f"unoic: note: {one_line(text)}")
+    say(f"unoic: note: {one_line(scrub(text))}")
 
 
 def redirected() -> str | None:

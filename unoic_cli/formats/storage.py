@@ -29,112 +29,33 @@ from urllib.parse import parse_qsl, unquote
 from unoic_cli import witness
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.ledger import exists
+from unoic_cli.urls import AZURE, split_group
+from unoic_cli.urls import SCHEMES as SCHEMES
+from unoic_cli.urls import foreign_scheme as foreign_scheme
+from unoic_cli.urls import is_remote as is_remote
+from unoic_cli.urls import scrub as scrub
+from unoic_cli.urls import shown as shown
+from unoic_cli.urls import split_url as split_url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "az", "http", "https")
 CONNECT_SECONDS = 5
 """To reach a server, for each of `ATTEMPTS`."""
 READ_SECONDS = 15
 """Without a byte, before an attempt to read is given up."""
+REQUEST_SECONDS = 60
+"""For the whole of a request to a web server, however steadily its bytes trickle."""
 ATTEMPTS = 3
 SPAN_BYTES = 8 << 20
 """What one worker reads at once of a remote object, at least: requests cost time."""
 IMAGE_BYTES = 64 << 20
 """Class-major images up to this are read whole: a part of one is a request for each class."""
 
-_URL = re.compile(rf"({'|'.join(SCHEMES)})://")
-_NAMED = re.compile(rf"([A-Za-z_@][A-Za-z0-9_.-]*=@?|@)(?={_URL.pattern})")
-_ANY_URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
-_QUERY = re.compile(r"\?[a-z_]+=[^*\[\]]*$")
 _EXTRA = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 _AZURES = ("abfs", "abfss", "az")
-_AZURE = re.compile(r"(?:([^@]+)@)?([^.@]+)\.(?:dfs|blob)\.core\.windows\.net")
 _BLOCK = 1 << 20
 _BLOCKS = 32
-
-
-def is_remote(name: str) -> bool:
-    """Whether a name is that of a remote object.
-
-    Examples
-    --------
-    >>> is_remote("s3://bucket/val.h5"), is_remote("s3.h5")
-    (True, False)
-    """
-    return _URL.match(name) is not None
-
-
-def foreign_scheme(name: str) -> str | None:
-    """The scheme of a URL that nothing here reads, if it is one."""
-    match = _ANY_URL.match(name)
-    return match[1] if match and not is_remote(name) else None
-
-
-def split_url(name: str) -> tuple[str, str, str, str]:
-    """Scheme, credentials or an empty text, address, and query of a remote name.
-
-    Examples
-    --------
-    >>> split_url("s3://key:secret@bucket/a/b.h5?region=eu-west-1")
-    ('s3', 'key:secret', 'bucket/a/b.h5', 'region=eu-west-1')
-    """
-    scheme, _, rest = name.partition("://")
-    if scheme in ("http", "https"):
-        rest, _, query = rest.partition("?")
-    else:
-        found = _QUERY.search(rest)
-        rest, query = (rest[: found.start()], rest[found.start() + 1 :]) if found else (rest, "")
-    host, slash, path = rest.partition("/")
-    user, _, host = host.rpartition("@")
-    if ":" in user and _AZURE.fullmatch(host):
-        box, _, key = user.partition(":")  # the container stands where accounts stand elsewhere
-        host, user = (f"{box}@{host}" if box else host), f":{key}"
-    if scheme in ("gs", "gcs", "abfs", "abfss", "az") and ":" not in user:
-        host, user = (f"{user}@{host}" if user else host), ""  # a container, or "anonymous": nothing secret
-    return scheme, user, host + slash + path, query
-
-
-def shown(name: str) -> str:
-    """A name as messages and results have it: without credentials, and without a query, which may hold some.
-
-    Examples
-    --------
-    >>> shown("https://me:secret@host/val.h5?signature=abc")
-    'https://host/val.h5'
-    >>> shown("rgb=s3://key:secret@bucket/val.h5::a"), shown("val.h5?")
-    ('rgb=s3://bucket/val.h5::a', 'val.h5?')
-    """
-    if not is_remote(name):
-        start = _NAMED.match(name)
-        return name if start is None else start[1] + shown(name[len(start[1]) :])
-    address, separator, group = _split_group(name)
-    scheme, _, rest, _ = split_url(address)
-    return f"{scheme}://{rest}{separator}{group}"
-
-
-def scrub(text: str) -> str:
-    """A message without what its URLs may say of credentials.
-
-    Examples
-    --------
-    >>> scrub("https://me:secret@host/c.json?sig=1: no such file; expected JSON")
-    'https://host/c.json: no such file; expected JSON'
-    """
-    return re.sub(rf"{_URL.pattern}\S+", lambda found: _scrubbed(found[0]), text)
-
-
-def _scrubbed(url: str) -> str:
-    bare = url.rstrip(":;,.)'\"")
-    return shown(bare) + url[len(bare) :]
-
-
-def _split_group(name: str) -> tuple[str, str, str]:
-    """File, ``::`` and group of a name; the colons of an address like ``[::1]`` are no separator."""
-    at = name.find("/", name.index("://") + 3) if is_remote(name) else 0
-    path, separator, group = name[max(at, 0) :].partition("::")
-    return name[: max(at, 0)] + path, separator, group
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -142,7 +63,7 @@ def split_name(name: str) -> tuple[str, str]:
 
     What exists comes first: a file that has ``::`` in its own name, or in that of its folder, is that file.
     """
-    path, separator, group = _split_group(name) if is_remote(name) else _split_local(name)
+    path, separator, group = split_group(name) if is_remote(name) else _split_local(name)
     return path, ("/" + group.strip("/")) if separator else "/"
 
 
@@ -290,11 +211,17 @@ def _status(error: BaseException) -> int | None:
     return found if isinstance(found, int) else None
 
 
+class SlowError(TimeoutError):
+    """A server whose answer is not complete in time."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why, in a few words of ours: what libraries say may hold addresses with credentials."""
     inner = getattr(error, "reason", None)
     if isinstance(inner, BaseException):  # of urllib
         error = inner
+    if isinstance(error, SlowError):
+        return f"an answer that takes more than {REQUEST_SECONDS} s"
     if isinstance(error, socket.gaierror):
         return _UNREACHABLE
     if "OAuth2 access token" in str(error) or isinstance(error, binascii.Error):  # the server was not even asked
@@ -350,7 +277,7 @@ def _arrow_system(url: str) -> tuple[Any, str]:
 def _inside_azure(address: str) -> str:
     """Path of an object: container and name."""
     host, _, path = address.partition("/")
-    named = _AZURE.fullmatch(host)
+    named = AZURE.fullmatch(host)
     if named and named[1]:
         return f"{named[1]}/{path}"
     return path if _is_host(host) else address
@@ -410,7 +337,7 @@ def _azure_system(user: str, host: str, query: str) -> Any:
 
     options = dict(parse_qsl(query))
     known, key_known = (os.environ.get(f"AZURE_STORAGE_ACCOUNT_{part}", "") for part in ("NAME", "KEY"))
-    named = _AZURE.fullmatch(host)
+    named = AZURE.fullmatch(host)
     account, _, key = user.partition(":")
     account = named[2] if named else account or known
     key = unquote(key) or (key_known if account == known else "")
@@ -514,19 +441,20 @@ class RemoteFile:
         StorageError
             The connection broke, or the object changed or ends too soon.
         """
-        where = where or self.name
+        where, began = where or self.name, time.monotonic()
         for attempt in range(ATTEMPTS):
             try:
                 data = self._engine.read(offset, size)
             except Exception as error:
                 reason = reason_of(error)
-                lost = is_lost(reason)
+                slow = isinstance(error, SlowError) or time.monotonic() - began > REQUEST_SECONDS
+                lost = is_lost(reason) or slow
                 known = _status(error) == 200
                 if not lost and not known and self._changed():
                     raise witness.changed(where, "object") from None
                 if known:
                     raise StorageError(where, "a server that sends no parts of files", _SAME_PARTS) from None
-                hopeless = (_status(error) or 500) < 500 or (lost and self._engine.patient)
+                hopeless = slow or (_status(error) or 500) < 500 or (lost and self._engine.patient)
                 if hopeless or attempt + 1 == ATTEMPTS:
                     raise StorageError(
                         where, f"reading failed ({reason})", "expected a connection that lasts"

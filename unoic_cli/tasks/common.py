@@ -47,6 +47,7 @@ class Notes:
 
     def add(self, text: str) -> None:
         """Say it, once."""
+        text = storage.scrub(text)
         if text not in self.texts:
             self.texts.append(text)
             if self.tell is not None:

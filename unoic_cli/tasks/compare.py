@@ -289,7 +289,7 @@ def _titled(text: str, known: Container[str]) -> tuple[str, str]:
     """The title and the method of ``TITLE=METHOD`` or METHOD."""
     title, separator, spec = text.partition("=")
     method, lam = _split_lambda(text)
-    if not separator or exists(text) or (lam is not None and (method in known or exists(method))):
+    if not separator or "://" in title or exists(text) or (lam is not None and (method in known or exists(method))):
         spec, stem = text, os.path.splitext(os.path.basename(method))[0] if method.endswith(".json") else method
         title = stem if lam is None else f"{stem}@{lam}"
     if not title or not spec:

@@ -23,6 +23,7 @@ from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.output import Stamp, remove_leftovers, stamp_of, together
 from unoic_cli.tasks.common import files_among
 from unoic_cli.tasks.inputs import expand, is_standard
+from unoic_cli.urls import scrub_all
 
 COUNTING = {
     "prior": "prior",
@@ -390,7 +391,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     configuration = _configuration(inputs, arguments)
     _check(command, control, arguments, configuration)
     _check_places(control, arguments, files_among(*configuration.values()))
-    ledger = _open_ledger(command, control, configuration)
+    ledger = _open_ledger(command, control, scrub_all(configuration))  # a state shows no keys to anyone
     checkpoint = control.checkpoint
     if checkpoint is not None:
         ledger.every = EVERY if control.every is None else parse_seconds(control.every)
