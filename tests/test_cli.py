@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import unoic_cli
-from unoic_cli import cli
+from unoic_cli import cli, compiling
 from unoic_cli.folds import fold_of
 from unoic_cli.formats import arrays
 from unoic_cli.lattice import Lattice
@@ -1122,3 +1122,28 @@ def test_a_file_that_appeared_meanwhile_is_kept(tmp_path, monkeypatch):
                 run_task()
         assert pathlib.Path(out).read_text() == "theirs"
         assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+def test_compiling_is_said_before_it_begins(monkeypatch, capsys):
+    """Once, at once, and the bar does not stand at 0 % meanwhile; nothing with --quiet."""
+    monkeypatch.setattr(compiling, "_State", type("State", (), {"listener": None, "told": False, "running": 0}))
+    with cli.common.Told() as told:
+        compiling.begin("~/.cache/unoic")
+        compiling.begin("~/.cache/unoic")
+        err = capsys.readouterr().err
+        assert err.startswith("unoic: note: compiling kernels for this processor, once") and err.count("\n") == 1
+        assert err.endswith("kept in ~/.cache/unoic\n")
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        told.line.started -= 5
+        told.line(0, 1000)
+        assert "compiling kernels, 0 s so far" in capsys.readouterr().err
+        compiling.end()
+        compiling.end()
+        told.line(0, 1000)
+        assert "0%, 0 B of 1.0 kB" in capsys.readouterr().err
+    capsys.readouterr()
+    compiling._State.told = False
+    with cli.common.Told(quiet=True):
+        compiling.begin(None)
+    compiling.begin(None)  # nobody listens any more
+    assert capsys.readouterr().err == ""

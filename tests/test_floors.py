@@ -29,6 +29,7 @@ FLOORS = (
         "output",
         "brief",
         "calls",
+        "compiling",
         "signals",
         "uncertainty",
         "view",

@@ -509,20 +509,27 @@ def test_values_ascend_and_keep_their_distance(start, step, count):
 # ---------------------------------------------------------------- the kernels' cache on disk
 
 COUNT = """
-import json
+import json, sys
 import numpy as np
+from unoic_cli import compiling
 from unoic_cli.kernels import points
+compiling.listen(lambda text: sys.stderr.write(f"{text}; {compiling.active()}\\n"))
 table = np.zeros(4, np.int64)
 points.count_confusion(np.array([0, 1, 1, -1], np.int32), np.array([0, 0, 1, 1], np.int32), 2, table)
+assert not compiling.active()
 print(json.dumps(table.tolist()))
 """
 
 
-def run_kernel(cache):
+def run_kernel(
+    cache, said="compiling kernels for this processor, once, which may take half a minute; they are kept in"
+):
+    """Run a kernel; what is said before it is compiled must begin like this."""
     environment = {**os.environ, "UNOIC_CACHE_DIR": str(cache)}
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "" if said is None else (done.stderr.startswith(said) and done.stderr.endswith("; True\n"))
+    assert done.stderr.count("\n") == (said is not None)
     assert json.loads(done.stdout) == [1, 0, 1, 1]
 
 
@@ -536,7 +543,7 @@ def test_a_damaged_cache_only_costs_time(tmp_path):
     (file,) = cached(tmp_path)
     whole = file.read_bytes()
     before = file.stat().st_mtime_ns
-    run_kernel(tmp_path)
+    run_kernel(tmp_path, said=None)
     assert file.stat().st_mtime_ns == before  # it was used, not made again
     for damaged in (whole[: len(whole) // 2], b"", whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
         file.write_bytes(damaged)
@@ -549,7 +556,9 @@ def test_a_damaged_cache_only_costs_time(tmp_path):
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    run_kernel(tmp_path / "file" / "cache")
+    run_kernel(
+        tmp_path / "file" / "cache", "compiling kernels for this processor, which may take half a minute; no folder"
+    )
     folder = tmp_path / "cache"
     run_kernel(folder)
     (file,) = cached(folder)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, 
 
 import typer
 
+from unoic_cli import compiling
 from unoic_cli.errors import UsageError, one_line, printable
 from unoic_cli.urls import scrub
 
@@ -434,13 +435,16 @@ class ProgressLine:
         if self.quiet or now - self.started < 1:
             return
         terminal = sys.stderr.isatty()
-        if not terminal and now - self.said < _SILENCE:
+        compiles = not done and compiling.active()  # said already, and a bar would stand at 0 %
+        if not terminal and (compiles or now - self.said < _SILENCE):
             return
         self.said = now
         seconds = max(now - self.begun, 1e-9)
         share = done / total if total else 1.0
         left = f", {_duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
         text = f"{share:4.0%}, {size(done)} of {size(total)}, {size(int(done / seconds))}/s{left}"
+        if compiles:
+            text = f"compiling kernels, {_duration(seconds)} so far"
         if terminal:
             say(f"\r\x1b[K[{'#' * int(30 * share):<30}] {text}", end="")
             self.shown = True
@@ -486,10 +490,19 @@ class Told:
         self.texts: list[str] = []
 
     def __enter__(self) -> Told:
+        compiling.listen(self._compiling)
         return self
+
+    def _compiling(self, text: str) -> None:
+        """Say it at once: what comes next takes long, and looks as if nothing happened."""
+        if not self.quiet:
+            self.line.clear()
+            note(text)
+            sys.stderr.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.line.clear()
+        compiling.listen(None)
         if kind is None and not self.quiet:  # an error is one line, and nothing beside it
             for text in self.texts:
                 note(text)

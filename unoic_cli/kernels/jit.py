@@ -25,6 +25,8 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import caching
 
+from unoic_cli import compiling
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 NO_COUNTING = {"nogil": True, "error_model": "numpy", "_nrt": False}
@@ -81,14 +83,16 @@ def why_unsafe(folder: Path) -> str | None:
 class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
     """One file per compiled signature, named by its key: no index to race for, a digest against damage."""
 
-    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+    def __init__(self, function: Callable[..., Any], folder: Path | None) -> None:
         self._py_func = function
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._folder = folder
-        self._cache_path = str(folder)  # where numba's statistics look
+        self._cache_path = str(folder or "")  # where numba's statistics look
         self._enabled = True
 
     def _path(self, sig: Any, codegen: Any) -> Path:
+        if self._folder is None:
+            raise FileNotFoundError
         key = f"{self._name} {self._index_key(sig, codegen)!r}"
         return self._folder / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
@@ -100,14 +104,17 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
             if hashlib.sha256(data).digest() == digest:
                 payload = pickle.loads(data)
                 return caching.CompileResultCacheImpl.rebuild(None, target_context, payload)
+        compiling.begin(_keeper())
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        compiling.end()
         with contextlib.suppress(Exception):
             if not caching.CompileResultCacheImpl.check_cachable(None, data):
                 return
             path = self._path(sig, data.codegen)
             payload = caching.dumps(caching.CompileResultCacheImpl.reduce(None, data))
+            assert self._folder is not None
             _make_own(self._folder)
             handle, temporary = tempfile.mkstemp(dir=self._folder)
             try:
@@ -117,6 +124,20 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
             except BaseException:
                 os.unlink(temporary)
                 raise
+
+
+def _keeper() -> str | None:
+    """The folder that will keep what is compiled, for people; None if none can."""
+    if _FOLDER is None:
+        return None
+    try:
+        _make_own(_FOLDER)
+    except OSError:
+        return None
+    if not os.access(_FOLDER, os.W_OK | os.X_OK):
+        return None
+    base, home = str(_FOLDER.parent), os.path.expanduser("~")
+    return "~" + base.removeprefix(home) if base.startswith(home + os.sep) else base
 
 
 def _own_content(path: Path) -> bytes:
@@ -153,7 +174,7 @@ def kernel(function: F) -> F:
     With ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
     compiled: Any = numba.njit(**NO_COUNTING)(function)
-    if _FOLDER is not None and not JIT_DISABLED:
+    if not JIT_DISABLED:
         compiled._cache = _Cache(function, _FOLDER)
     return cast(F, compiled)
 
