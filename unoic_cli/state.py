@@ -34,6 +34,9 @@ MOST_HEADER = 1 << 25
 """Of its JSON, which takes many times that in memory."""
 MOST_COUNTED = 1 << 30
 """Bytes of all counters of a state, unpacked."""
+_DENSEST = 1100
+"""Bytes that one deflated byte can stand for, at most."""
+_RANK = 16
 _DIGEST = 32
 _EXPECTED = "expected a state file written by unoic (--state, --checkpoint or unoic merge)"
 
@@ -48,6 +51,15 @@ def _pack(value: Any, arrays: list[bytes]) -> Any:
     return [int(item) for item in value] if isinstance(value, list) else int(value)
 
 
+def _arrays_of(value: Any) -> Iterator[dict[str, Any]]:
+    """What `_pack` said of each array."""
+    if isinstance(value, dict) and "array" in value and "shape" in value:
+        yield value
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _arrays_of(item)
+
+
 def _unpack(value: Any, content: memoryview, at: int) -> tuple[Any, int]:
     """What `_pack` made; and where the next array begins."""
     if isinstance(value, dict) and "table" in value:
@@ -58,6 +70,8 @@ def _unpack(value: Any, content: memoryview, at: int) -> tuple[Any, int]:
     if isinstance(value, dict):
         shape = [operator.index(extent) for extent in value["shape"]]
         size, end = 8 * math.prod(shape), at + operator.index(value["array"])
+        if not 0 <= size <= MOST_COUNTED or len(shape) > _RANK or size > _DENSEST * (end - at) + 64:
+            raise ValueError("an array that its bytes cannot hold")
         engine = zlib.decompressobj()
         flat = engine.decompress(content[at:end], size) if size else b""  # no more than is spoken of
         if min(shape, default=0) < 0 or len(flat) != size or not at < end <= len(content):
@@ -103,7 +117,12 @@ def dump(ledger: Ledger) -> bytes:
         "passes": passes,
         **({"outputs": ledger.outputs} if ledger.outputs else {}),
     }
-    text = json.dumps(header).encode()  # what a fact lists stays in its order: groups are counted in it
+    counted = sum(8 * math.prod(one["shape"]) for one in _arrays_of(passes))
+    text = json.dumps(header).encode()
+    if counted > MOST_COUNTED or len(text) > MOST_HEADER:
+        found = f"{counted:,} bytes of counters, {len(text):,} of facts"
+        raise DataError(ledger.name, found, f"expected at most {MOST_COUNTED:,} and {MOST_HEADER:,} in a state")
+    # what a fact lists stays in its order: groups are counted in it
     content = MAGIC + len(text).to_bytes(8, "little") + text + b"".join(arrays)
     return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
 
@@ -140,7 +159,11 @@ def load(path: str) -> Ledger:
 def _parse(path: str, body: bytes) -> Ledger:
     start = len(MAGIC) + 8
     at = start + int.from_bytes(body[len(MAGIC) : start], "little")
+    if at - start > MOST_HEADER:
+        raise ValueError("a header larger than any")
     header = json.loads(body[start:at])
+    if sum(8 * math.prod(map(operator.index, one["shape"])) for one in _arrays_of(header["passes"])) > MOST_COUNTED:
+        raise ValueError("more counters than any state has")
     if header["unoic"] != __version__:
         raise DataError(path, f"a state of unoic {header['unoic']}", f"expected one of this version, {__version__}")
     passes = []

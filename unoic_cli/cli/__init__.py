@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -37,6 +38,8 @@ COMMANDS = {
 
 
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"
+STOPPED = (74, 141)
+"""Exit codes of runs that storage, or whoever reads the results, ended."""
 INTERRUPTED = (75, 130)
 """Exit codes of interrupted runs: with a checkpoint, and without."""
 
@@ -111,6 +114,20 @@ def run(args: list[str] | None = None) -> int:
         141 broken pipe; 75 interrupted, and saved.
     """
     signals.begin()
+    with warnings.catch_warnings():
+        if not os.environ.get("UNOIC_DEBUG"):
+            warnings.simplefilter("ignore")  # what libraries warn of, at places in their files, is no word of ours
+        code = _run(args)
+    if code in STOPPED:  # stdout may be full, too: Python would try once more to write what is left for it
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):
+            silence(sys.stdout)
+    return code
+
+
+def _run(args: list[str] | None) -> int:
+    """Run a command line; see `run`."""
     words = sys.argv[1:] if args is None else args
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from unoic_cli import witness
-from unoic_cli.block import OutputSpec, Reader, Source, Writer
+from unoic_cli.block import LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
 from unoic_cli.formats.storage import split_name as split_name
@@ -260,6 +260,20 @@ def open_reader(source: Source) -> Reader:
         return arrays.open_reader(source)
     reader: Reader = module(source.format).open_reader(source)
     return reader
+
+
+def first_block(reader: Reader, source: Source, stop: int, fields: frozenset[str]) -> LogitBlock:
+    """The first block of units [0, stop).
+
+    Raises
+    ------
+    DataError
+        There is none, though the file says that it has rows.
+    """
+    block = next(reader.blocks(0, stop, fields), None)
+    if block is None:
+        raise DataError(source.name, "no row where the file tells of some", "expected an intact file")
+    return block
 
 
 def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:

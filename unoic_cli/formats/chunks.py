@@ -99,6 +99,36 @@ def layout(dataset: Any) -> Layout | None:
     return None if available and not fits else found_layout
 
 
+def check_sizes(where: str, dataset: Any) -> None:
+    """Refuse chunks that the library would fill the memory with: it decodes whatever they hold.
+
+    Raises
+    ------
+    DataError
+        A chunk is far larger than all of the data, or is stored in more bytes than it can need.
+    """
+    size = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    whole = dataset.size * dataset.id.get_type().get_size()
+    if size > max(LARGEST, 8 * whole):
+        raise DataError(where, f"a chunk of {size:,} bytes for {whole:,} bytes of data", "expected smaller chunks")
+    if not dataset.id.get_create_plist().get_nfilters() or not _LISTS_CHUNKS:
+        return
+    largest = 0
+
+    def see(info: Any) -> None:
+        nonlocal largest
+        largest = max(largest, info.size)
+
+    dataset.id.chunk_iter(see)
+    if largest > most_stored(size):
+        raise DataError(where, f"a chunk stored in {largest:,} bytes that holds {size:,}", "expected an intact file")
+
+
+def most_stored(size: int) -> int:
+    """Bytes that any filters need for a chunk of `size` bytes."""
+    return size + size // 50 + 4096
+
+
 # ------------------------------------------------------------------------------------------------
 # the map
 
@@ -150,6 +180,11 @@ def make_map(where: str, dataset: Any, stored: Layout, file_bytes: int) -> Chunk
     if user_block and offsets[0] >= 0:
         offsets += _missing_user_block(dataset, offsets[0], sizes[0], user_block) * (offsets >= 0)
     outside = (offsets >= 0) & ((sizes < 0) | (sizes > file_bytes) | (offsets > file_bytes - sizes))
+    bloated = sizes > most_stored(stored.chunk_bytes)
+    if bloated.any() and not outside.any():
+        first_bloated = place_of(int(bloated.argmax()), stored)
+        reason = f"chunk at {first_bloated}: stored in {sizes.max():,} bytes"
+        raise DataError(where, f"cannot be read ({reason})", "expected an intact file")
     if outside.any() or astray:
         place = place_of(int(outside.argmax()), stored) if outside.any() else "a place off the grid"
         expected = f"expected a complete file ({file_bytes:,} bytes)"

@@ -438,12 +438,18 @@ class ColumnBlocks:
         first, last = schema.samples_of(start, stop, pixels)
         if pixels > 1:
             array = array.take(pa.array(np.maximum(np.arange(first, last) * pixels - start, 0)))
+        if pa.types.is_dictionary(array.type) and pa.types.is_integer(array.type.value_type):
+            array = array.dictionary_decode()
         if pa.types.is_integer(array.type):
             numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
             return numbers
-        with self._errors(f"{self._source.name}:{field}"):
-            values = array.to_pylist()
-        return schema.text(f"{self._source.name}:{field}", np.array(values, dtype=object))
+        where = f"{self._source.name}:{field}"
+        with self._errors(where):
+            if not pa.types.is_dictionary(array.type):
+                return schema.text(where, np.array(array.to_pylist(), dtype=object))
+            known = schema.text(where, np.array(array.dictionary.to_pylist(), dtype=object))
+            texts: NDArray[Any] = known[array.indices.to_numpy()]
+        return texts
 
 
 def _storage_array(array: Any) -> Any:

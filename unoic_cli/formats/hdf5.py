@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.formats import chunks, elsewhere, schema, storage
+from unoic_cli.formats.watched import MOST_PIECE, MOST_TEXT, WatchedFile, lock_shared
 
 NAME = "hdf5"
 SUFFIXES = (".h5", ".hdf5", ".hdf")
@@ -42,6 +43,10 @@ MOST_BYTES = 64 << 20
 """Scores that one span of a chunked dataset may hold, when the chunks are read here."""
 
 _TINY = 1 << 16
+_TEXTS = 16
+"""Texts of variable length that are read at once: each may say that it is as long as a heap."""
+_TEXT_BYTES = 16 << 20
+"""Of texts of fixed length."""
 
 
 def matches(head: bytes) -> bool:
@@ -78,7 +83,11 @@ def describe(name: str, path: str, group: str, *, allow_external: bool = False) 
     """
     if storage.is_remote(path) and allow_external:
         raise UsageError(name, "a remote file with --allow-external", "expected local files with it")
-    with storage.described(path) as (there, stamp, size), _open(name, there) as file, _hdf5_errors(name):
+    with (
+        storage.described(path) as (there, stamp, size),
+        _opened(name, there, watched=not allow_external) as file,
+        _hdf5_errors(name),
+    ):
         place = _Place(name, file, group, allow_external, size)
         return _describe(place, path, stamp)
 
@@ -95,10 +104,51 @@ def _hdf5_errors(where: str) -> Iterator[None]:
         raise DataError(where, f"cannot be read as HDF5 ({reason})", "expected an intact HDF5 file") from error
 
 
+@contextlib.contextmanager
+def _opened(name: str, there: Any, *, watched: bool, most: int | None = MOST_PIECE) -> Iterator[Any]:
+    """Open a path, or a file object, for a while.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    there : str or file object
+    watched : bool
+        Let the library see no more than a `WatchedFile` shows; not where it must find other files beside this one.
+    most : int, optional
+        Bytes that the library may ask for at once.
+    """
+    with contextlib.ExitStack() as stack:
+        if watched:
+            there = stack.enter_context(_watch(name, there, most))
+        yield stack.enter_context(_open(name, there))
+
+
+def _watch(name: str, there: Any, most: int | None) -> WatchedFile:
+    """A file, or a path that is opened and locked against writers as the library does it."""
+    if not isinstance(there, str):
+        return WatchedFile(name, there, most=most)
+    with _open_errors(name):
+        file = open(there, "rb", buffering=0)  # noqa: SIM115  # closed with what reads it
+        try:
+            lock_shared(file.fileno())
+            return WatchedFile(name, file, there, most=most)
+        except BaseException:
+            file.close()
+            raise
+
+
 def _open(name: str, there: Any) -> Any:
     """Open a path, or a file object."""
-    try:
+    with _open_errors(name):
         return h5py.File(there, "r", locking="best-effort")
+
+
+@contextlib.contextmanager
+def _open_errors(name: str) -> Iterator[None]:
+    """Turn what opening a file raises into one error of ours."""
+    try:
+        yield
     except UnoicError:
         raise
     except FileNotFoundError:
@@ -187,7 +237,7 @@ def _listing(group: Any) -> str:
 
 
 def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunks.Layout | None) -> None:
-    """Refuse what lies elsewhere, what was never written, and what cannot be decoded."""
+    """Refuse what lies elsewhere, what was never written, what cannot be decoded, and what would fill the memory."""
     plist = dataset.id.get_create_plist()
     external = plist.get_external_count() > 0
     virtual = plist.get_layout() == h5py.h5d.VIRTUAL
@@ -201,6 +251,8 @@ def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunk
             found = f"compressed with filter {code} ({label.decode(errors='replace')}), which is not installed here"
             raise DataError(where, found, "expected gzip, zstd, lzf or none")
     elsewhere.check_present(where, dataset)
+    if layout is None and dataset.chunks is not None:
+        chunks.check_sizes(where, dataset)
 
 
 def _describe(place: _Place, path: str, stamp: Any) -> Source:
@@ -366,6 +418,7 @@ def _field(place: _Place, field: str, dataset: Any, shape: schema.ScoreShape, lo
     if field == "delta":
         return _delta(place, dataset, shape, locator)
     schema.check_per_sample(where, dataset.shape, shape.n_samples)
+    schema.check_length(where, dataset.dtype)
     is_text = h5py.check_string_dtype(dataset.dtype) is not None
     if not is_text and (field != "sample_id" or dataset.dtype.kind not in "iu"):
         raise DataError(where, f"{dataset.dtype} values", "expected text")
@@ -386,12 +439,28 @@ def _delta(place: _Place, dataset: Any, shape: schema.ScoreShape, locator: dict[
 
 def _vector(place: _Place, member: str, n_classes: int) -> tuple[float, ...] | None:
     dataset = place.dataset(member)
-    return None if dataset is None else schema.class_vector(place.where(member), dataset[()], n_classes)
+    if dataset is None:
+        return None
+    schema.check_vector(place.where(member), dataset.shape, dataset.dtype, n_classes)
+    return schema.class_vector(place.where(member), dataset[()], n_classes)
 
 
 def _class_names(place: _Place, n_classes: int) -> tuple[str, ...] | None:
-    dataset = place.dataset("class_names")
-    return None if dataset is None else schema.class_names(place.where("class_names"), dataset[()], n_classes)
+    dataset, where = place.dataset("class_names"), place.where("class_names")
+    if dataset is None:
+        return None
+    schema.check_names(where, dataset.shape, dataset.dtype, n_classes)
+    return schema.class_names(where, _texts(where, dataset, 0, n_classes), n_classes)
+
+
+def _texts(where: str, dataset: Any, first: int, last: int) -> NDArray[Any]:
+    """Entries of a column of text, (last - first,), a bounded number of bytes at a time."""
+    kind = h5py.check_string_dtype(dataset.dtype)
+    if kind is None:
+        return np.asarray(dataset[first:last])
+    step = _TEXTS if kind.length is None else max(1, _TEXT_BYTES // max(1, kind.length))
+    pieces = [schema.text(where, dataset[at : min(at + step, last)]) for at in range(first, last, step)]
+    return pieces[0] if len(pieces) == 1 else schema.text(where, np.concatenate(pieces))
 
 
 def _storage(dataset: Any) -> str:
@@ -411,12 +480,15 @@ def _storage(dataset: Any) -> str:
 
 
 def _attributes(group: Any) -> dict[str, str]:
-    found = {}
+    found, total = {}, 0
     for key in group.attrs:
         with contextlib.suppress(OSError, TypeError, ValueError, RuntimeError):
             value = group.attrs[key]
             if isinstance(value, str):
                 found[str(key)] = value
+                total += len(value)
+        if total > MOST_PIECE:
+            raise DataError(f"{group.file.filename}:{key}", f"{total:,} bytes of attributes", "expected short texts")
     return found
 
 
@@ -487,6 +559,7 @@ class Hdf5Reader:
         self._arrays = source.locator["arrays"]
         self._buffers = schema.Buffers()
         self._library: Any = None
+        self._closing = contextlib.ExitStack()
         self._datasets: dict[str, Any] = {}
         self._chunked: dict[str, chunks.ChunkReader] = {}
         expected = "expected an HDF5 file"
@@ -505,10 +578,9 @@ class Hdf5Reader:
     def close(self) -> None:
         """Let go of the file."""
         self._chunked.clear()
-        if self._library is not None:
-            self._datasets.clear()
-            self._library.close()
-            self._library = None
+        self._datasets.clear()
+        self._library = None
+        self._closing.close()
         if self._file != -1:
             storage.close_file(self._file)
             self._file = -1
@@ -620,7 +692,7 @@ class Hdf5Reader:
 
         def make() -> chunks.ChunkMap:
             size = os.path.getsize(path) if isinstance(self._file, int) else self._file.size
-            with _open(self._source.name, self._there()) as file, _hdf5_errors(where):
+            with self._opened() as file, _hdf5_errors(where):
                 return chunks.make_map(where, file[entry["dataset"]], layout, size)
 
         found = chunks.shared_map((path, stamp, entry["dataset"]), make)
@@ -649,21 +721,20 @@ class Hdf5Reader:
     def _text(self, name: str, start: int, stop: int) -> NDArray[Any]:
         first, last = schema.samples_of(start, stop, self._source.pixels)
         with self._read_errors(name):
-            values: NDArray[Any] = self._dataset(name)[first:last]
-        if not self._arrays[name]["text"]:
-            return values.astype(schema.native(values.dtype))
-        return schema.text(self._where(name), values)
+            values = _texts(self._where(name), self._dataset(name), first, last)
+        return values if self._arrays[name]["text"] else values.astype(schema.native(values.dtype))
 
     def _dataset(self, name: str) -> Any:
         if self._library is None:
-            self._library = _open(self._source.name, self._there())
+            self._library = self._closing.enter_context(self._opened())
         if name not in self._datasets:
             self._datasets[name] = self._library[self._arrays[name]["dataset"]]
         return self._datasets[name]
 
-    def _there(self) -> Any:
-        """What the library opens."""
-        return self._source.locator["path"] if isinstance(self._file, int) else self._file.as_file()
+    def _opened(self) -> contextlib.AbstractContextManager[Any]:
+        """The file, opened by the library."""
+        there = self._source.locator["path"] if isinstance(self._file, int) else self._file.as_file()
+        return _opened(self._source.name, there, watched=not self._source.locator["allow_external"], most=None)
 
     @contextlib.contextmanager
     def _read_errors(self, name: str) -> Iterator[None]:
@@ -880,6 +951,8 @@ class Hdf5Writer:
             if key == "unoic_schema":
                 continue
             try:
+                if len(value) > MOST_TEXT:
+                    raise ValueError
                 file.attrs[key] = value
             except (OSError, RuntimeError, ValueError) as error:
                 raise DataError(path, f"attribute {key} cannot be stored", "expected short text") from error

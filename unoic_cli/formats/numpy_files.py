@@ -5,15 +5,16 @@ Only conversion reads these files; they carry no schema of their own.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import lzma
 import math
 import os
+import re
 import struct
-import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -25,9 +26,15 @@ from unoic_cli.formats import schema, storage
 
 _CORRUPT = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
-    *(ValueError, TypeError, KeyError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError),
+    *(ValueError, TypeError, KeyError, OverflowError, RuntimeError, IndexError, AttributeError),
 )
-"""What zipfile, its codecs and numpy's header parser raise on damaged bytes."""
+"""What zipfile and its codecs raise on damaged bytes."""
+
+_MAGIC = b"\x93NUMPY"
+_MOST_HEADER = 1 << 16
+_HEADER = re.compile(r"[\w\s'\"<>|=,:()\[\]{}.+-]*", re.ASCII)
+"""What a header is made of: nothing that would be more than a literal."""
+_MOST_MEMBERS = 100_000
 
 
 class _Header(NamedTuple):
@@ -52,9 +59,10 @@ def members(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         It is truncated or corrupt, or a member holds pickled objects.
     """
     found = {}
-    for name in _names(path):
-        with _stream(path, name) as file:
-            header = _header(f"{path}:{name}", file)
+    with _opened(path) as (names, open_member):
+        for name in names:
+            with _corrupt(f"{path}:{name}"), open_member(name) as file:
+                header = _header(f"{path}:{name}", file)
             found[name] = (header.shape, header.dtype)
     return found
 
@@ -167,11 +175,19 @@ def rows(path: str, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
         yield np.ascontiguousarray(whole[start : start + step])
 
 
-def _names(path: str) -> list[str]:
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[dict[str, None], Callable[[str], IO[bytes]]]]:
+    """Names of the arrays of a file, each once, and what opens one."""
     if not _is_zip(path):
-        return [os.path.splitext(os.path.basename(path))[0]]
-    with _corrupt(path), zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        yield {os.path.splitext(os.path.basename(path))[0]: None}, lambda _: open(path, "rb")  # noqa: SIM115  # the caller's to close
+        return
+    with contextlib.ExitStack() as stack:
+        with _corrupt(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        if len(members) > _MOST_MEMBERS:
+            raise DataError(path, f"{len(members):,} arrays", f"expected at most {_MOST_MEMBERS:,}")
+        yield dict.fromkeys(members), lambda name: archive.open(name + ".npy")
 
 
 def _is_zip(path: str) -> bool:
@@ -193,26 +209,26 @@ def _corrupt(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stream(path: str, member: str) -> Iterator[IO[bytes]]:
-    names = _names(path)
-    if member not in names:
-        raise UsageError(f"{path}:{member}", "no such member", f"expected one of {', '.join(names)}")
     with contextlib.ExitStack() as stack:
+        names, open_member = stack.enter_context(_opened(path))
+        if member not in names:
+            raise UsageError(f"{path}:{member}", "no such member", f"expected one of {', '.join(names)}")
         with _corrupt(path):
-            if _is_zip(path):
-                archive = stack.enter_context(zipfile.ZipFile(path))
-                file = stack.enter_context(archive.open(member + ".npy"))
-            else:
-                file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open_member(member))
         yield file
 
 
 def _header(where: str, file: IO[bytes]) -> _Header:
+    """Shape, order and dtype of an array; the stream then stands at its first byte."""
     with _corrupt(where):
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            header = _Header(*np.lib.format.read_array_header_1_0(file))
-        else:
-            header = _Header(*np.lib.format.read_array_header_2_0(file))
+        start = file.read(8)
+        if len(start) < 8 or not start.startswith(_MAGIC) or start[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
+            raise ValueError("the start of no npy file")
+        size = int.from_bytes(file.read(2 if start[6] == 1 else 4), "little")
+        text = file.read(size) if size <= _MOST_HEADER else b""
+        if len(text) < size:
+            raise ValueError("a header that is cut off, or longer than any")
+        header = _parse_header(text.decode("utf-8"))
     if header.dtype.hasobject:
         raise DataError(where, "a pickled (object) array", "expected numbers or fixed-length text")
     if header.dtype.kind == "V":
@@ -220,6 +236,26 @@ def _header(where: str, file: IO[bytes]) -> _Header:
     if any(extent < 0 for extent in header.shape):
         raise DataError(where, f"shape {header.shape}", "expected an intact npy or npz file")
     return header
+
+
+def _parse_header(text: str) -> _Header:
+    """The three entries of a header; ValueError or TypeError if they make no sense."""
+    plain = re.sub(r"(\d)L\b", r"\1", text)  # Python 2 wrote its long integers so
+    if not _HEADER.fullmatch(plain):
+        raise ValueError("a header with characters that none has")
+    try:
+        entries = ast.literal_eval(plain.strip())
+    except (SyntaxError, MemoryError, RecursionError):
+        raise ValueError("a header that cannot be read") from None
+    if not isinstance(entries, dict) or set(entries) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("a header of other entries than any has")
+    shape, fortran = entries["shape"], entries["fortran_order"]
+    if not isinstance(shape, tuple) or not all(type(extent) is int for extent in shape) or type(fortran) is not bool:
+        raise ValueError("a header without a shape, or an order")
+    dtype = np.dtype(entries["descr"])
+    if math.prod(shape) * max(1, dtype.itemsize) >= 1 << 63 or len(shape) > 32:
+        raise ValueError(f"a shape that no array has, {str(shape)[:60]}")
+    return _Header(shape, fortran, dtype)
 
 
 def _exactly(where: str, file: IO[bytes], size: int) -> bytearray:

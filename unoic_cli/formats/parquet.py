@@ -6,7 +6,7 @@ import contextlib
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unoic_cli import witness
-from unoic_cli.block import LogitBlock, OutputSpec, Source
+from unoic_cli.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
 from unoic_cli.formats import columns, schema, storage
 
@@ -23,6 +23,9 @@ SUFFIXES = (".parquet", ".pq")
 
 _BATCH_BYTES = 6 << 20
 _GROUP_BYTES = 8 << 20
+_OURS = (*FIELDS, "label", "predictions")
+_ROOM = 16 << 20
+"""Bytes of a row group besides those of its values."""
 
 
 def matches(head: bytes) -> bool:
@@ -66,17 +69,21 @@ def _parquet_errors(where: str) -> Iterator[None]:
         yield
     except UnoicError:
         raise
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         if isinstance(error, OSError) and error.errno == errno.EIO:
             raise StorageError(where, f"reading failed ({reason})", "expected readable data") from error
         raise DataError(where, f"a corrupt page or footer ({reason})", "expected an intact Parquet file") from error
 
 
-def _open(name: str, there: Any) -> Any:
-    """Open a path, or the file of a remote object, whose reads are then taken together."""
+def _open(name: str, there: Any, texts: Sequence[str] = ()) -> Any:
+    """Open a path, or the file of a remote object, whose reads are then taken together.
+
+    Columns of `texts` come as dictionaries: each text once, however often it occurs.
+    """
+    options = {"page_checksum_verification": True, "read_dictionary": list(texts)}
     try:
-        return pq.ParquetFile(there, pre_buffer=not isinstance(there, str), page_checksum_verification=True)
+        return pq.ParquetFile(there, pre_buffer=not isinstance(there, str), **options)
     except UnoicError:
         raise
     except FileNotFoundError:
@@ -100,8 +107,34 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
         "stamp": stamp,
         "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
     }
+    _check_sizes(name, file)
     phrase = _storage(file) if n_rows else ""
     return columns.describe(name, NAME, file.schema_arrow, n_rows, phrase, first, locator)
+
+
+def _check_sizes(name: str, file: Any) -> None:
+    """Refuse row groups with far more bytes than their rows can need, before any of them is read.
+
+    Only where all columns are ours: others may hold anything, and are not read.
+    """
+    width = 0
+    for field in file.schema_arrow:
+        kind = field.type
+        if field.name not in _OURS and not field.name.startswith(SCORE_KINDS):
+            return
+        if pa.types.is_fixed_size_list(kind):
+            width += 16 * kind.list_size
+        elif pa.types.is_fixed_size_binary(kind):
+            width += kind.byte_width
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            width += 16 * schema.MOST_CLASSES
+        else:
+            width += schema.LONGEST_TEXT if not pa.types.is_primitive(kind) else 16
+    for index in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(index)
+        if group.total_byte_size > group.num_rows * width + _ROOM:
+            found = f"{group.total_byte_size:,} bytes for {group.num_rows:,} rows (row group {index})"
+            raise DataError(name, found, f"expected texts of at most {schema.LONGEST_TEXT:,} bytes")
 
 
 def _storage(file: Any) -> str:
@@ -142,7 +175,9 @@ class ParquetReader:
         try:
             if storage.is_remote(path):
                 self._remote = storage.open_file(source.name, path, source.locator["stamp"], "expected a Parquet file")
-            self._file = _open(source.name, path if self._remote is None else self._remote.as_file())
+            fields = source.locator["fields"]
+            texts = [fields[name] for name in ("split", "group", "sample_id") if name in fields]
+            self._file = _open(source.name, path if self._remote is None else self._remote.as_file(), texts)
             metadata = self._file.metadata
             rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
             if rows != source.locator["group_rows"]:
@@ -167,6 +202,9 @@ class ParquetReader:
             at += batch.num_rows
             if at >= stop:
                 return
+        if at < stop:
+            found = f"rows {at:,} to {stop - 1:,} are missing"
+            raise DataError(self._source.name, found, "expected as many rows as the footer tells of")
 
     def close(self) -> None:
         """Let go of the file."""

@@ -29,6 +29,13 @@ SLACK = 64
 LARGE = 8 << 20
 """Bytes from which on arrays that come and go are not left to the heap."""
 
+MOST_CLASSES = 1 << 20
+"""K at most: tables and counters have a row for each class."""
+LONGEST_TEXT = 4096
+"""Bytes of one name: of a class, a split, a group or a sample."""
+MOST_TEXT = 256 << 20
+"""Bytes of different texts in one piece of a column."""
+
 _MAX_IO = 1 << 30  # one system call moves less than 2 GiB
 
 Boxes = Iterator[tuple[int, int, int, int, int, int]]
@@ -112,6 +119,8 @@ def _check_extents(where: str, shape: ScoreShape) -> ScoreShape:
         raise DataError(where, "no samples (N = 0)", "expected at least one")
     if shape.n_classes < 2:
         raise DataError(where, f"{shape.n_classes} class(es) (K = {shape.n_classes})", "expected two or more classes")
+    if shape.n_classes > MOST_CLASSES:
+        raise DataError(where, f"{shape.n_classes:,} classes (K)", f"expected at most {MOST_CLASSES:,}")
     if shape.pixels == 0:
         raise DataError(where, f"images of zero size {shape.image_shape}", "expected at least one pixel")
     return shape
@@ -161,21 +170,39 @@ def check_delta(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: 
     return sorts[tuple(shape)]
 
 
+def check_vector(where: str, shape: Sequence[int], dtype: np.dtype[Any], n_classes: int) -> None:
+    """Refuse anything but (K,) numbers, before they are read."""
+    if dtype.kind not in "fiu":
+        raise DataError(where, f"{_dtype_name(dtype)} values", f"expected {n_classes} numbers")
+    if tuple(shape) != (n_classes,):
+        raise DataError(where, f"shape {tuple(shape)}", f"expected ({n_classes},): one number per class")
+
+
+def check_names(where: str, shape: Sequence[int], dtype: np.dtype[Any], n_classes: int) -> None:
+    """Refuse anything but (K,) texts of a bounded length, before they are read."""
+    if tuple(shape) != (n_classes,):
+        raise DataError(where, f"shape {tuple(shape)}", f"expected ({n_classes},): one name per class")
+    check_length(where, dtype)
+
+
+def check_length(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse texts of a fixed length that no name has."""
+    size = dtype.itemsize // (4 if dtype.kind == "U" else 1)
+    if dtype.kind in "SUO" and size > LONGEST_TEXT:
+        raise DataError(where, f"texts of {size:,} bytes each", f"expected at most {LONGEST_TEXT:,}")
+
+
 def class_vector(where: str, values: Any, n_classes: int) -> tuple[float, ...]:
     """(K,) numbers of a prior or of counts."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise DataError(where, f"{_dtype_name(array.dtype)} values", f"expected {n_classes} numbers")
-    if array.shape != (n_classes,):
-        raise DataError(where, f"shape {array.shape}", f"expected ({n_classes},): one number per class")
+    check_vector(where, array.shape, array.dtype, n_classes)
     return tuple(float(value) for value in array)
 
 
 def class_names(where: str, values: Any, n_classes: int) -> tuple[str, ...]:
     """(K,) names; control characters (tabs apart) are refused, as names go to terminals."""
     array = np.asarray(values)
-    if array.shape != (n_classes,):
-        raise DataError(where, f"shape {array.shape}", f"expected ({n_classes},): one name per class")
+    check_names(where, array.shape, array.dtype, n_classes)
     names = tuple(text(where, array))
     for k, name in enumerate(names):
         if any(unicodedata.category(letter) == "Cc" and letter != "\t" for letter in name):
@@ -190,12 +217,12 @@ def check_per_sample(where: str, shape: Sequence[int], n_samples: int) -> None:
 
 
 def text(where: str, values: NDArray[Any]) -> NDArray[np.object_]:
-    """Decode bytes or strings into an object array of str.
+    """Decode bytes or strings into an object array of str; equal ones become one.
 
     Raises
     ------
     DataError
-        Something that is not text, or not UTF-8.
+        Something that is not text, not UTF-8, or longer than any name.
 
     Examples
     --------
@@ -203,16 +230,25 @@ def text(where: str, values: NDArray[Any]) -> NDArray[np.object_]:
     ['val', 'test']
     """
     result = np.empty(values.shape, dtype=object)
+    known: dict[Any, str] = {}
+    total = 0
     for index, value in enumerate(values.tolist()):
-        result[index] = _decode(where, value)
+        if value not in known:
+            known[value] = _decode(where, value)
+            total += len(value)
+            if total > MOST_TEXT:
+                raise DataError(where, f"more than {MOST_TEXT:,} bytes of different texts", "expected short names")
+        result[index] = known[value]
     return result
 
 
 def _decode(where: str, value: Any) -> str:
+    if not isinstance(value, (str, bytes)):
+        raise DataError(where, f"{value!r}", "expected text")
+    if len(value) > LONGEST_TEXT:
+        raise DataError(where, f"a text of {len(value):,} bytes", f"expected at most {LONGEST_TEXT:,}")
     if isinstance(value, str):
         return value
-    if not isinstance(value, bytes):
-        raise DataError(where, f"{value!r}", "expected text")
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -396,7 +396,7 @@ def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
         return {}
     reader = formats.open_reader(source)
     try:
-        first = next(reader.blocks(0, 1, fields))
+        first = formats.first_block(reader, source, 1, fields)
     finally:
         reader.close()
     dtypes = {name: getattr(first, name).dtype for name in sorted(fields)}
@@ -431,6 +431,7 @@ class _Arrays:
             if name in self.members and self._is_free(name):
                 self._take(name, path, name)
                 schema.check_per_sample(f"{path}:{name}", self.arrays[name][0], self.shape.n_samples)
+                schema.check_length(f"{path}:{name}", self.arrays[name][1])
 
     def _take(self, role: str, path: str, member: str) -> None:
         self.places[role] = (path, member)
@@ -526,12 +527,14 @@ class _Arrays:
         if member is None or member not in self.members:
             return None
         where = f"{self.path}:{member}"
+        schema.check_vector(where, *self.members[member], self.shape.n_classes)
         return schema.class_vector(where, numpy_files.read(self.path, member), self.shape.n_classes)
 
     def _class_names(self) -> tuple[str, ...] | None:
         if "class_names" not in self.members:
             return None
         where = f"{self.path}:class_names"
+        schema.check_names(where, *self.members["class_names"], self.shape.n_classes)
         return schema.class_names(where, numpy_files.read(self.path, "class_names"), self.shape.n_classes)
 
     def _dtype(self, role: str) -> str:

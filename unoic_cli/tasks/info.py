@@ -262,7 +262,7 @@ def scalar_delta(source: Source) -> float | None:
         return None
     reader = formats.open_reader(source)
     try:
-        first = next(reader.blocks(0, min(2, source.n_units), frozenset({"delta"})))
+        first = formats.first_block(reader, source, min(2, source.n_units), frozenset({"delta"}))
     finally:
         reader.close()
     is_scalar = first.delta is not None and first.delta.size == 1 < first.stop
