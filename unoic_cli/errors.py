@@ -67,7 +67,8 @@ class UnoicError(Exception):
         self.expected = expected
 
     def __str__(self) -> str:
-        where, found, expected = (one_line(part, MOST_CHARACTERS) for part in (self.where, self.found, self.expected))
+        parts = (self.where, self.found, self.expected)
+        where, found, expected = (one_line(str(part), MOST_CHARACTERS) for part in parts)
         return f"{where}: {found}; {expected}"
 
 
