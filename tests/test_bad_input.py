@@ -371,7 +371,7 @@ def test_pickles(refuse):
         ("missing.json", "no such file"),
         ("1,b,3", "'1,b,3'"),
         ("", "''"),
-        (".", "cannot be read"),
+        (".", "a folder"),
         ("bad.json", "broken JSON"),
         ("short.json", "2 classes"),
         ("empty.csv", "empty file"),

@@ -564,7 +564,7 @@ def test_a_bad_pixel_of_a_slab_is_named(tmp_path, monkeypatch):
             65,
             "s.json: statistics of entropy; expected those of predictive-entropy, as measured here",
         ),
-        (["a.h5", "--statistics", "a.h5", "--write-delta", "n.h5"], 65, "a.h5: not JSON"),
+        (["a.h5", "--statistics", "a.h5", "--write-delta", "n.h5"], 65, "a.h5: no text"),
         (["a.h5", "--statistics", "none.json", "--write-delta", "n.h5"], 66, "none.json: no such file"),
         (["none.h5"], 66, "none.h5: no such file"),
         (["rgb="], 66, "FILES: an empty name"),

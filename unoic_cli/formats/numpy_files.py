@@ -105,8 +105,9 @@ class PlainRows:
     """
 
     def __init__(self, path: str, name: str) -> None:
-        self._path, self._name, (member,) = path, name, _names(path)
-        where = name  # there is only one array
+        self._path, self._name, where = path, name, name  # there is only one array
+        with _opened(path) as (names, _):
+            (member,) = names
         with _stream(path, member) as file:
             self._stamp = witness.state_of(os.fstat(file.fileno()))
             header = _header(where, file)
