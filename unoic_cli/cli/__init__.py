@@ -40,8 +40,6 @@ COMMANDS = {
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"
 STOPPED = (74, 141)
 """Exit codes of runs that storage, or whoever reads the results, ended."""
-INTERRUPTED = (75, 130)
-"""Exit codes of interrupted runs: with a checkpoint, and without."""
 
 
 def _version(wanted: bool) -> None:
@@ -176,9 +174,9 @@ def main() -> None:
     except KeyboardInterrupt:  # before it began, or when it had ended
         code = interrupted(None)
     signals.ignore()
-    if code in INTERRUPTED:  # Python itself would end with a signal if one came while a module was made from text
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    # All is said, written and closed. What Python would do now may end with a signal: threads of a library that read
+    # ahead, a file that this library cannot close, a signal that comes while a module is made from text.
+    os._exit(code)

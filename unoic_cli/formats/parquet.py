@@ -76,14 +76,14 @@ def _parquet_errors(where: str) -> Iterator[None]:
         raise DataError(where, f"a corrupt page or footer ({reason})", "expected an intact Parquet file") from error
 
 
-def _open(name: str, there: Any, texts: Sequence[str] = ()) -> Any:
-    """Open a path, or the file of a remote object, whose reads are then taken together.
+def _open(name: str, there: Any, texts: Sequence[str] = (), *, ahead: bool = False) -> Any:
+    """Open a path, or the file of a remote object; `ahead` takes reads of the latter together, in other threads.
 
     Columns of `texts` come as dictionaries: each text once, however often it occurs.
     """
     options = {"page_checksum_verification": True, "read_dictionary": list(texts)}
     try:
-        return pq.ParquetFile(there, pre_buffer=not isinstance(there, str), **options)
+        return pq.ParquetFile(there, pre_buffer=ahead, **options)
     except UnoicError:
         raise
     except FileNotFoundError:
@@ -177,7 +177,8 @@ class ParquetReader:
                 self._remote = storage.open_file(source.name, path, source.locator["stamp"], "expected a Parquet file")
             fields = source.locator["fields"]
             texts = [fields[name] for name in ("split", "group", "sample_id") if name in fields]
-            self._file = _open(source.name, path if self._remote is None else self._remote.as_file(), texts)
+            there = path if self._remote is None else self._remote.as_file()
+            self._file = _open(source.name, there, texts, ahead=self._remote is not None)
             metadata = self._file.metadata
             rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
             if rows != source.locator["group_rows"]:

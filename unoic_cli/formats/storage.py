@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -420,6 +421,7 @@ class RemoteFile:
     def __init__(self, url: str) -> None:
         self.name = shown(url)
         self._url = url
+        self._lent: list[_LibraryFile] = []
         self._engine = self._make()
         self.size = self._engine.size
         self.stamp = ("remote", self.size, self._engine.state)
@@ -487,10 +489,13 @@ class RemoteFile:
 
     def as_file(self) -> io.RawIOBase:
         """The object as a file for libraries; short reads are kept in blocks."""
-        return _LibraryFile(self)
+        self._lent.append(_LibraryFile(self))
+        return self._lent[-1]
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections, when the reads in flight have ended: threads that are at one cannot outlive Python."""
+        for file in self._lent:
+            file.end()
         self._engine.close()
 
 
@@ -505,6 +510,13 @@ class _LibraryFile(io.RawIOBase):
         self._remote = remote
         self._at = 0
         self._blocks: OrderedDict[int, Any] = OrderedDict()
+        self._reading, self._ended = threading.Lock(), False
+
+    def end(self) -> None:
+        """Wait for the read in flight, and begin no other: whoever asks for one gets an error."""
+        self._ended = True
+        with self._reading:
+            self._blocks.clear()
 
     def readable(self) -> bool:
         """Yes."""
@@ -525,7 +537,12 @@ class _LibraryFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as the object goes."""
-        view = memoryview(buffer).cast("B")
+        with self._reading:
+            if self._ended:
+                raise ValueError("a file that is closed")
+            return self._fill(memoryview(buffer).cast("B"))
+
+    def _fill(self, view: memoryview) -> int:
         view = view[: max(0, min(len(view), self._remote.size - self._at))]
         done = len(view)
         if done >= _BLOCK:
