@@ -150,9 +150,9 @@ def test_a_signal_after_the_output_is_in_place(run, monkeypatch):
     """It comes too late: the run ends well, so that nothing is asked to start again."""
     forget = runs._forget
 
-    def struck(checkpoint):
+    def struck(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        forget(checkpoint)
+        forget(*args)
 
     monkeypatch.setattr(runs, "_forget", struck)
     code, out, err = run("calibrate", "a.h5", "-l", "1", "-o", "o.h5", "--checkpoint", "c")

@@ -60,10 +60,10 @@ def remove_leftovers(path: str) -> None:
     """Remove what `write_bytes` had not finished when it was killed."""
     start = glob.escape(os.path.join(os.path.dirname(path), temporary_start(path)))
     for left in glob.glob(f"{start}{'[a-z0-9_]' * 8}.tmp"):
-        _remove(left)
+        remove(left)
 
 
-def _remove(path: str) -> str:
+def remove(path: str) -> str:
     """Remove a file; return why it is still there, or nothing."""
     reason = ""
     for _ in range(2):  # storage that fails now and then
@@ -176,7 +176,7 @@ class TemporaryOutput:
         if file >= 0:
             with contextlib.suppress(OSError):
                 os.close(file)
-        _remove(self.temporary)
+        remove(self.temporary)
 
 
 def write_text(path: str, text: str) -> None:
@@ -281,7 +281,7 @@ class _Ready:
             if self.backup is not None and os.path.lexists(self.backup):
                 os.replace(self.backup, self.path)  # which does nothing where both are names of one file
             elif self.fresh and self.placed:
-                return not _remove(self.path)
+                return not remove(self.path)
         except OSError:
             return False
         return True
@@ -347,7 +347,7 @@ class Outputs:
         """Remove second names; that all is in place cannot fail any more."""
         for one in self._ready:
             for left in (one.temporary, one.backup):
-                reason = "" if left is None else _remove(left)
+                reason = "" if left is None else remove(left)
                 if reason and self.tell is not None:
                     self.tell(f"{one.path} is in place, but {left} could not be removed ({reason})")
         for path in {os.path.dirname(one.path): one.path for one in self._ready}.values():
@@ -357,9 +357,9 @@ class Outputs:
     def drop(self) -> None:
         """Remove what was not placed."""
         for one in self._ready:
-            _remove(one.temporary)
+            remove(one.temporary)
             if one.backup is not None and stamp_of(one.backup) == stamp_of(one.path):
-                _remove(one.backup)
+                remove(one.backup)
         self._ready = []
 
 

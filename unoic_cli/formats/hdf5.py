@@ -104,6 +104,18 @@ def _hdf5_errors(where: str) -> Iterator[None]:
         raise DataError(where, f"cannot be read as HDF5 ({reason})", "expected an intact HDF5 file") from error
 
 
+class InputFile(h5py.File):  # type: ignore[misc]  # h5py has no types
+    """A file that is only read: whatever the system says when it is closed, all that was wanted of it is there."""
+
+    def __init__(self, there: Any) -> None:
+        super().__init__(there, "r", locking="best-effort")
+
+    def close(self) -> None:
+        """Close it."""
+        with contextlib.suppress(OSError, RuntimeError):
+            super().close()
+
+
 @contextlib.contextmanager
 def _opened(name: str, there: Any, *, watched: bool, most: int | None = MOST_PIECE) -> Iterator[Any]:
     """Open a path, or a file object, for a while.
@@ -141,7 +153,7 @@ def _watch(name: str, there: Any, most: int | None) -> WatchedFile:
 def _open(name: str, there: Any) -> Any:
     """Open a path, or a file object."""
     with _open_errors(name):
-        return h5py.File(there, "r", locking="best-effort")
+        return InputFile(there)
 
 
 @contextlib.contextmanager

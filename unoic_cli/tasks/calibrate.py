@@ -26,7 +26,7 @@ from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
-from unoic_cli.output import as_one, temporary_start, write_text
+from unoic_cli.output import as_one, remove, temporary_start, write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.points import predict
@@ -435,7 +435,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
     kept = _Kept(data, output, data.extents(spans))
     if kept.finished:
         if kept.unfinished is not None:
-            os.unlink(kept.unfinished)  # its other name
+            remove(kept.unfinished)  # its other name
         return _written(_sum(method, kept, ()), n_units)
     spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     writer = formats.create(output, spec, unfinished=kept.unfinished)

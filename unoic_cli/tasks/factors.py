@@ -97,10 +97,10 @@ class FactorFile:
         """The dataset, opened for a moment: nothing keeps the file from others."""
         import h5py
 
-        from unoic_cli.formats import elsewhere
+        from unoic_cli.formats import elsewhere, hdf5
 
         try:
-            file = h5py.File(self._path, "r")
+            file = hdf5.InputFile(self._path)
         except OSError:
             raise NoInputError(self.where, "cannot be opened as HDF5", "expected a file of factors") from None
         with file:

@@ -20,7 +20,7 @@ from unoic_cli import formats, signals, state
 from unoic_cli.calls import annotations_of, check_names, plain_arguments, public
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UnoicError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
-from unoic_cli.output import Stamp, remove_leftovers, stamp_of, together
+from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
 from unoic_cli.tasks.common import files_among
 from unoic_cli.tasks.inputs import expand, is_standard
 from unoic_cli.urls import scrub_all
@@ -417,7 +417,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
                     _forget(checkpoint)  # the output that it speaks of is removed
                 raise
             if checkpoint is not None:
-                _forget(checkpoint)
+                _forget(checkpoint, tell)
             if tell is not None:
                 for path in finished:
                     tell(f"{os.path.relpath(path)} was complete: the run that wrote it was stopped before it said so")
@@ -464,11 +464,12 @@ def _own_stamp(ledger: Ledger, path: str) -> list[list[int]]:
     return [list(stamp_of(path) or ())] if ledger.wrote(path) else []
 
 
-def _forget(checkpoint: str) -> None:
+def _forget(checkpoint: str, tell: Callable[[str], None] | None = None) -> None:
     """Remove a checkpoint that nobody needs any more; before it, what is left of others that were being written."""
     remove_leftovers(checkpoint)
-    with contextlib.suppress(OSError):
-        os.unlink(checkpoint)
+    reason = remove(checkpoint)
+    if reason and tell is not None:
+        tell(f"{checkpoint} is of no use any more, but could not be removed ({reason})")
 
 
 def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Ledger]:
