@@ -165,6 +165,8 @@ def test_whose_labels_prove_that_a_class_is_absent(tmp_path):
         return unoic_cli.search_lambda(val, **more).calibration.slopes().masked.tolist()
 
     assert masked(source_prior=train) == [False, False, True]
+    (tmp_path / "other.h5").symlink_to(val)
+    assert masked(source_prior=str(tmp_path / "other.h5")) == [False] * 3
     assert masked(source_prior=val) == masked(target_prior=train) == masked(source_prior="labels") == [False] * 3
     assert masked(source_prior=[2, 1, 0]) == masked(target_prior=[0.5, 0.5, 0]) == [False, False, True]
 

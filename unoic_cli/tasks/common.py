@@ -333,14 +333,21 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
     other = open_dataset(names, ignore_index=options.ignore_index, allow_external=options.allow_external)
-    itself = {source.name for source in other.sources} <= {source.name for source in data.all_sources}
-    estimated = option != "--source-prior" or itself  # another file's labels are those of the training data
+    # another file's labels are those of the training data; the input's own are a sample, whatever its name
+    itself = know(f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources))
+    estimated = option != "--source-prior" or itself
     prior = _labels_prior(other, options, f"labels of {storage.shown(spec)}", option, estimated=estimated)
     assert prior.counts is not None
     if other.class_names and data.class_names and other.class_names != data.class_names:
         named = dict(zip(other.class_names, prior.counts, strict=True))
         return replace(prior_from_table(named, data.class_names, prior.origin), estimated=estimated)
     return prior
+
+
+def _places(sources: Sequence[Source]) -> set[str]:
+    """Where sources lie: one file has many names."""
+    paths = [split_name(source.name)[0] for source in sources]
+    return {path if storage.is_remote(path) else os.path.realpath(path) for path in paths}
 
 
 def refuse_calibrated(data: DataSet) -> None:
