@@ -83,10 +83,10 @@ def metrics(
         if k in ignored:
             continue
         if n > 0 or absent == "zero":
-            recalls.append(t / n if n else 0.0)
+            recalls.append(t / n if n else 0)
         if n > 0 or absent == "zero" or (absent == "reference" and p > 0):
-            ious.append(t / (n + p - t) if n + p else 0.0)
-            f1s.append(2 * t / (n + p) if n + p else 0.0)
+            ious.append(t / (n + p - t) if n + p else 0)
+            f1s.append(2 * t / (n + p) if n + p else 0)
     return {
         "acc": np.sum(tp) / np.sum(support) if np.sum(support) else float("nan"),
         "macc": mean(recalls),
