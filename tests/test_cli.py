@@ -935,6 +935,29 @@ def test_subject_to(rows, answer):
 # folds
 
 
+@pytest.mark.parametrize("name", ["paper", "paper-printed"])
+def test_folds_of_algorithm_2_see_their_own_values_only(folder, name):
+    """Each fold's lambda is where the algorithm ends on the others: not the best of what all of them led to."""
+    scores, labels = sample(90, 3, 13)
+    ranks = np.array([np.sum(labels[:i] == label) for i, label in enumerate(labels)])
+    folds = fold_of(ranks, labels, 3, 1)
+    slopes, lams = naive.slopes(COUNTS, [1, 1, 1]), [i / 10 for i in range(161)]
+    found = unoic_cli.search_lambda(scores, labels, source_prior=COUNTS, metric="acc", method=name, folds=3, seed=1)
+    expected = []
+    for fold in range(3):
+        tp, _, support = naive.curve(scores[folds != fold], labels[folds != fold], slopes, lams)
+        values = tp.sum(axis=1) / support.sum()
+        if name == "paper":
+            expected.append(lams[naive.algorithm2(lambda i, values=values: values[i], 20, 160)[0]])
+        else:
+            expected.append(lams[naive.algorithm2_printed(lambda i, values=values: values[i], 20, 160)])
+    assert list(found.folds.lams) == expected
+    for fold, lam in enumerate(expected):
+        held = unoic_cli.evaluate(scores[folds == fold], labels[folds == fold], source_prior=COUNTS, lam=lam)
+        assert found.folds.tested[fold]["acc"] == held.overall.values["acc"]
+    assert found.details["reads"] >= found.details["evaluations"]
+
+
 def test_fold_protocol_by_hand(folder):
     """Tune on k - 1 folds, test on the one held out, with naive counts over the folds of `fold_of`."""
     scores, labels = sample(31, 3, 9)

@@ -237,6 +237,39 @@ def _runs(counts: Counts, top_hits: NDArray[np.int64] | None) -> NDArray[np.int6
     return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
 
 
+@dataclass(frozen=True)
+class Complement:
+    """A problem as its other folds see it, for strategies that look where values lead them.
+
+    Attributes
+    ----------
+    problem : Problem
+    folds : tuple of int
+        Those that values are taken from.
+    kept : dict of float to Curve
+        Lambdas that were counted, of all folds, for any of them: they are not counted again.
+    """
+
+    problem: Problem
+    folds: tuple[int, ...]
+    kept: dict[float, Curve]
+
+    def path(self, lattice: Lattice) -> Curve:
+        """As the problem's own."""
+        return self.problem.path(lattice)
+
+    def points(self, lams: Sequence[float]) -> Curve:
+        """One lambda, counted once for all folds."""
+        (lam,) = lams
+        if lam not in self.kept:
+            self.kept[lam] = self.problem.points([lam])
+        return self.kept[lam]
+
+    def objective(self, curve: Curve) -> NDArray[np.float64]:
+        """The metric on these folds."""
+        return self.problem.objective(curve, self.folds)
+
+
 def pooled(counts: Counts, folds: Sequence[int] | None = None) -> Counts:
     """Counts summed over folds (all by default): (F, G, K) to (G, K)."""
     chosen = slice(None) if folds is None else list(folds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -38,7 +38,7 @@ from unoic_cli.tasks.common import (
     tell_predictions,
 )
 from unoic_cli.tasks.modalities import Method, Resolved, Wanted, at_lambda, make_method, resolve
-from unoic_cli.tasks.problem import Problem, pooled, take
+from unoic_cli.tasks.problem import Complement, Problem, pooled, take
 from unoic_cli.tasks.tables import make_tables
 
 if TYPE_CHECKING:
@@ -287,10 +287,30 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
     return found, plateau, reads
 
 
-def _cross_validate(problem: Problem, found: Found) -> Folds:
-    """Tune on all folds but one, test on that one; every count is there already."""
+def _tuned(
+    problem: Problem, found: Found, search: Callable[[Complement, Lattice], Found], lattice: Lattice,
+    folds: Sequence[int], kept: dict[float, Curve],
+) -> tuple[Curve, int]:  # fmt: skip
+    """A curve, and the place on it that these folds alone lead to."""
+    if found.choice is None:
+        return found.curve, _anchored(problem, found, folds).middle
+    own = search(Complement(problem, tuple(folds), kept), lattice)
+    values = problem.objective(own.curve, folds)
+    assert own.choice is not None
+    if not np.isfinite(values[own.choice]):
+        raise _infeasible(problem, own.curve, folds)
+    zero = int(np.flatnonzero(own.curve.lams == 0.0)[0])
+    return own.curve, zero if problem.slopes.faint and np.isfinite(values[zero]) else own.choice
+
+
+def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: str) -> tuple[Folds, int]:
+    """Tune on all folds but one, test on that one; strategies that do not look everywhere read on: how often, too."""
     assert problem.folds is not None and problem.base is not None
-    k = problem.folds.n_folds
+    k, search = problem.folds.n_folds, find_method(method)
+    kept = {} if found.choice is None else {
+        float(lam): take(found.curve, [i]) for i, lam in enumerate(found.curve.lams)
+    }  # fmt: skip
+    counted = len(kept)
     lams, tested, baseline, masked, after = [], [], [], [], []
     for fold in range(k):
         others = [i for i in range(k) if i != fold]
@@ -301,13 +321,13 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
                 f"fold {fold} of {k} or its complement has no labelled unit",
                 "expected more data, or fewer --folds",
             )
-        index = _anchored(problem, found, others).middle
-        lams.append(float(found.curve.lams[index]))
-        tested.append(problem.metrics(found.curve, index, [fold]))
+        curve, index = _tuned(problem, found, search, lattice, others, kept)
+        lams.append(float(curve.lams[index]))
+        tested.append(problem.metrics(curve, index, [fold]))
         baseline.append(problem.metrics(problem.base, 0, [fold]))
         masked.append(problem.masked([fold]))
-        after.append(pooled(take(found.curve, [index]).counts, [fold])[0])
-    return Folds(
+        after.append(pooled(take(curve, [index]).counts, [fold])[0])
+    folds = Folds(
         k=k,
         seed=problem.folds.seed,
         unit="images" if problem.folds.images else "samples",
@@ -322,6 +342,7 @@ def _cross_validate(problem: Problem, found: Found) -> Folds:
         ),
         masked=tuple(one for one in masked if one is not None) or None,
     )
+    return folds, len(kept) - counted
 
 
 def _check_given(lam: Any, choosing: dict[str, Any]) -> None:
@@ -566,7 +587,8 @@ def _solve(
     for text in found.notes:
         notes.add(text)
     _tell_choice(problem, found, plateau, notes)
-    return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given)
+    folds, more = _cross_validate(problem, found, lattice, method) if problem.folds else (None, 0)
+    return _result(problem, found, plateau, notes, reads + more, method, subject_to, apart, given, folds)
 
 
 def _check_method(method: str | None, ready: Method, top: int | None) -> str:
@@ -648,7 +670,7 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
 
 def _result(
     problem: Problem, found: Found, plateau: Plateau, notes: Notes, reads: int, method: str,
-    subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None,
+    subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None, folds: Folds | None,
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
     curve, data, used, index = found.curve, problem.data, problem.method.calibration, plateau.middle
@@ -687,7 +709,7 @@ def _result(
         lams=curve.lams,
         curve={name: problem.values(curve, name) for name in names},
         counts=pooled(curve.counts),
-        folds=_cross_validate(problem, found) if problem.folds else None,
+        folds=folds,
         notes=tuple(notes.texts),
         details={
             "files": origin["files"],
