@@ -253,6 +253,8 @@ def _parse_header(text: str) -> _Header:
     shape, fortran = entries["shape"], entries["fortran_order"]
     if not isinstance(shape, tuple) or not all(type(extent) is int for extent in shape) or type(fortran) is not bool:
         raise ValueError("a header without a shape, or an order")
+    if not isinstance(entries["descr"], (str, list)):
+        raise ValueError("a header without a type")
     dtype = np.dtype(entries["descr"])
     if math.prod(shape) * max(1, dtype.itemsize) >= 1 << 63 or len(shape) > 32:
         raise ValueError(f"a shape that no array has, {str(shape)[:60]}")

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,13 +108,13 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
         "stamp": stamp,
         "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
     }
-    _check_sizes(name, file)
-    phrase = _storage(file) if n_rows else ""
-    return columns.describe(name, NAME, file.schema_arrow, n_rows, phrase, first, locator)
+    source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator)
+    _check_sizes(name, file, source.n_classes)
+    return replace(source, storage=_storage(file))
 
 
-def _check_sizes(name: str, file: Any) -> None:
-    """Refuse row groups with far more bytes than their rows can need, before any of them is read.
+def _check_sizes(name: str, file: Any, n_classes: int) -> None:
+    """Refuse row groups with far more bytes than their rows can need, before texts are read.
 
     Only where all columns are ours: others may hold anything, and are not read.
     """
@@ -122,14 +123,8 @@ def _check_sizes(name: str, file: Any) -> None:
         kind = field.type
         if field.name not in _OURS and not field.name.startswith(SCORE_KINDS):
             return
-        if pa.types.is_fixed_size_list(kind):
-            width += 16 * kind.list_size
-        elif pa.types.is_fixed_size_binary(kind):
-            width += kind.byte_width
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            width += 16 * schema.MOST_CLASSES
-        else:
-            width += schema.LONGEST_TEXT if not pa.types.is_primitive(kind) else 16
+        is_text = field.name in ("split", "group", "sample_id") and not pa.types.is_primitive(kind)
+        width += schema.LONGEST_TEXT if is_text else 16 * n_classes
     for index in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(index)
         if group.total_byte_size > group.num_rows * width + _ROOM:

@@ -29,6 +29,7 @@ SLACK = 64
 LARGE = 8 << 20
 """Bytes from which on arrays that come and go are not left to the heap."""
 
+_LAST_CHARACTER = 0x10FFFF
 MOST_CLASSES = 1 << 20
 """K at most: tables and counters have a row for each class."""
 LONGEST_TEXT = 4096
@@ -232,6 +233,10 @@ def text(where: str, values: NDArray[Any]) -> NDArray[np.object_]:
     result = np.empty(values.shape, dtype=object)
     known: dict[Any, str] = {}
     total = 0
+    if values.dtype.kind == "U" and values.size:  # code points; Python's own types end in an error of the system
+        points = np.ascontiguousarray(values).view(np.dtype("u4").newbyteorder(values.dtype.byteorder))
+        if points.size and int(points.max()) > _LAST_CHARACTER:
+            raise DataError(where, f"a character of number {int(points.max()):,}", "expected text")
     for index, value in enumerate(values.tolist()):
         if value not in known:
             known[value] = _decode(where, value)
@@ -247,11 +252,12 @@ def _decode(where: str, value: Any) -> str:
         raise DataError(where, f"{value!r}", "expected text")
     if len(value) > LONGEST_TEXT:
         raise DataError(where, f"a text of {len(value):,} bytes", f"expected at most {LONGEST_TEXT:,}")
-    if isinstance(value, str):
-        return value
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
+        if isinstance(value, bytes):
+            return value.decode("utf-8")
+        value.encode("utf-8")
+        return value
+    except UnicodeError:
         raise DataError(where, f"{value!r}, which is not UTF-8", "expected UTF-8 text") from None
 
 

@@ -327,8 +327,8 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
     if not is_logits_file(names[0]):
         try:
             return read_prior_file(spec, data.class_names)
-        except NoInputError:
-            if os.sep in spec or "." in spec:
+        except NoInputError as error:
+            if os.sep in spec or "." in spec or error.found != "no such file":
                 raise
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
