@@ -325,3 +325,42 @@ def test_outputs_that_would_be_read_as_a_word(name, accept, refuse):
     assert accept("evaluate", "in.h5", "-l", "1", "--source-prior", f"./{name}")["n"] == 12
     for word in ("none", "fit"):
         assert f"expected ./{word}" in refuse(USAGE, "fit-delta", "in.h5", "-o", word)
+
+
+# ------------------------------------------------------------------------------------------------
+# what else lies in the files
+
+
+@pytest.mark.parametrize("suffix", ["h5", "parquet", "arrows"])
+def test_what_is_not_carried_over_is_said(suffix, run):
+    """The user's own columns and datasets are in no output, and a note names them; ours are no news."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    logits = RNG.normal(size=(12, 3)).astype("f4")
+    if suffix == "h5":
+        make("in.h5")
+        with h5py.File("in.h5", "a") as file:
+            file["path"], file["epoch"] = [b"a"] * 12, np.arange(12)
+            file["source_counts"], file["split"] = [3, 2, 1], [b"a"] * 12
+            file.create_group("more")["x"] = 1
+            file["away"] = h5py.ExternalLink("other.h5", "/x")
+    else:
+        columns = {f"logits_{k}": logits[:, k] for k in range(3)} | {"label": np.arange(12) % 3, "split": ["a"] * 12}
+        table = pa.table(columns | {"path": ["a"] * 12, "epoch": np.arange(12)})
+        if suffix == "parquet":
+            pq.write_table(table, "in.parquet")
+        else:
+            with pa.ipc.new_stream("in.arrows", table.schema) as writer:
+                writer.write_table(table)
+    name, options = f"in.{suffix}", ("-l", "1", "--source-prior", "3,2,1")
+    calls = [("calibrate", name, *options, "-o", "o.parquet"), ("convert", name, "o2.h5"), ("pack", name, "o3.h5")]
+    calls.append(("fuse", f"a={name}", "b=in2.h5", "-o", "o4.h5"))
+    make("in2.h5")
+    for call in calls:
+        code, _, err = run(*call)
+        said = [line for line in err.splitlines() if "not carried over" in line or "not used" in line]
+        assert code == 0 and len(said) == 1, err
+        assert ("path, epoch" in said[0] or "epoch, path" in said[0]) and "split" not in said[0]
+        assert "more" not in said[0] and "away" not in said[0]
+    assert "not carried over" not in run("calibrate", "in2.h5", *options, "-o", "plain.h5")[2]

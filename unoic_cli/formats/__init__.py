@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
@@ -228,6 +229,20 @@ def stem_of(name: str) -> tuple[str, str]:
 def has_predictions(source: Source) -> bool:
     """Tell whether usable predictions lie beside the scores; readers then give ``predictions`` when asked."""
     return bool(source.locator.get("has_predictions"))
+
+
+def others(sources: Iterable[Source]) -> str | None:
+    """What to say of arrays and columns that lie in the files and are written to no output; None if there are none."""
+    found: dict[str, list[str]] = {}
+    for source in sources:
+        for name in source.locator.get("others", ()):
+            found.setdefault(name, []).append(source.name)
+    if not found:
+        return None
+    listed = ", ".join(list(found)[:8]) + (", ..." if len(found) > 8 else "")
+    files = list(dict.fromkeys(itertools.chain(*found.values())))
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"not carried over to the output: {listed} (of {files[0]}{more})"
 
 
 def read_path(source: Source) -> tuple[str, str]:

@@ -84,6 +84,7 @@ def describe(
             "columns": columns,
             "form": form,
             "fields": fields,
+            "others": [one for one in table.names if one not in {*columns, *fields.values(), "predictions"}],
             "has_predictions": kind != "predictions" and _are_predictions(table, n_classes),
         },
     )

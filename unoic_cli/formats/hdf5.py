@@ -37,6 +37,8 @@ _FLOATS: dict[tuple[int, ...], Encoding] = {
 """Encodings by where sign, exponent and mantissa lie: h5py shows a bfloat16 dataset as float32."""
 
 _EXPECTED_SCORES = f"expected a dataset named {', '.join(SCORE_KINDS)}, or predictions"
+_MOST_OTHERS = 100
+"""Datasets that are named as not carried over, at most."""
 _TEXT_FIELDS = ("split", "group", "sample_id")
 
 MOST_BYTES = 64 << 20
@@ -287,6 +289,7 @@ def _describe(place: _Place, path: str, stamp: Any) -> Source:
         if found is not None:
             arrays[field] = _field(place, field, found, shape, locator)
     fields = frozenset(arrays) - {"scores"}
+    locator["others"] = list(itertools.islice(_others(place, kind), _MOST_OTHERS))
     if kind != "predictions":
         _note_predictions(place, shape, locator)
     return Source(
@@ -306,6 +309,16 @@ def _describe(place: _Place, path: str, stamp: Any) -> Source:
         attributes=_attributes(place.group),
         locator=locator,
     )
+
+
+def _others(place: _Place, kind: Kind) -> Iterator[str]:
+    """Datasets of the group that no schema speaks of; links are not followed."""
+    ours = {kind, *FIELDS, "predictions", "source_counts", "source_prior", "class_names"}
+    for name in place.group:
+        if name not in ours and isinstance(place.group.get(name, getlink=True), h5py.HardLink):
+            with contextlib.suppress(KeyError, OSError, RuntimeError):
+                if place.group.get(name, getclass=True) is h5py.Dataset:
+                    yield name
 
 
 def _note_predictions(place: _Place, shape: schema.ScoreShape, locator: dict[str, Any]) -> None:

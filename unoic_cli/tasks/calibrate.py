@@ -736,6 +736,9 @@ def _calibrate(
     for name in ("labels", "group", "sample_id", "split"):
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
+    left = formats.others(data.all_sources)
+    if left is not None:
+        notes.add(left)
     applied = resolved.calibration
     method = make_method(applied, data, resolved.factors, chosen)
     written = _write(data, method, path, emit, chosen)

@@ -387,7 +387,8 @@ def _stored_input(name: str, allow_external: bool) -> _Input:
     has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
     fields = source.fields - {"delta"} if scalar is not None else source.fields
-    return _Input(source, source.scores_name, blocks, field_dtypes(source, fields), scalar, has_predictions)
+    dropped = tuple(source.locator.get("others", ()))
+    return _Input(source, source.scores_name, blocks, field_dtypes(source, fields), scalar, has_predictions, dropped)
 
 
 def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:

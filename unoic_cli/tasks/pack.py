@@ -228,6 +228,9 @@ def pack(
             labels.add(worker.labels)
         notes += label_notes(labels, opened.n_classes)
         changed = _changed(watch, workers, opened.n_units)
+    left = formats.others([opened])
+    if left is not None:
+        notes.append(left)
     if rounded and spec.predictions:
         notes.append("predictions are kept as they were stored, whatever the rounding did to the scores")
     is_scores = opened.kind != "predictions"
