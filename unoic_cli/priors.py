@@ -24,8 +24,8 @@ LEVEL = 1e-12
 """Slopes that differ by less are equal, up to the rounding of their logarithms."""
 FAINT = 0.1
 """Slopes that differ by less (in nats) say nothing: the whole way to the target, lambda = 1, would change no odds by
-more than 11 %, about what the counts of a class of a hundred are sure of (1 / sqrt(100)). A lambda that is found on them is
-large, fits single samples, and has nothing to do with the priors."""
+more than 11 %, about what the counts of a class of a hundred are sure of (1 / sqrt(100)). A lambda that is found on
+them is large, fits single samples, and has nothing to do with the priors."""
 
 
 @dataclass(frozen=True)
