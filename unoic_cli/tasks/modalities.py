@@ -500,7 +500,9 @@ def match_modalities(calibration: Calibration, data: DataSet, where: str) -> Cal
 def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: Notes) -> Resolved:
     if wanted.lam is not None:
         raise UsageError(
-            "--lambda", "--lambda beside --calibration", "expected one of them: the calibration holds lambda"
+            "--lambda",
+            "--lambda beside --calibration",
+            "expected one of them: the calibration holds lambda (search-lambda -c FILE --lambda L -o NEW: another)",
         )
     if used:
         raise UsageError(used[0], f"{used[0]} beside --calibration", "expected one of them: the calibration holds it")
