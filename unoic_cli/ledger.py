@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from unoic_cli import witness
 from unoic_cli.errors import DataError, UnoicError
 from unoic_cli.output import stamp_of
 from unoic_cli.urls import scrub, scrub_all
@@ -304,6 +305,6 @@ def head(path: str, size: int) -> bytes:
         except OSError:
             return b""
         finally:
-            os.close(file)
+            witness.let_go(file)
 
     return know(f"head {path}", find, write=bytes.hex, read=bytes.fromhex)

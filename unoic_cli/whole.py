@@ -50,7 +50,7 @@ def open_regular(path: str, expected: str, *, pipes: bool = False, watch: bool =
         if watch:
             witness.see(path, file)
         return file
-    os.close(file)
+    witness.let_go(file)
     raise NoInputError(path, "a folder" if stat.S_ISDIR(mode) else "a device or a pipe", expected)
 
 
@@ -95,7 +95,7 @@ def read_whole(path: str, expected: str, *, most: int = MOST_BYTES, watch: bool 
                 raise _too_large(path, f"more than {most:,} bytes", most, expected)
         return bytes(data)
     finally:
-        os.close(file)
+        witness.let_go(file)
 
 
 def _piece(path: str, expected: str, file: int, size: int) -> bytes:

@@ -106,7 +106,7 @@ def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
     except OSError as error:
         raise NoInputError(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
     finally:
-        os.close(file)
+        witness.let_go(file)
     return starts, len(starts[0])
 
 

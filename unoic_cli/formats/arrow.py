@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pyarrow as pa
 
+from unoic_cli import witness
 from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UnoicError
 from unoic_cli.formats import columns, schema, storage
@@ -63,7 +64,7 @@ class _Held:
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
-            os.close(self.file)
+            witness.let_go(self.file)
 
 
 def _reopen(process: int, file: int) -> _Held:
@@ -126,7 +127,7 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
         return _describe(name, file, locator)
     finally:
         if held is None:
-            os.close(file)
+            witness.let_go(file)
 
 
 def _describe(name: str, file: int, locator: dict[str, Any]) -> Source:

@@ -605,7 +605,7 @@ def check_stamp(name: str, path: str, stamp: Any) -> None:
 def close_file(file: File) -> None:
     """Close what `open_file` gave."""
     if isinstance(file, int):
-        os.close(file)
+        witness.let_go(file)
     else:
         file.close()
 

@@ -7,6 +7,7 @@ looked at when its first bytes pass by here, before the library has them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -115,7 +116,8 @@ class WatchedFile(io.RawIOBase):
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # all that was wanted of it is there
+            self._file.close()
         super().close()
 
     def _fill(self, view: memoryview, at: int) -> int:

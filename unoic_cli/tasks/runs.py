@@ -18,7 +18,7 @@ from typing import Any
 
 from unoic_cli import formats, signals, state
 from unoic_cli.calls import annotations_of, check_names, plain_arguments, public
-from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UnoicError, UsageError
+from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
 from unoic_cli.tasks.common import files_among
@@ -411,7 +411,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
                 if not signals.finished():
                     ledger.store()
                 raise
-            except UnoicError:
+            except Exception:
                 begun = [place for name, place in ledger.facts.items() if name.startswith("unfinished ")]
                 if checkpoint is not None and begun and not any(map(os.path.exists, begun)):
                     _forget(checkpoint)  # the output that it speaks of is removed
