@@ -138,7 +138,8 @@ def test_nothing_is_lost(tmp_path, monkeypatch, case, seed):
     with h5py.File(out) as file:
         if case["delta"] == "sample" and not case["through"]:
             assert file["delta"].shape == (case["given"][0],)
-        assert file["logits"].id.get_create_plist().get_nfilters() == {"gzip": 2, "zstd": 3}.get(case["codec"], 0)
+        filters = {None: 0, "none": 1, "gzip": 3, "zstd": 3}  # a checksum is the last
+        assert file["logits"].id.get_create_plist().get_nfilters() == filters[case["codec"]]
         if case["codec"] in ("gzip", "none"):  # the library reads it, too
             stored = file["logits"][...]
             rows = stored.reshape(len(stored), -1, after[0].n_classes)
@@ -473,3 +474,61 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "contiguous" in capsys.readouterr().out
     assert run(["pack", "a.h5::g", "d.h5", "--format", "tsv"]) == 0
     assert "storage\tcontiguous" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- checksums
+
+
+def flip(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "checksums"),
+    [
+        ("o.h5", ["--checksums"], "fletcher32"),
+        ("o.h5", ["--codec", "none"], "fletcher32"),
+        ("o.h5", ["--codec", "gzip"], "fletcher32"),
+        ("o.h5", ["--codec", "zstd", "--chunk", "8K"], "fletcher32"),
+        ("o.parquet", [], "crc32"),
+        ("o.h5", [], "none"),
+        ("o.h5", ["--codec", "none", "--no-checksums"], "none"),
+        ("o.h5", ["--codec", "gzip", "--no-checksums"], "adler32"),
+        ("o.parquet", ["--no-checksums"], "none"),
+        ("o.arrows", [], "none"),
+    ],
+)
+def test_a_changed_bit_is_seen_where_there_are_checksums(tmp_path, monkeypatch, answer, run, out, options, checksums):
+    monkeypatch.chdir(tmp_path)
+    scores = np.random.default_rng(0).normal(size=(4000, 7)).astype("f4")
+    with h5py.File("a.h5", "w") as file:
+        file["logits"], file["labels"] = scores, np.arange(4000) % 7
+    answer("pack", "a.h5", out, *options)
+    assert answer("info", out)["files"][0]["checksums"] == checksums
+    assert ("no" if checksums == "none" else checksums) + " checksums" in run("info", out, "--format", "table")[1]
+    assert answer("evaluate", out)["macc"] == answer("evaluate", "a.h5")["macc"]
+    if out.endswith(".h5") and "zstd" not in options:
+        with h5py.File(out) as made:
+            assert np.array_equal(made["logits"][:], scores)  # the library reads it, too
+    seen = []
+    for at in np.random.default_rng(1).integers(6000, 90_000, 12).tolist():
+        flip(out, at)
+        seen.append(run("evaluate", out)[0])
+        flip(out, at)
+    assert set(seen) <= {0, 65}
+    if checksums in ("fletcher32", "crc32"):
+        assert set(seen) == {65}
+    elif checksums == "none":
+        assert 0 in seen  # which is why `info` says so
+
+
+def test_checksums_that_have_no_place(tmp_path, monkeypatch, refuse):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("a.h5", "w") as file:
+        file["logits"] = np.zeros((4, 2), "f4")
+    assert "have none" in refuse(2, "pack", "a.h5", "o.h5", "--no-checksums")
+    assert "have none" in refuse(2, "pack", "a.h5", "o.arrows", "--checksums")

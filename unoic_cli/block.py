@@ -237,6 +237,8 @@ class OutputSpec:
         (K,).
     attributes : dict of str to str
         Text metadata.
+    checksums : bool
+        Write them where the format has a place for them: chunks of HDF5, pages of Parquet.
     """
 
     n_samples: int
@@ -253,3 +255,4 @@ class OutputSpec:
     source_counts: tuple[float, ...] | None = None
     source_prior: tuple[float, ...] | None = None
     attributes: dict[str, str] = field(default_factory=dict)
+    checksums: bool = True

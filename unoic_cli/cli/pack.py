@@ -39,6 +39,14 @@ def pack(
         str,
         typer.Option("--layout", metavar="LAYOUT", help="Of images: rows (N, H, W, K), planes (N, K, H, W), or keep."),
     ] = "keep",
+    checksums: Annotated[
+        bool | None,
+        typer.Option(
+            "--checksums/--no-checksums",
+            help="Of the scores, compared when they are read. Default: of chunks and of Parquet; contiguous arrays "
+            "have none, and become chunks for their sake.",
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +79,7 @@ def pack(
             chunk=chunk,
             dtype=dtype,
             layout=layout,
+            checksums=checksums,
             calibration=calibration,
             force=force,
             allow_external=allow_external,

@@ -253,6 +253,12 @@ def read_path(source: Source) -> tuple[str, str]:
     return found
 
 
+def checksums(source: Source) -> str | None:
+    """What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows."""
+    found: str | None = source.locator.get("checksums", "none")
+    return found
+
+
 def stored_bytes(source: Source) -> int | None:
     """Bytes that the scores take in the file, where the format says so."""
     found: int | None = source.locator.get("stored_bytes")

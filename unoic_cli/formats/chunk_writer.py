@@ -120,14 +120,15 @@ class ChunkWriter(hdf5.Hdf5Writer):
             plist.set_deflate(_LEVEL)
         if self._codec == "zstd":
             plist.set_filter(chunks.ZSTD, h5py.h5z.FLAG_OPTIONAL, (_LEVEL,))
-            plist.set_fletcher32()  # as zstd has no checksum of its own here
+        if self._spec.checksums:  # gzip has one of its own, but not where a chunk is stored as it is
+            plist.set_fletcher32()
         kind, space = hdf5._float_type(self._spec.encoding), h5py.h5s.create_simple(shape)
         h5py.h5d.create(file.id, self._spec.kind.encode(), kind, space, plist)
 
     def prepare(self, block: LogitBlock) -> LogitBlock:
         """Encode the scores of a block, which holds whole chunks; what comes back lives as long as its other arrays."""
         assert block.scores is not None
-        encode = _encoder(self._codec)
+        encode = _encoder(self._codec, self._spec.checksums)
         held = [(place, *encode(part, self._itemsize, self._room("split"))) for place, part in self._parts(block)]
         return replace(block, scores=None, cache={"chunks": held})
 
@@ -200,21 +201,22 @@ class ChunkWriter(hdf5.Hdf5Writer):
         super().abort()
 
 
-def _encoder(codec: Codec) -> Callable[[NDArray[np.uint8], int, NDArray[np.uint8]], tuple[int, Any]]:
+def _encoder(codec: Codec, checksums: bool) -> Callable[[NDArray[np.uint8], int, NDArray[np.uint8]], tuple[int, Any]]:
     """What turns the bytes of a chunk (and as much scratch) into its filter mask and what is stored."""
-    if codec == "none":
-        return lambda data, width, split: (0, data.copy())
     from unoic_cli.kernels.octets import fletcher32, shuffle
 
+    def summed(kept: bytes) -> bytes:
+        return kept + fletcher32(np.frombuffer(kept, np.uint8)).to_bytes(4, "little") if checksums else kept
+
+    if codec == "none":
+        return lambda data, width, split: (0, summed(data.tobytes()))
     compress = _gzip() if codec == "gzip" else _zstd()
 
     def encode(data: NDArray[np.uint8], width: int, split: NDArray[np.uint8]) -> tuple[int, Any]:
         shuffle(data, width, split)
         small = compress(split)
         mask, kept = (0, small) if len(small) < data.size else (0b10, split.tobytes())
-        if codec == "zstd":
-            kept += fletcher32(np.frombuffer(kept, np.uint8)).to_bytes(4, "little")
-        return mask, kept
+        return mask, summed(kept)
 
     return encode
 

@@ -283,6 +283,7 @@ def _describe(place: _Place, path: str, stamp: Any) -> Source:
         "arrays": arrays,
         "chunks": tuple(dataset.chunks or ()),
         "stored_bytes": dataset.id.get_storage_size(),
+        "checksums": _checksums(dataset),
     }
     for field in FIELDS:
         found = place.dataset(field, is_array=field not in _TEXT_FIELDS)
@@ -486,6 +487,15 @@ def _texts(where: str, dataset: Any, first: int, last: int) -> NDArray[Any]:
     step = _TEXTS if kind.length is None else max(1, _TEXT_BYTES // max(1, kind.length))
     pieces = [schema.text(where, dataset[at : min(at + step, last)]) for at in range(first, last, step)]
     return pieces[0] if len(pieces) == 1 else schema.text(where, np.concatenate(pieces))
+
+
+def _checksums(dataset: Any) -> str:
+    """What shows that a bit of the scores has changed."""
+    plist = dataset.id.get_create_plist()
+    codes = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())] if dataset.chunks else []
+    if chunks.FLETCHER32 in codes:
+        return "fletcher32"
+    return "adler32" if chunks.DEFLATE in codes else "none"
 
 
 def _storage(dataset: Any) -> str:

@@ -110,7 +110,25 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
     }
     source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator)
     _check_sizes(name, file, source.n_classes)
-    return replace(source, storage=_storage(file))
+    source = replace(source, storage=_storage(file))  # which reads a column: before that, metadata may not be asked
+    locator["checksums"] = None if storage.is_remote(path) or not n_rows else _checksums(path, file)
+    return source
+
+
+def _checksums(path: str, file: Any) -> str:
+    """Whether a page has a checksum: field 4 of its header, behind its type and two sizes."""
+    column = file.metadata.row_group(0).column(file.metadata.num_columns - 1)
+    at = column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+    with open(path, "rb") as raw:
+        raw.seek(max(0, at))
+        head = raw.read(64)
+    place = 0
+    for _ in range(3):  # each a byte that says "the next field, an integer", and the integer
+        place += 1
+        while place < len(head) and head[place] & 0x80:
+            place += 1
+        place += 1
+    return "crc32" if head[place : place + 1] == b"\x15" else "none"
 
 
 def _check_sizes(name: str, file: Any, n_classes: int) -> None:
@@ -291,7 +309,7 @@ class ParquetWriter:
             compression={name: "zstd" for name in names if name != self._spec.kind},  # scores hardly shrink
             use_dictionary=repeated or False,
             write_statistics=False,
-            write_page_checksum=True,
+            write_page_checksum=self._spec.checksums,
         )
 
     def write(self, block: LogitBlock) -> None:

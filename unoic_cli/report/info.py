@@ -72,7 +72,8 @@ def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:
         "scores",
         f"{file.kind} ({shape}) {file.axes}" + (f", {file.encoding}, {file.layout}" if file.encoding else ""),
     )
-    yield "storage", f"{file.format}, {file.storage}, {file.n_bytes:,} bytes"
+    checked = "" if file.checksums is None else f", {'no' if file.checksums == 'none' else file.checksums} checksums"
+    yield "storage", f"{file.format}, {file.storage}, {file.n_bytes:,} bytes{checked}"
     if file.read is not None:
         ways = {"chunks": "chunks, by any thread", "library": "the HDF5 library, one chunk at a time"}
         stored = "" if file.read.stored_mb_per_s is None else f", {file.read.stored_mb_per_s:,.0f} MB/s of the file"

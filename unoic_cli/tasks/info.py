@@ -383,6 +383,9 @@ class FileInfo:
         Command lines to run next.
     read : ReadInfo or None
         How fast scores are read; None for predictions.
+    checksums : str or None
+        What would show that a bit of the scores has changed: ``fletcher32``, ``crc32``, ``adler32`` (of gzip) or
+        ``none``; None where that cannot be told.
     """
 
     name: str
@@ -415,6 +418,7 @@ class FileInfo:
     advice: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
     read: ReadInfo | None = None
+    checksums: str | None = None
 
     __repr__ = brief
 
@@ -584,6 +588,7 @@ def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
         format=source.format,
         storage=source.storage,
         n_bytes=formats.size_of(source),
+        checksums=formats.checksums(source),
         kind=source.kind,
         encoding=None if is_predictions else source.encoding,
         layout=None if is_predictions else source.layout,

@@ -134,6 +134,7 @@ def pack(
     chunk: str | int | None = None,
     dtype: str = "keep",
     layout: str = "keep",
+    checksums: bool | None = None,
     calibration: str | os.PathLike[str] | Calibration | None = None,
     force: bool = False,
     allow_external: bool = False,
@@ -156,6 +157,9 @@ def pack(
         Type of a score. Rounding is to nearest, and its effect on decisions is counted.
     layout : {"keep", "rows", "planes"}
         Of images: (N, H, W, K) or (N, K, H, W).
+    checksums : bool, optional
+        Of the scores. Chunks and Parquet pages have them by default; contiguous arrays, which have no place for them,
+        become chunks for their sake.
     calibration : path or Calibration, optional
         Also count the decisions that rounding changes under this calibration.
     force : bool
@@ -197,6 +201,7 @@ def pack(
     ('contiguous', 'float16', 0)
     """
     name, path = os.fspath(source), os.fspath(out)
+    codec = _check_checksums(path, codec, chunk, checksums)
     chunk_bytes = _check_options(path, codec, chunk, dtype, layout, threads)
     used = (
         (name,)
@@ -206,7 +211,7 @@ def pack(
     formats.check_output(path, force=force, inputs=used)
     opened = formats.describe(name, allow_external=allow_external)
     scalar = scalar_delta(opened)
-    spec = _output_spec(opened, dtype, layout, codec or chunk, scalar)
+    spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
     rounded = spec.encoding != opened.encoding and (opened.encoding, spec.encoding) not in _EXACT
     if calibration is not None and not rounded:
         raise UsageError(
@@ -256,6 +261,24 @@ def pack(
         changed=changed,
         notes=tuple(notes),
     )
+
+
+def _check_checksums(path: str, codec: str | None, chunk: Any, checksums: bool | None) -> str | None:
+    """The codec: ``none`` where only checksums ask for chunks.
+
+    Raises
+    ------
+    UsageError
+        Checksums where there is no place for them, or none where there are none anyway.
+    """
+    kind = formats.SUFFIXES.get(os.path.splitext(path)[1].lower())
+    if kind == "arrow" and checksums is not None:
+        raise UsageError("--checksums", "given, but Arrow streams have none", "expected an output like OUT.h5")
+    if kind != "hdf5" or codec is not None or chunk is not None or checksums is None:
+        return codec
+    if not checksums:
+        raise UsageError("--no-checksums", "given, but contiguous arrays have none", "expected --codec or --chunk")
+    return "none"
 
 
 def _check_options(
