@@ -262,6 +262,32 @@ def test_the_scheduler_dies(place, cluster, whole, kept):
     assert output(place, *LARGE, "--checkpoint", kept, "--resume") == whole
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_scheduler_that_is_frozen(place, cluster, whole, kept, stopped):
+    """A node that hangs keeps its connections: the run gives up after a while, and answers signals meanwhile."""
+    address, scheduler, _ = cluster({"SLOW": "0.3"}, {"SLOW": "0.3"})
+    silent = 300 if stopped else 2
+    program = f"from unoic_cli.engines import dask; dask._SILENT, dask._ASK = {silent}, 0.5; "
+    program += "from unoic_cli.cli import main; main()"
+    words = [*LARGE, "--engine", "dask", "--scheduler", address, "--checkpoint", kept, "--every", "0.01s"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, words)], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": python_path()},
+    )  # fmt: skip
+    wait_for_checkpoint(process, kept)
+    scheduler.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    if stopped:
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        message = failure(process, 75)
+        assert "all that was counted is saved" in message
+    else:
+        assert failure(process, STORAGE).startswith(f"{address}: a scheduler that does not answer for 2 seconds")
+    assert time.monotonic() - began < 30
+    assert output(place, *LARGE, "--checkpoint", kept, "--resume") == whole
+
+
 def test_workers_that_cannot_do_it(place, cluster):
     address, _, _ = cluster({"VERSION": "0.0.9"})
     message = failure(run(place, "evaluate", "a.h5", "--engine", "dask", "--scheduler", address), USAGE)

@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unoic_cli import __version__
 from unoic_cli.counters import Counters, Tally, added
@@ -27,6 +27,8 @@ from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError, 
 
 if TYPE_CHECKING:
     from unoic_cli.sweep import Stream
+
+T = TypeVar("T")
 
 RETRIES = 2
 """How often a part is tried again that failed for a reason which is not ours. Parts of lost workers are, too, as often
@@ -38,6 +40,10 @@ _PER_THREAD = 8
 _CONNECT = 10.0
 _NO_WORKERS = 60.0
 """Seconds that a run waits for a cluster which has no workers."""
+_ASK = 10.0
+"""Seconds for a question to the scheduler."""
+_SILENT = 60.0
+"""Seconds that a run goes on while the scheduler answers none of them."""
 _PAUSE = 0.05
 _LOGGERS = ("distributed", "tornado", "asyncio")
 
@@ -101,7 +107,7 @@ class DaskEngine:
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone
                 if self.client.status == "running":
-                    self.client.cancel(list(futures))
+                    _within(_ASK, lambda: self.client.cancel(list(futures)))
         return gathered.tallies
 
     def _submit(self, packed: bytes) -> Any:
@@ -138,9 +144,9 @@ class DaskEngine:
                 time.sleep(_PAUSE)
                 if self.client.status != "running":
                     raise self._lost(None)
-                if not patience.lasts():
-                    missing = f"no workers for {_NO_WORKERS:.0f} seconds"
-                    raise StorageError(self.where, missing, "expected dask worker processes")
+                missing = patience.ends()
+                if missing is not None:
+                    raise StorageError(self.where, *missing)
         if failed is not None:
             raise failed[1]
 
@@ -148,7 +154,7 @@ class DaskEngine:
         """Runs of spans, one for each task."""
         weights = stream.weights()
         try:
-            n_threads = max(self.expected, sum(self.client.nthreads().values()))
+            n_threads = max(self.expected, sum(_within(_SILENT, self.client.nthreads).values()))
         except Exception as error:
             raise self._lost(error) from None
         goal = min(_TASK_BYTES, max(1, sum(weights[i] for i in indices) // (n_threads * _PER_THREAD)))
@@ -187,24 +193,60 @@ class DaskEngine:
 
 
 class _Patience:
-    """Whether a cluster has workers, or may still get some."""
+    """Whether a cluster has workers, or may still get some; and whether its scheduler answers."""
 
     def __init__(self, client: Any) -> None:
-        self.client, self.seen = client, time.monotonic()
+        self.client = client
+        self.seen = self.answered = time.monotonic()
         self.asked = 0.0
 
-    def lasts(self) -> bool:
-        """False when there were no workers for a while."""
+    def ends(self) -> tuple[str, str] | None:
+        """What was found and expected when the scheduler has not answered, or had no workers, for a while."""
         now = time.monotonic()
         if now - self.asked < 1:
-            return True
+            return None
         self.asked = now
         try:
-            if self.client.nthreads():
+            if _within(_ASK, self.client.nthreads):
                 self.seen = now
+            self.answered = time.monotonic()
+        except TimeoutError:  # a node that hangs keeps its connections
+            if time.monotonic() - self.answered < _SILENT:
+                return None
+            return f"a scheduler that does not answer for {_SILENT:.0f} seconds", "expected one that does"
         except Exception:  # a lost connection, which shows in the client's status
-            return True
-        return now - self.seen < _NO_WORKERS
+            return None
+        if now - self.seen < _NO_WORKERS:
+            return None
+        return f"no workers for {_NO_WORKERS:.0f} seconds", "expected dask worker processes"
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call of the library returns, which may wait for ever; its thread is left to itself then.
+
+    Raises
+    ------
+    TimeoutError
+        It takes longer. Signals are answered meanwhile.
+    """
+    found: list[T] = []
+    failed: list[Exception] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:  # handed to the thread that waits
+            failed.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    if not ended.wait(seconds):
+        raise TimeoutError
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 class _Gathered:
@@ -296,7 +338,7 @@ def connect(
         stack.enter_context(_silence())
         try:
             client = _client(distributed, stack, scheduler, scheduler_file, workers)
-            stack.enter_context(client)
+            stack.callback(_close, client)
         except DataError:
             raise
         except Exception as error:
@@ -305,6 +347,12 @@ def connect(
             raise StorageError(where, found, "expected a running scheduler") from None
         own = scheduler is None and scheduler_file is None
         yield DaskEngine(client, where, (workers or available_threads()) if own else 1)
+
+
+def _close(client: Any) -> None:
+    """Let go of a cluster, whether it answers or not."""
+    with contextlib.suppress(Exception):
+        _within(_ASK, client.close)
 
 
 def _client(

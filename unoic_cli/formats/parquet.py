@@ -111,7 +111,7 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
     source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator)
     _check_sizes(name, file, source.n_classes)
     source = replace(source, storage=_storage(file))  # which reads a column: before that, metadata may not be asked
-    locator["checksums"] = None if storage.is_remote(path) or not n_rows else _checksums(path, file)
+    source.locator["checksums"] = None if storage.is_remote(path) or not n_rows else _checksums(path, file)
     return source
 
 
