@@ -139,7 +139,7 @@ def test_npz_to_hdf5_to_parquet_to_hdf5(tmp_path, monkeypatch, given_arrays, blo
 
 def test_planes_become_rows_in_parquet_and_stay_rows(tmp_path, save, out):
     images = RNG.normal(size=(2, 3, 4, 5)).astype(np.float16)
-    convert(save(logits=images), out)
+    convert(save(logits=images), out, class_axis=1)
     middle, back = str(tmp_path / "b.parquet"), str(tmp_path / "c.h5")
     convert(out, middle)
     assert formats.describe(middle).image_shape == (4, 5)
@@ -151,7 +151,7 @@ def test_planes_become_rows_in_parquet_and_stay_rows(tmp_path, save, out):
 
 def test_planes_stay_planes_between_hdf5_files(tmp_path, save, out):
     images = RNG.normal(size=(2, 3, 4, 5)).astype(np.float16)
-    convert(save(logits=images), out)
+    convert(save(logits=images), out, class_axis=1)
     convert(out, str(tmp_path / "c.h5"))
     with h5py.File(tmp_path / "c.h5") as file:
         np.testing.assert_array_equal(file["logits"][()], images)
@@ -253,6 +253,28 @@ def test_absent_keys_list_what_is_there(save, out):
         convert(save(a=LOGITS), out)
 
 
+def test_objects_that_nobody_asked_for_are_skipped(save, out):
+    path = save(logits=LOGITS, labels=LABELS, ids=np.array(["a", None] * 3, dtype=object))
+    result = convert(path, out)
+    assert result.fields == ("labels",)
+    assert result.notes == ("not used: ids (a pickled (object) array)",)
+
+
+@pytest.mark.parametrize(("name", "kind", "two"), [
+    ("logits", "logits", [[0, -2.0], [0, 0.5]]), ("probs", "probs", [[0.75, 0.25], [0.5, 0.5]]),
+])  # fmt: skip
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_one_column_becomes_two(save, out, name, kind, two, shape):
+    values = np.float32([row[1] for row in two]).reshape(shape)
+    result = convert(save(**{name: values}, y=np.array([True, False])), out)
+    assert (result.kind, result.n_classes) == (kind, 2)
+    assert any(note.startswith("one score of each unit, read as") for note in result.notes)
+    source, content = load(out)
+    assert (source.kind, source.n_classes, source.single) == (kind, 2, False)
+    assert content["scores"].tolist() == two
+    assert content["labels"].tolist() == [1, 0]
+
+
 def test_no_labels_is_said(save, out):
     result = convert(save(logits=LOGITS, classes=LABELS), out)
     assert any(note.startswith("no labels") for note in result.notes)
@@ -348,7 +370,7 @@ def test_the_first_bad_pixel_is_named_in_both_layouts(save, out):
     images[1, 2, 3, 1] = np.nan
     images[1, 0, 3, 2] = np.nan
     with pytest.raises(DataError, match=r"NaN at sample 1, pixel \(3, 1\)"):
-        convert(save(logits=images), out, kind="logits")
+        convert(save(logits=images), out, kind="logits", class_axis=1)
     with pytest.raises(DataError, match=r"NaN at sample 1, pixel \(3, 1\)"):
         convert(save(logits=images.transpose(0, 2, 3, 1)), out, kind="logits", class_axis=-1)
 
@@ -376,9 +398,9 @@ def test_hdf5_scores_can_be_renamed(tmp_path, out):
         (np.zeros((6, 3), np.complex64), "complex64 values"),
         (np.zeros((6, 3), np.longdouble), "values; expected float16, float32 or float64"),
         (np.zeros((6, 3, 2), np.float32), r"shape \(6, 3, 2\)"),
-        (np.zeros(6, np.float32), r"shape \(6,\)"),
         (np.zeros((0, 3), np.float32), "no samples"),
-        (np.zeros((6, 1), np.float32), "expected two or more classes"),
+        (np.zeros((2, 4, 5, 3), np.float32), "nothing that says which axis holds the classes"),
+        (np.array([{}] * 6, dtype=object), "a pickled"),
     ],
 )
 def test_wrong_scores(save, out, scores, message):
@@ -415,8 +437,10 @@ def test_labels_that_are_fine(save, out):
 def test_class_axis(save, out):
     images, labels = np.zeros((2, 4, 5, 3), np.float32), np.zeros((2, 4, 5), int)
     with pytest.raises(DataError, match=r"or --class-axis -1 for classes on the last axis"):
-        convert(save(logits=images, labels=labels), out)
+        convert(save(logits=images, labels=labels), out, class_axis=1)
     result = convert(save(logits=images, labels=labels), out, class_axis=-1, kind="logits")
+    assert (result.n_classes, result.image_shape) == (3, (4, 5))
+    result = convert(save(logits=images, labels=labels), out, kind="logits", force=True)
     assert (result.n_classes, result.image_shape) == (3, (4, 5))
     with pytest.raises(DataError, match="class_axis 2"):
         convert(save(logits=images), out, class_axis=2, force=True)
@@ -439,8 +463,11 @@ def test_options_that_make_no_sense(tmp_path, save, out):
     with pytest.raises(UsageError, match="unknown suffix"):
         convert(path, str(tmp_path / "out.npz"))
     convert(path, out)
-    for options in ({"logits_key": "a"}, {"labels_key": "a"}, {"class_axis": 1}, {"labels": path}):
+    for options in ({"class_axis": 1}, {"labels": path}):
         with pytest.raises(UsageError, match=f"--{next(iter(options)).replace('_', '-')}: given, but"):
+            convert(out, str(tmp_path / "b.h5"), **options)
+    for options in ({"logits_key": "a"}, {"labels_key": "a"}):
+        with pytest.raises(DataError, match=f"no such array for --{next(iter(options)).replace('_', '-')}"):
             convert(out, str(tmp_path / "b.h5"), **options)
     with h5py.File(tmp_path / "p.h5", "w") as file:
         file["predictions"] = np.zeros(3, np.uint8)

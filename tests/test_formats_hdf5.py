@@ -166,7 +166,7 @@ def test_any_range_of_units_can_be_asked_for(tmp_path):
     rows = scores.reshape(4, 3, 20).transpose(0, 2, 1).reshape(-1, 3)
     for chunks in (None, (2, 3, 3, 2)):
         with h5py.File(tmp_path / "a.h5", "w") as file:
-            file.create_dataset("logits", data=scores, chunks=chunks)
+            file.create_dataset("logits", data=scores, chunks=chunks).attrs["class_axis"] = 1
         source = describe(tmp_path / "a.h5")
         reader = hdf5.open_reader(source)
         for start in range(0, 80, 7):
@@ -244,16 +244,25 @@ GOOD = {"logits": np.zeros((4, 3), np.float32)}
 IMAGES = {"logits": np.zeros((2, 3, 4, 5), np.float32)}
 REFUSED = {
     "two": ({**GOOD, "probs": np.zeros((4, 3))}, "", "two candidates (logits, probs)"),
-    "none": ({"scores": np.zeros((4, 3))}, "", "no scores among: scores"),
+    "none": ({"x": np.zeros((4, 3))}, "", "no scores among: x"),
     "nothing": ({}, "", "no scores among: nothing"),
     "a group": ({"logits/x": np.zeros(3)}, "logits", "not a dataset"),
-    "rank 1": ({"logits": np.zeros(4)}, "logits", "shape (4,)"),
+    "rank 0": ({"logits": np.zeros(())}, "logits", "shape ()"),
+    "rank 5": ({"logits": np.zeros((4, 3, 2, 2, 2))}, "logits", "shape (4, 3, 2, 2, 2)"),
+    "turned": ({"logits": np.zeros((3, 4)), "labels": np.zeros(4, int)}, "logits", "look transposed"),
+    "no axis": ({"logits": np.zeros((2, 4, 5, 3))}, "logits", "nothing that says which axis holds the classes"),
+    "either axis": (
+        {"logits": np.zeros((2, 3, 3, 3)), "labels": np.zeros((2, 3, 3), int), "source_counts": [1, 2, 3]},
+        "logits",
+        "nothing that says which axis holds the classes",
+    ),
+    "two aliases": ({"targets": np.zeros(4, int), "y": np.zeros(4, int), **GOOD}, "", "2 candidates (targets, y)"),
+    "two scores": ({"outputs": np.zeros((4, 3)), "softmax": np.zeros((4, 3))}, "", "2 candidates (outputs, softmax)"),
     "rank 3": ({"logits": np.zeros((4, 3, 2))}, "logits", "shape (4, 3, 2)"),
     "integers": ({"logits": np.zeros((4, 3), int)}, "logits", "int64 values"),
     "no samples": ({"logits": np.zeros((0, 3))}, "logits", "N = 0"),
-    "one class": ({"logits": np.zeros((4, 1))}, "logits", "K = 1"),
     "no pixels": ({"logits": np.zeros((4, 3, 0, 2))}, "logits", "zero size"),
-    "labels short": ({**GOOD, "labels": np.zeros(3, int)}, "labels", "shape (3,)"),
+    "labels short": ({**GOOD, "labels": np.zeros(2, int)}, "labels", "shape (2,)"),
     "labels float": ({**GOOD, "labels": np.zeros(4)}, "labels", "float64 values"),
     "labels text": ({**GOOD, "labels": np.array([b"a"] * 4)}, "labels", "text values"),
     "labels bool": ({**GOOD, "labels": np.zeros(4, bool)}, "labels", "true or false for 3 classes"),
@@ -279,7 +288,7 @@ REFUSED = {
     "split ints": ({**GOOD, "split": np.arange(4)}, "split", "int64 values"),
     "split short": ({**GOOD, "split": np.array([b"a"])}, "split", "shape (1,)"),
     "id floats": ({**GOOD, "sample_id": np.zeros(4)}, "sample_id", "float64 values"),
-    "predictions": ({"predictions": np.zeros(4)}, "predictions", "no attribute n_classes"),
+    "predictions floats": ({"predictions": np.zeros(4)}, "predictions", "no attribute n_classes"),
     "predictions of what": ({"predictions": np.zeros(4, "u1")}, "predictions", "no attribute n_classes"),
 }
 

@@ -93,6 +93,9 @@ class Batch:
         The same units of every modality, in the order of their names; `part` among them.
     modalities : tuple of Scores
         The scores of every modality; `scores` is the only one, or a linear combination of all.
+    blank : (T,) bool or None
+        Units whose label is ignored and whose scores are none: others stand in their place.
+        None where there is no such unit.
     """
 
     n_units: int
@@ -104,6 +107,11 @@ class Batch:
     part: Part
     parts: tuple[Part, ...] = ()
     modalities: tuple[Scores, ...] = ()
+    blank: NDArray[np.bool_] | None = None
+
+
+class CareError(DataError):
+    """A score that is harmless, met by a stream that takes no care; it begins again, and takes care."""
 
 
 class InvalidScoreError(Exception):
@@ -168,7 +176,7 @@ def check_labels(
         i = int(wrong.argmax())
         named = ", ".join(map(str, IGNORED_LABELS))
         raise DataError(
-            f"{source.name}:labels",
+            source.where("labels"),
             f"label {int(labels[i])} at {where_is(source, unit_of(i))}",
             f"expected labels in [0, {n_classes}), or {named} to be ignored (others: --ignore-index)",
         )
@@ -183,6 +191,43 @@ def check_delta(delta: NDArray[Any], where: str, place: Callable[[int], str]) ->
     if wrong.any():
         i = int(wrong.argmax())
         raise DataError(where, f"{delta[i]} at {place(i)}", "expected finite factors, none negative")
+
+
+def fill_blanks(part: Part, ignored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put equal scores in place of those that are none, of units whose label is ignored.
+
+    Parameters
+    ----------
+    part : Part
+        Its scores are changed in place.
+    ignored : (I,) int64
+        Entries of the part whose label is ignored.
+
+    Returns
+    -------
+    (B,) int64
+        Those whose scores were none.
+    """
+    scores, kind = part.block.scores, part.source.kind
+    if scores is None or not ignored.size:
+        return ignored[:0]
+    if scores.ndim == 3:
+        image, pixel = np.divmod(ignored, scores.shape[2])
+        rows = scores[image, :, pixel]
+    else:
+        rows = scores[ignored]
+    values = _wide(rows, part.source.encoding == "bfloat16")
+    invalid = ~(values < np.inf) | (values < 0 if kind == "probs" else False)
+    wrong = invalid.any(axis=1) | (values == (0.0 if kind == "probs" else -np.inf)).all(axis=1)
+    blank: NDArray[np.int64] = ignored[wrong]
+    if blank.size:
+        one = {np.dtype(np.uint16): 0x3F80 if part.source.encoding == "bfloat16" else 0x3C00}.get(scores.dtype, 1)
+        value = one if kind == "probs" else 0
+        if scores.ndim == 3:
+            scores[image[wrong], :, pixel[wrong]] = value
+        else:
+            scores[blank] = value
+    return blank
 
 
 def stored_delta(part: Part) -> NDArray[np.float64]:
@@ -241,7 +286,7 @@ def make_scores(
     return Scores(
         raw=raw.reshape(-1),
         brain=brain,
-        allow_zero=source.kind in ("log_probs", "probs"),
+        allow_zero=part.masks or source.kind in ("log_probs", "probs"),
         exact=raw.dtype != np.float64 and not delta.size,
         delta=delta,
         n_units=n_units,
@@ -279,6 +324,8 @@ class Part:
         Samples of the source that belong to the split; None when all that the block touches do.
     scalar_delta : bool
         ``block.delta`` is one factor for all units, not that of the only unit.
+    masks : bool
+        -inf among logits says that a unit cannot be of the class.
     """
 
     block: LogitBlock
@@ -286,6 +333,7 @@ class Part:
     units: NDArray[np.int64] | None
     chosen: NDArray[np.int64] | None = None
     scalar_delta: bool = False
+    masks: bool = False
 
     @property
     def samples(self) -> NDArray[np.int64]:

@@ -62,6 +62,12 @@ class Source:
         Other text metadata worth showing (provenance written by `calibrate`, for one).
     locator : dict
         What the format needs to find its arrays again; nobody else looks inside.
+    single : bool
+        One score of each unit is stored, and read as two classes (K = 2).
+    members : dict of str to str
+        What ``scores`` and ``labels`` are called in the file, where the name is not the schema's.
+    notes : tuple of str
+        What is worth saying of how the file is read.
     """
 
     name: str
@@ -79,6 +85,9 @@ class Source:
     storage: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     locator: dict[str, Any] = field(default_factory=dict)
+    single: bool = False
+    members: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = (self.n_samples, self.n_classes)
@@ -117,7 +126,11 @@ class Source:
     @property
     def scores_name(self) -> str:
         """``FILE:DATASET`` of the scores, for messages."""
-        return f"{self.name}:{self.kind}"
+        return self.where("scores")
+
+    def where(self, role: str) -> str:
+        """``FILE:DATASET`` of the scores or the labels, for messages."""
+        return f"{self.name}:{self.members.get(role) or (self.kind if role == 'scores' else role)}"
 
 
 @dataclass

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.ledger import current, know
 
 SPAN_BYTES = 4 << 20
@@ -33,6 +34,31 @@ class Span:
     start: int
     stop: int
     beside: tuple[Span, ...] = ()
+
+
+@dataclass
+class Care:
+    """What was met in scores that is harmless, but not free to look for: all streams over the data share it.
+
+    Attributes
+    ----------
+    on : bool
+        Scores of units whose label is ignored may be anything, and -inf among logits is a mask.
+    tell : callable or None
+        Called with what was met, once.
+    """
+
+    on: bool = False
+    tell: Callable[[str], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"on": self.on, "tell": None}
+
+    def take(self, text: str) -> None:
+        """Take care from now on, and say why."""
+        self.on = True
+        if self.tell is not None:
+            self.tell(text)
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,8 @@ class DataSet:
         (i, n): spans are those of the i-th of n parts.
     span_bytes, whole_bytes : int or None
         Instead of `SPAN_BYTES` and `WHOLE_BYTES`.
+    care : Care
+        What streams have met.
     """
 
     sources: tuple[Source, ...]
@@ -70,6 +98,7 @@ class DataSet:
     shard: tuple[int, int] | None = None
     span_bytes: int | None = None
     whole_bytes: int | None = None
+    care: Care = field(default_factory=Care, compare=False)
 
     def bounded(self, span_bytes: int, whole_bytes: int) -> DataSet:
         """The same, with bounds of what is read at once."""
@@ -124,7 +153,8 @@ class DataSet:
         """Refuse files without the field."""
         for source in self.sources:
             if field not in source.fields:
-                raise DataError(source.name, f"no {field}", f"expected {field} {why}")
+                hints = [note for note in source.notes if field == "labels" and "labels" in note]
+                raise DataError(source.name, f"no {field}", "; ".join([f"expected {field} {why}", *hints]))
 
     def spans(
         self,
@@ -269,6 +299,7 @@ def open_modalities(
     split: str | None = None,
     ignore_index: Sequence[int] = (),
     allow_external: bool = False,
+    asked: Asked | None = None,
 ) -> DataSet:
     """Several modalities of the same samples, aligned by position.
 
@@ -276,7 +307,7 @@ def open_modalities(
     ----------
     named : mapping of str to sequence of str or Source
         The inputs of each modality, as `open_dataset` takes them.
-    split, ignore_index, allow_external
+    split, ignore_index, allow_external, asked
         As in `open_dataset`. Labels, splits and groups are those of one modality, the reference: one with labels, and
         of those the one that has most of the rest.
 
@@ -288,7 +319,7 @@ def open_modalities(
     if not named:
         raise UsageError("FILES", "no input", "expected at least one modality, NAME=FILE")
     opened = {
-        name: open_dataset(inputs, ignore_index=ignore_index, allow_external=allow_external)
+        name: open_dataset(inputs, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
         for name, inputs in sorted(named.items())
     }
     for name, data in opened.items():
@@ -394,6 +425,7 @@ def open_dataset(
     split: str | None = None,
     ignore_index: Sequence[int] = (),
     allow_external: bool = False,
+    asked: Asked | None = None,
 ) -> DataSet:
     """Look into the inputs and check that they belong together.
 
@@ -407,6 +439,8 @@ def open_dataset(
         Labels to leave out, besides 255, -1 and -100 outside [0, K).
     allow_external : bool
         Follow external links, external storage and virtual datasets.
+    asked : Asked, optional
+        What was said of the names of arrays, and of the class axis.
 
     Raises
     ------
@@ -415,21 +449,37 @@ def open_dataset(
     """
     if not inputs:
         raise UsageError("FILES", "no input", "expected at least one logits file")
-    names = [item for item in inputs if not isinstance(item, Source)]
-    described = iter(_describe_all(names, allow_external=allow_external))
-    sources = tuple(item if isinstance(item, Source) else next(described) for item in inputs)
+    files = [item for item in inputs if not isinstance(item, Source)]
+    if asked is not None and len(files) < len(inputs):
+        refuse(asked, "the input", "is an array in memory")
+    described = iter(_describe_all(files, allow_external=allow_external, asked=asked))
+    sources = _with_samples([item if isinstance(item, Source) else next(described) for item in inputs])
     _check_alike(sources)
     _check_distinct(sources)
     n_samples = sum(s.n_samples for s in sources) if split is None else _count_split(sources, split)
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 
-def _describe_all(names: Sequence[str], *, allow_external: bool) -> list[Source]:
+def _with_samples(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """Sources without the empty ones among them, which is said."""
+    kept = [source for source in sources if source.n_samples]
+    if not kept:
+        raise DataError(sources[0].name, "no samples (N = 0)", "expected at least one")
+    if len(kept) < len(sources):
+        empty = [source.name for source in sources if not source.n_samples]
+        note = f"no samples (N = 0) in {', '.join(empty[:3])}{' ...' if len(empty) > 3 else ''}: left out"
+        kept[0] = replace(kept[0], notes=(*kept[0].notes, note))
+    return tuple(kept)
+
+
+def _describe_all(names: Sequence[str], *, allow_external: bool, asked: Asked | None) -> list[Source]:
     """Inputs as they are, or as a ledger knows them."""
     ledger = current()
     if ledger is None:
-        return formats.describe_all(names, allow_external=allow_external)
-    live: list[Source] = [] if ledger.replay else formats.describe_all(names, allow_external=allow_external)
+        return formats.describe_all(names, allow_external=allow_external, asked=asked)
+    live: list[Source] = (
+        [] if ledger.replay else formats.describe_all(names, allow_external=allow_external, asked=asked)
+    )
 
     def write(source: Source) -> dict[str, Any]:
         return {**source.to_dict(), "fingerprint": formats.fingerprint(source)}

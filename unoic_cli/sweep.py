@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import formats
-from unoic_cli.batch import Batch, InvalidScoreError, Part, check_labels, choose_split, make_scores, where_is
+from unoic_cli.batch import (
+    Batch,
+    CareError,
+    InvalidScoreError,
+    Part,
+    check_labels,
+    choose_split,
+    fill_blanks,
+    make_scores,
+    where_is,
+)
 from unoic_cli.block import LogitBlock, Reader, Source
 from unoic_cli.counters import Counters, Tally
 from unoic_cli.dataset import DataSet, Span, span_bytes
@@ -41,6 +51,8 @@ class BatchReader:
         Tables by the name of the source, instead.
     whole_samples : bool
         Each batch is a whole span (and spans were cut between samples).
+    careful : bool
+        Scores of units whose label is ignored may be anything, and -inf among logits is a mask.
     """
 
     def __init__(
@@ -53,8 +65,9 @@ class BatchReader:
         groups: dict[str, int] | None = None,
         files: dict[str, int] | None = None,
         whole_samples: bool = False,
+        careful: bool = False,
     ) -> None:
-        self.data = data
+        self.data, self.careful = data, careful
         self.fields = fields | ({"split"} if data.split is not None else set())
         if "scores" in fields:
             self.fields |= {"delta"}
@@ -95,13 +108,41 @@ class BatchReader:
             self.assigner.begin(index)
         for blocks in self._blocks(span):
             parts = self._parts(blocks, span)
+            if self.careful:
+                parts = tuple(replace(part, masks=True) for part in parts)
             batch = self._batch(parts)
             if batch.n_units == 0:
                 continue
+            if self.careful and batch.n_ignored and batch.labels is not None and not self._whole_images:
+                batch = _without_blanks(batch, batch.labels)
             try:
                 use(batch if self.view is None else self.view.apply(batch))
             except InvalidScoreError as error:
+                if not self.careful:
+                    self._check_harmless(batch, error)
                 raise invalid_score(parts, error) from None
+
+    @property
+    def _whole_images(self) -> bool:
+        """Whether units whose label is ignored have a share in the others, by the entropy of their sample."""
+        return self.view is not None and self.view.needs_samples
+
+    def _check_harmless(self, batch: Batch, error: InvalidScoreError) -> None:
+        """Ask for care where a score that a kernel refused is a mask, or of a unit that takes no part."""
+        ignored = batch.labels is not None and batch.labels[error.unit] < 0 and not self._whole_images
+        chosen = batch.parts if error.modality is None else (batch.parts[error.modality],)
+        for part in chosen:
+            if part.block.scores is None:
+                continue
+            row = make_scores(part, 1.0, np.empty(0)).row(error.unit)
+            k = int((~np.isfinite(row)).argmax())
+            place = where_is(part.source, part.unit_of(error.unit))
+            if ignored and not np.isfinite(row).all():
+                found = f"{row[k]} at {place}, whose label is ignored: such units take no part"
+                raise CareError(part.source.scores_name, found, "expected valid scores elsewhere")
+            if part.source.kind == "logits" and (row == -np.inf).any() and (row < np.inf).all() and row.max() > -np.inf:
+                found = f"-inf at {place}, class {k}: read as a class that the unit cannot have"
+                raise CareError(part.source.scores_name, found, "expected finite logits, or such masks")
 
     def _blocks(self, span: Span) -> Iterator[list[LogitBlock]]:
         """The span's blocks of all modalities, the reference first."""
@@ -171,6 +212,18 @@ class BatchReader:
             wanted = int(part.block.labels[i])
             expected = f"expected {wanted}, as in {part.source.name} ({where_is(part.source, part.unit_of(i))})"
             raise DataError(f"{source.name}:labels", found, expected)
+
+
+def _without_blanks(batch: Batch, labels: NDArray[np.int32]) -> Batch:
+    """A batch in which scores of ignored units that are none have others in their place."""
+    ignored = np.flatnonzero(labels < 0)
+    blanks = [fill_blanks(part, ignored) for part in batch.parts]
+    if not any(found.size for found in blanks):
+        return batch
+    blank = np.zeros(batch.n_units, dtype=bool)
+    for found in blanks:
+        blank[found] = True
+    return replace(batch, blank=blank)
 
 
 def gather(blocks: Iterator[LogitBlock], source: Source, stop: int) -> LogitBlock:
@@ -291,7 +344,7 @@ class Stream:
         Make empty tallies.
     fields : frozenset of str
         Block fields that are wanted.
-    view, folds, groups, files, whole_samples
+    view, folds, groups, files, whole_samples, careful
         As in `BatchReader`.
     """
 
@@ -304,6 +357,7 @@ class Stream:
     groups: dict[str, int] | None = None
     files: dict[str, int] | None = None
     whole_samples: bool = False
+    careful: bool = False
 
     def extents(self) -> list[Extent]:
         """Where each span lies among the units of all inputs."""
@@ -328,7 +382,7 @@ class Stream:
         """What counts some of the spans in one thread."""
         reader = BatchReader(
             self.data, self.fields, view=self.view, folds=self.folds, groups=self.groups, files=self.files,
-            whole_samples=self.whole_samples,
+            whole_samples=self.whole_samples, careful=self.careful,
         )  # fmt: skip
         return StreamWorker(reader, self.spans, indices, self.tallies())
 
@@ -372,8 +426,8 @@ class _Watch(engine.Teller):
     """Shows how far a stream has come, and keeps the run's ledger up to date."""
 
     def __init__(
-        self, stream: Stream, indices: Sequence[int], ledger: Ledger | None, entry: Pass | None,
-        progress: Callable[[int, int], None] | None,
+        self, stream: Stream, indices: Sequence[int], ledger: Ledger | None = None, entry: Pass | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         weights = stream.weights()
         super().__init__((weights[i] for i in indices), progress, ledger)
@@ -400,6 +454,24 @@ def absorb_all(tallies: Sequence[Tally], counters: Sequence[Counters]) -> None:
     for tally, one in zip(tallies, counters or [{}] * len(tallies), strict=True):
         if one:
             tally.absorb(one)
+
+
+def _with_care(
+    stream: Stream, indices: Sequence[int], threads: int, watch: Callable[[Stream, Sequence[int]], _Watch],
+    elsewhere: Any = None,
+) -> list[Tally]:  # fmt: skip
+    """Count some of the spans, and once more from their beginning where scores were met that need care."""
+
+    def count(one: Stream) -> list[Tally]:
+        counter = one.count if elsewhere is None else partial(elsewhere.count, one)
+        found: list[Tally] = counter(indices, threads, watch(one, indices))
+        return found
+
+    try:
+        return count(stream)
+    except CareError as error:
+        stream.data.care.take(f"{error.where}: {error.found}")
+        return count(replace(stream, careful=True))
 
 
 def sweep(
@@ -457,13 +529,13 @@ def sweep(
         tuple(data.spans(whole_samples=whole) if spans is None else spans),
         tuple(tally.recipe() for tally in tallies),
         frozenset().union(*(tally.needs for tally in tallies)),
-        used, folds, groups, files, whole,
+        used, folds, groups, files, whole, data.care.on,
     )  # fmt: skip
     threads = n_threads or engine.available_threads()
     ledger = current()
     if ledger is None:
         everything = range(len(stream.spans))
-        add_all(tallies, stream.count(everything, threads, _Watch(stream, everything, None, None, progress)))
+        add_all(tallies, _with_care(stream, everything, threads, partial(_Watch, progress=progress)))
         formats.check_unchanged(data.all_sources)
         return
     entry = ledger.open(data.n_units, shared)
@@ -474,9 +546,8 @@ def sweep(
     own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)
     todo = [i for i, extent in enumerate(stream.extents()) if not entry.covers(extent)]
     if todo:
-        watch = _Watch(stream, todo, ledger, entry, progress)
-        count = stream.count if ledger.engine is None or shared else partial(ledger.engine.count, stream)
-        add_all(tallies, count(todo, threads, watch))
+        watch = partial(_Watch, ledger=ledger, entry=entry, progress=progress)
+        add_all(tallies, _with_care(stream, todo, threads, watch, None if shared else ledger.engine))
         formats.check_unchanged(data.all_sources)
     entry.counted = joined([*entry.done, own]), [tally.counters() for tally in tallies]
     if not entry.complete:

@@ -88,6 +88,22 @@ ForceOption: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace o
 AllowExternalOption: TypeAlias = Annotated[
     bool, typer.Option("--allow-external", help="Follow HDF5 external links, external storage and virtual datasets.")
 ]
+LogitsKeyOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--logits-key", metavar="NAME", help="Array (or column) with the scores, where names do not tell."),
+]
+LabelsKeyOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--labels-key", metavar="NAME", help="Array (or column) with the labels, where names do not tell."),
+]
+ClassAxisOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--class-axis",
+        metavar="AXIS",
+        help="Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.",
+    ),
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="Worker threads. Default: what the machine gives this process."),
@@ -105,6 +121,9 @@ DATA: dict[str, Any] = {
     "split": SplitOption,
     "ignore_index": IgnoreIndexOption,
     "allow_external": AllowExternalOption,
+    "logits_key": LogitsKeyOption,
+    "labels_key": LabelsKeyOption,
+    "class_axis": ClassAxisOption,
     "threads": ThreadsOption,
     "memory": Annotated[
         str | None,

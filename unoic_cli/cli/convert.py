@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from unoic_cli.cli.common import AllowExternalOption, ForceOption, FormatOption, check_format, is_stream, note, show
+from unoic_cli.cli.common import (
+    AllowExternalOption,
+    ClassAxisOption,
+    ForceOption,
+    FormatOption,
+    LabelsKeyOption,
+    LogitsKeyOption,
+    check_format,
+    is_stream,
+    note,
+    show,
+)
 
 
 def convert(
@@ -14,12 +25,8 @@ def convert(
         str, typer.Argument(metavar="INPUT", help="FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.")
     ],
     out: Annotated[str, typer.Argument(metavar="OUTPUT", help="FILE.h5, .parquet or .arrows; - for stdout.")],
-    logits_key: Annotated[
-        str | None, typer.Option("--logits-key", metavar="NAME", help="Array of the npz file with the scores.")
-    ] = None,
-    labels_key: Annotated[
-        str | None, typer.Option("--labels-key", metavar="NAME", help="Array of the npz file with the labels.")
-    ] = None,
+    logits_key: LogitsKeyOption = None,
+    labels_key: LabelsKeyOption = None,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="FILE", help="npy or npz file with the labels, if elsewhere.")
     ] = None,
@@ -29,10 +36,7 @@ def convert(
             "--kind", metavar="KIND", help="What the scores are: logits, log_probs or probs. Default: by all values."
         ),
     ] = None,
-    class_axis: Annotated[
-        int | None,
-        typer.Option("--class-axis", metavar="AXIS", help="1 for (N, K, H, W), the default; -1 for (N, H, W, K)."),
-    ] = None,
+    class_axis: ClassAxisOption = None,
     force: ForceOption = False,
     allow_external: AllowExternalOption = False,
     format: FormatOption = None,
@@ -54,7 +58,7 @@ def convert(
         out,
         logits_key=logits_key,
         labels_key=labels_key,
-        kind=kind,
+        kind=kind,  # type: ignore[arg-type]  # the task refuses other words
         class_axis=class_axis,
         labels=labels,
         force=force,

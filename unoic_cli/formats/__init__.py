@@ -17,14 +17,15 @@ import importlib
 import itertools
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
 
 from unoic_cli import witness
-from unoic_cli.block import LogitBlock, OutputSpec, Reader, Source, Writer
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
-from unoic_cli.formats import storage
+from unoic_cli.formats import names, storage
 from unoic_cli.formats.storage import split_name as split_name
 from unoic_cli.ledger import wrote
 from unoic_cli.whole import open_regular
@@ -102,7 +103,9 @@ def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
         raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}")
     file = open_regular(path, f"expected {expected}")
     try:
-        starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in (512, 1024, 2048))]
+        size = os.fstat(file).st_size
+        offsets = itertools.takewhile(lambda offset: offset < size, (512 << n for n in range(50)))
+        starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in offsets)]  # behind any user block
     except OSError as error:
         raise NoInputError(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
     finally:
@@ -110,8 +113,18 @@ def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
     return starts, len(starts[0])
 
 
-def describe(name: str, *, allow_external: bool = False) -> Source:
-    """Look into an input and say where its scores lie and what they are, without reading them."""
+def describe(name: str, *, allow_external: bool = False, asked: names.Asked | None = None) -> Source:
+    """Look into an input and say where its scores lie and what they are; a name that does not say it costs a look.
+
+    Parameters
+    ----------
+    name : str
+        ``FILE`` or ``FILE::GROUP``.
+    allow_external : bool
+        Follow what an HDF5 file says of other files.
+    asked : Asked, optional
+        What was said of the names of arrays, and of the class axis.
+    """
     kind = detect(name)
     path, group = split_name(name)
     where = storage.shown(path)
@@ -121,13 +134,32 @@ def describe(name: str, *, allow_external: bool = False) -> Source:
         raise UsageError(storage.shown(name), f"a group of a {kind} file", "FILE::GROUP is for HDF5")
     if kind == "arrow":
         storage.refuse_remote(path, "Arrow stream")
-    source: Source = module(kind).describe(storage.shown(name), path, group, allow_external=allow_external)
-    return source
+    wanted = names.Asked() if asked is None else asked
+    shown = storage.shown(name)
+    source: Source = module(kind).describe(shown, path, group, allow_external=allow_external, asked=wanted)
+    return understood(source, wanted.kind)
+
+
+def understood(source: Source, kind: Kind | None) -> Source:
+    """What a format found, with one score of each unit as two classes, and a kind by the values where none is said."""
+    from unoic_cli.formats import single
+
+    if source.locator.get("undecided") and kind is not None:
+        source = replace(source, kind=kind)
+    elif source.locator.get("undecided"):
+        reader = open_reader(source)
+        try:
+            source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
+        finally:
+            reader.close()
+    return single.widened(source)
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
     """What tells an input's file from another one: its size, when it was written, and a digest of pages all over it."""
     path, _ = split_name(source.name)
+    if not source.n_samples:
+        return {"bytes": 0}
     if storage.is_remote(path):
         _, size, state = source.locator["stamp"]
         return {"bytes": size, "digest": state}
@@ -145,9 +177,24 @@ def fingerprint_of(path: str) -> dict[str, Any]:
     return {"bytes": status.st_size, "modified": status.st_mtime_ns, "digest": digest.hexdigest()}
 
 
-def describe_all(names: Sequence[str], *, allow_external: bool = False) -> list[Source]:
-    """Look into several inputs; those far away at the same time. The first that is at fault, in order, is the error."""
-    return _at_once([partial(describe, name, allow_external=allow_external) for name in names], names)
+def describe_all(
+    inputs: Sequence[str], *, allow_external: bool = False, asked: names.Asked | None = None
+) -> list[Source]:
+    """Look into several inputs; those far away at the same time. The first that is at fault, in order, is the error.
+
+    Beside others, one without samples is a source of none.
+    """
+    look = describe if len(inputs) == 1 else _describe_or_empty
+    return _at_once([partial(look, name, allow_external=allow_external, asked=asked) for name in inputs], inputs)
+
+
+def _describe_or_empty(name: str, *, allow_external: bool, asked: names.Asked | None) -> Source:
+    from unoic_cli.formats.schema import EmptyError
+
+    try:
+        return describe(name, allow_external=allow_external, asked=asked)
+    except EmptyError:
+        return Source(storage.shown(name), "nowhere", 0, 0, (), "logits", "float32", "rows", frozenset())
 
 
 def check_unchanged(sources: Iterable[Source]) -> None:
@@ -167,9 +214,9 @@ def check_unchanged(sources: Iterable[Source]) -> None:
     _at_once(checks, [source.name for source in far])
 
 
-def _at_once(calls: Sequence[Callable[[], T]], names: Sequence[str]) -> list[T]:
+def _at_once(calls: Sequence[Callable[[], T]], inputs: Sequence[str]) -> list[T]:
     """Results in order; calls for remote names wait for their servers side by side."""
-    far = [i for i, name in enumerate(names) if storage.is_remote(name)]
+    far = [i for i, name in enumerate(inputs) if storage.is_remote(name)]
     if len(far) < 2:
         return [call() for call in calls]
     from concurrent.futures import ThreadPoolExecutor
@@ -275,6 +322,10 @@ def delta_storage(source: Source) -> tuple[bool, str]:
 
 def open_reader(source: Source) -> Reader:
     """Open a source for one thread."""
+    if source.single:
+        from unoic_cli.formats import single
+
+        return single.TwoClasses(source, open_reader(single.as_stored(source)))
     if source.format == "arrays":
         from unoic_cli.formats import arrays
 
@@ -299,6 +350,10 @@ def first_block(reader: Reader, source: Source, stop: int, fields: frozenset[str
 
 def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
     """Cut a source into runs of units that one worker reads at once, about `target_bytes` of scores each."""
+    if source.single:
+        from unoic_cli.formats import single
+
+        return spans(single.as_stored(source), max(1, target_bytes // 2))
     if source.format == "arrays":
         from unoic_cli.formats import arrays
 

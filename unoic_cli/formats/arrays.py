@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from unoic_cli.block import Encoding, Kind, LogitBlock, Source
 from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError
-from unoic_cli.formats import schema
+from unoic_cli.formats import names, schema, single
 from unoic_cli.priors import weights_by_class
 
 NAME = "arrays"
@@ -32,7 +32,7 @@ def from_arrays(
     split: ArrayLike | None = None,
     group: ArrayLike | None = None,
     sample_id: ArrayLike | None = None,
-    class_axis: int = 1,
+    class_axis: int | None = None,
     n_classes: int | None = None,
     name: str = "<array>",
 ) -> Source:
@@ -41,8 +41,8 @@ def from_arrays(
     Parameters
     ----------
     scores : array_like
-        (N, K), (N, K, H, W) or (N, H, W, K) floats; with ``kind="predictions"`` (N,) or (N, H, W) unsigned integers.
-        Kept, not copied.
+        (N, K), (N, K, H, W) or (N, H, W, K) floats; one score of each unit, (N,), (N, 1) or the shape of the labels,
+        stands for two classes. With ``kind="predictions"`` (N,) or (N, H, W) integers. Kept, not copied.
     labels : array_like, optional
         (N,) or (N, H, W) integers.
     kind : {"logits", "log_probs", "probs", "predictions"}
@@ -55,8 +55,8 @@ def from_arrays(
         (K,) text.
     split, group, sample_id : array_like, optional
         (N,) text; `sample_id` may be integers.
-    class_axis : int
-        Axis of the classes: 1, or the last.
+    class_axis : int, optional
+        Axis of the classes: 1, or the last; needed where labels (or another array) do not settle it.
     n_classes : int, optional
         K, for ``kind="predictions"`` only.
     name : str
@@ -87,15 +87,18 @@ def from_arrays(
     if kind == "predictions" and array.dtype.kind == "b":
         array = array.view(np.uint8)
     where = f"{name}:{kind}"
-    shape = _shape(where, array, kind, class_axis, n_classes)
+    stated = [values for values in (source_counts, source_prior, class_names) if values is not None]
+    beside = [None if values is None else as_array(values, name).shape for values in (labels, delta)]
+    lengths = [len(values) for values in stated if isinstance(values, Sized)]
+    shape, notes = _shape(where, array, kind, class_axis, n_classes, beside, lengths)
     arrays: dict[str, Any] = {"scores": array}
     given = {"labels": labels, "delta": delta, "split": split, "group": group, "sample_id": sample_id}
     for key, values in given.items():
         if values is not None:
             arrays[key] = _field(f"{name}:{key}", key, as_array(values, f"{name}:{key}"), shape)
-    names = None if class_names is None else as_array(class_names, f"{name}:class_names")
-    known = None if names is None else schema.class_names(f"{name}:class_names", names, shape.n_classes)
-    return Source(
+    texts = None if class_names is None else as_array(class_names, f"{name}:class_names")
+    known = None if texts is None else schema.class_names(f"{name}:class_names", texts, shape.known_classes)
+    source = Source(
         name=name,
         format=NAME,
         n_samples=shape.n_samples,
@@ -108,9 +111,11 @@ def from_arrays(
         class_names=known,
         storage="in memory",
         locator=arrays,
-        source_counts=_vector(f"{name}:source_counts", source_counts, shape.n_classes, known),
-        source_prior=_vector(f"{name}:source_prior", source_prior, shape.n_classes, known),
+        source_counts=_vector(f"{name}:source_counts", source_counts, shape.known_classes, known),
+        source_prior=_vector(f"{name}:source_prior", source_prior, shape.known_classes, known),
+        notes=notes,
     )
+    return single.widened(source)
 
 
 describe = from_arrays
@@ -123,30 +128,48 @@ def look_like_probabilities(source: Source) -> bool:
     for part in (array[:1], array):  # the first sample says no, mostly
         if part.size == 0 or not (part.min() >= 0 and part.max() <= 1):
             return False
+    if source.single:
+        return True
     sums = array.sum(axis=1 if source.layout == "planes" or array.ndim == 2 else -1, dtype=np.float64)
     return bool(np.abs(sums - 1).max() < 1e-3)
 
 
-def _shape(where: str, array: NDArray[Any], kind: Kind, class_axis: int, n_classes: int | None) -> schema.ScoreShape:
+def _shape(
+    where: str,
+    array: NDArray[Any],
+    kind: Kind,
+    class_axis: int | None,
+    n_classes: int | None,
+    beside: Sequence[tuple[int, ...] | None],
+    lengths: Sequence[int],
+) -> tuple[schema.ScoreShape, tuple[str, ...]]:
+    """The shape of scores, and what to say of it; `beside` has those of labels and delta."""
     if kind == "predictions":
         schema.check_integers(where, array.dtype)
         if n_classes is None:
             raise DataError(where, "no n_classes", "expected the number of classes K")
         schema.check_holds(where, array.dtype, n_classes)
-        return schema.prediction_shape(where, array.shape, n_classes)
+        return schema.prediction_shape(where, array.shape, n_classes), ()
     if array.dtype.name not in _ENCODINGS:
         raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}")
-    return schema.score_shape(where, array.shape, class_axis)
+    labels = beside[0]
+    if class_axis is None and array.ndim > 0 and labels is not None and labels not in names.unit_shapes(array.shape):
+        class_axis = 1  # what is wrong with the labels is said where they are checked
+    if array.ndim == 3 and labels in (array.shape, (len(array), 1, *array.shape[1:])):
+        class_axis = 0
+    axis, notes = names.settle_axis(where, array.shape, class_axis, [one for one in beside if one], lengths)
+    notes += names.check_turned(where, array.shape, labels, lengths)
+    return schema.score_shape(where, array.shape, axis), notes
 
 
 def _vector(
-    where: str, values: ArrayLike | Mapping[Any, float] | None, n_classes: int, names: Sequence[str] | None
+    where: str, values: ArrayLike | Mapping[Any, float] | None, n_classes: int, known: Sequence[str] | None
 ) -> tuple[float, ...] | None:
     if values is None:
         return None
     taken = plain(values, where)
     if isinstance(taken, Mapping):
-        taken = weights_by_class(taken, names, where)
+        taken = weights_by_class(taken, known, where)
     return schema.class_vector(where, as_array(taken, where), n_classes)
 
 

@@ -24,9 +24,10 @@ import pyarrow as pa
 from unoic_cli import witness
 from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import columns, schema, storage
+from unoic_cli.formats import columns, names, schema, storage
 
 NAME = "arrow"
+_NOTHING = names.Asked()
 SUFFIXES = (".arrows",)
 STANDARD = "-"
 """The name of standard input, and of standard output."""
@@ -80,7 +81,9 @@ class _Message(NamedTuple):
     rows: int
 
 
-def describe(name: str, path: str, group: str = "/", *, allow_external: bool = False) -> Source:
+def describe(
+    name: str, path: str, group: str = "/", *, allow_external: bool = False, asked: names.Asked = _NOTHING
+) -> Source:
     """Find the scores of a stream by its schema and metadata, and where its record batches lie.
 
     Parameters
@@ -93,6 +96,8 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
         Only HDF5 has groups.
     allow_external : bool
         A stream never refers to a file.
+    asked : Asked
+        What was said of the names of columns.
 
     Raises
     ------
@@ -124,13 +129,13 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
             "head": [tuple(message) for message in messages if message.sort != _BATCH],
             "size": os.fstat(file).st_size - start,
         }
-        return _describe(name, file, locator)
+        return _describe(name, file, locator, asked)
     finally:
         if held is None:
             witness.let_go(file)
 
 
-def _describe(name: str, file: int, locator: dict[str, Any]) -> Source:
+def _describe(name: str, file: int, locator: dict[str, Any], asked: names.Asked) -> Source:
     batches = [_Message(*found) for found in locator["batches"]]
     table = _Batches(name, file, locator).schema()
 
@@ -143,7 +148,7 @@ def _describe(name: str, file: int, locator: dict[str, Any]) -> Source:
     n_rows = sum(batch.rows for batch in batches)
     storage_phrase = f"{len(batches)} record batch{'' if len(batches) == 1 else 'es'}"
     with _arrow_errors(name):
-        return columns.describe(name, NAME, table, n_rows, storage_phrase, first, locator)
+        return columns.describe(name, NAME, table, n_rows, storage_phrase, first, locator, asked)
 
 
 @contextlib.contextmanager

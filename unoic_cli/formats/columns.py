@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError
-from unoic_cli.formats import schema
+from unoic_cli.formats import names, schema
 
-_WIDE = re.compile(rf"({'|'.join(SCORE_KINDS)})_(\d+)")
 _ENCODINGS: dict[Any, Encoding] = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
 _ARROW = {encoding: kind for kind, encoding in _ENCODINGS.items()}
 _PREFIX = "unoic."
-_KNOWN_KEYS = ("source_counts", "source_prior", "class_names", "image_shape", "n_classes", "dtype", "schema")
+_LISTS = (*names.COUNTS, "source_prior", "class_names")
+_KNOWN_KEYS = (*_LISTS, "image_shape", "n_classes", "dtype", "schema")
+_NOTHING = names.Asked()
 _EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS)}, one list column of such a name"
 
 # ------------------------------------------------------------------------------------------------
@@ -30,7 +31,14 @@ _EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS
 
 
 def describe(
-    name: str, format: str, table: Any, n_rows: int, storage: str, first: Callable[[str], Any], locator: dict[str, Any]
+    name: str,
+    format: str,
+    table: Any,
+    n_rows: int,
+    storage: str,
+    first: Callable[[str], Any],
+    locator: dict[str, Any],
+    asked: names.Asked = _NOTHING,
 ) -> Source:
     """Find the scores by the schema and its metadata.
 
@@ -45,6 +53,8 @@ def describe(
         Gives an array with at least the first row of a column, or None when there is no row.
     locator : dict
         What the format itself must know; the columns are added to it.
+    asked : Asked
+        What was said of the names of columns.
 
     Raises
     ------
@@ -52,31 +62,36 @@ def describe(
         The columns are not what the logits schema asks for.
     """
     metadata = _metadata(table.metadata)
-    kind, columns, form = _find_scores(name, table)
+    names.refuse(replace(asked, logits_key=None, labels_key=None), name, "holds a row for each unit")
+    kind, columns, form, notes = _find_scores(name, table, asked)
     if n_rows == 0:
-        raise DataError(f"{name}:{kind}", "no samples (N = 0)", "expected at least one")
-    n_classes, encoding = _score_facts(name, table, first, kind, columns, form, metadata)
+        raise schema.EmptyError(f"{name}:{columns[0]}", "no samples (N = 0)", "expected at least one")
+    n_classes, encoding = _score_facts(name, table, first, columns, form, metadata)
     _check_stated(name, metadata, n_classes)
     image_shape = _image_shape(name, metadata)
     pixels = math.prod(image_shape)
     if n_rows % pixels:
         raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
     # the same limits as for HDF5: K >= 2, at least one sample
-    schema.score_shape(f"{name}:{kind}", (n_rows // pixels, n_classes))
-    fields = _fields(name, table, n_classes)
+    shape = schema.score_shape(f"{name}:{columns[0]}", (n_rows // pixels, n_classes))
+    fields, more = _fields(name, table, shape.known_classes, asked, columns)
+    lengths = [len(values) for values in (_json(name, metadata, key) for key in _LISTS) if isinstance(values, list)]
+    if form != "predictions" and not image_shape and "labels" not in fields:
+        more += names.check_turned(f"{name}:{columns[0]}", (n_rows, n_classes), None, lengths)
+    member = columns[0] if form != "wide" else (names.stem(columns[0]) or (columns[0],))[0]
     return Source(
         name=name,
         format=format,
         n_samples=n_rows // pixels,
         n_classes=n_classes,
         image_shape=image_shape,
-        kind=kind,
+        kind=kind or "logits",
         encoding=encoding,
         layout="rows",
         fields=frozenset(fields),
-        source_counts=_vector(name, metadata, "source_counts", n_classes),
-        source_prior=_vector(name, metadata, "source_prior", n_classes),
-        class_names=_class_names(name, metadata, n_classes),
+        source_counts=_counts(name, metadata, shape.known_classes),
+        source_prior=_vector(name, metadata, "source_prior", shape.known_classes),
+        class_names=_class_names(name, metadata, shape.known_classes),
         storage=storage,
         attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
         locator={
@@ -86,7 +101,13 @@ def describe(
             "fields": fields,
             "others": [one for one in table.names if one not in {*columns, *fields.values(), "predictions"}],
             "has_predictions": kind != "predictions" and _are_predictions(table, n_classes),
+            "undecided": kind is None,
         },
+        members={
+            **({"scores": member} if member != kind else {}),
+            **({"labels": fields["labels"]} if fields.get("labels", "labels") != "labels" else {}),
+        },
+        notes=(*notes, *more),
     )
 
 
@@ -106,34 +127,57 @@ def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
     return {key.removeprefix(_PREFIX): value for key, value in texts if key.startswith(_PREFIX)}
 
 
-def _find_scores(name: str, table: Any) -> tuple[Kind, list[str], str]:
-    """Kind, column names and form: ``wide``, ``column`` or ``predictions``."""
+def _find_scores(name: str, table: Any, asked: names.Asked) -> tuple[Kind | None, list[str], str, tuple[str, ...]]:
+    """Kind, column names, form (``wide``, ``column`` or ``predictions``), and what to say of the choice."""
     if len(set(table.names)) < len(table.names):
         twice = next(column for column in table.names if table.names.count(column) > 1)
         raise DataError(f"{name}:{twice}", "two columns of this name", "expected names that differ")
-    columns: dict[str, dict[int, str]] = {}
-    for column in table.names:
-        wide = _WIDE.fullmatch(column)
-        if wide:
-            columns.setdefault(f"{wide[1]}_*", {})[int(wide[2])] = column
-        elif column in SCORE_KINDS:
-            columns[column] = {0: column}
-    if len(columns) > 1:
-        raise schema.two_candidates(name, sorted(columns))
-    for key, numbered in columns.items():
-        kind: Kind = next(known for known in SCORE_KINDS if key.removesuffix("_*") == known)
-        if not key.endswith("_*"):
-            return kind, [kind], "column"
-        if sorted(numbered) != list(range(len(numbered))):
-            missing = min(set(range(len(numbered))) - set(numbered))
-            raise DataError(
-                name, f"{len(numbered)} columns {key}, but no {kind}_{missing}", "expected no gap from 0 on"
-            )
-        return kind, [numbered[index] for index in range(len(numbered))], "wide"
+    groups = _groups(table)
+    key = asked.logits_key
+    if key is not None and key not in groups and f"{key}_*" in groups:
+        asked = replace(asked, logits_key=f"{key}_*")
+    facts = {label: _facts(table, label, group) for label, group in groups.items()}
+    chosen = names.choose_scores(name, facts, asked)
+    if chosen.name == "predictions" and not names.are_floats(facts["predictions"]):
+        return "predictions", ["predictions"], "predictions", ()
+    if chosen.name is not None and chosen.name.endswith("_*"):
+        stem = chosen.name.removesuffix("_*")
+        return chosen.kind, _in_order(name, stem, groups[chosen.name]), "wide", chosen.notes
+    if chosen.name is not None:
+        return chosen.kind, [chosen.name], "column", chosen.notes
     if "predictions" in table.names:
-        return "predictions", ["predictions"], "predictions"
+        return "predictions", ["predictions"], "predictions", ()
     there = ", ".join(table.names[:20]) or "nothing"
-    raise DataError(name, f"no scores among the columns: {there}", f"{_EXPECTED}, or predictions")
+    expected = f"{_EXPECTED}, or predictions, or --logits-key NAME"
+    raise DataError(name, f"no scores among the columns: {there}", expected)
+
+
+def _groups(table: Any) -> dict[str, dict[int, str]]:
+    """Columns by what they are called, those with numbers together under ``NAME_*``."""
+    groups: dict[str, dict[int, str]] = {}
+    for column in table.names:
+        numbered = names.stem(column)
+        label, number = (f"{numbered[0]}_*", numbered[1]) if numbered else (column, 0)
+        groups.setdefault(label, {})[number] = column
+    return groups
+
+
+def _facts(table: Any, label: str, group: dict[int, str]) -> names.Facts:
+    """Rank and numbers of a column, in lists or not, or of columns together."""
+    kind = _plain(table.field(group[min(group)]).type)
+    is_row = _is_list(kind) or _is_binary(kind) or label.endswith("_*")
+    shape = (1, 1) if is_row else (1,)
+    kind = _plain(kind.value_type) if _is_list(kind) else kind
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or kind in _ENCODINGS:
+        return names.Facts(shape, np.dtype(kind.to_pandas_dtype()), "")
+    return names.Facts(shape, np.dtype(np.float32) if _is_binary(kind) else None, "")
+
+
+def _in_order(name: str, stem: str, numbered: dict[int, str]) -> list[str]:
+    if sorted(numbered) != list(range(len(numbered))):
+        missing = min(set(range(len(numbered))) - set(numbered))
+        raise DataError(name, f"{len(numbered)} columns {stem}_*, but no {stem}_{missing}", "expected no gap from 0 on")
+    return [numbered[index] for index in range(len(numbered))]
 
 
 def _check_stated(name: str, metadata: dict[str, str], n_classes: int) -> None:
@@ -152,7 +196,6 @@ def _score_facts(
     name: str,
     table: Any,
     first: Callable[[str], Any],
-    kind: Kind,
     columns: list[str],
     form: str,
     metadata: dict[str, str],
@@ -174,6 +217,8 @@ def _score_facts(
     if pa.types.is_list(types[0]) or pa.types.is_large_list(types[0]):
         encoding = _encoding(where, types[0].value_type)
         return _first_length(where, first(columns[0])), encoding
+    if types[0] in _ENCODINGS:
+        return 1, _ENCODINGS[types[0]]
     raise DataError(where, f"a column of type {types[0]}", "expected a list of floats or fixed-size binary")
 
 
@@ -261,6 +306,14 @@ def _vector(name: str, metadata: dict[str, str], key: str, n_classes: int) -> tu
     return schema.class_vector(where, array, n_classes)
 
 
+def _counts(name: str, metadata: dict[str, str], n_classes: int) -> tuple[float, ...] | None:
+    """Training counts under any of their names."""
+    found = {key: _vector(name, metadata, key, n_classes) for key in names.COUNTS if key in metadata}
+    if len(set(found.values())) > 1:
+        raise names.candidates(name, [f"unoic.{key}" for key in found], "--source-prior")
+    return next(iter(found.values()), None)
+
+
 def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[str, ...] | None:
     value, where = _json(name, metadata, "class_names"), f"{name}:unoic.class_names"
     if value is None:
@@ -270,16 +323,22 @@ def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[s
     return schema.class_names(where, np.array(value, dtype=object), n_classes)
 
 
-def _fields(name: str, table: Any, n_classes: int) -> dict[str, str]:
-    """Column of each optional field."""
-    if "label" in table.names and "labels" in table.names:
-        raise DataError(name, "two columns label and labels", "expected one of them")
-    found = {field: field for field in FIELDS if field in table.names}
-    if "label" in table.names:
-        found["labels"] = "label"
+def _fields(
+    name: str, table: Any, n_classes: int, asked: names.Asked, scores: list[str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Column of each optional field, and what to say of the labels."""
+    there = {
+        column: names.Facts((1,), np.dtype(np.int64) if _is_integer(table.field(column).type) else None, "")
+        for column in table.names
+        if column not in scores
+    }
+    chosen = names.choose_labels(name, there, [(1,)], asked, scores[0])
+    found = {field: field for field in FIELDS if field in table.names and field != "labels"}
+    if chosen.name is not None:
+        found["labels"] = chosen.name
     for field, column in found.items():
         _check_field(f"{name}:{column}", field, table.field(column).type, n_classes)
-    return found
+    return found, chosen.notes
 
 
 def _is_integer(kind: Any) -> bool:
@@ -409,7 +468,9 @@ class ColumnBlocks:
             for index, column in enumerate(columns):
                 out[:, index] = self._numbers(batch, column).view(dtype)
         else:
-            out[...] = self._flat(self._column(batch, columns[0]), columns[0], start).view(dtype).reshape(out.shape)
+            array = self._column(batch, columns[0])
+            flat = self._flat(array, columns[0], start) if _is_list(array.type) or _is_binary(array.type) else None
+            out[...] = (self._numbers(batch, columns[0]) if flat is None else flat).view(dtype).reshape(out.shape)
         return out
 
     def _flat(self, array: Any, column: str, start: int) -> NDArray[Any]:
@@ -451,6 +512,10 @@ class ColumnBlocks:
             known = schema.text(where, np.array(array.dictionary.to_pylist(), dtype=object))
             texts: NDArray[Any] = known[array.indices.to_numpy()]
         return texts
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(pa.types.is_fixed_size_binary(kind))
 
 
 def _storage_array(array: Any) -> Any:

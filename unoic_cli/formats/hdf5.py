@@ -14,6 +14,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
-from unoic_cli.formats import chunks, elsewhere, schema, storage
+from unoic_cli.formats import chunks, elsewhere, names, schema, storage
 from unoic_cli.formats.watched import MOST_PIECE, MOST_TEXT, WatchedFile, lock_shared
 
 NAME = "hdf5"
@@ -36,9 +37,11 @@ _FLOATS: dict[tuple[int, ...], Encoding] = {
 }
 """Encodings by where sign, exponent and mantissa lie: h5py shows a bfloat16 dataset as float32."""
 
+_NOTHING = names.Asked()
 _EXPECTED_SCORES = f"expected a dataset named {', '.join(SCORE_KINDS)}, or predictions"
 _MOST_OTHERS = 100
 """Datasets that are named as not carried over, at most."""
+_PER_CLASS = (*names.COUNTS, "source_prior", "class_names")
 _TEXT_FIELDS = ("split", "group", "sample_id")
 
 MOST_BYTES = 64 << 20
@@ -49,6 +52,8 @@ _TEXTS = 16
 """Texts of variable length that are read at once: each may say that it is as long as a heap."""
 _TEXT_BYTES = 16 << 20
 """Of texts of fixed length."""
+_MOST_MEMBERS = 500
+"""Members of a group that are looked at."""
 
 
 def matches(head: bytes) -> bool:
@@ -60,7 +65,9 @@ def matches(head: bytes) -> bool:
 # describing
 
 
-def describe(name: str, path: str, group: str, *, allow_external: bool = False) -> Source:
+def describe(
+    name: str, path: str, group: str, *, allow_external: bool = False, asked: names.Asked = _NOTHING
+) -> Source:
     """Find the scores of a file and check everything that can be checked without reading them.
 
     Parameters
@@ -71,6 +78,8 @@ def describe(name: str, path: str, group: str, *, allow_external: bool = False) 
         The file, and the group (or scores dataset) in it.
     allow_external : bool
         Follow external links, external storage and virtual datasets.
+    asked : Asked
+        What was said of names and axes.
 
     Returns
     -------
@@ -91,7 +100,7 @@ def describe(name: str, path: str, group: str, *, allow_external: bool = False) 
         _hdf5_errors(name),
     ):
         place = _Place(name, file, group, allow_external, size)
-        return _describe(place, path, stamp)
+        return _describe(place, path, stamp, asked)
 
 
 @contextlib.contextmanager
@@ -186,7 +195,7 @@ class _Place:
         found = self.follow(group, name)
         if isinstance(found, h5py.Dataset):
             group, _, last = group.rstrip("/").rpartition("/")
-            if last not in (*SCORE_KINDS, "predictions"):
+            if last != "predictions" and not names.is_scores(last) and names.kind_of(last) is None:
                 raise DataError(name, "a dataset", f"expected a group, or {_EXPECTED_SCORES.removeprefix('expected ')}")
             self.chosen, group = last, group or "/"
             found = self.follow(group, name)
@@ -198,6 +207,20 @@ class _Place:
     def where(self, member: str) -> str:
         """``FILE:DATASET`` for messages."""
         return f"{self.name}:{member}"
+
+    def members(self) -> dict[str, names.Facts]:
+        """Shapes and types of the group's datasets, as far as they can be reached; of no more than `_MOST_MEMBERS`."""
+        found = {}
+        for name in itertools.islice(self.group, _MOST_MEMBERS):
+            one = None
+            with contextlib.suppress(UnoicError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+                one = self.follow(f"{self.path}/{name}", name)
+            if isinstance(one, h5py.Dataset):
+                with contextlib.suppress(OSError, RuntimeError, TypeError, ValueError):
+                    found[name] = names.Facts(tuple(one.shape or ()), one.dtype)
+            elif not isinstance(one, h5py.Group) or name in (*FIELDS, *SCORE_KINDS, "predictions"):
+                found[name] = names.Facts((), None)  # what is wrong with it is said if it is wanted
+        return found
 
     def dataset(self, member: str, *, is_array: bool = False) -> Any:
         """Return a dataset of the group, fit to be read, or None; `is_array` if its chunks may be read here."""
@@ -246,8 +269,8 @@ def _external(where: str, found: str) -> DataError:
 
 
 def _listing(group: Any) -> str:
-    names = sorted(group)
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") if names else "nothing"
+    known = sorted(group)
+    return ", ".join(known[:20]) + (", ..." if len(known) > 20 else "") if known else "nothing"
 
 
 def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunks.Layout | None) -> None:
@@ -269,13 +292,14 @@ def _check_storage(where: str, dataset: Any, allow_external: bool, layout: chunk
         chunks.check_sizes(where, dataset)
 
 
-def _describe(place: _Place, path: str, stamp: Any) -> Source:
-    kind = _find_scores(place)
-    dataset = place.dataset(kind, is_array=True)
+def _describe(place: _Place, path: str, stamp: Any, asked: names.Asked) -> Source:
+    there = place.members()
+    member, kind, notes = _find_scores(place, there, asked)
+    dataset = place.dataset(member, is_array=True)
     if dataset is None:
-        raise DataError(place.where(kind), "a link that leads nowhere", "expected a dataset")
-    shape, encoding = _score_facts(place, kind, dataset)
-    arrays = {"scores": _array(place, kind, dataset, shape)}
+        raise DataError(place.where(member), "a link that leads nowhere", "expected a dataset")
+    labels, shape, encoding, more = _score_facts(place, there, member, kind, dataset, asked)
+    arrays = {"scores": _array(place, member, dataset, shape, is_scores=kind != "predictions")}
     locator: dict[str, Any] = {
         "path": path if storage.is_remote(path) else os.path.abspath(path),
         "stamp": stamp,
@@ -284,14 +308,16 @@ def _describe(place: _Place, path: str, stamp: Any) -> Source:
         "chunks": tuple(dataset.chunks or ()),
         "stored_bytes": dataset.id.get_storage_size(),
         "checksums": _checksums(dataset),
+        "undecided": kind is None,
     }
+    members = {"scores": member, "labels": labels or "labels"}
     for field in FIELDS:
-        found = place.dataset(field, is_array=field not in _TEXT_FIELDS)
+        found = place.dataset(members.get(field, field), is_array=field not in _TEXT_FIELDS)
         if found is not None:
-            arrays[field] = _field(place, field, found, shape, locator)
+            arrays[field] = _field(place, field, members.get(field, field), found, shape, locator)
     fields = frozenset(arrays) - {"scores"}
-    locator["others"] = list(itertools.islice(_others(place, kind), _MOST_OTHERS))
-    if kind != "predictions":
+    locator["others"] = list(itertools.islice(_others(place, set(members.values())), _MOST_OTHERS))
+    if kind != "predictions" and member != "predictions":
         _note_predictions(place, shape, locator)
     return Source(
         name=place.name,
@@ -299,22 +325,24 @@ def _describe(place: _Place, path: str, stamp: Any) -> Source:
         n_samples=shape.n_samples,
         n_classes=shape.n_classes,
         image_shape=shape.image_shape,
-        kind=kind,
+        kind=kind or "logits",
         encoding=encoding,
         layout=shape.layout,
         fields=fields,
-        source_counts=_vector(place, "source_counts", shape.n_classes),
-        source_prior=_vector(place, "source_prior", shape.n_classes),
-        class_names=_class_names(place, shape.n_classes),
+        source_counts=_vector(place, names.COUNTS, shape.known_classes, dataset),
+        source_prior=_vector(place, ("source_prior",), shape.known_classes, dataset),
+        class_names=_class_names(place, shape.known_classes, dataset),
         storage=_storage(dataset),
         attributes=_attributes(place.group),
         locator=locator,
+        members={role: name for role, name in members.items() if name != {"scores": kind}.get(role, role)},
+        notes=(*notes, *more),
     )
 
 
-def _others(place: _Place, kind: Kind) -> Iterator[str]:
-    """Datasets of the group that no schema speaks of; links are not followed."""
-    ours = {kind, *FIELDS, "predictions", "source_counts", "source_prior", "class_names"}
+def _others(place: _Place, used: set[str]) -> Iterator[str]:
+    """Datasets of the group that are not read; links are not followed."""
+    ours = {*used, *_PER_CLASS, "delta", *_TEXT_FIELDS, "predictions"}
     for name in place.group:
         if name not in ours and isinstance(place.group.get(name, getlink=True), h5py.HardLink):
             with contextlib.suppress(KeyError, OSError, RuntimeError):
@@ -328,26 +356,29 @@ def _note_predictions(place: _Place, shape: schema.ScoreShape, locator: dict[str
         dataset = place.dataset("predictions", is_array=True)
         units = (shape.n_samples, *shape.image_shape)
         if dataset is not None and dataset.dtype.kind in "iub" and tuple(dataset.shape) == units:
-            schema.check_holds("predictions", dataset.dtype, shape.n_classes)
+            schema.check_holds("predictions", dataset.dtype, shape.known_classes)
             locator["arrays"]["predictions"] = _array(place, "predictions", dataset, shape)
             locator["has_predictions"] = True
 
 
-def _find_scores(place: _Place) -> Kind:
-    if place.chosen:
-        return place.chosen  # type: ignore[return-value]  # _Place lets only the names of a Kind through
-    names = set(place.group)
-    kinds = [kind for kind in SCORE_KINDS if kind in names]
-    if len(kinds) > 1:
-        raise schema.two_candidates(place.name, kinds)
-    if kinds:
-        return kinds[0]
-    if "predictions" in names:
-        return "predictions"
+def _find_scores(
+    place: _Place, there: dict[str, names.Facts], asked: names.Asked
+) -> tuple[str, Kind | None, tuple[str, ...]]:
+    """Member that holds the scores, what its name says they are, and what is worth saying of the choice."""
+    if place.chosen and asked.logits_key is None:
+        asked = replace(asked, logits_key=place.chosen)
+    chosen = names.choose_scores(place.name, there, asked)
+    integers = there.get("predictions") is not None and not names.are_floats(there["predictions"])
+    if chosen.name == "predictions" and integers:
+        return "predictions", "predictions", ()
+    if chosen.name is not None:
+        return chosen.name, chosen.kind, chosen.notes
+    if "predictions" in there:
+        return "predictions", "predictions", ()
     hint = _group_with_scores(place.group)
-    expected = (
-        f"{_EXPECTED_SCORES}; try {storage.split_name(place.name)[0]}::{hint.lstrip('/')}" if hint else _EXPECTED_SCORES
-    )
+    expected = f"{_EXPECTED_SCORES}, or --logits-key NAME"
+    if hint:
+        expected = f"{_EXPECTED_SCORES}; try {storage.split_name(place.name)[0]}::{hint.lstrip('/')}"
     raise DataError(place.name, f"no scores among: {_listing(place.group)}", expected)
 
 
@@ -358,7 +389,7 @@ def _group_with_scores(group: Any, depth: int = 3) -> str:
             continue
         if not isinstance(group[name], h5py.Group):
             continue
-        if any(kind in group[name] for kind in SCORE_KINDS):
+        if any(names.is_scores(member) for member in itertools.islice(group[name], _MOST_MEMBERS)):
             return str(group[name].name)
         deeper = _group_with_scores(group[name], depth - 1) if depth else ""
         if deeper:
@@ -366,18 +397,52 @@ def _group_with_scores(group: Any, depth: int = 3) -> str:
     return ""
 
 
-def _score_facts(place: _Place, kind: Kind, dataset: Any) -> tuple[schema.ScoreShape, Encoding]:
-    where = place.where(kind)
+def _score_facts(
+    place: _Place, there: dict[str, names.Facts], member: str, kind: Kind | None, dataset: Any, asked: names.Asked
+) -> tuple[str | None, schema.ScoreShape, Encoding, tuple[str, ...]]:
+    """Member of the labels, the shape and encoding of the scores, and what to say of the way they were found."""
+    where = place.where(member)
     if kind == "predictions":
+        names.refuse(replace(asked, logits_key=None, labels_key=None), place.name, "holds predictions")
         n_classes = _int_attribute(where, dataset, "n_classes")
+        if n_classes is None:
+            raise DataError(where, "no attribute n_classes", "expected the number of classes K")
         schema.check_integers(where, dataset.dtype)
         schema.check_holds(where, dataset.dtype, n_classes)
-        return schema.prediction_shape(where, dataset.shape, n_classes), "float32"
+        shape = schema.prediction_shape(where, dataset.shape, n_classes)
+        units: list[tuple[int, ...]] = [(shape.n_samples, *shape.image_shape), (shape.n_samples, 1, *shape.image_shape)]
+        chosen = names.choose_labels(place.name, there, units, asked, member)
+        return chosen.name, shape, "float32", chosen.notes
     encoding = _encoding(dataset)
     if encoding is None:
         raise DataError(where, f"{dataset.dtype} values", f"expected {', '.join(schema.SCORE_DTYPES)}")
-    axis = _int_attribute(where, dataset, "class_axis", 1)
-    return schema.score_shape(where, dataset.shape, axis), encoding
+    stored = tuple(dataset.shape)
+    chosen = names.choose_labels(place.name, there, names.unit_shapes(stored) if stored else [], asked, member)
+    labels = there[chosen.name].shape if chosen.name is not None else None
+    beside = [there[name].shape for name in ("delta", "predictions") if name in there and name != member]
+    lengths = [there[name].shape[0] for name in _PER_CLASS if name in there and len(there[name].shape) == 1]
+    stated = asked.class_axis
+    if stated is not None and len(stored) != 4:
+        names.refuse(names.Asked(class_axis=stated), place.name, "holds no images")
+    if stated is None:
+        stated = _int_attribute(where, dataset, "class_axis")
+    if stated is None and labels is not None and labels not in names.unit_shapes(stored):
+        stated = 1  # what is wrong with the labels is said below
+    if len(stored) == 3 and labels in (stored, (stored[0], 1, *stored[1:])):
+        stated = 0
+    axis, notes = names.settle_axis(where, stored, stated, [labels or (), *beside], lengths)
+    notes += names.check_turned(where, stored, labels, lengths)
+    _check_stated(where, dataset, stored, axis)
+    return chosen.name, schema.score_shape(where, stored, axis), encoding, (*chosen.notes, *notes)
+
+
+def _check_stated(where: str, dataset: Any, shape: tuple[int, ...], axis: int) -> None:
+    """Refuse an attribute n_classes that is another K than that of the shape."""
+    stated = _int_attribute(where, dataset, "n_classes")
+    if stated is not None and len(shape) in (2, 4) and -len(shape) <= axis < len(shape):
+        n_classes = shape[axis]
+        if stated != n_classes and (n_classes, stated) != (1, 2):
+            raise DataError(where, f"attribute n_classes = {stated}", f"expected {n_classes}, as in {shape}")
 
 
 def _encoding(dataset: Any) -> Encoding | None:
@@ -390,17 +455,19 @@ def _encoding(dataset: Any) -> Encoding | None:
     return encoding
 
 
-def _int_attribute(where: str, dataset: Any, name: str, default: int | None = None) -> int:
-    value = dataset.attrs.get(name, default)
+def _int_attribute(where: str, dataset: Any, name: str) -> int | None:
+    value = dataset.attrs.get(name)
     if value is None:
-        raise DataError(where, f"no attribute {name}", "expected the number of classes K")
+        return None
     number = np.asarray(value)
     if number.size != 1 or number.dtype.kind not in "iu":
         raise DataError(where, f"attribute {name} = {value!r}", "expected an integer")
     return int(number.reshape(-1)[0])
 
 
-def _array(place: _Place, member: str, dataset: Any, shape: schema.ScoreShape) -> dict[str, Any]:
+def _array(
+    place: _Place, member: str, dataset: Any, shape: schema.ScoreShape, *, is_scores: bool = False
+) -> dict[str, Any]:
     """Say where a numeric array lies: its offset, or None when it must go through the library."""
     offset = dataset.id.get_offset()
     if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(place.file.id).fileno:
@@ -420,15 +487,9 @@ def _array(place: _Place, member: str, dataset: Any, shape: schema.ScoreShape) -
         "offset": offset,
         "dtype": dtype.newbyteorder(">" if big else "<").str,
         "shape": tuple(dataset.shape),
-        "image_axis": _image_axis(member, dataset.shape, shape),
+        "image_axis": 2 if len(dataset.shape) == 4 and not (is_scores and shape.layout == "rows") else 1,
         "layout": place.layout(dataset),
     }
-
-
-def _image_axis(member: str, shape: tuple[int, ...], scores: schema.ScoreShape) -> int:
-    """Axis of H: 2 in (N, K, H, W) and (N, 1, H, W), 1 in (N, H, W, K) and (N, H, W)."""
-    class_last = member in SCORE_KINDS and scores.layout == "rows"
-    return 2 if len(shape) == 4 and not class_last else 1
 
 
 def _check_extent(place: _Place, member: str, end: int) -> None:
@@ -436,11 +497,13 @@ def _check_extent(place: _Place, member: str, end: int) -> None:
         raise DataError(place.where(member), f"data up to byte {end:,} of {place.size:,}", "expected a complete file")
 
 
-def _field(place: _Place, field: str, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]) -> Any:
-    where = place.where(field)
+def _field(
+    place: _Place, field: str, member: str, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]
+) -> Any:
+    where = place.where(member)
     if field == "labels":
         schema.check_labels(where, dataset.shape, dataset.dtype, shape)
-        return _array(place, field, dataset, shape)
+        return _array(place, member, dataset, shape)
     if field == "delta":
         return _delta(place, dataset, shape, locator)
     schema.check_per_sample(where, dataset.shape, shape.n_samples)
@@ -448,7 +511,7 @@ def _field(place: _Place, field: str, dataset: Any, shape: schema.ScoreShape, lo
     is_text = h5py.check_string_dtype(dataset.dtype) is not None
     if not is_text and (field != "sample_id" or dataset.dtype.kind not in "iu"):
         raise DataError(where, f"{dataset.dtype} values", "expected text")
-    return {"dataset": f"{place.path}/{field}", "offset": None, "text": is_text}
+    return {"dataset": f"{place.path}/{member}", "offset": None, "text": is_text}
 
 
 def _delta(place: _Place, dataset: Any, shape: schema.ScoreShape, locator: dict[str, Any]) -> Any:
@@ -463,20 +526,39 @@ def _delta(place: _Place, dataset: Any, shape: schema.ScoreShape, locator: dict[
     return entry
 
 
-def _vector(place: _Place, member: str, n_classes: int) -> tuple[float, ...] | None:
-    dataset = place.dataset(member)
-    if dataset is None:
-        return None
-    schema.check_vector(place.where(member), dataset.shape, dataset.dtype, n_classes)
-    return schema.class_vector(place.where(member), dataset[()], n_classes)
+def _vector(place: _Place, members: Sequence[str], n_classes: int, scores: Any) -> tuple[float, ...] | None:
+    """(K,) numbers of a dataset, or of an attribute of the group or of the scores, of one of these names."""
+    found = _stated(place, members, n_classes, scores)
+    return None if found is None else schema.class_vector(*found, n_classes)
 
 
-def _class_names(place: _Place, n_classes: int) -> tuple[str, ...] | None:
-    dataset, where = place.dataset("class_names"), place.where("class_names")
-    if dataset is None:
+def _class_names(place: _Place, n_classes: int, scores: Any) -> tuple[str, ...] | None:
+    found = _stated(place, ("class_names",), n_classes, scores)
+    return None if found is None else schema.class_names(*found, n_classes)
+
+
+def _stated(place: _Place, members: Sequence[str], n_classes: int, scores: Any) -> tuple[str, Any] | None:
+    """Where a fact of the classes stands, and what is there: a dataset, or an attribute."""
+    found = []
+    for member in members:
+        dataset = place.dataset(member)
+        if dataset is not None:
+            where = place.where(member)
+            if member == "class_names":
+                schema.check_names(where, dataset.shape, dataset.dtype, n_classes)
+                found.append((where, _texts(where, dataset, 0, n_classes)))
+            else:
+                schema.check_vector(where, dataset.shape, dataset.dtype, n_classes)
+                found.append((where, dataset[()]))
+    for owner in (place.group, scores):
+        found += [(place.where(f"attribute {name}"), owner.attrs[name]) for name in members if name in owner.attrs]
+    if not found:
         return None
-    schema.check_names(where, dataset.shape, dataset.dtype, n_classes)
-    return schema.class_names(where, _texts(where, dataset, 0, n_classes), n_classes)
+    first = np.asarray(found[0][1]).tolist()
+    for where, values in found[1:]:
+        if np.asarray(values).tolist() != first:
+            raise DataError(where, f"something else than {found[0][0].rpartition(':')[2]}", "expected one of them")
+    return found[0]
 
 
 def _texts(where: str, dataset: Any, first: int, last: int) -> NDArray[Any]:
@@ -634,7 +716,7 @@ class Hdf5Reader:
             block.scores = self._scores(start, stop)
 
     def _where(self, name: str) -> str:
-        return f"{self._source.name}:{self._source.kind if name == 'scores' else name}"
+        return self._source.where(name)
 
     def _take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         return self._buffers.take(name, shape, schema.native(self._arrays[name]["dtype"]))

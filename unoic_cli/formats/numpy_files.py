@@ -56,13 +56,13 @@ def members(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     NoInputError
         The file is missing or not readable.
     DataError
-        It is truncated or corrupt, or a member holds pickled objects.
+        It is truncated or corrupt.
     """
     found = {}
     with _opened(path) as (names, open_member):
         for name in names:
             with _corrupt(f"{path}:{name}"), open_member(name) as file:
-                header = _header(f"{path}:{name}", file)
+                header = _header(f"{path}:{name}", file, wanted=False)
             found[name] = (header.shape, header.dtype)
     return found
 
@@ -219,7 +219,20 @@ def _stream(path: str, member: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _header(where: str, file: IO[bytes]) -> _Header:
+def unreadable(dtype: np.dtype[Any]) -> str:
+    """Why arrays of a type are not read; an empty text where they are."""
+    if dtype.hasobject:
+        return "a pickled (object) array"
+    return "a structured array" if dtype.kind == "V" else ""
+
+
+def check(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse what is not read."""
+    if unreadable(dtype):
+        raise DataError(where, unreadable(dtype), "expected numbers or fixed-length text")
+
+
+def _header(where: str, file: IO[bytes], *, wanted: bool = True) -> _Header:
     """Shape, order and dtype of an array; the stream then stands at its first byte."""
     with _corrupt(where):
         start = file.read(8)
@@ -230,10 +243,8 @@ def _header(where: str, file: IO[bytes]) -> _Header:
         if len(text) < size:
             raise ValueError("a header that is cut off, or longer than any")
         header = _parse_header(text.decode("utf-8"))
-    if header.dtype.hasobject:
-        raise DataError(where, "a pickled (object) array", "expected numbers or fixed-length text")
-    if header.dtype.kind == "V":
-        raise DataError(where, "a structured array", "expected numbers or fixed-length text")
+    if wanted:
+        check(where, header.dtype)
     if any(extent < 0 for extent in header.shape):
         raise DataError(where, f"shape {header.shape}", "expected an intact npy or npz file")
     return header

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from unoic_cli import witness
 from unoic_cli.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Source
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import columns, schema, storage
+from unoic_cli.formats import columns, names, schema, storage
 
 NAME = "parquet"
+_NOTHING = names.Asked()
 SUFFIXES = (".parquet", ".pq")
 
 _BATCH_BYTES = 6 << 20
@@ -38,7 +39,9 @@ def matches(head: bytes) -> bool:
 # describing
 
 
-def describe(name: str, path: str, group: str = "/", *, allow_external: bool = False) -> Source:
+def describe(
+    name: str, path: str, group: str = "/", *, allow_external: bool = False, asked: names.Asked = _NOTHING
+) -> Source:
     """Find the scores of a file by its schema and metadata.
 
     Parameters
@@ -51,6 +54,8 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
         Only HDF5 has groups.
     allow_external : bool
         A Parquet file never refers to another.
+    asked : Asked
+        What was said of the names of columns.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def describe(name: str, path: str, group: str = "/", *, allow_external: bool = F
         It is not a Parquet file, or does not hold what the schema asks for.
     """
     with storage.described(path) as (there, stamp, _), _open(name, there) as file, _parquet_errors(name):
-        return _describe(name, path, stamp, file)
+        return _describe(name, path, stamp, file, asked)
 
 
 @contextlib.contextmanager
@@ -96,7 +101,7 @@ def _open(name: str, there: Any, texts: Sequence[str] = (), *, ahead: bool = Fal
         raise DataError(name, f"truncated or not Parquet ({reason})", "expected an intact Parquet file") from error
 
 
-def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
+def _describe(name: str, path: str, stamp: Any, file: Any, asked: names.Asked) -> Source:
     n_rows = file.metadata.num_rows
 
     def first(column: str) -> Any:
@@ -108,7 +113,7 @@ def _describe(name: str, path: str, stamp: Any, file: Any) -> Source:
         "stamp": stamp,
         "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
     }
-    source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator)
+    source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator, asked)
     _check_sizes(name, file, source.n_classes)
     source = replace(source, storage=_storage(file))  # which reads a column: before that, metadata may not be asked
     source.locator["checksums"] = None if storage.is_remote(path) or not n_rows else _checksums(path, file)

@@ -8,7 +8,7 @@ import math
 import mmap
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,15 @@ class ScoreShape(NamedTuple):
         """Units per sample."""
         return math.prod(self.image_shape)
 
+    @property
+    def known_classes(self) -> int:
+        """K as labels and priors know it: one score of each unit stands for two classes."""
+        return max(2, self.n_classes)
+
+
+class EmptyError(DataError):
+    """There are no samples."""
+
 
 def score_dtype(encoding: str) -> np.dtype[Any]:
     """Return the native dtype in which a block holds scores of this encoding."""
@@ -83,9 +92,10 @@ def score_shape(where: str, shape: Sequence[int], class_axis: int = 1) -> ScoreS
     where : str
         ``FILE:DATASET``, for messages.
     shape : sequence of int
-        ``(N, K)``, ``(N, K, H, W)`` or, with `class_axis` last, ``(N, H, W, K)``.
+        ``(N, K)``, ``(N, K, H, W)`` or, with `class_axis` last, ``(N, H, W, K)``; one score of each unit may also have
+        the shape of the units, ``(N,)`` or ``(N, H, W)``.
     class_axis : int
-        1 (or its negative twin), or the last axis.
+        1 (or its negative twin), or the last axis; 0 where three axes are those of the units.
 
     Raises
     ------
@@ -98,6 +108,11 @@ def score_shape(where: str, shape: Sequence[int], class_axis: int = 1) -> ScoreS
     ScoreShape(n_samples=10, n_classes=3, image_shape=(4, 5), layout='planes')
     """
     rank = len(shape)
+    if rank == 1 or (rank == 3 and class_axis == 0):
+        return _check_extents(where, ScoreShape(shape[0], 1, tuple(shape[1:]), "rows"))
+    if rank == 3:
+        expected = "expected (N, K), (N, K, H, W) or (N, H, W, K); one image is (1, K, H, W)"
+        raise DataError(where, f"shape {tuple(shape)}", expected)
     if rank not in (2, 4):
         raise DataError(where, f"shape {tuple(shape)}", "expected (N, K), (N, K, H, W) or (N, H, W, K)")
     if not -rank <= class_axis < rank or class_axis % rank not in (1, rank - 1):
@@ -112,13 +127,13 @@ def prediction_shape(where: str, shape: Sequence[int], n_classes: int) -> ScoreS
     if len(shape) not in (1, 2, 3, 4) or (len(shape) in (2, 4) and shape[1] != 1):
         raise DataError(where, f"shape {tuple(shape)}", "expected (N,) or (N, H, W)")
     image_shape = tuple(shape[-2:]) if len(shape) > 2 else ()
-    return _check_extents(where, ScoreShape(shape[0], n_classes, image_shape, "rows"))
+    return _check_extents(where, ScoreShape(shape[0], n_classes, image_shape, "rows"), 2)
 
 
-def _check_extents(where: str, shape: ScoreShape) -> ScoreShape:
+def _check_extents(where: str, shape: ScoreShape, least: int = 1) -> ScoreShape:
     if shape.n_samples == 0:
-        raise DataError(where, "no samples (N = 0)", "expected at least one")
-    if shape.n_classes < 2:
+        raise EmptyError(where, "no samples (N = 0)", "expected at least one")
+    if shape.n_classes < least:
         raise DataError(where, f"{shape.n_classes} class(es) (K = {shape.n_classes})", "expected two or more classes")
     if shape.n_classes > MOST_CLASSES:
         raise DataError(where, f"{shape.n_classes:,} classes (K)", f"expected at most {MOST_CLASSES:,}")
@@ -130,7 +145,7 @@ def _check_extents(where: str, shape: ScoreShape) -> ScoreShape:
 def check_labels(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> None:
     """Labels are integers of a type that can hold K - 1, one for each unit; a length-1 class axis is allowed."""
     check_integers(where, dtype)
-    check_holds(where, dtype, scores.n_classes)
+    check_holds(where, dtype, scores.known_classes)
     n, image = scores.n_samples, scores.image_shape
     if tuple(shape) not in ((n, *image), (n, 1, *image)):
         raise DataError(where, f"shape {tuple(shape)}", f"expected {(n, *image)} to match the scores")
@@ -419,8 +434,3 @@ def pread_into(where: str, file: File, array: NDArray[Any], offset: int) -> None
         if count == 0:
             raise StorageError(where, "the file ends too soon", f"expected {len(view):,} more bytes")
         view, offset = view[count:], offset + count
-
-
-def two_candidates(where: str, names: Iterable[str]) -> DataError:
-    """More than one array could be the scores."""
-    return DataError(where, f"two candidates ({', '.join(names)})", "expected exactly one of logits, log_probs, probs")

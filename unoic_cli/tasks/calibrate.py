@@ -176,7 +176,7 @@ class _Worker:
         self.job, self.todo = job, todo
         names = frozenset({"scores", "labels", "group", "sample_id", "split"})
         view = job.method.view
-        self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples)
+        self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples, careful=True)
         lam = job.method.calibration.lam
         self.fuser = job.method.writer(lam)
         self.work = make_workspace(job.data.n_classes)
@@ -228,6 +228,13 @@ class _Worker:
                 tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
+        if batch.blank is not None:  # nothing is known of such a unit, and nothing is made up
+            predictions[batch.blank] = np.iinfo(smallest).max
+            if out.size and pixels:
+                image, pixel = np.divmod(np.flatnonzero(batch.blank), pixels)
+                out.reshape(shape)[image, :, pixel] = np.nan
+            elif out.size:
+                out.reshape(shape)[batch.blank] = np.nan
         written = LogitBlock(
             start=self.at,
             stop=self.at + batch.n_units,

@@ -19,6 +19,7 @@ from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, op
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
+from unoic_cli.formats.names import Asked
 from unoic_cli.ledger import current, exists, know, missing
 from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.sweep import sweep
@@ -66,6 +67,10 @@ class Options:
         Labels to leave out, besides 255, -1 and -100 outside [0, K).
     allow_external : bool
         Follow external links, external storage and virtual datasets.
+    logits_key, labels_key : str or None
+        Arrays (or columns) of the files that hold the scores and the labels, where names do not tell.
+    class_axis : int or None
+        Of 4-D scores in HDF5: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.
     threads : int or None
         Worker threads; by default what the machine gives this process.
     memory : int or str or None
@@ -79,6 +84,9 @@ class Options:
     split: str | None = None
     ignore_index: Sequence[int] = ()
     allow_external: bool = False
+    logits_key: str | None = None
+    labels_key: str | None = None
+    class_axis: int | None = None
     threads: int | None = None
     memory: int | str | None = None
     tell: Callable[[str], None] | None = None
@@ -86,7 +94,13 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """What influences a result."""
-        return {"split": self.split, "ignore_index": list(self.ignore_index)}
+        named = {"logits_key": self.logits_key, "labels_key": self.labels_key, "class_axis": self.class_axis}
+        said = {key: value for key, value in named.items() if value is not None}
+        return {"split": self.split, "ignore_index": list(self.ignore_index), **said}
+
+    def asked(self, *, lenient: bool = False) -> Asked:
+        """What was said of names and axes; `lenient` of another file than the inputs."""
+        return Asked(self.logits_key, self.labels_key, self.class_axis, lenient=lenient)
 
 
 class OptionArguments(TypedDict, total=False):
@@ -95,6 +109,9 @@ class OptionArguments(TypedDict, total=False):
     split: str | None
     ignore_index: Sequence[int]
     allow_external: bool
+    logits_key: str | None
+    labels_key: str | None
+    class_axis: int | None
     threads: int | None
     memory: int | str | None
     tell: Callable[[str], None] | None
@@ -112,6 +129,7 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
         "split": options.split,
         "ignore_index": options.ignore_index,
         "allow_external": options.allow_external,
+        "asked": options.asked(),
     }
     inputs = expand(inputs)
     named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
@@ -129,10 +147,23 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
         for entry in ledger.passes:
             if not entry.complete:
                 notes.add(f"partial: {missing(entry)} are not counted")
+    for member in data.modalities:
+        member.care.tell = options.tell
     _tell_parts(data, notes)
+    _tell_reading(data, notes)
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     return data
+
+
+def _tell_reading(data: DataSet, notes: Notes) -> None:
+    """Say what was taken for what, once for all files of which it is true."""
+    said: dict[str, list[str]] = {}
+    for source in data.all_sources:
+        for text in source.notes:
+            said.setdefault(text, []).append(source.name)
+    for text, names in said.items():
+        notes.add(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}")
 
 
 def _tell_parts(data: DataSet, notes: Notes) -> None:
@@ -332,7 +363,12 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
                 raise
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
-    other = open_dataset(names, ignore_index=options.ignore_index, allow_external=options.allow_external)
+    other = open_dataset(
+        names,
+        ignore_index=options.ignore_index,
+        allow_external=options.allow_external,
+        asked=options.asked(lenient=True),
+    )
     # another file's labels are those of the training data; the input's own are a sample, whatever its name
     itself = know(f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources))
     estimated = option != "--source-prior" or itself

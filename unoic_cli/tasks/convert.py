@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,9 @@ from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec,
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.formats import numpy_files, schema
+from unoic_cli.formats import names, numpy_files, schema
+from unoic_cli.formats import single as one_column
+from unoic_cli.formats.names import Asked
 from unoic_cli.output import as_one, together
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
@@ -24,12 +26,6 @@ from unoic_cli.tasks.inputs import expand, single
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PROBABILITY_NAMES = ("pred_probs", "probs", "probabilities", "softmax")
-LOGITS_NAMES = ("logits", "outputs", "scores", "log_probs", *PROBABILITY_NAMES)
-"""Names of arrays that may be the scores; so may any ``logits_...``."""
-
-LABELS_NAMES = ("labels", "label", "targets", "target", "y", "y_true", "gt")
-COUNTS_NAMES = ("source_counts", "train_counts")
 PER_SAMPLE = ("split", "group", "sample_id")
 
 Members = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -108,7 +104,7 @@ def convert(
     *,
     logits_key: str | None = None,
     labels_key: str | None = None,
-    kind: str | None = None,
+    kind: Kind | None = None,
     class_axis: int | None = None,
     labels: str | None = None,
     force: bool = False,
@@ -123,12 +119,12 @@ def convert(
     out : str
         The output; its suffix names the format. ``-`` is an Arrow stream on standard output.
     logits_key, labels_key : str, optional
-        Members of an npz file, where their names do not tell.
+        Arrays (or columns) of the input, where their names do not tell.
     kind : {"logits", "log_probs", "probs"}, optional
         What the scores are. Otherwise the values of an npz or npy file decide, once; HDF5 and
         Parquet files say it themselves.
     class_axis : int, optional
-        Of an npz or npy file: 1 (the default) for (N, K) and (N, K, H, W), -1 for (N, H, W, K).
+        Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where no labels settle it.
     labels : str, optional
         Another npy or npz file with the labels of an npz or npy file.
     force : bool
@@ -160,23 +156,24 @@ def convert(
     ('logits', 2, 2, ('labels',))
     """
     source, out = os.fspath(source), os.fspath(out)
-    array_options: dict[str, Any] = {"--logits-key": logits_key, "--labels-key": labels_key, "--class-axis": class_axis}
-    array_options["--labels"] = labels
     if kind is not None and kind not in SCORE_KINDS:
         raise UsageError("--kind", kind, f"expected one of {', '.join(SCORE_KINDS)}")
-    source = single(source, expand(source))
+    source, asked = single(source, expand(source)), Asked(logits_key, labels_key, class_axis, kind)
     is_arrays = formats.detect(source) not in formats.MODULES
     if is_arrays:
         formats.storage.refuse_remote(source, "npz or npy file")
-    else:
-        _refuse_options(source, array_options)
+    elif labels is not None:
+        found = f"given, but {formats.storage.shown(source)} is no npz or npy file"
+        raise UsageError("--labels", found, "expected it for such files only")
     _check_output(out, force, (source,) if labels is None else (source, labels))
     if is_arrays:
-        arrays = _Arrays(source, logits_key, labels_key, labels, 1 if class_axis is None else class_axis)
+        arrays = _Arrays(source, asked, labels)
         given = arrays.as_input()
     else:
-        given = _stored_input(source, allow_external)
+        given = _stored_input(source, allow_external, asked)
     decided, reason = _decide_kind(given, kind, is_arrays)
+    if given.source.n_classes == 1:
+        given = _two_classes(given, decided)
     with together(given.notes.append):
         fields = _copy(given, decided, out)
     _add_notes(given, decided)
@@ -197,16 +194,6 @@ def _result(given: _Input, out: str, kind: Kind, reason: str, fields: tuple[str,
         dropped=given.dropped,
         notes=tuple(given.notes),
     )
-
-
-def _refuse_options(source: str, options: dict[str, Any]) -> None:
-    used = [name for name, value in options.items() if value is not None]
-    if used:
-        raise UsageError(
-            used[0],
-            f"given, but {formats.storage.shown(source)} is no npz or npy file",
-            "expected it for such files only",
-        )
 
 
 def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> None:
@@ -252,10 +239,16 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
 
 def _seen_kind(given: _Input, name: str, values: ScoreValues) -> tuple[Kind, str]:
     """Kind by the name of the member and by all of its values; doubts are refused."""
-    if name == "log_probs":
+    said = names.kind_of(name)
+    if said == "log_probs":
         return "log_probs", "the name of the member"
     if "outside" in values.first:
-        return ("probs" if name in PROBABILITY_NAMES else "logits"), "the values: not all lie in [0, 1]"
+        return ("probs" if said == "probs" else "logits"), "the values: not all lie in [0, 1]"
+    if given.source.n_classes == 1 and said is not None:
+        return said, "the name of the member"
+    if given.source.n_classes == 1:
+        expected = "expected --kind probs or --kind logits to say what they are"
+        raise DataError(given.scores, "one score of each unit, all in [0, 1]", expected)
     if "sum" not in values.first:
         return "probs", "the values: all lie in [0, 1] and each row sums to 1"
     row = values.first["sum"]
@@ -281,14 +274,31 @@ def _refuse_first(given: _Input, values: ScoreValues, name: str, expected: str) 
 def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> list[str]:
     notes = []
     sums = values.first.get("sum" if kind == "probs" else "exp_sum")
+    sums = None if given.source.n_classes == 1 else sums
     if kind != "logits" and sums is not None:
         what = "probabilities" if kind == "probs" else "exponentials"
         notes.append(f"the {what} at {where_is(given.source, sums.unit)} sum to {sums.value:.6g}, not 1")
     if kind == "logits" and values.look == "probabilities":
         notes.append("stored as logits, though all values lie in [0, 1] and each row sums to 1")
-    if kind == "probs" and sums is None and name not in (*PROBABILITY_NAMES, "scores", "outputs"):
+    if kind == "probs" and sums is None and names.kind_of(name) == "logits":
         notes.append(f"stored as probs: the values of {name} lie in [0, 1] and each row sums to 1")
     return notes
+
+
+def _two_classes(given: _Input, kind: Kind) -> _Input:
+    """An input of one score of each unit as one of two classes."""
+    source = one_column.widened(dataclasses.replace(given.source, kind=kind, notes=()))
+    given.notes.extend(source.notes)
+
+    def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
+        for block in given.blocks(fields):
+            if block.scores is not None:
+                one = block.scores
+                block.scores = np.empty((len(one), 2, *one.shape[2:]), schema.score_dtype(source.encoding))
+                one_column.fill(one, given.source.encoding, kind, block.scores)
+            yield block
+
+    return dataclasses.replace(given, source=source, blocks=blocks)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -372,9 +382,9 @@ def _add_notes(given: _Input, kind: Kind) -> None:
 # HDF5 and Parquet
 
 
-def _stored_input(name: str, allow_external: bool) -> _Input:
+def _stored_input(name: str, allow_external: bool, asked: Asked) -> _Input:
     """Open a logits file as an input."""
-    source = formats.describe(name, allow_external=allow_external)
+    source = formats.describe(name, allow_external=allow_external, asked=asked)
 
     def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
         reader = formats.open_reader(source)
@@ -387,8 +397,13 @@ def _stored_input(name: str, allow_external: bool) -> _Input:
     has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
     fields = source.fields - {"delta"} if scalar is not None else source.fields
+    dtypes = field_dtypes(source, fields)
+    notes = list(source.notes)
+    if source.single:
+        notes.remove(one_column.meaning(source.kind))
+        source = one_column.as_stored(source)
     dropped = tuple(source.locator.get("others", ()))
-    return _Input(source, source.scores_name, blocks, field_dtypes(source, fields), scalar, has_predictions, dropped)
+    return _Input(source, source.scores_name, blocks, dtypes, scalar, has_predictions, dropped, notes)
 
 
 def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
@@ -411,28 +426,57 @@ def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
 class _Arrays:
     """Which arrays of an npz or npy file are what, and streams over them."""
 
-    def __init__(
-        self, path: str, logits_key: str | None, labels_key: str | None, labels: str | None, class_axis: int
-    ) -> None:
-        self.path = path
+    def __init__(self, path: str, asked: Asked, labels: str | None) -> None:
+        self.path, self.asked = path, asked
         self.members = numpy_files.members(path)
+        self.there = {name: names.Facts(*facts) for name, facts in self.members.items()}
         self.notes: list[str] = []
         self.places: dict[str, tuple[str, str]] = {}
         """Path and member of each field that is streamed."""
         self.arrays: Members = {}
         """Shape and dtype of each of these."""
-        member = _choose_logits(path, self.members, logits_key)
+        member = self._choose_logits()
         self.where = f"{path}:{member}"
         self._take("scores", path, member)
         self.encoding = self._encoding(member)
-        self.shape = schema.score_shape(self.where, self.arrays["scores"][0], class_axis)
-        self._find_labels(labels, labels_key)
+        self._find_labels(labels, member)
+        self.shape = self._shape()
+        if "labels" in self.places:
+            self._check_labels(":".join(self.places["labels"]))
         self.scalar_delta = self._find_delta()
         for name in PER_SAMPLE:
             if name in self.members and self._is_free(name):
+                numpy_files.check(f"{path}:{name}", self.members[name][1])
                 self._take(name, path, name)
                 schema.check_per_sample(f"{path}:{name}", self.arrays[name][0], self.shape.n_samples)
                 schema.check_length(f"{path}:{name}", self.arrays[name][1])
+
+    def _choose_logits(self) -> str:
+        """Name of the member that holds the scores."""
+        if len(self.members) == 1 and self.asked.logits_key is None and formats.detect(self.path) == "npy":
+            return next(iter(self.members))
+        chosen = names.choose_scores(self.path, self.there, self.asked)
+        self.notes += chosen.notes
+        if chosen.name is None:
+            expected = f"expected --logits-key NAME, or one of {', '.join(names.SCORES)} or logits_..."
+            raise DataError(self.path, f"no scores among {_listing(self.there)}", expected)
+        return chosen.name
+
+    def _shape(self) -> schema.ScoreShape:
+        """Shape of the scores, by what lies beside them where they are images."""
+        shape = self.arrays["scores"][0]
+        labels = self.arrays["labels"][0] if "labels" in self.arrays else None
+        axis = self.asked.class_axis
+        if axis is None and labels is not None and labels not in names.unit_shapes(shape or (0,)):
+            axis = 1  # what is wrong with the labels is said where they are checked
+        if len(shape) == 3 and labels in (shape, (shape[0], 1, *shape[1:])):
+            axis = 0
+        beside = [labels or (), *([self.members["delta"][0]] if "delta" in self.members else [])]
+        per_class = (*names.COUNTS, "source_prior", "class_names")
+        lengths = [self.members[name][0][0] for name in per_class if name in self.members and self.members[name][0]]
+        axis, notes = names.settle_axis(self.where, shape, axis, beside, lengths)
+        self.notes += [*notes, *names.check_turned(self.where, shape, labels, lengths)]
+        return schema.score_shape(self.where, shape, axis)
 
     def _take(self, role: str, path: str, member: str) -> None:
         self.places[role] = (path, member)
@@ -443,6 +487,7 @@ class _Arrays:
 
     def _encoding(self, member: str) -> Encoding:
         dtype = self.arrays["scores"][1]
+        numpy_files.check(f"{self.path}:{member}", dtype)
         if dtype.kind in "iub":
             hint = "; class indices are stored as predictions" if len(self.arrays["scores"][0]) in (1, 3) else ""
             raise DataError(f"{self.path}:{member}", f"{dtype.name} values", f"expected floats{hint}")
@@ -450,30 +495,29 @@ class _Arrays:
             raise DataError(f"{self.path}:{member}", f"{dtype.name} values", "expected float16, float32 or float64")
         return cast("Encoding", dtype.name)
 
-    def _find_labels(self, path: str | None, key: str | None) -> None:
-        if path is None:
-            free = {name: facts for name, facts in self.members.items() if self._is_free(name) or name == key}
-            member = _choose(
-                self.path, free, [name for name in free if name.lower() in LABELS_NAMES], key, "--labels-key"
-            )
-            path = self.path
-        else:
-            members = numpy_files.members(path)
-            named = list(members) if len(members) == 1 else [name for name in members if name.lower() in LABELS_NAMES]
-            member = _choose(path, members, named, key, "--labels-key")
-            if member is None:
-                raise DataError(path, f"no labels among {_listing(members)}", "expected --labels-key NAME")
-        if member is None:
-            self.notes.append(f"no labels (none of {', '.join(LABELS_NAMES)}; --labels-key NAME takes another)")
-            return
-        self._take("labels", path, member)
-        self._check_labels(f"{path}:{member}")
+    def _find_labels(self, path: str | None, scores: str) -> None:
+        asked, shape = self.asked, self.arrays["scores"][0]
+        there, units = self.there, names.unit_shapes(shape) if shape else []
+        if path is not None:
+            there = {name: names.Facts(*facts) for name, facts in numpy_files.members(path).items()}
+            if len(there) == 1 and asked.labels_key is None:
+                asked = dataclasses.replace(asked, labels_key=next(iter(there)))
+        chosen = names.choose_labels(path or self.path, there, units, asked, scores if path is None else "")
+        told = chosen.notes if chosen.name is None else chosen.notes[1:]  # the names that it takes are its own
+        self.notes += told
+        if chosen.name is not None:
+            self._take("labels", path or self.path, chosen.name)
+            numpy_files.check(f"{path or self.path}:{chosen.name}", self.arrays["labels"][1])
+        elif path is not None:
+            raise DataError(path, f"no labels among {_listing(there)}", "expected --labels-key NAME")
+        elif not chosen.notes:
+            self.notes.append(f"no labels (none of {', '.join(names.LABELS)}; --labels-key NAME takes another)")
 
     def _check_labels(self, where: str) -> None:
         shape, dtype = self.arrays["labels"]
         scores = self.arrays["scores"][0]
         wanted = (self.shape.n_samples, *self.shape.image_shape)
-        if shape == scores:
+        if shape == scores and self.shape.n_classes > 1:
             raise DataError(
                 where, f"shape {shape}, as of the scores", "expected class indices (one-hot? store its argmax)"
             )
@@ -498,7 +542,7 @@ class _Arrays:
 
     def as_input(self) -> _Input:
         """Everything that `convert` needs."""
-        counts = next((name for name in COUNTS_NAMES if name in self.members and self._is_free(name)), None)
+        counts = next((name for name in names.COUNTS if name in self.members and self._is_free(name)), None)
         source_counts, source_prior = self._vector(counts), self._vector("source_prior")
         class_names = self._class_names()
         used = {member for path, member in self.places.values() if path == self.path} | {counts}
@@ -521,22 +565,25 @@ class _Arrays:
         dtypes = {name: self._dtype(name) for name in self.places if name != "scores"}
         if self.scalar_delta is not None:
             del dtypes["delta"]
-        dropped = tuple(name for name in self.members if name not in used)
+        reasons = {name: numpy_files.unreadable(dtype) for name, (_, dtype) in self.members.items()}
+        dropped = tuple(
+            f"{name} ({reasons[name]})" if reasons[name] else name for name in self.members if name not in used
+        )
         return _Input(source, self.where, self.blocks, dtypes, self.scalar_delta, False, dropped, self.notes)
 
     def _vector(self, member: str | None) -> tuple[float, ...] | None:
         if member is None or member not in self.members:
             return None
         where = f"{self.path}:{member}"
-        schema.check_vector(where, *self.members[member], self.shape.n_classes)
-        return schema.class_vector(where, numpy_files.read(self.path, member), self.shape.n_classes)
+        schema.check_vector(where, *self.members[member], self.shape.known_classes)
+        return schema.class_vector(where, numpy_files.read(self.path, member), self.shape.known_classes)
 
     def _class_names(self) -> tuple[str, ...] | None:
         if "class_names" not in self.members:
             return None
         where = f"{self.path}:class_names"
-        schema.check_names(where, *self.members["class_names"], self.shape.n_classes)
-        return schema.class_names(where, numpy_files.read(self.path, "class_names"), self.shape.n_classes)
+        schema.check_names(where, *self.members["class_names"], self.shape.known_classes)
+        return schema.class_names(where, numpy_files.read(self.path, "class_names"), self.shape.known_classes)
 
     def _dtype(self, role: str) -> str:
         dtype = self.arrays[role][1]
@@ -591,31 +638,7 @@ class _Arrays:
         return scores.reshape(-1, self.shape.n_classes)
 
 
-def _choose_logits(path: str, members: Members, key: str | None) -> str:
-    """Name of the member that holds the scores."""
-    if len(members) == 1 and formats.detect(path) == "npy":
-        candidates = list(members)
-    else:
-        candidates = [name for name in members if name.lower() in LOGITS_NAMES or name.lower().startswith("logits_")]
-    member = _choose(path, members, candidates, key, "--logits-key")
-    if member is None:
-        known = f"{', '.join(LOGITS_NAMES)} or logits_..."
-        raise DataError(path, f"no scores among {_listing(members)}", f"expected --logits-key NAME, or one of {known}")
-    return member
-
-
-def _choose(path: str, members: Members, candidates: Sequence[str], key: str | None, option: str) -> str | None:
-    """Take the member named by `key`, else the only candidate; None when there is none."""
-    if key is not None:
-        if key not in members:
-            raise DataError(f"{path}:{key}", f"no such array for {option}", f"expected one of {_listing(members)}")
-        return key
-    if len(candidates) > 1:
-        raise DataError(path, f"{len(candidates)} candidates ({', '.join(candidates)})", f"expected {option} NAME")
-    return candidates[0] if candidates else None
-
-
-def _listing(members: Members) -> str:
+def _listing(there: Mapping[str, names.Facts]) -> str:
     """Names, shapes and dtypes, as far as they fit on a line."""
-    listed = [f"{name} {shape} {dtype.name}" for name, (shape, dtype) in members.items()]
+    listed = [f"{name}{facts}" for name, facts in there.items()]
     return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "nothing"

@@ -21,6 +21,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.formats.names import Asked
 from unoic_cli.output import as_one
 from unoic_cli.tasks.inputs import expand
 
@@ -453,6 +454,9 @@ def info(
     *,
     split: str | None = None,
     allow_external: bool = False,
+    logits_key: str | None = None,
+    labels_key: str | None = None,
+    class_axis: int | None = None,
 ) -> InfoResult:
     """Read logits files once, in fixed memory, and say what they hold.
 
@@ -466,6 +470,8 @@ def info(
         Look only at samples of this split.
     allow_external : bool
         Follow links to other files.
+    logits_key, labels_key, class_axis
+        As in `unoic_cli.tasks.common.Options`.
 
     Returns
     -------
@@ -489,7 +495,8 @@ def info(
     ('NK', 'logits', (2, 1), 2.0)
     """
     names = expand(inputs)
-    sources = (formats.describe(os.fspath(name), allow_external=allow_external) for name in names)
+    asked = Asked(logits_key, labels_key, class_axis)
+    sources = (formats.describe(os.fspath(name), allow_external=allow_external, asked=asked) for name in names)
     return InfoResult(tuple(_look(source, split) for source in sources))
 
 
@@ -546,7 +553,7 @@ def _look(source: Source, split: str | None) -> FileInfo:
     seen = dataclasses.replace(_file_info(source, gathered), read=_measure(source))
     warnings = _warnings(seen, gathered)
     reason = _prior_option(seen)[1]
-    advice = (reason,) if reason else ()
+    advice = (*source.notes, *((reason,) if reason else ()))
     if seen.read is not None and seen.read.slow:
         advice = (*advice, f"slow to read: {seen.read.slow}; unoic pack makes a file that is not")
     return dataclasses.replace(seen, warnings=tuple(warnings), advice=advice, next=tuple(_next(seen)))
@@ -690,10 +697,16 @@ def _warnings(seen: FileInfo, gathered: _Gathered) -> list[str]:
 def _value_warnings(seen: FileInfo, values: ValuesInfo, places: dict[str, str]) -> list[str]:
     found = []
     bad = [("nan", "NaN", values.n_nan), ("+inf", "+inf", values.n_pos_inf)]
-    bad += [("-inf", "-inf", values.n_neg_inf)] if seen.kind != "log_probs" else []
+    bad += [("-inf", "-inf", values.n_neg_inf)] if seen.kind == "probs" else []
     for key, label, count in bad:
         if count:
-            found.append(f"{seen.kind}: {count:,} values are {label}, the first at {places[key]}; they will be refused")
+            said = f"{seen.kind}: {count:,} values are {label}, the first at {places[key]}"
+            found.append(f"{said}; they will be refused, except where the label is ignored")
+    if seen.kind == "logits" and values.n_neg_inf:
+        first = places["-inf"]
+        found.append(
+            f"logits: {values.n_neg_inf:,} values are -inf, the first at {first}: classes that a unit cannot have"
+        )
     disagreement = _disagreement(seen.kind, values.look)
     if disagreement:
         found.append(f"{disagreement}; if so: {_rename_command(seen, values.look)}")

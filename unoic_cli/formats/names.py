@@ -1,0 +1,324 @@
+"""What arrays and columns are called, in every format: one table, and one way to choose among what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unoic_cli.block import FIELDS, SCORE_KINDS, Kind
+from unoic_cli.errors import DataError, UsageError
+
+PROBABILITIES = ("prob", "probabilities", "probability", "pred_probs", "softmax", "sigmoid", "y_prob", "y_proba")
+NEUTRAL = ("outputs", "output", "scores", "score", "y_score", "preds", "pred", "y_pred", "keras_predictions")
+"""Names that do not say whether logits or probabilities are meant: the values at the beginning do."""
+
+SCORES: dict[str, Kind | None] = {
+    **dict.fromkeys(("logits", "logit", "pred_logits", "y_logits"), "logits"),
+    **dict.fromkeys(("log_probs", "log_prob", "logprobs", "log_softmax"), "log_probs"),
+    **dict.fromkeys(("probs", *PROBABILITIES), "probs"),
+    **dict.fromkeys(NEUTRAL, None),
+}
+"""Names of scores and what they say the scores are; the schema's own are `SCORE_KINDS`."""
+
+LABELS = ("labels", "label", "targets", "target", "y", "y_true", "gt", "ground_truth", "masks", "mask")
+_WEAK = ("masks", "mask")
+"""Names that may mean something else where a better one is there."""
+COUNTS = ("source_counts", "train_counts", "class_counts")
+_SCHEMA_LABELS = ("labels", "label")
+_TAKEN = (*FIELDS, *COUNTS, "source_prior", "class_names", "predictions", *SCORE_KINDS)
+_NUMBERED = re.compile(r"(.+)_(\d+)")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was said about the arrays of a file, beside their names.
+
+    Attributes
+    ----------
+    logits_key, labels_key : str or None
+        The array (or column, or the part of a column's name before its number) that holds them.
+    class_axis : int or None
+        Of 4-D scores: 1, or 3 / -1.
+    kind : str or None
+        What scores are whose name does not say it.
+    lenient : bool
+        Another file was meant: keys count where it has such arrays.
+    """
+
+    logits_key: str | None = None
+    labels_key: str | None = None
+    class_axis: int | None = None
+    kind: Kind | None = None
+    lenient: bool = False
+
+    def options(self) -> list[str]:
+        """The options that were given."""
+        given = {"--logits-key": self.logits_key, "--labels-key": self.labels_key, "--class-axis": self.class_axis}
+        return [name for name, value in given.items() if value is not None]
+
+
+class Facts(NamedTuple):
+    """Shape and type of an array; no type where that is not known to numpy, and another text where shapes are not."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        known = f" {self.shape} {'?' if self.dtype is None else self.dtype.name}"
+        return known if self.text is None else self.text
+
+
+class Chosen(NamedTuple):
+    """An array that was chosen.
+
+    Attributes
+    ----------
+    name : str or None
+        None when there is none.
+    kind : str or None
+        What the name says scores are; None when it does not.
+    notes : tuple of str
+        What is worth saying of the choice.
+    """
+
+    name: str | None
+    kind: Kind | None
+    notes: tuple[str, ...]
+
+
+def kind_of(name: str) -> Kind | None:
+    """What the name of scores says they are.
+
+    Examples
+    --------
+    >>> kind_of("val_logits"), kind_of("log_probs_rgb"), kind_of("softmax_out"), kind_of("x")
+    ('logits', 'log_probs', 'probs', None)
+    """
+    low = name.lower()
+    if low in SCORES:
+        return SCORES[low]
+    for kind, parts in (
+        ("log_probs", ("log_prob", "logprob", "log_softmax")),
+        ("probs", ("prob", "softmax", "sigmoid")),
+        ("logits", ("logit",)),
+    ):
+        if any(part in low for part in parts):
+            return kind  # type: ignore[return-value]  # the keys are names of a Kind
+    return None
+
+
+def stem(column: str) -> tuple[str, int] | None:
+    """Name and number of a column like ``logits_3``."""
+    match = _NUMBERED.fullmatch(column)
+    return (match[1], int(match[2])) if match else None
+
+
+def is_scores(name: str) -> bool:
+    """Whether a name is one of those in the table; ``logits_*`` are columns ``logits_0``, ``logits_1`` ..."""
+    return _bare(name).lower() in SCORES or _bare(name).lower().startswith("logits_")
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("_*")
+
+
+def are_floats(facts: Facts) -> bool:
+    """Whether an array holds floats."""
+    return facts.dtype is not None and facts.dtype.kind == "f"
+
+
+def choose_scores(where: str, there: Mapping[str, Facts], asked: Asked) -> Chosen:
+    """The array that holds the scores: as asked for, by a name of the schema, else by a name of the table.
+
+    Parameters
+    ----------
+    where : str
+        The file, for messages.
+    there : mapping of str to Facts
+        What the file holds.
+    asked : Asked
+
+    Raises
+    ------
+    DataError
+        Two could be meant, or the one asked for is not there.
+    """
+    if asked.logits_key is not None and (asked.logits_key in there or not asked.lenient):
+        key = _there(where, there, asked.logits_key, "--logits-key")
+        return Chosen(key, kind_of(_bare(key)), ())
+    own = [name for name in there if _bare(name) in SCORE_KINDS]
+    others = [name for name, facts in there.items() if name not in own and is_scores(name) and _may_be_scores(facts)]
+    floats = [name for name in ("predictions", "predictions_*") if name in there and _may_be_scores(there[name])]
+    floats = [name for name in floats if len(there[name].shape) > 1]  # class indices may be stored as floats
+    if len(own) > 1:
+        both = f"two candidates ({', '.join(sorted(own))})"
+        raise DataError(where, both, f"expected exactly one of {', '.join(SCORE_KINDS)}, or --logits-key NAME")
+    for found in (own, others, floats):
+        if len(found) > 1:
+            raise candidates(where, found, "--logits-key")
+        if found:
+            left = [name for name in others if name != found[0]]
+            notes = [f"scores: {found[0]} is read; {', '.join(left)} could be meant (--logits-key)"] if left else []
+            return Chosen(found[0], kind_of(_bare(found[0])), tuple(notes))
+    return Chosen(None, None, ())
+
+
+def candidates(where: str, found: Sequence[str], option: str) -> DataError:
+    """More than one array could be meant."""
+    return DataError(where, f"{len(found)} candidates ({', '.join(found)})", f"expected {option} NAME")
+
+
+def _there(where: str, there: Mapping[str, Facts], key: str, option: str) -> str:
+    if key in there:
+        return key
+    listed = ", ".join(f"{name}{facts}" for name, facts in list(there.items())[:12]) + (", ..." * (len(there) > 12))
+    raise DataError(f"{where}:{key}", f"no such array for {option}", f"expected one of {listed or 'nothing'}")
+
+
+def _may_be_scores(facts: Facts) -> bool:
+    return 1 <= len(facts.shape) <= 4 and are_floats(facts)
+
+
+def choose_labels(
+    where: str, there: Mapping[str, Facts], units: Sequence[tuple[int, ...]], asked: Asked, scores: str
+) -> Chosen:
+    """The array that holds the labels, and what to say where none does although one looks like it.
+
+    Parameters
+    ----------
+    where : str
+        The file, for messages.
+    there : mapping of str to Facts
+        What the file holds.
+    units : sequence of tuple of int
+        Shapes that labels may have.
+    asked : Asked
+    scores : str
+        The array of the scores, which is no candidate.
+
+    Raises
+    ------
+    DataError
+        Two could be meant, or the one asked for is not there.
+    """
+    if asked.labels_key is not None and (asked.labels_key in there or not asked.lenient):
+        return Chosen(_there(where, there, asked.labels_key, "--labels-key"), None, ())
+    there = {name: facts for name, facts in there.items() if name != scores}
+    named = [name for name in there if name.lower() in LABELS]
+    own = [name for name in named if name in _SCHEMA_LABELS]
+    fit = [name for name in named if name in own or _may_be_labels(there[name], units)]
+    strong = [name for name in fit if name.lower() not in _WEAK] or fit
+    if len(strong) > 1:
+        raise candidates(where, strong, "--labels-key")
+    if strong:
+        left = [name for name in fit if name not in strong]
+        notes = [] if strong[0] in own else [f"labels are read from {strong[0]}"]
+        notes += [f"labels: {strong[0]} is read; {', '.join(left)} could be meant (--labels-key)"] if left else []
+        return Chosen(strong[0], None, tuple(notes))
+    notes = [f"{name}{there[name]} is not read as labels: expected integers, one for each unit" for name in named]
+    like = [name for name, facts in there.items() if name.lower() not in _TAKEN and _may_be_labels(facts, units)]
+    if like:
+        listed = ", ".join(f"{name}{there[name]}" for name in like[:5]) + (", ..." if len(like) > 5 else "")
+        notes.append(f"no labels by name; {listed} may be them (--labels-key NAME)")
+    return Chosen(None, None, tuple(notes))
+
+
+def _may_be_labels(facts: Facts, units: Sequence[tuple[int, ...]]) -> bool:
+    return facts.dtype is not None and facts.dtype.kind in "iub" and facts.shape in units
+
+
+def unit_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes that labels of scores of this shape may have, wherever the classes are.
+
+    Examples
+    --------
+    >>> unit_shapes((10, 3)), unit_shapes((2, 3, 4, 5))
+    ([(10,), (10, 1)], [(2, 4, 5), (2, 1, 4, 5), (2, 3, 4), (2, 1, 3, 4)])
+    """
+    if not shape:
+        return []
+    n, *rest = shape
+    images: list[tuple[int, ...]] = [tuple(rest)] if len(rest) == 2 else [()]
+    if len(rest) == 3:
+        images = [tuple(rest[1:]), tuple(rest[:-1])]
+    return [found for image in images for found in ((n, *image), (n, 1, *image))]
+
+
+def settle_axis(
+    where: str, shape: Sequence[int], stated: int | None, units: Sequence[tuple[int, ...]], lengths: Iterable[int]
+) -> tuple[int, tuple[str, ...]]:
+    """The class axis of scores: as stated, or as the shapes of what lies beside them prove, and what to say of it.
+
+    Parameters
+    ----------
+    where : str
+        ``FILE:DATASET``, for messages.
+    shape : sequence of int
+        Of the scores.
+    stated : int or None
+        By an option or an attribute.
+    units : sequence of tuple of int
+        Shapes of labels, predictions, delta.
+    lengths : iterable of int
+        Of what has an entry for each class.
+
+    Raises
+    ------
+    DataError
+        Nothing says where the classes of images are.
+
+    Examples
+    --------
+    >>> settle_axis("val.h5:logits", (2, 4, 5, 3), None, [(2, 4, 5)], [])
+    (3, ('the last axis of (2, 4, 5, 3) holds the classes, as the shapes beside the scores say',))
+    """
+    if stated is not None or len(shape) != 4:
+        return (1 if stated is None else stated), ()
+    n, first, middle, last = shape
+    axes = {1: [(n, middle, last), (n, 1, middle, last)], 3: [(n, first, middle), (n, 1, first, middle)]}
+    known = [found for found in units if any(found in allowed for allowed in axes.values())]
+    fit = [axis for axis, allowed in axes.items() if all(found in allowed for found in known)]
+    lengths = set(lengths)
+    fit = [axis for axis in fit if not lengths or shape[axis] in lengths] or fit
+    if len(fit) == 2 and not n * first * middle * last:
+        return 1, ()
+    if len(fit) != 1:
+        expected = "expected --class-axis (or the attribute class_axis): 1 for (N, K, H, W), -1 for (N, H, W, K)"
+        raise DataError(where, f"shape {tuple(shape)}, and nothing that says which axis holds the classes", expected)
+    if fit[0] == 3:
+        return 3, (f"the last axis of {tuple(shape)} holds the classes, as the shapes beside the scores say",)
+    return 1, ()
+
+
+def check_turned(
+    where: str, shape: Sequence[int], labels: tuple[int, ...] | None, lengths: Iterable[int] = ()
+) -> tuple[str, ...]:
+    """Refuse (K, N) scores whose labels prove it; what to say where nothing does, but N and K look exchanged.
+
+    Examples
+    --------
+    >>> check_turned("val.h5:logits", (4, 2595), None)
+    ('2595 classes of 4 samples: are the scores transposed? expected (N, K)',)
+    >>> check_turned("val.h5:logits", (4, 2595), (4,))
+    ()
+    """
+    if len(shape) != 2:
+        return ()
+    n, k = shape
+    if labels is not None and labels[:1] == (k,) and n != k:
+        found = f"shape {(n, k)} with {k} labels: the scores look transposed"
+        raise DataError(where, found, "expected (N, K): a row for each sample")
+    if labels is None and k > max(16, 2 * n) and k not in set(lengths):
+        return (f"{k} classes of {n} samples: are the scores transposed? expected (N, K)",)
+    return ()
+
+
+def refuse(asked: Asked, where: str, found: str) -> None:
+    """Refuse options about names where they mean nothing."""
+    if asked.options():
+        raise UsageError(asked.options()[0], f"given, but {where} {found}", "expected it for files that need it")
