@@ -323,7 +323,7 @@ def test_a_file_that_changes_under_way(tmp_path):
     store(tmp_path / "a.parquet", WIDE, 2)
     source = describe(tmp_path / "a.parquet")
     store(tmp_path / "a.parquet", WIDE, 3)
-    with pytest.raises(StorageError, match="changed"):
+    with pytest.raises(DataError, match="changed"):
         parquet.open_reader(source)
 
 
