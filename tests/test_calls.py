@@ -289,3 +289,24 @@ def test_the_shell_takes_the_sign(refuse, tmp_path, monkeypatch, capfd):
     assert "'=0.8'" in capfd.readouterr().err
     with pytest.raises(UsageError, match="quoted for the shell"):
         unoic_cli.search_lambda(LOGITS, LABELS, source_prior=COUNTS, subject_to="acc")
+
+
+def test_a_result_stands_for_its_calibration():
+    found = unoic_cli.search_lambda(LOGITS, LABELS, source_prior=COUNTS)
+    for given in (found, found.calibration, found.calibration.to_dict()):
+        assert unoic_cli.evaluate(LOGITS, LABELS, calibration=given).lam == found.lam
+        assert unoic_cli.compare(LOGITS, LABELS, methods={"it": given}).rows[0].name == "it"
+        assert unoic_cli.fit_temperature(LOGITS, LABELS, calibration=given).lam_before == found.lam
+    for given in (3, [found]):
+        with pytest.raises(UsageError, match="expected a calibration"):
+            unoic_cli.evaluate(LOGITS, LABELS, calibration=given)
+
+
+def test_runs_of_what_is_none():
+    for arguments, said in [
+        ({"command": "evaluat"}, "did you mean evaluate"),
+        ({"command": "evaluate", "control": {"shard": "1/2"}}, "control: a dict"),
+        ({"command": "evaluate", "absent": None}, "absent: None; expected a value"),
+    ]:
+        with pytest.raises(ArgumentError, match=said):
+            unoic_cli.run(inputs=LOGITS, labels=LABELS, **arguments)

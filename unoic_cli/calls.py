@@ -34,6 +34,7 @@ _OTHERWISE = {
 }
 """What else people call an argument."""
 _NONE = {"None"}
+_SINGLE = ({"bool"}, {"int"}, {"float"})
 _OPTIONS = "Unpack["
 
 
@@ -139,9 +140,11 @@ def _converted(name: str, value: Any, annotation: str) -> Any:
     if name == "inputs" and isinstance(value, Iterator):
         return list(value)
     kinds = {part.strip() for part in annotation.split(" | ")} - _NONE
+    if value is None and "None" not in annotation and (kinds <= _TEXTS or kinds in _SINGLE):
+        raise _unfit(name, value, "a value")
     if value is None or "ArrayLike" in kinds or (name in KEPT and not kinds <= _TEXTS):
         return value
-    value = plain(value, name)
+    value = plain(getattr(value, "calibration", value) if name == "calibration" else value, name)  # a result has one
     if kinds == {"bool"} and not isinstance(value, bool):
         raise _unfit(name, value, "True or False")
     if kinds == {"int"} and (isinstance(value, bool) or not isinstance(value, int)):

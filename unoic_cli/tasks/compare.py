@@ -309,6 +309,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
     everything = list(range(len(names)))
+    spec = getattr(spec, "calibration", spec)  # of a result
     if not isinstance(spec, (str, os.PathLike, Mapping, Calibration)):
         raise UsageError(
             "--method", f"a {type(spec).__name__}", "expected the file of a calibration, or the name of a method"

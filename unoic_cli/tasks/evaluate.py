@@ -273,7 +273,7 @@ def evaluate(
 def _details(
     data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None, method: Method
 ) -> dict[str, Any]:
-    name = None if calibration is None or isinstance(calibration, Calibration) else os.fspath(calibration)
+    name = os.fspath(calibration) if isinstance(calibration, (str, os.PathLike)) else None
     about = {k: v for k, v in provenance(data, options).items() if k != "unoic"}
     return {
         "calibration": name,

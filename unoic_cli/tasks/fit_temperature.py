@@ -33,6 +33,7 @@ from unoic_cli.tasks.common import (
     tell_slopes,
 )
 from unoic_cli.tasks.common import source_prior as find_source_prior
+from unoic_cli.tasks.modalities import load_calibration
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -337,11 +338,8 @@ def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet) 
     for name, value in given.items():
         if value is not None:
             raise UsageError(name, f"{name} beside --calibration", "expected neither: the calibration holds it")
-    if isinstance(calibration, Calibration):
-        loaded, where = calibration, "--calibration"
-    else:
-        where = os.fspath(calibration)
-        loaded = Calibration.load(where)
+    loaded = load_calibration(calibration)
+    where = os.fspath(calibration) if isinstance(calibration, (str, os.PathLike)) else "--calibration"
     if loaded.fusion is not None or len(loaded.modalities) != 1:
         found = f"a fused calibration ({len(loaded.modalities)} modalities)"
         raise UsageError(where, found, "expected one of a single modality: fit each one's temperature before fusing")

@@ -455,7 +455,8 @@ def load_calibration(given: Any) -> Calibration:
         It asks for what there is not: an unknown fusion, weights that are none, other statistics.
     """
     if not isinstance(given, (Calibration, Mapping, str, os.PathLike)):
-        raise UsageError("--calibration", f"{given!r}", "expected a calibration, or the name of its file")
+        found = f"a {type(given).__name__}"
+        raise UsageError("--calibration", found, "expected a calibration, a result that has one, or the name of a file")
     where = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "--calibration"
     if isinstance(given, Mapping):
         loaded = Calibration.from_dict(dict(given), where)

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from unoic_cli import formats, signals, state
-from unoic_cli.calls import annotations_of, check_names, plain_arguments, public
+from unoic_cli.calls import ArgumentError, annotations_of, check_names, nearest, plain_arguments, public
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
 from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
 from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
@@ -379,6 +379,12 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     >>> [part.counted for part in parts], command, round(whole.overall.values["acc"], 4)
     ([1, 2], 'evaluate', 0.6667)
     """
+    if command not in COUNTING | WRITING:
+        near = nearest(command, COUNTING | WRITING)
+        expected = f"did you mean {near}?" if near else f"expected one of {', '.join(COUNTING | WRITING)}"
+        raise ArgumentError("command", f"{command!r}", expected)
+    if control is not None and not isinstance(control, Control):
+        raise ArgumentError("control", f"a {type(control).__name__}", "expected unoic_cli.Control(...)")
     task, control = _task(command), control or Control()
     known = annotations_of(task)
     check_names(command, arguments, known)
