@@ -326,7 +326,7 @@ def test_log_probs_by_name(save, out):
     with pytest.raises(DataError, match=r"log_probs: 0.5 at row 1; expected logarithms"):
         convert(save(log_probs=np.array([[-1, -1], [0.5, -1]], np.float32)), out, force=True)
     result = convert(save(log_probs=np.full((2, 2), -9.0)), out, force=True)
-    assert any("sum to 0.00024682, not 1" in note for note in result.notes)
+    assert any("the exponentials of a row do not sum to 1" in note for note in result.notes)
 
 
 def test_doubts_are_refused(save, out):
@@ -337,7 +337,7 @@ def test_doubts_are_refused(save, out):
         convert(save(softmax=halves), out)
     result = convert(save(logits=halves), out, kind="probs")
     assert result.kind_from == "--kind"
-    assert any("row 0 sum to 1.5, not 1" in note for note in result.notes)
+    assert any("4 of 4 rows do not sum to 1, the first (1.5) at row 0" in note for note in result.notes)
     assert convert(save(logits=halves), out, kind="logits", force=True).kind == "logits"
 
 
@@ -349,7 +349,7 @@ def test_names_and_declarations_that_the_values_contradict(save, out):
     with pytest.raises(DataError, match=r"logits: 1.5 at row 4; expected probabilities in \[0, 1\]$"):
         convert(save(logits=wrong), out, kind="probs")
     result = convert(save(logits=PROBS), out, kind="logits")
-    assert any("stored as logits, though" in note for note in result.notes)
+    assert any("named logits, but the values look like probabilities" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -38,7 +38,7 @@ FLOORS = (
         "whole",
     },
     {"formats", "tallies", "searches", "fusions"},
-    {"dataset", "folds", "sweep", "engines", "state"},
+    {"dataset", "evidence", "folds", "sweep", "engines", "state"},
     {"tasks"},
     {"cli", "report"},
 )

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
@@ -18,6 +18,9 @@ from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.ledger import current, know
+
+if TYPE_CHECKING:
+    from unoic_cli.evidence import Evidence
 
 SPAN_BYTES = 4 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
@@ -86,6 +89,8 @@ class DataSet:
         Instead of `SPAN_BYTES` and `WHOLE_BYTES`.
     care : Care
         What streams have met.
+    evidence : Evidence or None
+        What the run has seen of the data so far, and says; see `unoic_cli.evidence`.
     """
 
     sources: tuple[Source, ...]
@@ -99,6 +104,7 @@ class DataSet:
     span_bytes: int | None = None
     whole_bytes: int | None = None
     care: Care = field(default_factory=Care, compare=False)
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
     def bounded(self, span_bytes: int, whole_bytes: int) -> DataSet:
         """The same, with bounds of what is read at once."""

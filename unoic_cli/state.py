@@ -44,7 +44,7 @@ _EXPECTED = "expected a state file written by unoic (--state, --checkpoint or un
 def _pack(value: Any, arrays: list[bytes]) -> Any:
     """Counters as JSON; arrays go to a list of their own."""
     if isinstance(value, dict):
-        return {"table": {name: _pack(item, arrays) for name, item in value.items()}}
+        return {"table": {name: _pack(item, arrays) for name, item in sorted(value.items())}}  # whoever came first
     if isinstance(value, np.ndarray):
         arrays.append(zlib.compress(np.ascontiguousarray(value, dtype="<i8").tobytes(), 1))
         return {"array": len(arrays[-1]), "shape": list(value.shape)}

@@ -524,14 +524,28 @@ def sweep(
         data = replace(data, shard=None)
     used = None if raw else view or View((Look(),) * len(data.modalities))
     whole = whole_samples or (used is not None and used.needs_samples)
+    fields: frozenset[str] = frozenset().union(*(tally.needs for tally in tallies))
+    look = None if data.evidence is None else data.evidence.tally(data, fields)
+    if look is not None:
+        tallies = [*tallies, look]
     stream = Stream(
-        data,
+        replace(data, evidence=None),
         tuple(data.spans(whole_samples=whole) if spans is None else spans),
         tuple(tally.recipe() for tally in tallies),
-        frozenset().union(*(tally.needs for tally in tallies)),
+        fields,
         used, folds, groups, files, whole, data.care.on,
     )  # fmt: skip
-    threads = n_threads or engine.available_threads()
+    _run(data, stream, tallies, shared, n_threads or engine.available_threads(), progress)
+    if look is not None:
+        assert data.evidence is not None
+        data.evidence.take(data, look, fields)
+
+
+def _run(
+    data: DataSet, stream: Stream, tallies: Sequence[Any], shared: bool, threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:  # fmt: skip
+    """Count a stream, or take from the run's ledger what is counted of it."""
     ledger = current()
     if ledger is None:
         everything = range(len(stream.spans))

@@ -29,6 +29,7 @@ from unoic_cli.metrics import ABSENT, Absent, Counts
 from unoic_cli.output import as_one, remove, temporary_start, write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
+from unoic_cli.tallies.evidence import EvidenceTally
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -169,12 +170,15 @@ def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None,
     return gained, lost
 
 
+_LOOKED_AT = frozenset({"scores", "labels"})
+
+
 class _Worker:
     """One thread: reads, calibrates, writes, and counts before and after."""
 
     def __init__(self, job: _Job, todo: Sequence[int]) -> None:
         self.job, self.todo = job, todo
-        names = frozenset({"scores", "labels", "group", "sample_id", "split"})
+        names = _LOOKED_AT | {"group", "sample_id", "split"}
         view = job.method.view
         self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples, careful=True)
         lam = job.method.calibration.lam
@@ -183,7 +187,8 @@ class _Worker:
         self.lines = job.method.point(lam)
         self.points: Any
         self.tallies = job.tallies()
-        self.points, *self.others = self.tallies
+        self.look = self.tallies[-1] if isinstance(self.tallies[-1], EvidenceTally) else None
+        self.points, *self.others = [tally for tally in self.tallies if tally is not self.look]
         self.at = 0
 
     def run(self, index: int) -> None:
@@ -226,6 +231,8 @@ class _Worker:
         if batch.labels is not None:
             for tally in self.others:
                 tally.update(batch)
+        if self.look is not None:
+            self.look.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
         if batch.blank is not None:  # nothing is known of such a unit, and nothing is made up
@@ -275,14 +282,19 @@ class _Job:
 
     def tallies(self) -> tuple[Tally, ...]:
         """Empty ones, of this job."""
-        return _tallies(self.method)
+        return _tallies(self.method, self.data)
 
 
-def _tallies(method: Method) -> tuple[Tally, ...]:
-    """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell."""
+def _tallies(method: Method, data: DataSet) -> tuple[Tally, ...]:
+    """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell.
+
+    The last one looks at what is not known of the data yet.
+    """
     lam, plain = method.calibration.lam, method.plain
     beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
-    return method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside
+    look = None if data.evidence is None else data.evidence.tally(data, _LOOKED_AT)
+    looks = [] if look is None else [look]
+    return method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *looks
 
 
 class _Watch(engine.Teller):
@@ -297,7 +309,7 @@ class _Watch(engine.Teller):
         """Put what is written so far on the disk, and say so in the ledger."""
         assert isinstance(self.job.writer, ResumableWriter)
         self.job.writer.flush()
-        self.kept.put(_sum(self.job.method, self.kept, workers), [self.todo[i] for i in done])
+        self.kept.put(_sum(self.job.data, self.job.method, self.kept, workers), [self.todo[i] for i in done])
         self.kept.store()
 
 
@@ -378,9 +390,9 @@ def _is_begun(output: str) -> bool:
     return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
 
 
-def _sum(method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, ...]:
+def _sum(data: DataSet, method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, ...]:
     """What this run and those before it counted."""
-    total = _tallies(method)
+    total = _tallies(method, data)
     absorb_all(total, kept.counters)
     for worker in workers:
         add_all(total, worker.tallies)
@@ -443,7 +455,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
     if kept.finished:
         if kept.unfinished is not None:
             remove(kept.unfinished)  # its other name
-        return _written(_sum(method, kept, ()), n_units)
+        return _written(data, _sum(data, method, kept, ()), n_units)
     spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
     writer = formats.create(output, spec, unfinished=kept.unfinished)
     turnstile = Turnstile() if writer.ordered else None
@@ -456,7 +468,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         threads = options.threads or engine.available_threads()
         workers = engine.run(len(todo), lambda: _Worker(job, todo), threads, watch)
         formats.check_unchanged(data.all_sources)
-        kept.put(_sum(method, kept, workers), todo)
+        kept.put(_sum(data, method, kept, workers), todo)
         writer.commit()
     except BaseException as error:
         if turnstile is not None:
@@ -464,7 +476,7 @@ def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Opti
         if not (watch.saves and isinstance(error, KeyboardInterrupt)):
             writer.abort()
         raise
-    return _written(_sum(method, kept, workers), n_units)
+    return _written(data, _sum(data, method, kept, workers), n_units)
 
 
 class _Written(NamedTuple):
@@ -476,8 +488,11 @@ class _Written(NamedTuple):
     n_units: int
 
 
-def _written(tallies: tuple[Tally, ...], n_units: int) -> _Written:
-    points, units, *beside = tallies
+def _written(data: DataSet, tallies: tuple[Tally, ...], n_units: int) -> _Written:
+    for look in tallies:
+        if isinstance(look, EvidenceTally) and data.evidence is not None:
+            data.evidence.take(data, look, _LOOKED_AT)
+    points, units, *beside = [tally for tally in tallies if not isinstance(tally, EvidenceTally)]
     return _Written(points, units, beside[0] if beside else None, n_units)
 
 

@@ -18,6 +18,7 @@ from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
+from unoic_cli.evidence import Evidence
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.formats.names import Asked
 from unoic_cli.ledger import current, exists, know, missing
@@ -118,10 +119,13 @@ class OptionArguments(TypedDict, total=False):
     progress: Progress | None
 
 
-def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes) -> DataSet:
+def open_inputs(
+    inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes, *, by: str | None = None
+) -> DataSet:
     """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side.
 
-    Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`.
+    Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`. What looks wrong about the data
+    is said now, or when it is read (`unoic_cli.evidence`); with ``by="file"``, of each file by itself.
     """
     if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
         raise UsageError("--threads", str(options.threads), "expected at least 1")
@@ -153,7 +157,9 @@ def open_inputs(inputs: Inputs, labels: ArrayLike | None, options: Options, note
     _tell_reading(data, notes)
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
-    return data
+    evidence = Evidence(notes.add)
+    evidence.begin(data, apart=by == "file")
+    return replace(data, evidence=evidence)
 
 
 def _tell_reading(data: DataSet, notes: Notes) -> None:

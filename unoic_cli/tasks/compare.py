@@ -198,7 +198,7 @@ def compare(
     {'rgb': 0.5, 'average': 1.0}
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = open_inputs(inputs, labels, chosen, notes, by=by)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     shown = _metrics(metrics)

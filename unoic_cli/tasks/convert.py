@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import where_is
+from unoic_cli.batch import choose_split, where_is
 from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.evidence import SourceEvidence
 from unoic_cli.formats import names, numpy_files, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
@@ -175,8 +176,11 @@ def convert(
     if given.source.n_classes == 1:
         given = _two_classes(given, decided)
     with together(given.notes.append):
-        fields = _copy(given, decided, out)
-    _add_notes(given, decided)
+        fields, evidence = _copy(given, decided, out)
+    bare = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # arrays are not read twice
+    given.notes.extend(map(str, evidence.findings(bare if out == formats.STANDARD else formats.describe(out))))
+    if given.dropped:
+        given.notes.append(f"not used: {', '.join(given.dropped)}")
     return _result(given, out, decided, reason, fields)
 
 
@@ -273,14 +277,7 @@ def _refuse_first(given: _Input, values: ScoreValues, name: str, expected: str) 
 
 def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> list[str]:
     notes = []
-    sums = values.first.get("sum" if kind == "probs" else "exp_sum")
-    sums = None if given.source.n_classes == 1 else sums
-    if kind != "logits" and sums is not None:
-        what = "probabilities" if kind == "probs" else "exponentials"
-        notes.append(f"the {what} at {where_is(given.source, sums.unit)} sum to {sums.value:.6g}, not 1")
-    if kind == "logits" and values.look == "probabilities":
-        notes.append("stored as logits, though all values lie in [0, 1] and each row sums to 1")
-    if kind == "probs" and sums is None and names.kind_of(name) == "logits":
+    if kind == "probs" and "sum" not in values.first and names.kind_of(name) == "logits":
         notes.append(f"stored as probs: the values of {name} lie in [0, 1] and each row sums to 1")
     return notes
 
@@ -305,8 +302,8 @@ def _two_classes(given: _Input, kind: Kind) -> _Input:
 # copying
 
 
-def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
-    """Write all blocks; return the names of what was kept beside the scores."""
+def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], SourceEvidence]:
+    """Write all blocks; return the names of what was kept beside the scores, and what was seen."""
     source = given.source
     spec = OutputSpec(
         n_samples=source.n_samples,
@@ -324,10 +321,11 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
         attributes=source.attributes,
     )
     fields = frozenset(given.dtypes) | {"scores"} | ({"predictions"} if given.has_predictions else set())
-    labels = ClassCounts(source.n_classes)
+    labels, evidence = ClassCounts(source.n_classes), SourceEvidence(source)
     writer = formats.create(out, spec)
     try:
         for block in given.blocks(fields):
+            evidence.look(choose_split(block, source, None))
             if block.labels is not None:
                 labels.update(block.labels)
             if given.has_predictions:
@@ -342,7 +340,7 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[str, ...]:
     extras = ["predictions"] if given.has_predictions else []
     extras += ["delta"] if given.scalar_delta is not None else []
     extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
-    return tuple(sorted([*given.dtypes, *extras]))
+    return tuple(sorted([*given.dtypes, *extras])), evidence
 
 
 def check_predictions(source: Source, block: LogitBlock) -> None:
@@ -369,13 +367,6 @@ def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
         return []
     listed = ", ".join(f"{value} ({count:,} times)" for value, count in list(outside.items())[:5])
     return [f"labels outside [0, {n_classes}): {listed}{', ...' if len(outside) > 5 else ''}"]
-
-
-def _add_notes(given: _Input, kind: Kind) -> None:
-    if kind == "probs" and given.source.encoding == "float16":
-        given.notes.append("float16 probabilities cannot hold a rare class: below 6e-8 they are zero; prefer logits")
-    if given.dropped:
-        given.notes.append(f"not used: {', '.join(given.dropped)}")
 
 
 # ------------------------------------------------------------------------------------------------

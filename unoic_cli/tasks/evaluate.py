@@ -225,7 +225,7 @@ def evaluate(
     {'acc': 0.625, 'macc': 0.625, 'miou': 0.366667, 'f1': 0.472222}
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = open_inputs(inputs, labels, chosen, notes, by=by)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     data.require("labels", "to evaluate")

@@ -20,18 +20,17 @@ from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError
+from unoic_cli.evidence import Finding, SourceEvidence, beside
 from unoic_cli.formats import schema
 from unoic_cli.formats.names import Asked
 from unoic_cli.output import as_one
+from unoic_cli.tallies.evidence import TOLERANCE, log_tolerance
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Look = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
-
-TOLERANCES: dict[Encoding, float] = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-4}
-"""How far the probabilities of a row may sum from 1 (float64 arrays are often softmaxes made in float32)."""
 
 BLOCK_BYTES = 4 << 20
 MEASURED_BYTES, MEASURED_SECONDS = 32 << 20, 0.3
@@ -52,7 +51,7 @@ _TEST_SPLITS = ("test", "tst", "eval", "evaluation")
 # what is gathered block by block
 
 
-class Finding(NamedTuple):
+class FirstUnit(NamedTuple):
     """The first unit of its sort: where it is, and the value (or the sum of the row) found there."""
 
     unit: int
@@ -75,7 +74,7 @@ class ScoreValues:
         Values of these sorts.
     minimum, maximum : float
         Of the finite values; ``inf`` and ``-inf`` when there are none.
-    first : dict of str to Finding
+    first : dict of str to FirstUnit
         First unit with ``nan``, ``+inf``, ``-inf``, a value ``outside`` [0, 1], a ``positive`` value;
         first row whose values (``sum``) or their exponentials (``exp_sum``) do not sum to 1. The sums
         are no longer looked at once they cannot change what the scores look like.
@@ -88,16 +87,15 @@ class ScoreValues:
     'probabilities'
     >>> values.update(np.array([[0.25, 0.5]], np.float32), lambda i: 2 + i)
     >>> values.look, values.first["sum"]
-    ('logits', Finding(unit=2, value=0.75))
+    ('logits', FirstUnit(unit=2, value=0.75))
     """
 
     def __init__(self, encoding: Encoding, n_classes: int) -> None:
         self.n_nan = self.n_pos_inf = self.n_neg_inf = 0
         self.minimum, self.maximum = math.inf, -math.inf
-        self.first: dict[str, Finding] = {}
-        self.tolerance = TOLERANCES[encoding]
-        # rounding log p moves the sum of the exponentials by up to the entropy times that of the type
-        self._log_tolerance = self.tolerance * (1 + math.log(n_classes))
+        self.first: dict[str, FirstUnit] = {}
+        self.tolerance = TOLERANCE
+        self._log_tolerance = log_tolerance(n_classes)
         self._brain = encoding == "bfloat16"
 
     @property
@@ -157,7 +155,7 @@ class ScoreValues:
         flags = np.moveaxis(wrong, 1, -1).reshape(-1, width)
         unit = int(flags.any(axis=1).argmax())
         value = np.moveaxis(values, 1, -1).reshape(-1, width)[unit, flags[unit].argmax()]
-        self.first[name] = Finding(unit_of(unit), float(value))
+        self.first[name] = FirstUnit(unit_of(unit), float(value))
 
 
 def _as_floats(scores: NDArray[Any], brain: bool) -> NDArray[Any]:
@@ -377,7 +375,7 @@ class FileInfo:
     fields, class_names, attributes
         As in `unoic_cli.block.Source`.
     warnings : tuple of str
-        What stands in the way of using the file.
+        What stands in the way of using the file, and the sentences of `findings`.
     advice : tuple of str
         Why `next` is not the obvious.
     next : tuple of str
@@ -387,6 +385,8 @@ class FileInfo:
     checksums : str or None
         What would show that a bit of the scores has changed: ``fletcher32``, ``crc32``, ``adler32`` (of gzip) or
         ``none``; None where that cannot be told.
+    findings : tuple of Finding
+        What looks wrong, as every computing command says it.
     """
 
     name: str
@@ -420,6 +420,7 @@ class FileInfo:
     next: tuple[str, ...] = ()
     read: ReadInfo | None = None
     checksums: str | None = None
+    findings: tuple[Finding, ...] = ()
 
     __repr__ = brief
 
@@ -515,6 +516,7 @@ class _Gathered:
             self.delta.update(np.array([scalar]))
         self.splits, self.groups = Names(), Names()
         self.dtypes = {"labels": "", "predictions": ""}
+        self.evidence = SourceEvidence(source)
 
     def update(self, block: LogitBlock) -> None:
         # an image that was cut is counted by the block that has its first pixel
@@ -522,6 +524,7 @@ class _Gathered:
         if block.split is not None:
             self.splits.update(block.split[begun:].tolist())
         part = choose_split(block, self.source, self.split)
+        self.evidence.look(part)
         if part.block.group is not None:
             self.groups.update(part.block.group[part.samples * self.source.pixels >= block.start].tolist())
         if part.block.scores is not None:
@@ -551,12 +554,15 @@ def _look(source: Source, split: str | None) -> FileInfo:
         known = ", ".join(sorted(gathered.splits.counts)[:20])
         raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
     seen = dataclasses.replace(_file_info(source, gathered), read=_measure(source))
-    warnings = _warnings(seen, gathered)
+    findings = gathered.evidence.findings(split=split)
+    warnings = [*_warnings(seen, gathered), *(f"{finding.array}: {finding.said}" for finding in findings)]
     reason = _prior_option(seen)[1]
     advice = (*source.notes, *((reason,) if reason else ()))
     if seen.read is not None and seen.read.slow:
         advice = (*advice, f"slow to read: {seen.read.slow}; unoic pack makes a file that is not")
-    return dataclasses.replace(seen, warnings=tuple(warnings), advice=advice, next=tuple(_next(seen)))
+    return dataclasses.replace(
+        seen, warnings=tuple(warnings), findings=tuple(findings), advice=advice, next=tuple(_next(seen))
+    )
 
 
 def _measure(source: Source) -> ReadInfo | None:
@@ -707,23 +713,7 @@ def _value_warnings(seen: FileInfo, values: ValuesInfo, places: dict[str, str]) 
         found.append(
             f"logits: {values.n_neg_inf:,} values are -inf, the first at {first}: classes that a unit cannot have"
         )
-    disagreement = _disagreement(seen.kind, values.look)
-    if disagreement:
-        found.append(f"{disagreement}; if so: {_rename_command(seen, values.look)}")
-    if seen.kind == "probs" and seen.encoding == "float16":
-        found.append("probs: float16 cannot hold a rare class (below 6e-8 it is zero); store logits where you can")
     return found
-
-
-def _disagreement(kind: str, look: Look) -> str:
-    """Where the name of the scores and their values do not fit together."""
-    if kind == "probs" and look not in ("probabilities", "nothing finite"):
-        return f"named probs, but the values look like {look}"
-    if kind in ("logits", "log_probs") and look == "probabilities":
-        return f"named {kind}, but the values look like probabilities"
-    if kind == "log_probs" and look == "logits":
-        return "named log_probs, but the exponentials of a row do not sum to 1"
-    return ""
 
 
 def _label_warnings(seen: FileInfo) -> list[str]:
@@ -738,23 +728,13 @@ def _label_warnings(seen: FileInfo) -> list[str]:
     return found
 
 
-def _beside(seen: FileInfo, ending: str) -> str:
-    """Name of an output beside the input, quoted for the shell; an ending without a dot takes the input's suffix."""
-    path = formats.split_name(seen.name)[0]
-    near = not formats.is_elsewhere(path)  # else in the current folder
-    stem, suffix = os.path.splitext(path) if near else formats.stem_of(path)
-    return shlex.quote(f"{stem}.{ending}" if "." in ending else f"{stem}.{ending}{suffix or '.h5'}")
-
-
-def _rename_command(seen: FileInfo, look: Look) -> str:
-    """Command that gives the scores the name that fits what they look like."""
-    kind = {"probabilities": "probs", "log-probabilities": "log_probs"}.get(look, "logits")
-    return f"unoic convert {shlex.quote(seen.name)} {_beside(seen, kind)} --kind {kind}"
-
-
 def _next(seen: FileInfo) -> list[str]:
     """Command lines to run next."""
-    pack = [f"unoic pack {shlex.quote(seen.name)} {_beside(seen, 'packed.h5')}"] if seen.read and seen.read.slow else []
+    pack = (
+        [f"unoic pack {shlex.quote(seen.name)} {beside(seen.name, 'packed.h5')}"]
+        if seen.read and seen.read.slow
+        else []
+    )
     return [*pack, *_commands(seen)]
 
 
@@ -763,7 +743,7 @@ def _commands(seen: FileInfo) -> list[str]:
     if seen.predictions is not None:
         return [f"unoic evaluate {name}{ignore}"] if seen.labels else []
     prior, _ = _prior_option(seen)
-    calibrated = _beside(seen, "calibrated")
+    calibrated = beside(seen.name, "calibrated")
     if seen.labels is None or not any(seen.labels.counts):
         return [f"unoic calibrate {name} --lambda 1{prior} -o {calibrated}"]
     if "unoic_calibration" in seen.attributes:
@@ -774,7 +754,7 @@ def _commands(seen: FileInfo) -> list[str]:
             f"unoic search-lambda {name}{ignore}{prior}",
             f"unoic calibrate {name}{ignore}{prior} -o {calibrated}",
         ]
-    calibration = _beside(seen, "calibration.json")
+    calibration = beside(seen.name, "calibration.json")
     lines = [f"unoic search-lambda {name}{tuning}{ignore}{prior} -o {calibration}"]
     lines += [f"unoic evaluate {name}{test}{ignore} --calibration {calibration}"] if test else []
     return [*lines, f"unoic calibrate {name} --calibration {calibration}{ignore} -o {calibrated}"]

@@ -338,7 +338,7 @@ def _factors_before(statistics: DeltaStatistics, member: DataSet, options: Optio
     """Factors of images that are too large to be seen at once, from a pass over them."""
     factors = []
     for source in member.sources:
-        alone = replace(member.alone(), sources=(source,), split=None, n_samples=source.n_samples)
+        alone = replace(member.alone(), sources=(source,), split=None, n_samples=source.n_samples, evidence=None)
         tally = EntropyTally(source.n_classes, {source.name: source.n_samples})
         sweep(alone, [tally], n_threads=options.threads, progress=options.progress)
         factors.append(statistics.delta(tally.kept(source.name) / FIXED_POINT))

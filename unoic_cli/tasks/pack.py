@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import where_is
+from unoic_cli.batch import choose_split, where_is
 from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
@@ -21,6 +21,7 @@ from unoic_cli.dataset import Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.evidence import SourceEvidence
 from unoic_cli.formats import schema
 from unoic_cli.output import as_one, together
 from unoic_cli.tasks.common import parse_size
@@ -224,6 +225,7 @@ def pack(
         watch = make_watch(opened, spec.encoding, calibration, threads)
     job = _Job(opened, spec, scalar, watch, *_grain(spec, codec, chunk, chunk_bytes))
     notes: list[str] = []
+    evidence = SourceEvidence(opened)
     with together(notes.append) as outputs:
         workers = _write(job, path, codec or "none", threads, progress)
         written = formats.describe(outputs.found(path))
@@ -231,8 +233,10 @@ def pack(
         labels = ClassCounts(opened.n_classes)
         for worker in workers:
             labels.add(worker.labels)
+            evidence.add(worker.evidence)
         notes += label_notes(labels, opened.n_classes)
         changed = _changed(watch, workers, opened.n_units)
+    notes += map(str, evidence.findings())
     left = formats.others([opened])
     if left is not None:
         notes.append(left)
@@ -471,6 +475,7 @@ class _Worker:
     def __init__(self, job: _Job, writer: Any, turnstile: Turnstile | None, spans: Sequence[tuple[int, int]]) -> None:
         self.job, self.writer, self.turnstile, self.spans = job, writer, turnstile, spans
         self.labels = ClassCounts(job.source.n_classes)
+        self.evidence = SourceEvidence(job.source)
         self.counter = None if job.watch is None else job.watch.counter()
         self.reader = formats.open_reader(job.source)
 
@@ -505,6 +510,7 @@ class _Worker:
     def _made(self, block: LogitBlock) -> LogitBlock:
         """The block as it is to be written."""
         source, spec = self.job.source, self.job.spec
+        self.evidence.look(choose_split(block, source, None))
         if block.labels is not None:
             self.labels.update(block.labels)
         if spec.predictions or spec.kind == "predictions":

@@ -1,0 +1,263 @@
+"""What the data looks like, counted beside whatever a command counts: see `unoic_cli.evidence` for what it means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from unoic_cli.batch import Batch, Part
+from unoic_cli.block import Source
+from unoic_cli.counters import Counters, Tally
+from unoic_cli.kernels.evidence import FIRST_EQUAL, N_COUNTED, look_at_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TOLERANCE = 1e-2
+"""How far the probabilities of a row may sum from 1: softmaxes made in bfloat16 are that far, whatever holds them."""
+
+ALL_ROWS = 1 << 16
+"""Sources of no more rows than this are looked at whole."""
+LEAST_ROWS = 1 << 14
+"""Of larger ones, at least so many rows are."""
+_WIDE = 8192
+"""Bytes of a row that is cheap to look at beside all that is done with it: of such sources every row is."""
+_CLOSER = 1 << 16
+"""Scores of a source that are looked at more closely, about."""
+_ITEM = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+_FEWEST = 512
+_NONE = np.empty(0, dtype=np.int32)
+_NOTHING = [0] * FIRST_EQUAL + [-1] * (N_COUNTED - FIRST_EQUAL)
+
+FIRSTS = ("first_equal", "first_sum", "first_outside")
+COUNTS = ("rows", "equal", "inside", "one", "closer", "exp_one", "labelled", "as_is", "down", "up")
+
+
+def log_tolerance(n_classes: int) -> float:
+    """How far exponentials of a row may sum from 1: rounding log p moves that by up to the entropy times its own."""
+    return TOLERANCE * (1 + math.log(n_classes))
+
+
+def steps(source: Source) -> tuple[int, int]:
+    """Every how many rows of a source one is looked at, and one more closely: by the source alone, so all agree.
+
+    Examples
+    --------
+    >>> rows = Source("x", "arrays", 10**6, 10, (), "logits", "float32", "rows", frozenset())
+    >>> steps(rows)
+    (61, 122)
+    """
+    wide = source.n_classes * _ITEM[source.encoding]
+    every = 1 if source.n_units <= ALL_ROWS else max(1, min(source.n_units // LEAST_ROWS, _WIDE // wide))
+    every += 1 - every % 2  # not in step with the width of images
+    closest = max(_FEWEST, _CLOSER // source.n_classes)
+    return every, every * max(1, source.n_units // every // closest)
+
+
+_Glass: TypeAlias = tuple[int, int, bool, Any, tuple[float, float]]
+"""How a source is looked at: see `steps`; whether it holds bfloat16; the largest probability, as it stores that, and
+how far probabilities, and exponentials of log-probabilities, may sum from 1 (-1: not of interest)."""
+
+
+def _glass(source: Source, raw: NDArray[Any]) -> _Glass:
+    brain = source.encoding == "bfloat16"
+    in_logs = log_tolerance(source.n_classes) if source.kind == "log_probs" else -1.0
+    return (*steps(source), brain, _limit(raw, brain, TOLERANCE), (TOLERANCE, in_logs))
+
+
+class RowsSeen:
+    """What the rows of one source look like.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        By the names of `COUNTS`: see `unoic_cli.kernels.evidence`.
+    firsts : dict of str to dict of str to int
+        For each of `FIRSTS`, the place of the first such row (as text) and what was found there, in 2**-20: the sum of
+        the row, or the first value that is not inside [0, 1].
+    """
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.firsts: dict[str, dict[str, int]] = {name: {} for name in FIRSTS}
+        self._glass: _Glass | None = None
+
+    def first(self, name: str) -> tuple[int, float] | None:
+        """Place and value of the first row of a sort."""
+        if not self.firsts[name]:
+            return None
+        place, value = min((int(place), value) for place, value in self.firsts[name].items())
+        return place, value / 2**20
+
+    def look(self, part: Part, labels: NDArray[np.int32] | None) -> None:
+        """Look at rows of a part of the source, with their labels."""
+        block, source = part.block, part.source
+        raw = block.scores
+        assert raw is not None
+        if source.n_classes < 2:  # one column, of which two classes are made
+            return
+        if self._glass is None:
+            self._glass = _glass(source, raw)
+        every, closer, brain, limit, tolerances = self._glass
+        if part.units is None:
+            places = np.arange(-(-block.start // every) * every, block.stop, every)
+            units = places - block.start
+        else:
+            places = block.start + part.units
+            units = np.flatnonzero(places % every == 0)
+            places = places[units]
+        if units.size == 0:
+            return
+        found = np.array(_NOTHING)
+        look_at_rows(
+            raw.reshape(-1), brain, raw.shape[2] if raw.ndim == 3 else 0, units, places,
+            _NONE if labels is None else labels, source.n_classes, limit, source.n_classes == 2, tolerances, closer,
+            found,
+        )  # fmt: skip
+        counted = found.tolist()
+        for name, n in zip(COUNTS, counted, strict=False):
+            self.counts[name] += n
+        for name, place in zip(FIRSTS, counted[FIRST_EQUAL:], strict=True):
+            if place >= 0 and not any(int(known) < place for known in self.firsts[name]):
+                row = _row(raw, brain, int(units[np.searchsorted(places, place)]))
+                self.firsts[name] = {str(place): _fixed(_telling(name, row))}
+
+    def compare(self, predictions: NDArray[np.int32], labels: NDArray[np.int32]) -> None:
+        """Count predictions, stored without scores, that agree with labels."""
+        kept = labels >= 0
+        found = {0: "as_is", -1: "down", 1: "up"}
+        self.counts["labelled"] += int(kept.sum())
+        for shift, name in found.items():
+            self.counts[name] += int(((predictions == labels + shift) & kept).sum())
+
+    def counters(self) -> Counters:
+        """What was seen so far."""
+        return {"counts": self.counts, "firsts": self.firsts}
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what was seen elsewhere; of the first rows, the first is kept."""
+        self.counts = {name: n + counters["counts"][name] for name, n in self.counts.items()}
+        for name in FIRSTS:
+            self.firsts[name] |= counters["firsts"][name]
+            if len(self.firsts[name]) > 1:
+                first = min(self.firsts[name], key=int)
+                self.firsts[name] = {first: self.firsts[name][first]}
+
+
+def _limit(raw: NDArray[Any], brain: bool, tolerance: float) -> Any:
+    """The largest probability, rounding allowed for, as `raw` stores it."""
+    if raw.dtype != np.uint16:
+        return raw.dtype.type(1 + tolerance)
+    if brain:
+        return np.uint16(int(np.float32(1 + tolerance).view(np.uint32)) >> 16)
+    return np.float16(1 + tolerance).view(np.uint16)
+
+
+def _row(raw: NDArray[Any], brain: bool, unit: int) -> NDArray[np.float64]:
+    """The scores of a row of a block, (K,)."""
+    if raw.ndim == 3:
+        image, pixel = divmod(unit, raw.shape[2])
+        row = raw[image, :, pixel]
+    else:
+        row = raw[unit]
+    if row.dtype == np.uint16:
+        row = (row.astype(np.uint32) << 16).view(np.float32) if brain else row.view(np.float16)
+    return row.astype(np.float64)
+
+
+def _telling(name: str, row: NDArray[np.float64]) -> float:
+    """What to say of a row: its sum, its value, or the first of its values that is no probability."""
+    if name == "first_sum":
+        return float(row.sum())
+    if name == "first_equal":
+        return float(row[0])
+    return float(row[int((~((row >= 0) & (row <= 1 + TOLERANCE))).argmax())])
+
+
+def _fixed(value: float) -> int:
+    """A number in 2**-20, as far as that can be said."""
+    return round(value * 2**20) if abs(value) < 2**40 else (1 << 62 if value > 0 else -(1 << 62))
+
+
+class LabelsSeen:
+    """Whether the first and the last class occur among the labels at all: 1 or 0, whoever adds up."""
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+        self.has_first = self.has_last = 0
+
+    def look(self, labels: NDArray[np.int32]) -> None:
+        """Look at labels as long as there is something to find out."""
+        if not self.has_first:
+            self.has_first = int((labels == 0).any())
+        if not self.has_last:
+            self.has_last = int((labels == self.n_classes - 1).any())
+
+    def counters(self) -> Counters:
+        """What was seen so far."""
+        return {"has_first": self.has_first, "has_last": self.has_last}
+
+    def absorb(self, counters: Mapping[str, int]) -> None:
+        """Take over what was seen elsewhere."""
+        self.has_first = min(1, self.has_first + counters["has_first"])
+        self.has_last = min(1, self.has_last + counters["has_last"])
+
+
+class EvidenceTally(Tally):
+    """What rows and labels look like, of sources that are named.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    names : sequence of str
+        Sources whose rows are looked at.
+
+    Attributes
+    ----------
+    rows : dict of str to RowsSeen
+        By the name of the source.
+    labels : LabelsSeen
+    """
+
+    needs = frozenset({"scores"})
+
+    def __init__(self, n_classes: int, names: Sequence[str] = ()) -> None:
+        self.names = frozenset(names)
+        self.rows: dict[str, RowsSeen] = {}
+        self.labels = LabelsSeen(n_classes)
+
+    def recipe(self) -> partial[EvidenceTally]:
+        """What makes an empty tally like this one."""
+        return partial(EvidenceTally, self.labels.n_classes, tuple(sorted(self.names)))
+
+    def update(self, batch: Batch) -> None:
+        """Look at a batch; labels tell of the modality that has them."""
+        for part in batch.parts:
+            if part.source.name in self.names and part.block.scores is not None:
+                self._seen(part.source).look(part, batch.labels if part is batch.part else None)
+        if batch.predictions is not None and batch.labels is not None:
+            self._seen(batch.part.source).compare(batch.predictions, batch.labels)
+        if batch.labels is not None:
+            self.labels.look(batch.labels)
+
+    def _seen(self, source: Source) -> RowsSeen:
+        seen = self.rows.get(source.name)
+        if seen is None:
+            seen = self.rows[source.name] = RowsSeen()
+        return seen
+
+    def counters(self) -> Counters:
+        """What was seen so far."""
+        rows = {name: seen.counters() for name, seen in sorted(self.rows.items())}
+        return {"rows": rows, "labels": self.labels.counters()}
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what a tally like this one saw elsewhere."""
+        for name, seen in counters["rows"].items():
+            self.rows.setdefault(name, RowsSeen()).absorb(seen)
+        self.labels.absorb(counters["labels"])
