@@ -175,10 +175,12 @@ def convert(
     decided, reason = _decide_kind(given, kind, is_arrays)
     if given.source.n_classes == 1:
         given = _two_classes(given, decided)
-    with together(given.notes.append):
+    with together(given.notes.append) as outputs:
         fields, evidence = _copy(given, decided, out)
-    bare = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # arrays are not read twice
-    given.notes.extend(map(str, evidence.findings(bare if out == formats.STANDARD else formats.describe(out))))
+        written = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # not read twice
+        if out != formats.STANDARD:
+            written = replace(formats.describe(outputs.found(out)), name=out)
+        given.notes.extend(map(str, evidence.findings(written)))
     if given.dropped:
         given.notes.append(f"not used: {', '.join(given.dropped)}")
     return _result(given, out, decided, reason, fields)
