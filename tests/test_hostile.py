@@ -521,6 +521,6 @@ def test_headers_that_others_write(answer):
 
 
 def test_some_mutants(tmp_path):
-    codes, faults = fuzz.fuzz(300, 3, tmp_path / "kept", most=100)
+    codes, faults = fuzz.fuzz(300, 3, tmp_path / "kept", most=60, limit=100)
     assert not faults
-    assert sum(codes.values()) == 100
+    assert sum(codes.values()) == 60

@@ -415,6 +415,16 @@ def _check_distinct(sources: Sequence[Source]) -> None:
         seen[key] = source.name
 
 
+def _check_no_name_twice(names: Sequence[str]) -> None:
+    """Refuse a name that is given twice before any file is opened: a list may have very many lines."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            where = formats.storage.shown(name)
+            raise UsageError(where, f"the same data as {where}", "expected each input once")
+        seen.add(name)
+
+
 def _samples_in_split(source: Source, split: str) -> int:
     if "split" not in source.fields:
         raise DataError(source.name, "no split", f"expected split text for --split {split}")
@@ -456,6 +466,7 @@ def open_dataset(
     if not inputs:
         raise UsageError("FILES", "no input", "expected at least one logits file")
     files = [item for item in inputs if not isinstance(item, Source)]
+    _check_no_name_twice(files)
     if asked is not None and len(files) < len(inputs):
         refuse(asked, "the input", "is an array in memory")
     described = iter(_describe_all(files, allow_external=allow_external, asked=asked))

@@ -107,6 +107,7 @@ class WatchedFile(io.RawIOBase):
             raise DataError(self._name, f"{len(view):,} bytes of metadata in one piece", _EXPECTED)
         at = self._at
         done = self._fill(view, at)
+        view[done:] = bytes(len(view) - done)
         self._at = at + done
         around = self._read(max(0, at - 4), 4) + bytes(view[:4])  # a signature across the edge
         for start, part in ((at - 4, around), (at, view[:done])):
@@ -121,6 +122,8 @@ class WatchedFile(io.RawIOBase):
         super().close()
 
     def _fill(self, view: memoryview, at: int) -> int:
+        if not 0 <= at < self._size:
+            return 0
         self._file.seek(at)
         done = 0
         while done < len(view) and (count := self._file.readinto(view[done:])):
