@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unoic_cli import errors, whole
+from unoic_cli import errors, formats, whole
+from unoic_cli.formats.watched import WatchedFile
 from unoic_cli.kernels import jit
 from unoic_cli.tasks import inputs
 
@@ -31,7 +32,7 @@ N, K = 12, 3
 LOGITS = np.random.default_rng(0).normal(size=(N, K)).astype("f4")
 LABELS = np.arange(N) % K
 NASTY = "a\x1b[2Jb\x07c\x9bd\x7fe\u202ef"
-MOST = 1 << 30
+MOST = 2 << 30
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bounded():
-    """No more than a gigabyte besides what is there already: an allocation beyond it fails the test."""
+    """No more than two gigabytes besides what is there already: an allocation beyond it fails the test."""
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST, before[1]))
@@ -274,6 +275,9 @@ def test_lists_of_a_million_lines(refuse, monkeypatch):
     monkeypatch.setattr(inputs, "MOST_NAMES", 500)
     pathlib.Path("files.txt").write_text("x.h5\n" * 501)
     assert "files.txt: more than 500 inputs" in refuse(DATA, "evaluate", "@files.txt")
+    pathlib.Path("files.txt").write_text("x.h5\n" * 500)
+    monkeypatch.setattr("unoic_cli.formats.describe", None)  # no file is opened
+    assert "the same data as x.h5" in refuse(USAGE, "evaluate", "@files.txt")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -310,6 +314,31 @@ def damaged_heap(path="x.h5"):
         at = found.start() + 16
         data[at : at + 2], data[at + 8 : at + 16] = bytes(2), bytes(8)
     pathlib.Path(path).write_bytes(data)
+
+
+def test_places_beyond_any_file(tmp_path):
+    make()
+    with open("x.h5", "rb", buffering=0) as file:
+        watched = WatchedFile("x.h5", file)
+        watched.seek(1 << 63)
+        buffer = bytearray(b"abcd")
+        assert (watched.readinto(buffer), buffer) == (0, bytes(4))
+        watched.seek(0)
+        with pytest.raises(errors.DataError, match="bytes of metadata in one piece"):
+            watched.readinto(bytearray((64 << 20) + 1))
+
+
+def test_rows_that_a_file_does_not_have(monkeypatch):
+    pq.write_table(pa.table({"logits": list(LOGITS), "labels": LABELS}), "x.parquet")
+    source = formats.describe("x.parquet")
+    reader = formats.open_reader(source)
+    monkeypatch.setattr(reader, "_batches", lambda *_: iter(()))
+    with pytest.raises(errors.DataError, match="rows 0 to 11 are missing"):
+        formats.first_block(reader, source, N, frozenset({"scores"}))
+    monkeypatch.setattr(reader, "blocks", lambda *_: iter(()))
+    with pytest.raises(errors.DataError, match="no row where the file tells of some"):
+        formats.first_block(reader, source, 1, frozenset({"scores"}))
+    reader.close()
 
 
 @pytest.mark.parametrize("name", ["class_names", "split", "group", "sample_id", "attribute"])
