@@ -289,3 +289,27 @@ def test_arrays_of_an_npz(tmp_path):
     np.savez(tmp_path / "x.npz", logits=UNFILLED, labels=LABELS, sample_id=IDS)
     told = convert(tmp_path / "x.npz", tmp_path / "x.h5").notes
     assert [note.partition(": ")[0].rpartition(":")[2] for note in told] == ["logits", "sample_id"]
+
+
+def test_volumes_with_the_classes_first(tmp_path, refuse, answer):
+    """(K, Z, Y, X), as probabilities of volumes are saved: slices never become classes."""
+    scores = RNG.normal(size=(3, 6, 8, 9))
+    probs = (np.exp(scores) / np.exp(scores).sum(0)).astype(np.float32)
+    path, out, turn = str(tmp_path / "x.npz"), str(tmp_path / "x.h5"), "numpy.moveaxis(scores, 0, 1)"
+    np.savez(path, probabilities=probs)
+    assert turn in refuse(65, "convert", path, out)
+    for options in (["--class-axis", "1"], ["--class-axis", "1", "--kind", "probs"], ["--class-axis", "-1"]):
+        assert "sum to 1 along the first axis" in refuse(65, "convert", path, out, *options)
+    labels = probs.argmax(0)
+    np.savez(path, probabilities=probs[:, :3], labels=labels[:3])  # as many slices as classes: labels fit both
+    assert "sum to 1 along the first axis" in refuse(65, "convert", path, out, "--class-axis", "1")
+    np.savez(path, probabilities=probs, labels=labels)
+    assert turn in refuse(65, "convert", path, out)
+    np.savez(path, probabilities=np.moveaxis(probs, 0, 1), labels=labels)
+    answer("convert", path, out, "--class-axis", "1")
+    assert answer("evaluate", out)["acc"] == 1
+
+
+def test_labels_that_start_at_one_beyond_the_last_class(save, refuse):
+    said = refuse(65, "evaluate", save(logits=LOGITS, labels=LABELS + 1))
+    assert "expected labels in [0, 4) (the first class is 0)" in said

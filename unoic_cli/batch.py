@@ -175,10 +175,11 @@ def check_labels(
     if wrong.any():
         i = int(wrong.argmax())
         named = ", ".join(map(str, IGNORED_LABELS))
+        start = " (the first class is 0)" if labels[i] == n_classes and not (labels == 0).any() else ""
         raise DataError(
             source.where("labels"),
             f"label {int(labels[i])} at {where_is(source, unit_of(i))}",
-            f"expected labels in [0, {n_classes}), or {named} to be ignored (others: --ignore-index)",
+            f"expected labels in [0, {n_classes}){start}, or {named} to be ignored (others: --ignore-index)",
         )
     out[:] = np.where(drop, 0, labels)
     out[drop] = -1

@@ -11,6 +11,7 @@ import numpy as np
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Kind
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.schema import CLASSES_FIRST
 
 PROBABILITIES = ("prob", "probabilities", "probability", "pred_probs", "softmax", "sigmoid", "y_prob", "y_proba")
 NEUTRAL = ("outputs", "output", "scores", "score", "y_score", "preds", "pred", "y_pred", "keras_predictions")
@@ -289,6 +290,7 @@ def settle_axis(
         return 1, ()
     if len(fit) != 1:
         expected = "expected --class-axis (or the attribute class_axis): 1 for (N, K, H, W), -1 for (N, H, W, K)"
+        expected += f"; for (K, Z, Y, X), 1 and {CLASSES_FIRST}"
         raise DataError(where, f"shape {tuple(shape)}, and nothing that says which axis holds the classes", expected)
     if fit[0] == 3:
         return 3, (f"the last axis of {tuple(shape)} holds the classes, as the shapes beside the scores say",)

@@ -142,13 +142,20 @@ def _check_extents(where: str, shape: ScoreShape, least: int = 1) -> ScoreShape:
     return shape
 
 
+CLASSES_FIRST = "scores turned by numpy.moveaxis(scores, 0, 1)"
+"""What makes (Z, K, Y, X) of (K, Z, Y, X), the probabilities of volumes."""
+
+
 def check_labels(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: ScoreShape) -> None:
     """Labels are integers of a type that can hold K - 1, one for each unit; a length-1 class axis is allowed."""
     check_integers(where, dtype)
     check_holds(where, dtype, scores.known_classes)
     n, image = scores.n_samples, scores.image_shape
     if tuple(shape) not in ((n, *image), (n, 1, *image)):
-        raise DataError(where, f"shape {tuple(shape)}", f"expected {(n, *image)} to match the scores")
+        expected = f"expected {(n, *image)} to match the scores"
+        if image and tuple(shape) in ((scores.n_classes, *image), (1, scores.n_classes, *image)):
+            expected += f" (or, where the classes come first, {CLASSES_FIRST})"
+        raise DataError(where, f"shape {tuple(shape)}", expected)
 
 
 def check_integers(where: str, dtype: np.dtype[Any]) -> None:

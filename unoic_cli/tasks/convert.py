@@ -21,13 +21,17 @@ from unoic_cli.formats import names, numpy_files, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
 from unoic_cli.output import as_one, together
-from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, scalar_delta
+from unoic_cli.tallies.evidence import TOLERANCE
+from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, as_floats, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PER_SAMPLE = ("split", "group", "sample_id")
+
+_TELLING = 4096
+"""Scores of each volume that tell along which axis probabilities sum to 1."""
 
 Members = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
@@ -225,10 +229,15 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
     if source.kind == "predictions":
         raise UsageError("--kind", f"given, but {source.name} holds predictions", "expected scores")
     values = ScoreValues(source.encoding, source.n_classes)
+    over_samples = np.zeros(min(_TELLING, source.pixels * source.n_classes) if source.image_shape else 1)
     for block in given.blocks(frozenset({"scores"})):
         assert block.scores is not None
         start = block.start
         values.update(block.scores, lambda unit, start=start: start + unit)  # type: ignore[misc]  # bound at once
+        over_samples += _over_samples(block.scores, source)
+    if "sum" in values.first and source.n_samples > 1 and (np.abs(over_samples - 1) <= TOLERANCE).all():
+        found = "values that sum to 1 along the first axis, and not along that of the classes"
+        raise DataError(given.scores, found, f"expected {schema.CLASSES_FIRST}")
     name = given.scores.rpartition(":")[2].lower()
     decided, reason = (declared, "--kind") if declared else _seen_kind(given, name, values)
     _refuse_not_finite(given, values, decided)
@@ -241,6 +250,14 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
         _refuse_first(given, values, "outside", hint)
     given.notes.extend(_kind_notes(given, decided, name, values))
     return decided, reason
+
+
+def _over_samples(scores: NDArray[Any], source: Source) -> NDArray[np.float64]:
+    """The sum over the samples of a block, of as many scores of each as tell where the classes are."""
+    if not source.image_shape or scores.size % (source.pixels * source.n_classes):  # a part of an image
+        return np.zeros(1)
+    each = scores.reshape(-1, source.pixels * source.n_classes)[:, :_TELLING]
+    return np.asarray(as_floats(each, source.encoding == "bfloat16").sum(axis=0, dtype=np.float64))
 
 
 def _seen_kind(given: _Input, name: str, values: ScoreValues) -> tuple[Kind, str]:

@@ -113,7 +113,7 @@ class ScoreValues:
         """Add scores as blocks hold them, (T, K) or (B, K, P); `unit_of` numbers their units."""
         if scores.size == 0:
             return
-        values = _as_floats(scores, self._brain)
+        values = as_floats(scores, self._brain)
         with np.errstate(invalid="ignore"):
             low, high = float(values.min()), float(values.max())
             if not (math.isfinite(low) and math.isfinite(high)):
@@ -158,7 +158,7 @@ class ScoreValues:
         self.first[name] = FirstUnit(unit_of(unit), float(value))
 
 
-def _as_floats(scores: NDArray[Any], brain: bool) -> NDArray[Any]:
+def as_floats(scores: NDArray[Any], brain: bool) -> NDArray[Any]:
     """Bits of 16-bit floats as float32; anything else as it is."""
     if scores.dtype != np.uint16:
         return scores
