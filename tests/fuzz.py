@@ -44,6 +44,8 @@ MOST_SECONDS = 6.0
 MOST_BYTES = 1_500_000_000
 MOST_ADDRESSES = 8 << 30
 FAILURE = re.compile(r"Traceback|Warning:|File \"|^\s+at ", re.MULTILINE)
+PROGRESS = re.compile(r"unoic: \d+%, ")
+"""Every half a minute, where kernels had to be compiled first."""
 N, K = 40, 3
 
 Random = np.random.Generator
@@ -575,7 +577,7 @@ class Worker:
 
 def judge(code: Any, out: str, err: str, left: set[str]) -> str | None:
     """What a command did that none may do."""
-    lines = err.splitlines()
+    lines = [line for line in err.splitlines() if not PROGRESS.match(line)]
     errors = [line for line in lines if line.startswith("unoic: error: ")]
     strange = [line for line in lines if not line.startswith(("unoic: error: ", "unoic: note: "))]
     if code not in CODES:
