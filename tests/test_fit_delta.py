@@ -192,7 +192,7 @@ def test_certain_scores_give_no_nan():
 def test_statistics_are_those_of_naive(image):
     z = np.random.default_rng(1).normal(size=(20, *image, 5)) * 2
     H = entropies(z).reshape(20, -1).mean(axis=1)
-    found = unoic_cli.fit_delta(np.moveaxis(z, -1, 1), delta_power=2)
+    found = unoic_cli.fit_delta(np.moveaxis(z, -1, 1), delta_power=2, class_axis=1 if image else None)
     np.testing.assert_allclose([found.mu, found.sigma], [H.mean(), H.std()], rtol=0, atol=CLOSE)
     delta = naive.entropy_delta(H, H.mean(), H.std(), 2)
     expected = {"mean": delta.mean(), "min": delta.min(), "max": delta.max(), "below_one": (delta < 1).mean()}
@@ -310,9 +310,9 @@ def test_every_form_of_the_data_gives_the_same_bytes(tmp_path, capfd):
     for files in (["planes.h5"], ["rows.h5::a"], ["one.h5", "two.h5"], ["two.h5", "one.h5"], ["flat.parquet"]):
         for threads in (1, 3):
             output = tmp_path / "out.json"
-            code, found, _ = call(
-                capfd, "fit-delta", *(tmp_path / name for name in files), "-o", output, "--force", "--threads", threads
-            )
+            axis = ("--class-axis", 1) if files[0] in ("planes.h5", "one.h5", "two.h5") else ()
+            paths = (tmp_path / name for name in files)
+            code, found, _ = call(capfd, "fit-delta", *paths, "-o", output, "--force", "--threads", threads, *axis)
             assert code == 0
             stored = json.loads(output.read_text())
             assert stored == found["statistics"]
@@ -467,7 +467,7 @@ def test_equal_passes_hold_no_information(tmp_path):
     found = unoic_cli.fit_delta(z, origin="mc-dropout", measure="mutual-information")
     assert 0 <= found.mu < CLOSE
     mean = unoic_cli.fit_delta(z, origin="mc-dropout")
-    np.testing.assert_allclose(mean.mu, unoic_cli.fit_delta(z[:, 0]).mu, rtol=0, atol=CLOSE)
+    np.testing.assert_allclose(mean.mu, unoic_cli.fit_delta(z[:, 0], class_axis=1).mu, rtol=0, atol=CLOSE)
 
 
 # ---------------------------------------------------------------- bad input

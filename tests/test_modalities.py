@@ -265,7 +265,9 @@ def test_files_of_scores_that_swallow_lambda(how):
     for cut in ([slice(0, 4)], [slice(i, i + 1) for i in range(4)]):
         given_ = {
             name: [
-                unoic_cli.from_arrays(z[rows], labels[rows], delta=delta[rows], name=f"{name}{rows.start}")
+                unoic_cli.from_arrays(
+                    z[rows], labels[rows], delta=delta[rows], name=f"{name}{rows.start}", class_axis=1
+                )
                 for rows in cut
             ]
             for name in ("rgb", "depth")

@@ -468,7 +468,7 @@ def open_dataset(
     files = [item for item in inputs if not isinstance(item, Source)]
     _check_no_name_twice(files)
     if asked is not None and len(files) < len(inputs):
-        refuse(asked, "the input", "is an array in memory")
+        refuse(replace(asked, class_axis=None), "the input", "is an array in memory")
     described = iter(_describe_all(files, allow_external=allow_external, asked=asked))
     sources = _with_samples([item if isinstance(item, Source) else next(described) for item in inputs])
     _check_alike(sources)

@@ -141,10 +141,12 @@ def open_inputs(
         for name in named:
             if not isinstance(name, str) or NAME.fullmatch(f"{name}=x") is None:
                 raise UsageError("FILES", f"the modality {name!r}", "expected a name like rgb: letters, digits, _ . -")
-        given = {str(name): _sources(files, labels, f"<array {name}>") for name, files in named.items()}
+        given = {
+            str(name): _sources(files, labels, f"<array {name}>", options.class_axis) for name, files in named.items()
+        }
         data = open_modalities(given, **common)
     else:
-        data = open_dataset(_sources(inputs, labels, "<array>"), **common)
+        data = open_dataset(_sources(inputs, labels, "<array>", options.class_axis), **common)
     data = in_shards(data if options.memory is None else data.bounded(*_span_bytes(options.memory, options)))
     ledger = current()
     if ledger is not None and ledger.replay:
@@ -218,7 +220,7 @@ def in_shards(data: DataSet) -> DataSet:
     return replace(data, shard=ledger.shard, beside=tuple(replace(one, shard=ledger.shard) for one in data.beside))
 
 
-def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Source]:
+def _sources(inputs: Any, labels: ArrayLike | None, name: str, class_axis: int | None = None) -> list[str | Source]:
     """The inputs of one modality as names and sources."""
     if isinstance(inputs, (str, os.PathLike, Source)):
         inputs = [inputs]
@@ -228,7 +230,7 @@ def _sources(inputs: Any, labels: ArrayLike | None, name: str) -> list[str | Sou
         return [item if isinstance(item, Source) else os.fspath(item) for item in inputs]
     from unoic_cli.formats import arrays
 
-    source = arrays.describe(inputs, labels, name=name)
+    source = arrays.describe(inputs, labels, name=name, class_axis=class_axis)
     if arrays.look_like_probabilities(source):
         found = "values in [0, 1] whose rows sum to 1"
         raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')

@@ -281,10 +281,8 @@ def _seen_kind(given: _Input, name: str, values: ScoreValues) -> tuple[Kind, str
 
 def _refuse_not_finite(given: _Input, values: ScoreValues, kind: Kind) -> None:
     expected = "expected finite values"
-    if kind == "logits" and "-inf" in values.first:
-        expected += " (-inf is for --kind log_probs only)"
     for name, text in (("nan", "NaN"), ("+inf", "inf"), ("-inf", "-inf")):
-        if name in values.first and (name, kind) != ("-inf", "log_probs"):
+        if name in values.first and (name, kind) not in (("-inf", "log_probs"), ("-inf", "logits")):
             raise DataError(given.scores, f"{text} at {where_is(given.source, values.first[name].unit)}", expected)
 
 
