@@ -294,6 +294,9 @@ def _refuse_first(given: _Input, values: ScoreValues, name: str, expected: str) 
 
 def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> list[str]:
     notes = []
+    if kind == "logits" and "-inf" in values.first:
+        place = where_is(given.source, values.first["-inf"].unit)
+        notes.append(f"-inf at {place}: read as a class that the unit cannot have")
     if kind == "probs" and "sum" not in values.first and names.kind_of(name) == "logits":
         notes.append(f"stored as probs: the values of {name} lie in [0, 1] and each row sums to 1")
     return notes
