@@ -575,3 +575,42 @@ def test_figures_of_published_networks(name, key):
     assert (before.nll_before, after.nll_before) == pytest.approx(expected[:2], abs=0.002)
     assert 100 * before.ece_before == pytest.approx(expected[2], abs=0.006)
     assert 100 * after.ece_before == pytest.approx(expected[3], abs=0.15)  # the grid's T is another
+
+
+# ---------------------------------------------------------------- exact zeros
+
+
+@pytest.mark.parametrize("kind", ["probs", "log_probs"])
+def test_a_floor_gives_true_classes_of_probability_zero_a_likelihood(tmp_path, kind):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, 200)
+    z = rng.normal(size=(200, 3)) + 2 * np.eye(3)[labels]
+    probs = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    probs[4, labels[4]] = 0
+    with np.errstate(divide="ignore"):
+        stored = probs if kind == "probs" else np.log(probs)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file[kind], file["labels"] = stored, labels
+    path = str(tmp_path / "x.h5")
+    with pytest.raises(DataError, match="--floor"):
+        unoic_cli.fit_temperature(path, source_prior="uniform")
+    found = unoic_cli.fit_temperature(path, source_prior="uniform", floor=1e-6)
+    logs = np.log(np.maximum(probs, 1e-6))
+
+    def nll(t):
+        scaled = logs / t
+        top = scaled.max(axis=1, keepdims=True)
+        sums = np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]
+        return (sums - scaled[np.arange(200), labels]).mean()
+
+    assert found.nll_before == pytest.approx(nll(1), abs=1e-9)
+    assert found.nll_after == pytest.approx(nll(found.temperature), abs=1e-9)
+    assert found.nll_after <= min(nll(found.temperature * f) for f in (0.99, 1.01)) + 1e-12
+    assert found.to_dict()["floor"] == 1e-6
+    for floor in (0, 0.5, -1, float("nan")):
+        with pytest.raises(UsageError, match="--floor"):
+            unoic_cli.fit_temperature(path, source_prior="uniform", floor=floor)
+    with h5py.File(tmp_path / "z.h5", "w") as file:
+        file["logits"], file["labels"] = z, labels
+    with pytest.raises(UsageError, match="holds logits"):
+        unoic_cli.fit_temperature(str(tmp_path / "z.h5"), source_prior="uniform", floor=1e-6)

@@ -244,8 +244,9 @@ def stored_delta(part: Part) -> NDArray[np.float64]:
 
 
 def make_scores(
-    part: Part, temperature: float = 1.0, delta: NDArray[np.float64] | None = None, *, rebalance_first: bool = False
-) -> Scores:
+    part: Part, temperature: float = 1.0, delta: NDArray[np.float64] | None = None, *, rebalance_first: bool = False,
+    floor: float | None = None,
+) -> Scores:  # fmt: skip
     """Scores of a block: probabilities become float64 logs, and the temperature joins delta.
 
     Parameters
@@ -257,6 +258,8 @@ def make_scores(
         Factors, checked; by default those that the file stores.
     rebalance_first : bool
         delta multiplies lambda * s as well.
+    floor : float, optional
+        Smaller probabilities are taken as this, before all else.
 
     Raises
     ------
@@ -272,6 +275,8 @@ def make_scores(
     brain = source.encoding == "bfloat16"
     if source.kind == "probs":
         raw, brain = _log(raw, brain), False
+    if floor is not None:
+        raw, brain = np.maximum(_wide(raw, brain), np.log(floor)), False
     if delta is None:
         delta = stored_delta(part)
     slope_factor = delta if rebalance_first and not (delta == 1.0).all() else np.empty(0)

@@ -61,12 +61,15 @@ class Look:
         Without statistics: whether the delta of the file is applied.
     factors : FactorSource or None
         delta comes from there instead.
+    floor : float or None
+        Smaller probabilities are taken as this.
     """
 
     temperature: float = 1.0
     statistics: DeltaStatistics | None = None
     stored_delta: bool = True
     factors: FactorSource | None = None
+    floor: float | None = None
 
     def delta(self, part: Part) -> NDArray[np.float64]:
         """Factors of the units of a part: (0,), (1,) or (T,)."""
@@ -157,7 +160,8 @@ class View:
                 delta = look.delta(part)
             except InvalidScoreError as error:
                 raise InvalidScoreError(error.unit, m) from None
-            made.append(make_scores(part, look.temperature, delta, rebalance_first=self.rebalance_first))
+            first = self.rebalance_first
+            made.append(make_scores(part, look.temperature, delta, rebalance_first=first, floor=look.floor))
         scores = None
         if len(made) == 1:
             scores = made[0]

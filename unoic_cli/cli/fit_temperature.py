@@ -42,6 +42,10 @@ def fit_temperature(
     bins: Annotated[
         int, typer.Option("--bins", metavar="N", help="Equal-width bins of the expected calibration error.")
     ] = 15,
+    floor: Annotated[
+        float | None,
+        typer.Option("--floor", metavar="P", help="Take probabilities below P as P (of probs and log_probs)."),
+    ] = None,
     source_prior: SourcePriorOption = None,
     target_prior: TargetPriorOption = None,
     unseen: UnseenOption = None,
@@ -62,6 +66,7 @@ def fit_temperature(
         output=output,
         calibration=calibration,
         bins=bins,
+        floor=floor,
         source_prior=source_prior,
         target_prior=target_prior,
         unseen=unseen,

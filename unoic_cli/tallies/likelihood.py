@@ -46,11 +46,10 @@ def _sum_pieces(batch: Batch, tiers: NDArray[np.int64], run: Callable[[int, int]
             raise InvalidScoreError(bad)
         if bad < -1:
             source = batch.part.source
-            raise DataError(
-                source.scores_name,
-                f"a zero probability of the true class at {where_is(source, batch.part.unit_of(-2 - bad))}",
-                "expected a positive probability of the true class (its log-likelihood is infinite)",
-            )
+            found = f"a zero probability of the true class at {where_is(source, batch.part.unit_of(-2 - bad))}"
+            expected = "expected a positive probability of the true class (its log-likelihood is infinite)"
+            hint = "" if source.kind == "logits" else "; fit-temperature --floor 1e-12 takes smaller ones as that"
+            raise DataError(source.scores_name, found, expected + hint)
         total += sum(int(part) << STEP * tier for tier, part in enumerate(tiers))
     return total
 

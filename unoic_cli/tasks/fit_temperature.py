@@ -218,6 +218,7 @@ def fit_temperature(
     *,
     calibration: str | Calibration | None = None,
     bins: int = 15,
+    floor: float | None = None,
     source_prior: PriorLike = None,
     target_prior: PriorLike = None,
     unseen: Unseen | None = None,
@@ -238,6 +239,9 @@ def fit_temperature(
         By default one with lambda = 0 and the priors below.
     bins : int
         Equal-width bins of the expected calibration error.
+    floor : float, optional
+        Probabilities below it are taken as it: a true class of probability zero has no likelihood, and is refused
+        otherwise. For `probs` and `log_probs`.
     source_prior, target_prior, unseen
         As in `search_lambda`; not with `calibration`, which holds them.
     output : str, optional
@@ -288,12 +292,12 @@ def fit_temperature(
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to fit a temperature")
-    look = Look()
+    look = Look(floor=_checked_floor(floor, data))
     late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
     if calibration is not None:
         given = {"--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen}
         base = _load(calibration, given, data)
-        look = Look(stored_delta=base.modalities[0].stored_delta)
+        look = replace(look, stored_delta=base.modalities[0].stored_delta)
         late = False
     elif not late:
         base = _start(data, source_prior, target_prior, unseen, 1.0, chosen, notes)
@@ -309,6 +313,8 @@ def fit_temperature(
         why = "the classes are as good as separated" if way == "falls" else "the scores hardly tell the classes apart"
         notes.add(f"the likelihood still grows as T {way} beyond {temperature:g}, the end of the range: {why}")
     made = _calibration(base, temperature, calibration is not None, data, chosen, fit, notes)
+    floored = {} if floor is None else {"floor": floor}
+    made = replace(made, provenance=made.provenance | floored)
     result = FitTemperatureResult(
         temperature=temperature,
         tolerance=TOLERANCE,
@@ -325,12 +331,23 @@ def fit_temperature(
         acc=fit.measured.accuracy(),
         lam_before=None if calibration is None else base.lam,
         calibration=made,
-        details={k: v for k, v in provenance(data, chosen).items() if k != "unoic"},
+        details={k: v for k, v in provenance(data, chosen, **floored).items() if k != "unoic"},
         notes=tuple(notes.texts),
     )
     if output is not None:
         write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
     return result
+
+
+def _checked_floor(floor: float | None, data: DataSet) -> float | None:
+    """The floor of probabilities, where it is one and there are any."""
+    if floor is None:
+        return None
+    if not 0 < floor < 1 / data.n_classes:
+        raise UsageError("--floor", f"{floor!r}", f"expected a probability above 0 and below 1/{data.n_classes}")
+    if any(source.kind == "logits" for source in data.sources):
+        raise UsageError("--floor", f"given, but {data.name} holds logits", "expected probs or log_probs")
+    return floor
 
 
 def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet) -> Calibration:
