@@ -119,7 +119,20 @@ CASES = {
 
 
 def test_every_code_has_a_case():
-    assert {case.removesuffix("-log").removesuffix("-up") for case in CASES} == set(evidence.CODES)
+    cases = {case.removesuffix("-log").removesuffix("-up") for case in CASES}
+    assert cases | {"large-chunks"} == set(evidence.CODES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("rows", "is_said"), [(N, True), (50, False)])
+def test_chunks_that_are_decoded_whole_are_said(notes, tmp_path, monkeypatch, command, rows, is_said):
+    monkeypatch.setattr("unoic_cli.formats.chunks.LARGEST", 1000)
+    monkeypatch.setattr("unoic_cli.formats.chunks.SMALLEST", 10)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("logits", data=LOGITS, chunks=(rows, K), compression="gzip")
+        file["labels"] = LABELS
+    assert ["logits: chunks of 0 MB are decoded whole" in text for text in notes(command, path)] == [True] * is_said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -33,6 +33,7 @@ CODES: dict[str, str] = {
     "probs-sum": "probabilities whose rows do not sum to 1",
     "log-probs-sum": "scores named log_probs whose exponentials do not sum to 1",
     "half-probs": "probabilities in float16, where those below 6e-8 are zero",
+    "large-chunks": "chunks of scores so large that memory cannot be bounded",
     "equal-scores": "more than a few rows whose scores are all equal, as in rows that were never filled",
     "repeated-ids": "a sample_id that occurs more than once",
     "shifted-labels": "labels without the first (or last) class that agree better with predictions one class off",
@@ -82,6 +83,17 @@ def source_findings(source: Source) -> Iterator[Finding]:
     if source.kind == "probs" and source.encoding == "float16":
         said = "float16 cannot hold a rare class (below 6e-8 it is zero); store logits where you can"
         yield Finding("half-probs", source.name, source.kind, said)
+    yield from memory_findings(source)
+
+
+def memory_findings(source: Source) -> Iterator[Finding]:
+    """What reading the source costs, whatever is asked for."""
+    size = formats.decoded_whole(source)
+    if size:
+        said = (
+            f"chunks of {size >> 20:,} MB are decoded whole, which takes up to twice as much memory, whatever --memory "
+        )
+        yield Finding("large-chunks", source.name, source.kind, f"{said}says; unoic pack makes a file without them")
 
 
 def row_findings(source: Source, seen: RowsSeen) -> Iterator[Finding]:
@@ -282,8 +294,9 @@ class SourceEvidence:
 
     def findings(self, source: Source | None = None, split: str | None = None) -> list[Finding]:
         """What there is to say; of another source, where that is a copy."""
+        found = [] if source is None else [*memory_findings(self.source)]
         source = source or self.source
-        found = [*source_findings(source)]
+        found += source_findings(source)
         if source.kind != "predictions":
             found += row_findings(source, self.rows)
         found += label_findings(source.name, self.labels, [self.rows])

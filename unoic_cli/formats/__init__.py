@@ -300,6 +300,12 @@ def read_path(source: Source) -> tuple[str, str]:
     return found
 
 
+def decoded_whole(source: Source) -> int:
+    """Bytes of scores that must be decoded at once, however little memory there is; 0 where buffers are bounded."""
+    found: int = module("hdf5").decoded_whole(source) if source.format == "hdf5" else 0
+    return found
+
+
 def checksums(source: Source) -> str | None:
     """What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows."""
     found: str | None = source.locator.get("checksums", "none")

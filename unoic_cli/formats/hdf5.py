@@ -663,6 +663,13 @@ def read_path(source: Source) -> tuple[str, str]:
     return "chunks", ""
 
 
+def decoded_whole(source: Source) -> int:
+    """Bytes of a chunk of scores, where it is so large that the library must decode it in one piece; else 0."""
+    entry, chunk = source.locator["arrays"]["scores"], source.locator["chunks"]
+    size = math.prod(chunk) * np.dtype(entry["dtype"]).itemsize if chunk else 0
+    return size if entry["layout"] is None and size > chunks.LARGEST else 0
+
+
 def open_reader(source: Source) -> Hdf5Reader:
     """Open a source for one thread."""
     return Hdf5Reader(source)
