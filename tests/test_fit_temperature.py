@@ -180,10 +180,15 @@ def test_huge_scores(dtype, largest):
 @pytest.mark.parametrize("layout", ["rows", "planes"])
 def test_scores_that_may_not_be_there(bad, tally, layout):
     z, labels = draw(0, 5, 3, image=(2, 2), dtype="float64")
-    labels[3, 1, 0] = -1  # scores are checked under ignored labels, too
     z[3, 1, 0, 2] = bad
+    labels[3, 1, 0] = 1
     with pytest.raises(DataError, match=r"sample 3, pixel \(1, 0\)"):
-        run(tally.fresh(), source_of(z, labels, layout))
+        run(tally.fresh(), source_of(np.where(z == -np.inf, -1e39, z), labels, layout))
+    labels[3, 1, 0] = -1  # such a unit takes no part, whatever its scores are
+    dirty = run(tally.fresh(), source_of(z, labels, layout))
+    z[3, 1, 0, 2] = 0
+    clean = run(tally.fresh(), source_of(z, labels, layout))
+    assert [str(value) for value in dirty.counters().values()] == [str(value) for value in clean.counters().values()]
 
 
 @pytest.mark.kernel

@@ -239,7 +239,7 @@ def test_what_streams_may_not_hold():
 def test_a_file_that_changes_under_way():
     source = formats.describe(store(stream([batch_of(np.zeros((2, 2)), np.zeros(2, int))])))
     store(stream([batch_of(np.zeros((3, 2)), np.zeros(3, int))]))
-    with pytest.raises(StorageError, match="changed"):
+    with pytest.raises(DataError, match="changed"):
         formats.open_reader(source)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DELTAS = (2.0**-126, 1e30)
 """Positive factors that float32 holds well enough to scale float32 scores."""
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 IGNORED_LABELS = (255, -1, -100)
 """Labels outside [0, K) that mean "no label"; others need ``--ignore-index``."""
 
@@ -218,7 +220,9 @@ def fill_blanks(part: Part, ignored: NDArray[np.int64]) -> NDArray[np.int64]:
     else:
         rows = scores[ignored]
     values = _wide(rows, part.source.encoding == "bfloat16")
-    invalid = ~(values < np.inf) | (values < 0 if kind == "probs" else False)
+    with np.errstate(invalid="ignore"):
+        invalid = ~(values <= _LARGEST) | ((values < -_LARGEST) & (values > -np.inf))
+        invalid |= (values < 0) & (kind == "probs")
     wrong = invalid.any(axis=1) | (values == (0.0 if kind == "probs" else -np.inf)).all(axis=1)
     blank: NDArray[np.int64] = ignored[wrong]
     if blank.size:

@@ -135,9 +135,9 @@ class BatchReader:
             if part.block.scores is None:
                 continue
             row = make_scores(part, 1.0, np.empty(0)).row(error.unit)
-            k = int((~np.isfinite(row)).argmax())
+            k = int((~np.isfinite(row)).argmax()) if not np.isfinite(row).all() else int(np.abs(row).argmax())
             place = where_is(part.source, part.unit_of(error.unit))
-            if ignored and not np.isfinite(row).all():
+            if ignored:
                 found = f"{row[k]} at {place}, whose label is ignored: such units take no part"
                 raise CareError(part.source.scores_name, found, "expected valid scores elsewhere")
             if part.source.kind == "logits" and (row == -np.inf).any() and (row < np.inf).all() and row.max() > -np.inf:
