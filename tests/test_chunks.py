@@ -302,6 +302,7 @@ def test_kept_chunks_are_bounded(tmp_path, monkeypatch, most):
     values = np.random.default_rng(0).normal(size=(6, 2, 9, 8)).astype("f4")
     with h5py.File(path, "w") as file:
         save(file, "logits", values, (6, 1, 3, 3), (SHUFFLE, DEFLATE))
+        file["logits"].attrs["class_axis"] = 1
     source = formats.describe(str(path))
     reader = formats.open_reader(source)
     for start in range(0, 432, 37):
@@ -317,6 +318,7 @@ def test_spans_inside_images_follow_chunks(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         save(file, "logits", np.zeros((2, 3, 10, 4), "f4"), (1, 2, 3, 4), (DEFLATE,))
+        file["logits"].attrs["class_axis"] = 1
     source = formats.describe(str(path))
     assert formats.spans(source, 3 * 3 * 4 * 4) == [(a, b) for i in (0, 40) for a, b in
                                                    itertools.pairwise([i, i + 12, i + 24, i + 36, i + 40])]  # fmt: skip
@@ -329,6 +331,7 @@ def test_bands_of_many_images_are_divided(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(10, 3, 10, 4)).astype("f4")
     with h5py.File(path, "w") as file:
         save(file, "logits", values, (10, 1, 3, 4), (DEFLATE,))
+        file["logits"].attrs["class_axis"] = 1
     source = formats.describe(str(path))
     assert [stop - start for start, stop in formats.spans(source, 100)] == [160, 160, 80]
     assert read(path, "scores", source).tobytes() == as_units(values, "planes").tobytes()

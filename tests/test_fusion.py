@@ -649,12 +649,16 @@ def test_a_modality_without_weight_has_no_say(how, order):
 
 @pytest.mark.parametrize("how", FUSIONS)
 def test_an_infinite_logit_beside_log_probabilities(how):
-    """-inf is legitimate in log_probs only, whatever lies beside."""
-    z = np.zeros((5, 3))
+    """-inf is a mask, whatever lies beside: the log of a probability of zero."""
+    z = np.random.default_rng(0).normal(size=(5, 3))
     z[3, 0] = -np.inf
-    given_ = {"a": source(z, np.zeros(5, int), name="a"), "b": source(logs(np.full((5, 3), 1 / 3)), kind="log_probs")}
-    with pytest.raises(unoic_cli.UnoicError, match="a:logits: -inf at row 3, class 0"):
-        unoic_cli.evaluate(given_, fusion=how)
+    labels, beside = np.zeros(5, int), source(logs(np.full((5, 3), 1 / 3)), kind="log_probs", name="b")
+    normal = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    found, wanted = (
+        unoic_cli.evaluate({"a": one, "b": beside}, fusion=how)
+        for one in (source(z, labels, name="a"), source(normal, labels, name="a", kind="log_probs"))
+    )
+    assert counts_of(found) == counts_of(wanted)
 
 
 @pytest.mark.parametrize("how", FUSIONS)
@@ -916,7 +920,7 @@ def test_fuse_anything_then_evaluate(seed, how, order, image, dtype, lam, temper
     zs = [np.clip(z * scale, -6e4, 6e4).astype(dtype) for z in zs]
     shapes = [(), (len(labels),), labels.shape]
     deltas = [rng.uniform(0.1, 1.4, shapes[m]) for m in range(3)] if order else None
-    given_ = named(*zs, labels=labels, deltas=deltas)
+    given_ = named(*zs, labels=labels, deltas=deltas, class_axis=1)
     options = {"fusion": how, "order": order, "lam": lam, "temperature": temperature, "target_prior": target}
     options["source_prior"] = {"a": COUNTS, "b": [1, 2, 3, 4], "c": [1, 1, 1, 9]}
     direct = unoic_cli.evaluate(given_, confusion=True, **options)

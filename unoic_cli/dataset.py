@@ -16,7 +16,7 @@ from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.formats.names import Asked, refuse
+from unoic_cli.formats.names import Asked, AxisError, refuse
 from unoic_cli.ledger import current, know
 
 if TYPE_CHECKING:
@@ -324,10 +324,7 @@ def open_modalities(
     """
     if not named:
         raise UsageError("FILES", "no input", "expected at least one modality, NAME=FILE")
-    opened = {
-        name: open_dataset(inputs, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
-        for name, inputs in sorted(named.items())
-    }
+    opened = _open_all(named, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
     for name, data in opened.items():
         if data.sources[0].kind == "predictions":
             raise DataError(data.name, "predictions without scores", f"expected scores of {name}, to fuse them")
@@ -350,6 +347,26 @@ def open_modalities(
         for name, data in opened.items()
     )
     return replace(reference, modality=first, beside=beside, given=tuple(named))
+
+
+def _open_all(
+    named: Mapping[str, Sequence[str | Source]], *, asked: Asked | None, **options: Any
+) -> dict[str, DataSet]:
+    """Every modality; where only others tell the size of the images, they settle where its classes are."""
+    opened: dict[str, DataSet] = {}
+    late: dict[str, AxisError] = {}
+    for name, inputs in sorted(named.items()):
+        try:
+            opened[name] = open_dataset(inputs, asked=asked, **options)
+        except AxisError as error:
+            late[name] = error
+    for name, unsettled in late.items():
+        known = next((data.sources[0] for data in opened.values()), None)
+        axis = None if known is None else unsettled.beside(known.n_classes, known.image_shape)
+        if axis is None:
+            raise unsettled
+        opened[name] = open_dataset(named[name], asked=replace(asked or Asked(), class_axis=axis), **options)
+    return dict(sorted(opened.items()))
 
 
 def _check_aligned(reference: DataSet, data: DataSet) -> None:

@@ -62,6 +62,20 @@ class Asked:
         return [name for name, value in given.items() if value is not None]
 
 
+class AxisError(DataError):
+    """Nothing says which axis of 4-D scores holds the classes."""
+
+    def __init__(self, where: str, found: str, expected: str, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(where, found, expected)
+        self.shape = shape
+
+    def beside(self, n_classes: int, image_shape: tuple[int, ...]) -> int | None:
+        """The class axis where the same images of as many classes lie beside; None where both or none would do."""
+        fit = [axis for axis, k, image in ((1, self.shape[1], self.shape[2:]), (-1, self.shape[3], self.shape[1:3]))
+               if (k, image) == (n_classes, image_shape)]  # fmt: skip
+        return fit[0] if len(fit) == 1 else None
+
+
 class Facts(NamedTuple):
     """Shape and type of an array; no type where that is not known to numpy, and another text where shapes are not."""
 
@@ -291,7 +305,8 @@ def settle_axis(
     if len(fit) != 1:
         expected = "expected --class-axis (or the attribute class_axis): 1 for (N, K, H, W), -1 for (N, H, W, K)"
         expected += f"; for (K, Z, Y, X), 1 and {CLASSES_FIRST}"
-        raise DataError(where, f"shape {tuple(shape)}, and nothing that says which axis holds the classes", expected)
+        found = f"shape {tuple(shape)}, and nothing that says which axis holds the classes"
+        raise AxisError(where, found, expected, tuple(shape))
     if fit[0] == 3:
         return 3, (f"the last axis of {tuple(shape)} holds the classes, as the shapes beside the scores say",)
     return 1, ()
