@@ -411,7 +411,7 @@ def test_no_prior(refuse):
 
 
 USAGE_ERRORS = [
-    "search-lambda x.h5 --range 1:1",
+    "search-lambda x.h5 --range 1:1:1:1",
     "search-lambda x.h5 --range 2:1",
     "search-lambda x.h5 --range 1",
     "search-lambda x.h5 --range a:b",
@@ -423,13 +423,13 @@ USAGE_ERRORS = [
     "search-lambda x.h5 --step -1",
     "search-lambda x.h5 --step 5",
     "search-lambda x.h5 --step 1e-9",
-    "search-lambda x.h5 --metric accuracy",
+    "search-lambda x.h5 --metric accurate",
     "search-lambda x.h5 --metric top0",
     "search-lambda x.h5 --metric top3",
     "search-lambda x.h5 --metric top99999999999999999999999",
     "search-lambda x.h5 --method golden",
     "search-lambda x.h5 --method paper --range 1:2",
-    "search-lambda x.h5 --subject-to accuracy>=0.5",
+    "search-lambda x.h5 --subject-to accurate>=0.5",
     "search-lambda x.h5 --subject-to acc",
     "search-lambda x.h5 --subject-to acc>=",
     "search-lambda x.h5 --subject-to acc>=..",
@@ -488,7 +488,7 @@ USAGE_ERRORS = [
     "calibrate x.h5 --absent never",
     "calibrate x.h5 --lambda 1 --unseen never",
     "calibrate x.h5 --lambda nan",
-    "calibrate x.h5 --metric accuracy",
+    "calibrate x.h5 --metric accurate",
     "calibrate x.h5 --temperature 0",
     "calibrate x.h5 --lambda 1 -o o.npz",
     "calibrate x.h5 --lambda 1 -o o",

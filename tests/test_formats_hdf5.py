@@ -516,7 +516,7 @@ def test_a_file_that_changes_under_way(tmp_path):
     source = describe(path)
     reader = hdf5.open_reader(source)
     os.truncate(path, 3000)
-    with pytest.raises(DataError, match="ends too soon"):
+    with pytest.raises(StorageError, match="ends too soon"):
         list(reader.blocks(0, 400, frozenset({"scores"})))
     reader.close()
     with pytest.raises(DataError, match="changed"):

@@ -60,7 +60,7 @@ class UnoicError(Exception):
     exit_code = 65
 
     def __init__(self, where: str, found: str, expected: str) -> None:
-        where, found, expected = scrub(where), scrub(found), scrub(expected)
+        where, found, expected = (scrub(str(part)) for part in (where, found, expected))
         super().__init__(where, found, expected)
         self.where = where
         self.found = found

@@ -263,6 +263,7 @@ class SourceEvidence:
 
     Examples
     --------
+    >>> from unoic_cli.batch import choose_split
     >>> from unoic_cli.formats.arrays import describe
     >>> source = describe(np.full((4, 2), 0.5), None)
     >>> seen = SourceEvidence(source)

@@ -77,7 +77,8 @@ class Look:
             return self.factors.of(part)
         if self.statistics is not None:
             return part.per_unit(self.statistics.delta(sample_entropies(part)))
-        return stored_delta(part) if self.stored_delta else np.empty(0)
+        stored = stored_delta(part)  # checked, applied or not
+        return stored if self.stored_delta else np.empty(0)
 
     @property
     def needs_samples(self) -> bool:
