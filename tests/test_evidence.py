@@ -84,6 +84,8 @@ def notes(run, save, tmp_path):
 
 UNFILLED = LOGITS.copy()
 UNFILLED[100:150] = 0
+MASKED = LOGITS.copy()
+MASKED[[20, 30], (LABELS[[20, 30]] + 1) % K] = -np.inf
 SIGMOIDS = 1 / (1 + np.exp(-LOGITS))
 SHIFTED = np.where(LABELS == K - 1, 0, LABELS) + 1
 SHIFTED_LOGITS = RNG.normal(size=(N, K)).astype(np.float32)
@@ -99,6 +101,7 @@ CASES = {
     "probs-sum": ({"probs": SIGMOIDS}, "probs: 240 of 240 rows do not sum to 1"),
     "log-probs-sum": ({"log_probs": LOGITS}, "log_probs: named log_probs, but the exponentials"),
     "half-probs": ({"probs": PROBS.astype(np.float16)}, "probs: float16 cannot hold a rare class"),
+    "masked-logits": ({"logits": MASKED}, "logits: -inf at row 20 (as in 2 of 240 rows): read as a class that the"),
     "equal-scores": (
         {"logits": UNFILLED},
         "logits: 50 of 240 rows hold 4 equal scores, the first (0 each) at row 100",
@@ -161,7 +164,7 @@ def test_every_form_says_it(save, notes, case, kind):
         arrays[name] = images if kind == "last" else np.ascontiguousarray(np.moveaxis(images, -1, 1))
         if case == "repeated-ids":
             arrays["sample_id"], said = np.array([5, 6, 5, 7]), "sample_id: 1 of 4 samples have"
-        said = said.replace("row 100", "sample 1, pixel (4, 0)")
+        said = said.replace("row 100", "sample 1, pixel (4, 0)").replace("row 20", "sample 0, pixel (2, 0)")
     path = save("x.parquet" if kind == "parquet" else "x.h5", **arrays)
     if kind == "last":
         with h5py.File(path, "a") as file:

@@ -284,9 +284,13 @@ def test_lists_of_a_million_lines(refuse, monkeypatch):
 # waits without end
 
 
-@pytest.mark.parametrize("line", [*SMALL_FILES, "evaluate {}", "info {}", "evaluate x.h5 -l 1 --source-prior {}"])
+OTHERS = ["evaluate {}", "info {}", "evaluate x.h5 -l 1 --source-prior {}", "convert x.npy o.h5 --labels {}"]
+
+
+@pytest.mark.parametrize("line", [*SMALL_FILES, *OTHERS])
 def test_devices_and_pipes_are_not_waited_for(run, line):
     make()
+    np.save("x.npy", np.zeros((4, 3), "f4"))
     os.mkfifo("pipe")
     for name in ("pipe", "/dev/zero", "/dev/random", "/proc/kmsg"):
         code, out, err = run(*line.format(name).split())

@@ -369,3 +369,29 @@ def test_predictions_of_any_integers(answer, refuse):
     with h5py.File("x.h5", "r+") as file:
         file["predictions"].attrs["n_classes"] = K
     assert "prediction 7 at row 3" in refuse(DATA, "evaluate", "x.h5")
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_convert_and_pack_leave_alone_what_takes_no_part(run, answer, tmp_path, kind):
+    labels = LABELS.astype(np.int64)
+    scores = LOGITS.copy() if kind == "logits" else np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    wanted = scores[2:].copy()
+    labels[0], labels[1] = 255, -1
+    scores[0], scores[1, 1] = np.nan, np.inf
+    np.savez("x.npz", logits=scores, labels=labels)
+    code, _, err = run("convert", "x.npz", "x.h5")
+    assert (code, err.count("whose label is ignored: such units take no part")) == (0, 1)
+    assert answer("info", "x.h5")["files"][0]["kind"] == kind
+    changed = answer("pack", "x.h5", "half.h5", "--dtype", "float16")["changed"]
+    np.savez("clean.npz", logits=wanted, labels=labels[2:])
+    answer("convert", "clean.npz", "clean.h5")
+    assert [entry["n_changed"] for entry in changed] == [
+        entry["n_changed"] for entry in answer("pack", "clean.h5", "less.h5", "--dtype", "float16")["changed"]
+    ]
+    for name in ("x.h5", "half.h5"):
+        with h5py.File(name) as file:
+            assert np.isnan(file[kind][0]).all() and np.isposinf(file[kind][1, 1])
+    assert answer("evaluate", "x.h5")["acc"] == answer("evaluate", "clean.h5")["acc"]
+    scores[3, 0] = np.nan
+    np.savez("x.npz", logits=scores, labels=labels)
+    assert "NaN at row 3" in run("convert", "x.npz", "y.h5")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,20 @@ class Batch:
 
 
 class CareError(DataError):
-    """A score that is harmless, met by a stream that takes no care; it begins again, and takes care."""
+    """A score that is harmless, met by a stream that takes no care; it begins again, and takes care.
+
+    Attributes
+    ----------
+    is_news : bool
+        Nobody else says what was found.
+    """
+
+    def __init__(self, where: str, found: str, expected: str, *, is_news: bool = True) -> None:
+        super().__init__(where, found, expected)
+        self.is_news = is_news
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(CareError, is_news=self.is_news), (self.where, self.found, self.expected)
 
 
 class InvalidScoreError(Exception):
@@ -186,6 +200,20 @@ def check_labels(
     out[:] = np.where(drop, 0, labels)
     out[drop] = -1
     return out, int(drop.sum())
+
+
+def ignored_units(labels: NDArray[Any] | None, n_classes: int) -> NDArray[np.int64]:
+    """Entries of labels as stored that are ignored whatever the options, (I,).
+
+    Examples
+    --------
+    >>> ignored_units(np.array([0, 255, 1, -1, 7]), 2)
+    array([1, 3])
+    """
+    if labels is None:
+        return np.empty(0, dtype=np.int64)
+    outside = (labels < 0) | (labels >= n_classes)
+    return np.flatnonzero(outside & np.isin(labels, IGNORED_LABELS))
 
 
 def check_delta(delta: NDArray[Any], where: str, place: Callable[[int], str]) -> None:

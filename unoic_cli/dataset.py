@@ -57,10 +57,10 @@ class Care:
     def __getstate__(self) -> dict[str, Any]:
         return {"on": self.on, "tell": None}
 
-    def take(self, text: str) -> None:
-        """Take care from now on, and say why."""
+    def take(self, text: str | None) -> None:
+        """Take care from now on, and say why, where nobody else does."""
         self.on = True
-        if self.tell is not None:
+        if self.tell is not None and text is not None:
             self.tell(text)
 
 

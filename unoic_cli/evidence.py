@@ -34,6 +34,7 @@ CODES: dict[str, str] = {
     "log-probs-sum": "scores named log_probs whose exponentials do not sum to 1",
     "half-probs": "probabilities in float16, where those below 6e-8 are zero",
     "large-chunks": "chunks of scores so large that memory cannot be bounded",
+    "masked-logits": "logits that are -inf: a class that the unit cannot have",
     "equal-scores": "more than a few rows whose scores are all equal, as in rows that were never filled",
     "repeated-ids": "a sample_id that occurs more than once",
     "shifted-labels": "labels without the first (or last) class that agree better with predictions one class off",
@@ -107,6 +108,12 @@ def row_findings(source: Source, seen: RowsSeen) -> Iterator[Finding]:
     if found is not None:
         yield Finding(found[0], source.name, source.kind, found[1])
     every = steps(source)[0]
+    masked = seen.first("first_masked")
+    if masked is not None and source.kind == "logits":
+        n = seen.counts["masked"]
+        more = f" (as in {_of(n, seen, every)})" if n > 1 else ""
+        said = f"-inf at {where_is(source, masked[0])}{more}: read as a class that the unit cannot have"
+        yield Finding("masked-logits", source.name, source.kind, said)
     if seen.counts["equal"] > (_FEW if every == 1 else 0):
         place, value = seen.first("first_equal") or (0, 0.0)
         said = f"{_of(seen.counts['equal'], seen, every)} hold {source.n_classes} equal scores, the first ({value:.6g} "

@@ -30,6 +30,7 @@ from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
 from unoic_cli.ledger import Extent, Ledger, PartDone, Pass, current, joined
 from unoic_cli.state import sensible
+from unoic_cli.tallies.evidence import looks_at_all
 from unoic_cli.view import Look, View
 
 
@@ -141,8 +142,11 @@ class BatchReader:
                 found = f"{row[k]} at {place}, whose label is ignored: such units take no part"
                 raise CareError(part.source.scores_name, found, "expected valid scores elsewhere")
             if part.source.kind == "logits" and (row == -np.inf).any() and (row < np.inf).all() and row.max() > -np.inf:
-                found = f"-inf at {place}, class {k}: read as a class that the unit cannot have"
-                raise CareError(part.source.scores_name, found, "expected finite logits, or such masks")
+                found = f"-inf at {place}: read as a class that the unit cannot have"
+                raise CareError(
+                    part.source.scores_name, found, "expected finite logits, or such masks",
+                    is_news=not looks_at_all(part.source),
+                )  # fmt: skip
 
     def _blocks(self, span: Span) -> Iterator[list[LogitBlock]]:
         """The span's blocks of all modalities, the reference first."""
@@ -470,7 +474,7 @@ def _with_care(
     try:
         return count(stream)
     except CareError as error:
-        stream.data.care.take(f"{error.where}: {error.found}")
+        stream.data.care.take(f"{error.where}: {error.found}" if error.is_news else None)
         return count(replace(stream, careful=True))
 
 

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import witness
-from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema, storage
+from unoic_cli.whole import open_regular
 
 _CORRUPT = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
@@ -180,23 +181,24 @@ def rows(path: str, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
 def _opened(path: str) -> Iterator[tuple[dict[str, None], Callable[[str], IO[bytes]]]]:
     """Names of the arrays of a file, each once, and what opens one."""
     if not _is_zip(path):
-        yield {os.path.splitext(os.path.basename(path))[0]: None}, lambda _: open(path, "rb")  # noqa: SIM115  # the caller's to close
+        yield {os.path.splitext(os.path.basename(path))[0]: None}, lambda _: _open(path)
         return
     with contextlib.ExitStack() as stack:
         with _corrupt(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_open(path))))
             members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         if len(members) > _MOST_MEMBERS:
             raise DataError(path, f"{len(members):,} arrays", f"expected at most {_MOST_MEMBERS:,}")
         yield dict.fromkeys(members), lambda name: archive.open(name + ".npy")
 
 
+def _open(path: str) -> IO[bytes]:
+    return open(open_regular(path, "expected a npy or npz file"), "rb")
+
+
 def _is_zip(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"PK"
-    except OSError as error:
-        raise NoInputError(path, f"cannot be opened ({error.strerror})", "expected a npy or npz file") from None
+    with _open(path) as file:
+        return file.read(2) == b"PK"
 
 
 @contextlib.contextmanager

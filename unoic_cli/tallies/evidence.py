@@ -33,8 +33,10 @@ _FEWEST = 512
 _NONE = np.empty(0, dtype=np.int32)
 _NOTHING = [0] * FIRST_EQUAL + [-1] * (N_COUNTED - FIRST_EQUAL)
 
-FIRSTS = ("first_equal", "first_sum", "first_outside")
-COUNTS = ("rows", "equal", "inside", "one", "closer", "exp_one", "labelled", "as_is", "down", "up")
+FIRSTS = ("first_equal", "first_sum", "first_outside", "first_masked")
+COUNTS = ("rows", "equal", "inside", "one", "closer", "exp_one", "labelled", "as_is", "down", "up", "masked")
+_LOWEST = {"float16": 0xFC00, "bfloat16": 0xFF80, "float32": -np.inf, "float64": -np.inf}
+"""-inf as it is stored."""
 
 
 def log_tolerance(n_classes: int) -> float:
@@ -56,6 +58,11 @@ def steps(source: Source) -> tuple[int, int]:
     every += 1 - every % 2  # not in step with the width of images
     closest = max(_FEWEST, _CLOSER // source.n_classes)
     return every, every * max(1, source.n_units // every // closest)
+
+
+def looks_at_all(source: Source) -> bool:
+    """Whether every row of a source is looked at."""
+    return steps(source)[0] == 1
 
 
 _Glass: TypeAlias = tuple[int, int, bool, Any, tuple[float, float]]
@@ -118,10 +125,12 @@ class RowsSeen:
             _NONE if labels is None else labels, source.n_classes, limit, source.n_classes == 2, tolerances, closer,
             found,
         )  # fmt: skip
-        counted = found.tolist()
-        for name, n in zip(COUNTS, counted, strict=False):
+        masked = _masked(raw, units, source)
+        counted = [*found[:FIRST_EQUAL].tolist(), masked.size]
+        firsts = [*found[FIRST_EQUAL:].tolist(), int(places[masked[0]]) if masked.size else -1]
+        for name, n in zip(COUNTS, counted, strict=True):
             self.counts[name] += n
-        for name, place in zip(FIRSTS, counted[FIRST_EQUAL:], strict=True):
+        for name, place in zip(FIRSTS, firsts, strict=True):
             if place >= 0 and not any(int(known) < place for known in self.firsts[name]):
                 row = _row(raw, brain, int(units[np.searchsorted(places, place)]))
                 self.firsts[name] = {str(place): _fixed(_telling(name, row))}
@@ -169,10 +178,23 @@ def _row(raw: NDArray[Any], brain: bool, unit: int) -> NDArray[np.float64]:
     return row.astype(np.float64)
 
 
+def _masked(raw: NDArray[Any], units: NDArray[np.int64], source: Source) -> NDArray[np.int64]:
+    """Which of some rows of logits hold -inf."""
+    lowest = _LOWEST[source.encoding]
+    if source.kind != "logits" or not units.size:
+        return np.empty(0, dtype=np.int64)
+    if raw.ndim == 3:
+        image, pixel = np.divmod(units, raw.shape[2])
+        return np.flatnonzero((raw[image, :, pixel] == lowest).any(axis=1))
+    return np.flatnonzero((raw[units] == lowest).any(axis=1))
+
+
 def _telling(name: str, row: NDArray[np.float64]) -> float:
     """What to say of a row: its sum, its value, or the first of its values that is no probability."""
     if name == "first_sum":
         return float(row.sum())
+    if name == "first_masked":
+        return 0.0
     if name == "first_equal":
         return float(row[0])
     return float(row[int((~((row >= 0) & (row <= 1 + TOLERANCE))).argmax())])

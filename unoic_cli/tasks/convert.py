@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import choose_split, where_is
+from unoic_cli.batch import choose_split, ignored_units, where_is
 from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
@@ -230,10 +230,10 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
         raise UsageError("--kind", f"given, but {source.name} holds predictions", "expected scores")
     values = ScoreValues(source.encoding, source.n_classes)
     over_samples = np.zeros(min(_TELLING, source.pixels * source.n_classes) if source.image_shape else 1)
-    for block in given.blocks(frozenset({"scores"})):
+    for block in given.blocks(frozenset({"scores", *({"labels"} & set(given.dtypes))})):
         assert block.scores is not None
-        start = block.start
-        values.update(block.scores, lambda unit, start=start: start + unit)  # type: ignore[misc]  # bound at once
+        scores, units = _taking_part(given, block)
+        values.update(scores, lambda unit, units=units: int(units[unit]))  # type: ignore[misc]  # bound at once
         over_samples += _over_samples(block.scores, source)
     if "sum" in values.first and source.n_samples > 1 and (np.abs(over_samples - 1) <= TOLERANCE).all():
         found = "values that sum to 1 along the first axis, and not along that of the classes"
@@ -250,6 +250,22 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
         _refuse_first(given, values, "outside", hint)
     given.notes.extend(_kind_notes(given, decided, name, values))
     return decided, reason
+
+
+def _taking_part(given: _Input, block: LogitBlock) -> tuple[NDArray[Any], Sequence[int] | NDArray[np.int64]]:
+    """Scores of a block without units whose label is ignored and whose scores are none, and which units they are of."""
+    source, scores = given.source, block.scores
+    assert scores is not None
+    ignored = ignored_units(block.labels, source.n_classes)
+    flat = scores if scores.ndim == 2 else np.moveaxis(scores, 1, 2).reshape(-1, source.n_classes)
+    blank = ignored[~np.isfinite(as_floats(flat[ignored], source.encoding == "bfloat16")).all(axis=1)]
+    if not blank.size:
+        return scores, range(block.start, block.stop)
+    said = f"{flat[blank[0]].max()} at {where_is(source, block.start + int(blank[0]))}"
+    if not any("such units take no part" in note for note in given.notes):
+        given.notes.append(f"{said}, whose label is ignored: such units take no part")
+    kept = np.delete(np.arange(block.stop - block.start), blank)
+    return flat[kept], block.start + kept
 
 
 def _over_samples(scores: NDArray[Any], source: Source) -> NDArray[np.float64]:
@@ -294,9 +310,6 @@ def _refuse_first(given: _Input, values: ScoreValues, name: str, expected: str) 
 
 def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> list[str]:
     notes = []
-    if kind == "logits" and "-inf" in values.first:
-        place = where_is(given.source, values.first["-inf"].unit)
-        notes.append(f"-inf at {place}: read as a class that the unit cannot have")
     if kind == "probs" and "sum" not in values.first and names.kind_of(name) == "logits":
         notes.append(f"stored as probs: the values of {name} lie in [0, 1] and each row sums to 1")
     return notes

@@ -556,6 +556,9 @@ def _look(source: Source, split: str | None) -> FileInfo:
     seen = dataclasses.replace(_file_info(source, gathered), read=_measure(source))
     findings = gathered.evidence.findings(split=split)
     warnings = [*_warnings(seen, gathered), *(f"{finding.array}: {finding.said}" for finding in findings)]
+    masks = seen.values.n_neg_inf if seen.values is not None and seen.kind == "logits" else 0
+    if masks and not any(finding.code == "masked-logits" for finding in findings):
+        warnings.append(f"logits: {masks:,} values are -inf: each is read as a class that the unit cannot have")
     reason = _prior_option(seen)[1]
     advice = (*source.notes, *((reason,) if reason else ()))
     if seen.read is not None and seen.read.slow:
@@ -708,11 +711,6 @@ def _value_warnings(seen: FileInfo, values: ValuesInfo, places: dict[str, str]) 
         if count:
             said = f"{seen.kind}: {count:,} values are {label}, the first at {places[key]}"
             found.append(f"{said}; they will be refused, except where the label is ignored")
-    if seen.kind == "logits" and values.n_neg_inf:
-        first = places["-inf"]
-        found.append(
-            f"logits: {values.n_neg_inf:,} values are -inf, the first at {first}: classes that a unit cannot have"
-        )
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unoic_cli.batch import Batch, InvalidScoreError, Part, choose_split, where_is
+from unoic_cli.batch import Batch, InvalidScoreError, Part, choose_split, fill_blanks, ignored_units, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError
@@ -99,14 +99,21 @@ class Counter:
     def update(self, block: LogitBlock, scores: NDArray[Any], scalar_delta: float | None) -> None:
         """Compare a block with its rounded scores."""
         delta = np.array([scalar_delta]) if scalar_delta is not None else block.delta
+        ignored = ignored_units(block.labels, self.watch.source.n_classes)
+        if ignored.size:  # what they hold is filled in below, and stored as it is
+            block, scores = block.own(), scores.copy()
         for i, (view, decide) in enumerate(self._deciders):
-            before = self._decisions(replace(block, delta=delta, cache={}), self.watch.source, view, decide)
+            before_block = replace(block, delta=delta, cache={})
+            before = self._decisions(before_block, self.watch.source, view, decide, ignored)
             after_block = replace(block, scores=scores, delta=delta, cache={})
-            after = self._decisions(after_block, self.watch.rounded, view, decide)
+            after = self._decisions(after_block, self.watch.rounded, view, decide, ignored)
             self.counts[i] += int(np.count_nonzero(before != after))
 
-    def _decisions(self, block: LogitBlock, source: Source, view: View, decide: Lines | Fuser) -> NDArray[np.int32]:
-        part = choose_split(block, source, None)
+    def _decisions(
+        self, block: LogitBlock, source: Source, view: View, decide: Lines | Fuser, ignored: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        part = replace(choose_split(block, source, None), masks=True)
+        fill_blanks(part, ignored)
         n_units = block.stop - block.start
         out = np.empty(n_units, dtype=np.int32)
         try:
