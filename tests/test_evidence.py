@@ -123,7 +123,7 @@ CASES = {
 
 def test_every_code_has_a_case():
     cases = {case.removesuffix("-log").removesuffix("-up") for case in CASES}
-    assert cases | {"large-chunks"} == set(evidence.CODES)
+    assert cases | {"large-chunks", "minus-labels"} == set(evidence.CODES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -329,3 +329,15 @@ def test_volumes_with_the_classes_first(tmp_path, refuse, answer):
 def test_labels_that_start_at_one_beyond_the_last_class(save, refuse):
     said = refuse(65, "evaluate", save(logits=LOGITS, labels=LABELS + 1))
     assert "expected labels in [0, 4) (the first class is 0)" in said
+
+
+def test_labels_of_minus_one_and_one(save, run, answer):
+    labels = np.where(LABELS < 2, -1, 1)
+    scores = np.where(labels == 1, 1.0, -1.0) + RNG.normal(size=N)
+    path = save("x.h5", labels=labels, logits=scores.reshape(-1, 1), source_counts=[3, 2])
+    said = f"labels: no label that counts is 0, and {(labels < 0).sum()} of {N} are ignored"
+    for command in (("evaluate",), ("search-lambda",), ("calibrate", "-l", "1", "-o", "o.h5", "--force"), ("info",)):
+        code, out, err = run(command[0], path, *command[1:])
+        assert code == 0 and said in out + err, command
+    path = save("y.h5", labels=np.maximum(labels, 0), logits=scores, source_counts=[3, 2])
+    assert "that counts is 0" not in run("evaluate", path)[2]

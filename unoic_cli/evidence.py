@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "masked-logits": "logits that are -inf: a class that the unit cannot have",
     "equal-scores": "more than a few rows whose scores are all equal, as in rows that were never filled",
     "repeated-ids": "a sample_id that occurs more than once",
+    "minus-labels": "labels of two classes of which none is 0, while many are ignored: 1 and -1?",
     "shifted-labels": "labels without the first (or last) class that agree better with predictions one class off",
 }
 """Every finding there is."""
@@ -44,7 +45,7 @@ CODES: dict[str, str] = {
 MOST_IDS = 1 << 22
 """Samples whose `sample_id` is compared with those of all others; of more, the first."""
 
-_NEARLY_ALL = 0.99
+_NEARLY_ALL, _NEARLY_NONE = 0.99, 0.01
 _FEW = 3
 _TOO_FEW = 10
 """Rows that do not tell similarities from logits yet."""
@@ -176,7 +177,12 @@ def _of(n: int, seen: RowsSeen, every: int) -> str:
 
 
 def label_findings(name: str, labels: LabelsSeen, rows: Iterable[RowsSeen]) -> Iterator[Finding]:
-    """Whether labels seem to be shifted by one."""
+    """Whether labels seem to be shifted by one, or to be 1 and -1."""
+    if labels.n_classes == 2 and labels.has_last and not labels.has_first and labels.ignored > _NEARLY_NONE * labels.n:
+        said = f"no label that counts is 0, and {labels.ignored:,} of {labels.n:,} are ignored (255, -1, -100, "
+        said += "--ignore-index): if -1 is the other class, store 0 and 1"
+        yield Finding("minus-labels", name, "labels", said)
+        return
     counts = [seen.counts for seen in rows]
     n, as_is, down, up = (sum(count[key] for count in counts) for key in ("labelled", "as_is", "down", "up"))
     cases = (

@@ -320,6 +320,8 @@ def _invalid_score(part: Part, unit: int) -> tuple[DataError, bool]:
     place = where_is(source, part.unit_of(unit))
     bad = ~np.isfinite(row) & ~((row == -np.inf) & scores.allow_zero)
     expected = f"expected finite {source.kind.replace('_', '-')}"
+    if source.kind == "logits" and (row == -np.inf).all():
+        return DataError(source.scores_name, f"only -inf at {place}", "expected a class that the unit can have"), True
     if not bad.any():
         zeros = row == -np.inf
         factor = 1.0 if not scores.delta.size else float(scores.delta[unit if scores.delta.size > 1 else 0])

@@ -179,14 +179,16 @@ def _row(raw: NDArray[Any], brain: bool, unit: int) -> NDArray[np.float64]:
 
 
 def _masked(raw: NDArray[Any], units: NDArray[np.int64], source: Source) -> NDArray[np.int64]:
-    """Which of some rows of logits hold -inf."""
+    """Which of some rows of logits hold -inf, beside others."""
     lowest = _LOWEST[source.encoding]
     if source.kind != "logits" or not units.size:
         return np.empty(0, dtype=np.int64)
     if raw.ndim == 3:
         image, pixel = np.divmod(units, raw.shape[2])
-        return np.flatnonzero((raw[image, :, pixel] == lowest).any(axis=1))
-    return np.flatnonzero((raw[units] == lowest).any(axis=1))
+        low = raw[image, :, pixel] == lowest
+    else:
+        low = raw[units] == lowest
+    return np.flatnonzero(low.any(axis=1) & ~low.all(axis=1))  # of no class at all, a row is refused
 
 
 def _telling(name: str, row: NDArray[np.float64]) -> float:
@@ -206,14 +208,21 @@ def _fixed(value: float) -> int:
 
 
 class LabelsSeen:
-    """Whether the first and the last class occur among the labels at all: 1 or 0, whoever adds up."""
+    """Whether the first and the last class occur among the labels at all: 1 or 0, whoever adds up.
+
+    Of two classes it is also counted how many labels there are, and how many of them are ignored.
+    """
 
     def __init__(self, n_classes: int) -> None:
         self.n_classes = n_classes
         self.has_first = self.has_last = 0
+        self.n = self.ignored = 0
 
     def look(self, labels: NDArray[np.int32]) -> None:
         """Look at labels as long as there is something to find out."""
+        if self.n_classes == 2:
+            self.n += labels.size
+            self.ignored += int((labels < 0).sum())
         if not self.has_first:
             self.has_first = int((labels == 0).any())
         if not self.has_last:
@@ -221,12 +230,14 @@ class LabelsSeen:
 
     def counters(self) -> Counters:
         """What was seen so far."""
-        return {"has_first": self.has_first, "has_last": self.has_last}
+        return {"has_first": self.has_first, "has_last": self.has_last, "n": self.n, "ignored": self.ignored}
 
     def absorb(self, counters: Mapping[str, int]) -> None:
         """Take over what was seen elsewhere."""
         self.has_first = min(1, self.has_first + counters["has_first"])
         self.has_last = min(1, self.has_last + counters["has_last"])
+        self.n += counters["n"]
+        self.ignored += counters["ignored"]
 
 
 class EvidenceTally(Tally):

@@ -461,15 +461,17 @@ def tell_slopes(calibration: Calibration, modality: Modality, data: DataSet, not
             f"{len(masked)} {noun} with a prior of zero{of}, never predicted (--unseen {calibration.unseen}): "
             f"{class_list(masked, data)}"
         )
+    among = " among the classes that can be predicted" if masked else ""
     if slopes.flat:
         notes.add(
-            f"source and target prior{of} are equal: lambda changes nothing{'' if modality.name is None else ' there'} "
+            f"source and target prior{of} are equal{among}: lambda changes nothing"
+            f"{'' if modality.name is None else ' there'} "
             "(where predictions are lopsided all the same, try --source-prior mean-posterior)"
         )
     elif slopes.faint:
         spread = math.expm1(float(np.ptp(slopes.values[~slopes.masked])))
         notes.add(
-            f"source and target prior{of} are nearly equal (lambda 1 changes no odds by more than "
+            f"source and target prior{of} are nearly equal{among} (lambda 1 changes no odds by more than "
             f"{math.ceil(1000 * spread) / 10:g} %): they say nothing about lambda"
         )
 

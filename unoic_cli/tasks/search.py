@@ -212,7 +212,9 @@ def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> 
             continue
         reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
         lam = curve.lams[int(np.nanargmax(values == reach))]
-        parts.append(f"{constraint.metric} reaches {reach:.6g} (at lambda {lam:g})")
+        parts.append(
+            f"{constraint.metric} reaches {reach:.6g} (at lambda {lam:g}){_bound_of(problem, constraint, folds)}"
+        )
     wanted = " and ".join(map(str, problem.constraints))
     if folds is not None:
         wanted += f" on folds {', '.join(map(str, folds))}"
@@ -221,6 +223,16 @@ def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> 
         f"no lambda in [{curve.lams[0]:g}, {curve.lams[-1]:g}] meets {wanted}",
         f"best reachable: {', '.join(parts)}",
     )
+
+
+def _bound_of(problem: Problem, constraint: Constraint, folds: Sequence[int] | None) -> str:
+    """What a bound means, where that is not what is written."""
+    if not constraint.relative:
+        above = constraint.value > 1 and ">" in constraint.comparison
+        return f"; metrics are fractions: {constraint.value / 100:g} for {constraint.value:g} %" if above else ""
+    assert problem.base is not None
+    base = problem.values(problem.base, constraint.metric, folds)[0]
+    return f", and base, the scores as they are, is {base:.6g}"
 
 
 def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
