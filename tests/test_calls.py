@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import inspect
 import pathlib
 
@@ -310,3 +311,92 @@ def test_runs_of_what_is_none():
     ]:
         with pytest.raises(ArgumentError, match=said):
             unoic_cli.run(inputs=LOGITS, labels=LABELS, **arguments)
+
+
+PROBS = RNG.dirichlet([1, 1, 1], 60).astype(np.float32)
+
+
+def test_probabilities_in_memory_are_refused_for_what_they_are():
+    for scores, said in [
+        (PROBS, "values in [0, 1] whose rows sum to 1"),
+        (PROBS[:, 1], "one value of each unit, all in"),
+    ]:
+        with pytest.raises(UnoicError) as caught:
+            unoic_cli.evaluate(scores, np.minimum(LABELS, scores.ndim))
+        assert said in str(caught.value) and 'kind="probs"' in str(caught.value)
+        assert ("sum to 1" in str(caught.value)) == (scores.ndim == 2)
+
+
+def test_advice_for_arrays_is_a_call():
+    found = unoic_cli.evaluate(unoic_cli.from_arrays(PROBS, LABELS))
+    assert any('if so: from_arrays(..., kind="probs")' in note for note in found.notes)
+    found = unoic_cli.evaluate(unoic_cli.from_arrays(2 + PROBS, LABELS, kind="probs", name="mine"))
+    assert any('if they are logits: from_arrays(..., kind="logits")' in note for note in found.notes)
+    for scores, kind in [(PROBS, "logits"), (2 + PROBS, "probs"), (LOGITS, "logits")]:
+        seen = unoic_cli.info(unoic_cli.from_arrays(scores, LABELS, kind=kind)).files[0]
+        assert not any("unoic " in text for text in (*seen.warnings, *seen.next))
+
+
+def test_info_of_what_is_in_memory():
+    source = unoic_cli.from_arrays(LOGITS, LABELS, split=["val"] * 60)
+    by_array, by_source = (unoic_cli.info(*given).files[0] for given in [(LOGITS, LABELS), (source,)])
+    for seen in (by_array, by_source, unoic_cli.info([source]).files[0]):
+        assert seen.labels.counts == tuple(np.bincount(LABELS)) and seen.values.look == "logits"
+        assert seen.n_bytes >= LOGITS.nbytes
+    assert unoic_cli.info(LOGITS[:, 0]).files[0].n_classes == 2
+    assert unoic_cli.info(LOGITS.reshape(5, 3, 2, 6), class_axis=1).files[0].axes == "NCHW"
+    for given, options, said in [
+        ([], {}, "FILES: no input"),
+        ({"rgb": source}, {}, "inputs: a mapping"),
+        (source, {"labels": LABELS}, "labels beside files"),
+        (source, {"class_axis": 1}, "--class-axis: given, but the input is described already"),
+        (LOGITS, {"logits_key": "x"}, "--logits-key: given, but the input is an array in memory"),
+        (LOGITS, {"split": "val"}, "no split, but --split val"),
+    ]:
+        with pytest.raises(UnoicError, match=said):
+            unoic_cli.info(given, **options)
+
+
+def test_an_axis_beside_what_is_described_is_refused():
+    source = unoic_cli.from_arrays(LOGITS, LABELS)
+    for given in (source, [source], {"rgb": source, "depth": [source]}):
+        with pytest.raises(UsageError, match="--class-axis: given, but <array> is described already"):
+            unoic_cli.evaluate(given, class_axis=-1)
+    assert unoic_cli.evaluate(LOGITS, LABELS, class_axis=1).overall.n == 60
+
+
+NO_INPUT = [None, 3, object(), b"x", np.float32(3), [None], [object()], {"a": None}, pathlib.Path("missing.h5"), ""]
+NO_INPUT += [LOGITS, unoic_cli.from_arrays(LOGITS), [unoic_cli.from_arrays(LOGITS)], {3: LOGITS}, [], {}]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda one: one.__name__)
+def test_whatever_is_given_ends_with_a_result_or_one_line(function, tmp_path):
+    """No exception of another library, or of Python itself."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    usual = dict.fromkeys(needed, "missing.h5")
+    usual |= {name: str(tmp_path / "o.h5") for name in ("output", "out") if name in needed}
+    usual |= {"command": "evaluate"} if "command" in needed else {}
+    for name in needed:
+        for value in NO_INPUT:
+            with contextlib.suppress(UnoicError):
+                function(**{**usual, name: value})
+
+
+@pytest.mark.parametrize("given", [3, None, object(), [3], [None], {3: 4}, LOGITS])
+def test_names_that_are_no_texts(given):
+    for call in (
+        lambda: unoic_cli.merge_states(given, "o.unoic"),
+        lambda: unoic_cli.report_states(given),
+        lambda: unoic_cli.compare(LOGITS, LABELS, metrics=given),
+        lambda: unoic_cli.compare(LOGITS, LABELS, methods=3 if given is None else given),
+    ):
+        with pytest.raises(UnoicError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_one_name_is_a_list_of_one(tmp_path):
+    for given in ("missing.unoic", pathlib.Path("missing.unoic"), iter(["missing.unoic"])):
+        with pytest.raises(UnoicError, match=r"^missing\.unoic: no such file"):
+            unoic_cli.report_states(given)

@@ -461,7 +461,9 @@ def test_wrong_fields(save, out):
 
 def test_options_that_make_no_sense(tmp_path, save, out):
     path = save(logits=LOGITS)
-    with pytest.raises(UsageError, match="--kind: prob; expected one of logits, log_probs, probs"):
+    with pytest.raises(
+        UsageError, match=r"--kind: .prob.; did you mean probs\? expected one of logits, log_probs, probs"
+    ):
         convert(path, out, kind="prob")
     with pytest.raises(UsageError, match="unknown suffix"):
         convert(path, str(tmp_path / "out.npz"))

@@ -537,7 +537,11 @@ def test_a_bad_pixel_of_a_slab_is_named(tmp_path, monkeypatch):
         (["a.h5", "--kind", "probs"], 2, "--kind: given with --from scores"),
         (["a.h5", "--measure", "mutual-information"], 2, "--measure: 'mutual-information' with --from scores"),
         (["a.h5", "--from", "mc-dropout", "--measure", "entropy"], 2, "--measure: 'entropy'; expected predictive-"),
-        (["a.h5", "--from", "mc-dropout", "--kind", "odds"], 2, "--kind: 'odds'; expected logits, log_probs, probs"),
+        (
+            ["a.h5", "--from", "mc-dropout", "--kind", "odds"],
+            2,
+            "--kind: 'odds'; expected one of logits, log_probs, probs",
+        ),
         (["a.h5", "--from", "mc-dropout", "--split", "val"], 2, "--split: given with --from mc-dropout"),
         (["a.h5", "--modality", "2d"], 2, "--modality: '2d'; expected"),
         (["rgb=a.h5", "depth=b.h5"], 2, "depth=b.h5: modality depth, after rgb; expected one modality at a time"),

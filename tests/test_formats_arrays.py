@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unoic_cli import formats
-from unoic_cli.errors import DataError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays, schema
 
 
@@ -156,3 +156,34 @@ def test_boxes_visit_each_unit_in_order(start, size, height, width):
     ]
     assert np.concatenate(pieces).tolist() == list(range(start, start + size))
     assert len(pieces) <= 7
+
+
+@pytest.mark.parametrize(
+    "kind, near",
+    [
+        ("prob", "probs"), ("softmax", "probs"), ("probabilities", "probs"), ("probs ", "probs"), ("PROBS", "probs"),
+        ("sigmoid", "probs"), ("log-probs", "log_probs"), ("log_softmax", "log_probs"), ("Logits", "logits"),
+        ("prediction", "predictions"), ("foo", None), ("", None), ("labels", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(4, 3), (4,), (4, 1)])
+def test_a_word_that_is_no_kind_is_refused(kind, near, shape):
+    """No unknown word means logits."""
+    with pytest.raises(UsageError) as caught:
+        arrays.from_arrays(np.full(shape, 0.5), kind=kind)
+    meant = f"did you mean {near}? " if near else ""
+    assert str(caught.value) == (f"kind: {kind!r}; {meant}expected one of logits, log_probs, probs, predictions")
+
+
+@pytest.mark.parametrize("shape, known", [((4, 3), 3), ((4, 1), 2), ((4,), 2), ((2, 3, 4, 5), 3)])
+def test_a_number_of_classes_must_be_that_of_the_scores(shape, known):
+    axis = 1 if len(shape) == 4 else None
+    assert arrays.from_arrays(np.zeros(shape), class_axis=axis, n_classes=known).n_classes == known
+    for wrong in (0, -1, 1, known + 1):
+        with pytest.raises(DataError, match=f"of {known} classes, but n_classes={wrong}; expected a score for each"):
+            arrays.from_arrays(np.zeros(shape), class_axis=axis, n_classes=wrong)
+
+
+def test_predictions_have_no_axis_of_classes():
+    with pytest.raises(UsageError, match=r"^class_axis: given, but predictions have no axis"):
+        arrays.from_arrays(np.zeros(4, int), kind="predictions", n_classes=2, class_axis=1)

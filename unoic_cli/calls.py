@@ -11,7 +11,7 @@ import difflib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from unoic_cli.errors import DataError, UsageError
@@ -140,7 +140,7 @@ def _converted(name: str, value: Any, annotation: str) -> Any:
     if name == "inputs" and isinstance(value, Iterator):
         return list(value)
     kinds = {part.strip() for part in annotation.split(" | ")} - _NONE
-    if value is None and "None" not in annotation and (kinds <= _TEXTS or kinds in _SINGLE):
+    if value is None and "None" not in annotation and (kinds <= _TEXTS or kinds in _SINGLE or "Sequence[str]" in kinds):
         raise _unfit(name, value, "a value")
     if value is None or "ArrayLike" in kinds or (name in KEPT and not kinds <= _TEXTS):
         return value
@@ -156,9 +156,23 @@ def _converted(name: str, value: Any, annotation: str) -> Any:
         if not isinstance(values, (list, tuple)) or not all(isinstance(one, int) for one in values):
             raise _unfit(name, value, "whole numbers")
         return tuple(values)
+    if "Sequence[str]" in kinds:
+        return _texts(name, value, kinds)
     if kinds and kinds <= _TEXTS and not isinstance(value, str):
         raise _unfit(name, value, "text" if "os.PathLike[str]" not in kinds else "the name of a file")
     return value
+
+
+def _texts(name: str, value: Any, kinds: set[str]) -> Any:
+    """Several texts; one alone is a sequence of one, where it means nothing else."""
+    if (isinstance(value, str) and "str" in kinds) or (isinstance(value, Mapping) and "Mapping[str, Any]" in kinds):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return (os.fspath(value),)
+    texts = plain(list(value), name) if isinstance(value, (Iterator, KeysView)) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+        raise _unfit(name, value, "text, or a list of texts")
+    return texts
 
 
 def _unfit(name: str, value: Any, expected: str) -> ArgumentError:

@@ -144,7 +144,7 @@ def _as_log_probs(source: Source, seen: RowsSeen, filled: int) -> tuple[str, str
 
 def _not_probs(source: Source) -> str:
     said = f"named {source.kind}, but the values look like probabilities (they lie in [0, 1], and rows sum to 1); "
-    return said + f"if so: {rename_command(source.name, 'probs')}"
+    return said + f"if so: {rename_command(source, 'probs')}"
 
 
 def _as_probs(source: Source, seen: RowsSeen) -> tuple[str, str] | None:
@@ -155,7 +155,7 @@ def _as_probs(source: Source, seen: RowsSeen) -> tuple[str, str] | None:
         looks = "the values look like logits: " if 2 * seen.counts["inside"] < rows else ""
         said = f"named probs, but {looks}{_of(rows - seen.counts['inside'], seen, every)} hold values outside [0, 1], "
         said += f"the first {value:.6g} at {where_is(source, place)}; if they are logits: "
-        said += f"{rename_command(source.name, 'logits')} (percentages do no harm: each row is divided by its sum)"
+        said += f"{rename_command(source, 'logits')} (percentages do no harm: each row is divided by its sum)"
         return "named-probs", said
     first = seen.first("first_sum")
     if first is not None and seen.counts["inside"] > seen.counts["one"]:
@@ -415,6 +415,8 @@ def beside(name: str, ending: str) -> str:
     return shlex.quote(f"{stem}.{ending}" if "." in ending else f"{stem}.{ending}{suffix}")
 
 
-def rename_command(name: str, kind: str) -> str:
-    """Command that stores the scores of an input under another kind."""
-    return f"unoic convert {shlex.quote(name)} {beside(name, kind)} --kind {kind}"
+def rename_command(source: Source, kind: str) -> str:
+    """Command that stores the scores of an input under another kind; of arrays in memory, the call that says it."""
+    if source.format == "arrays":
+        return f'from_arrays(..., kind="{kind}")'
+    return f"unoic convert {shlex.quote(source.name)} {beside(source.name, kind)} --kind {kind}"

@@ -249,7 +249,9 @@ def file_identity(path: str) -> Any:
 
 
 def size_of(source: Source) -> int:
-    """Bytes of the file."""
+    """Bytes of the file, or of the arrays in memory."""
+    if source.format == "arrays":
+        return sum(getattr(one, "nbytes", 0) for one in source.locator.values())
     if source.format == "arrow":
         return int(source.locator["size"])
     stamp = source.locator.get("stamp")

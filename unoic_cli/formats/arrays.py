@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unoic_cli.block import Encoding, Kind, LogitBlock, Source
+from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Source
 from unoic_cli.calls import as_array, plain, public
-from unoic_cli.errors import DataError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema, single
 from unoic_cli.priors import weights_by_class
 
@@ -58,7 +58,7 @@ def from_arrays(
     class_axis : int, optional
         Axis of the classes: 1, or the last; needed where labels (or another array) do not settle it.
     n_classes : int, optional
-        K, for ``kind="predictions"`` only.
+        K: needed for ``kind="predictions"``, else a check that the scores have as many.
     name : str
         What messages call the arrays.
 
@@ -68,6 +68,8 @@ def from_arrays(
 
     Raises
     ------
+    UsageError
+        A word that is no kind of scores, or an argument that means nothing for this kind.
     DataError
         A wrong shape or dtype.
 
@@ -81,6 +83,7 @@ def from_arrays(
     >>> unoic_cli.evaluate(source, lam=1.0).overall.values["acc"]
     0.6666666666666666
     """
+    names.check_kind("kind", kind, (*SCORE_KINDS, "predictions"))
     if isinstance(scores, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
         raise DataError(name, "a masked array", "expected plain arrays; ignored labels are 255, -1 or -100")
     array = as_array(scores, f"{name}:{kind}")
@@ -148,6 +151,8 @@ def _shape(
         schema.check_integers(where, array.dtype)
         if n_classes is None:
             raise DataError(where, "no n_classes", "expected the number of classes K")
+        if class_axis is not None:
+            raise UsageError("class_axis", "given, but predictions have no axis of classes", "expected it with scores")
         schema.check_holds(where, array.dtype, n_classes)
         return schema.prediction_shape(where, array.shape, n_classes), ()
     if array.dtype.name not in _ENCODINGS:
@@ -159,7 +164,11 @@ def _shape(
         class_axis = 0
     axis, notes = names.settle_axis(where, array.shape, class_axis, [one for one in beside if one], lengths)
     notes += names.check_turned(where, array.shape, labels, lengths)
-    return schema.score_shape(where, array.shape, axis), notes
+    shape = schema.score_shape(where, array.shape, axis)
+    if n_classes not in (None, shape.known_classes):
+        found = f"shape {array.shape}, of {shape.known_classes} classes, but n_classes={n_classes}"
+        raise DataError(where, found, "expected a score for each class (or no n_classes)")
+    return shape, notes
 
 
 def _vector(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unoic_cli.block import FIELDS, SCORE_KINDS, Kind
+from unoic_cli.calls import nearest
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.schema import CLASSES_FIRST
 
@@ -125,6 +126,23 @@ def kind_of(name: str) -> Kind | None:
         if any(part in low for part in parts):
             return kind  # type: ignore[return-value]  # the keys are names of a Kind
     return None
+
+
+def check_kind(where: str, given: str, known: Sequence[str] = SCORE_KINDS) -> None:
+    """Refuse a word that is no kind of scores, and say which one was probably meant.
+
+    Examples
+    --------
+    >>> check_kind("kind", "softmax")
+    Traceback (most recent call last):
+        ...
+    unoic_cli.errors.UsageError: kind: 'softmax'; did you mean probs? expected one of logits, log_probs, probs
+    """
+    if given not in known:
+        word = given.strip().replace("-", "_")
+        near = kind_of(word) or nearest(word, known)
+        meant = f"did you mean {near}? " if near in known else ""
+        raise UsageError(where, f"{given!r}", f"{meant}expected one of {', '.join(known)}")
 
 
 def stem(column: str) -> tuple[str, int] | None:

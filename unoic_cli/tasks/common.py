@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -137,6 +137,7 @@ def open_inputs(
     }
     inputs = expand(inputs)
     named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
+    _refuse_axis([inputs] if named is None else named.values(), options.class_axis)
     if named is not None:
         for name in named:
             if not isinstance(name, str) or NAME.fullmatch(f"{name}=x") is None:
@@ -232,9 +233,18 @@ def _sources(inputs: Any, labels: ArrayLike | None, name: str, class_axis: int |
 
     source = arrays.describe(inputs, labels, name=name, class_axis=class_axis)
     if arrays.look_like_probabilities(source):
-        found = "values in [0, 1] whose rows sum to 1"
+        one = "one value of each unit, all in [0, 1], as probabilities of class 1 are"
+        found = one if source.single else "values in [0, 1] whose rows sum to 1"
         raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')
     return [source]
+
+
+def _refuse_axis(inputs: Iterable[Any], class_axis: int | None) -> None:
+    """Refuse an axis of classes where every input was described before."""
+    items = [item for one in inputs for item in (one if isinstance(one, (list, tuple)) else [one])]
+    if class_axis is not None and items and all(isinstance(item, Source) for item in items):
+        found = f"given, but {items[0].name} is described already"
+        raise UsageError("--class-axis", found, "expected from_arrays(scores, class_axis=...)")
 
 
 _COPIES = 4

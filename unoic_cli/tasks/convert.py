@@ -12,7 +12,7 @@ import numpy as np
 
 from unoic_cli import formats
 from unoic_cli.batch import choose_split, ignored_units, where_is
-from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.block import Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
@@ -161,8 +161,8 @@ def convert(
     ('logits', 2, 2, ('labels',))
     """
     source, out = os.fspath(source), os.fspath(out)
-    if kind is not None and kind not in SCORE_KINDS:
-        raise UsageError("--kind", kind, f"expected one of {', '.join(SCORE_KINDS)}")
+    if kind is not None:
+        names.check_kind("--kind", kind)
     source, asked = single(source, expand(source)), Asked(logits_key, labels_key, class_axis, kind)
     is_arrays = formats.detect(source) not in formats.MODULES
     if is_arrays:

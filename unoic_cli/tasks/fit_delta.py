@@ -19,6 +19,7 @@ from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.brief import brief
 from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.names import check_kind
 from unoic_cli.ledger import exists
 from unoic_cli.output import as_one, storage_error, write_text
 from unoic_cli.sweep import sweep
@@ -244,8 +245,8 @@ def _check_origin(origin: str, kind: str | None, measure: str | None, options: O
         if measure not in (None, "entropy"):
             raise UsageError("--measure", f"{measure!r} with --from scores", "expected stochastic passes for it")
         return "entropy"
-    if kind is not None and kind not in SCORE_KINDS:
-        raise UsageError("--kind", f"{kind!r}", f"expected {', '.join(SCORE_KINDS)}")
+    if kind is not None:
+        check_kind("--kind", kind)
     if options.split is not None:
         raise UsageError("--split", "given with --from mc-dropout", "expected a file with the wanted samples only")
     if measure not in (None, "predictive-entropy", "mutual-information"):

@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,17 +18,19 @@ from unoic_cli import formats
 from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.brief import brief
-from unoic_cli.calls import public
-from unoic_cli.errors import DataError
+from unoic_cli.calls import ArgumentError, public
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import Finding, SourceEvidence, beside
-from unoic_cli.formats import schema
-from unoic_cli.formats.names import Asked
+from unoic_cli.formats import arrays, schema
+from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.output import as_one
 from unoic_cli.tallies.evidence import TOLERANCE, log_tolerance
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+    from unoic_cli.tasks.common import Inputs
 
 Look = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
 
@@ -451,7 +453,8 @@ class InfoResult:
 @public
 @as_one
 def info(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
     *,
     split: str | None = None,
     allow_external: bool = False,
@@ -465,8 +468,10 @@ def info(
 
     Parameters
     ----------
-    inputs : path or sequence of paths
-        ``FILE`` or ``FILE::GROUP``.
+    inputs : path, sequence of paths, or array
+        ``FILE`` or ``FILE::GROUP``, or scores in memory; each is looked at by itself.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
     split : str, optional
         Look only at samples of this split.
     allow_external : bool
@@ -495,10 +500,32 @@ def info(
     >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
     ('NK', 'logits', (2, 1), 2.0)
     """
-    names = expand(inputs)
     asked = Asked(logits_key, labels_key, class_axis)
-    sources = (formats.describe(os.fspath(name), allow_external=allow_external, asked=asked) for name in names)
+    given = _given(inputs, labels, asked)
+    sources = (
+        one if isinstance(one, Source) else formats.describe(one, allow_external=allow_external, asked=asked)
+        for one in given
+    )
     return InfoResult(tuple(_look(source, split) for source in sources))
+
+
+def _given(inputs: Any, labels: Any, asked: Asked) -> list[str | Source]:
+    """What is to be looked at, as names and sources."""
+    found = expand(inputs)
+    if isinstance(found, Mapping):
+        raise ArgumentError("inputs", "a mapping", "expected files, sources or an array, each looked at by itself")
+    if isinstance(found, (str, os.PathLike, Source)):
+        found = [found]
+    if isinstance(found, (list, tuple)) and all(isinstance(one, (str, os.PathLike, Source)) for one in found):
+        if not found:
+            raise UsageError("FILES", "no input", "expected at least one logits file")
+        if labels is not None:
+            raise UsageError("labels", "labels beside files", "expected them in the files, or arrays as inputs")
+        if any(isinstance(one, Source) for one in found):
+            refuse(asked, "the input", "is described already")
+        return [one if isinstance(one, Source) else os.fspath(one) for one in found]
+    refuse(dataclasses.replace(asked, class_axis=None), "the input", "is an array in memory")
+    return [arrays.describe(found, labels, class_axis=asked.class_axis)]
 
 
 class _Gathered:
@@ -559,7 +586,7 @@ def _look(source: Source, split: str | None) -> FileInfo:
     masks = seen.values.n_neg_inf if seen.values is not None and seen.kind == "logits" else 0
     if masks and not any(finding.code == "masked-logits" for finding in findings):
         warnings.append(f"logits: {masks:,} values are -inf: each is read as a class that the unit cannot have")
-    reason = _prior_option(seen)[1]
+    reason = _prior_option(seen)[1] if source.format != arrays.NAME else ""  # of the commands to run next
     advice = (*source.notes, *((reason,) if reason else ()))
     if seen.read is not None and seen.read.slow:
         advice = (*advice, f"slow to read: {seen.read.slow}; unoic pack makes a file that is not")
@@ -727,7 +754,9 @@ def _label_warnings(seen: FileInfo) -> list[str]:
 
 
 def _next(seen: FileInfo) -> list[str]:
-    """Command lines to run next."""
+    """Command lines to run next; arrays in memory have none."""
+    if seen.format == arrays.NAME:
+        return []
     pack = (
         [f"unoic pack {shlex.quote(seen.name)} {beside(seen.name, 'packed.h5')}"]
         if seen.read and seen.read.slow
