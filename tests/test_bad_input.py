@@ -594,6 +594,34 @@ def test_damaged_calibrations(refuse, accept):
         assert refuse(DATA, "evaluate", "x.h5", "-c", "c.json").startswith("c.json: "), changes
 
 
+def test_calibrations_that_contradict_themselves(refuse, accept):
+    make()
+    whole = write_calibration()
+    (modality,) = whole["modalities"]
+    prior = modality["source_prior"]
+    counts = [count * 2 for count in prior["counts"]]  # of the same frequencies
+    for changes, found in (
+        ({"lambda": whole["lambda"] + 1}, "of the modality, where lambda is"),
+        ({"modalities": [modality | {"lambda": whole["lambda"] + 0.01}]}, "of the modality, where lambda is"),
+        ({"modalities": [modality | {"lambda": "0.5"}]}, "of the modality, where lambda is"),
+        ({"modalities": [modality | {"share": 3}]}, "share 3 for the only modality"),
+        ({"modalities": [modality | {"source_prior": prior | {"counts": [counts[0] + 1, *counts[1:]]}}]}, "a count of"),
+        ({"modalities": [modality | {"source_prior": prior | {"counts": [0, 0, 0]}}]}, "a count of 0 of 0"),
+        ({"target_prior": whole["target_prior"] | {"counts": [1, 2, 3]}}, "a count of 1 of 6"),
+    ):
+        write_calibration(**changes)
+        for name in ("evaluate", "calibrate"):
+            assert found in refuse(DATA, name, "x.h5", "-c", "c.json")
+    del modality["lambda"], modality["share"]
+    for changes in (
+        {"modalities": [modality]},
+        {"modalities": [modality | {"lambda": whole["lambda"] * (1 + 1e-12), "share": 1 + 1e-12}]},
+        {"modalities": [modality | {"source_prior": prior | {"counts": counts}}]},
+    ):
+        write_calibration(**changes)
+        accept("evaluate", "x.h5", "-c", "c.json")
+
+
 def test_calibration_of_other_classes(refuse):
     write_calibration()
     make("four.h5", logits=np.zeros((12, 4), "f4"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -395,3 +397,98 @@ def test_convert_and_pack_leave_alone_what_takes_no_part(run, answer, tmp_path, 
     scores[3, 0] = np.nan
     np.savez("x.npz", logits=scores, labels=labels)
     assert "NaN at row 3" in run("convert", "x.npz", "y.h5")[2]
+
+
+# ------------------------------------------------------------------------------------------------ names of the classes
+
+NAMED = ["dog", "rider", "car"]
+
+
+def name_notes(run, *args, code=0):
+    """Notes of a command that speak of names of classes."""
+    got, _, err = run(*args)
+    assert got == code, err
+    return [line.removeprefix("unoic: note: ") for line in err.splitlines() if "have names in" in line]
+
+
+def said(one, other):
+    return [f"the classes (dog, rider, car) have names in {one}, and none in {other}: taken by position"]
+
+
+@pytest.fixture
+def sides():
+    write("plain.h5", logits=LOGITS, labels=LABELS)
+    write("named.h5", logits=LOGITS + 1, labels=LABELS, class_names=NAMED)
+
+
+def test_priors_that_alone_have_names_are_said_to_go_by_position(run, answer, refuse, sides):
+    answer("prior", "named.h5", "-o", "n.json")
+    answer("prior", "plain.h5", "-o", "p.json")
+    with open("list.json", "w") as file:
+        json.dump({"class_names": NAMED, "counts": [10, 50, 200]}, file)
+    with open("numbers.json", "w") as file:
+        json.dump([10, 50, 200], file)
+    with open("dict.json", "w") as file:
+        json.dump(dict(zip(NAMED, [10, 50, 200], strict=True)), file)
+    for option in ("--source-prior", "--target-prior"):
+        for prior in ("n.json", "list.json", "named.h5"):
+            where = f"labels of {prior}" if prior.endswith("h5") else prior
+            assert name_notes(run, "evaluate", "plain.h5", "-l", 1, option, prior) == said(where, "plain.h5")
+            assert name_notes(run, "evaluate", "named.h5", "-l", 1, option, prior) == []
+        for prior in ("p.json", "plain.h5"):
+            where = f"labels of {prior}" if prior.endswith("h5") else prior
+            assert name_notes(run, "evaluate", "named.h5", "-l", 1, option, prior) == said("named.h5", where)
+            assert name_notes(run, "evaluate", "plain.h5", "-l", 1, option, prior) == []
+        for prior in ("numbers.json", "10,50,200", "uniform"):
+            assert name_notes(run, "evaluate", "named.h5", "-l", 1, option, prior) == []
+        assert "no class_names" in refuse(DATA, "evaluate", "plain.h5", "-l", 1, option, "dict.json")
+    with open("other.json", "w") as file:
+        json.dump({"class_names": ["dog", "rider", "cow"], "counts": [10, 50, 200]}, file)
+    assert "classes dog, rider, cow" in refuse(DATA, "evaluate", "named.h5", "-l", 1, "--source-prior", "other.json")
+    answer("evaluate", "plain.h5", "-l", 1, "--source-prior", "list.json", "--state", "x.state")
+    assert name_notes(run, "report", "x.state") == said("list.json", "plain.h5")
+
+
+def test_names_that_are_indices_put_the_weights_in_order(answer, run, sides):
+    with open("i.json", "w") as file:
+        json.dump({"class_names": ["2", "0", "1"], "counts": [3, 1, 2]}, file)
+    wanted = answer("evaluate", "plain.h5", "-l", 1, "--source-prior", "1,2,3")
+    for path in ("plain.h5", "named.h5"):
+        assert hits(answer("evaluate", path, "-l", 1, "--source-prior", "i.json")) == hits(wanted)
+        assert name_notes(run, "evaluate", path, "-l", 1, "--source-prior", "i.json") == []
+
+
+def test_calibrations_and_data_of_which_one_has_names(run, answer, sides):
+    answer("search-lambda", "named.h5", "--source-prior", "3,2,1", "-o", "n.json")
+    answer("search-lambda", "plain.h5", "--source-prior", "3,2,1", "-o", "p.json")
+    for command in ("evaluate", "compare", "fit-temperature", "calibrate"):
+        option = "-m" if command == "compare" else "-c"
+        more = ("-o", "o.h5", "--force") if command == "calibrate" else ()
+        for path, same, other, places in (
+            ("plain.h5", "p.json", "n.json", ("n.json", "plain.h5")),
+            ("named.h5", "n.json", "p.json", ("named.h5", "p.json")),
+        ):
+            assert name_notes(run, command, path, option, other, *more) == said(*places)
+            assert name_notes(run, command, path, option, same, *more) == []
+
+
+def test_files_and_modalities_of_which_one_has_names(run, answer, sides):
+    for inputs in (["named.h5", "plain.h5"], ["a=named.h5", "b=plain.h5"], ["b=named.h5", "a=plain.h5"]):
+        assert name_notes(run, "evaluate", *inputs) == said("named.h5", "plain.h5")
+    write("more.h5", logits=LOGITS + 2, labels=LABELS)
+    inputs = ["plain.h5", "named.h5", "more.h5"]
+    assert name_notes(run, "evaluate", *inputs) == said("named.h5", "plain.h5 and 1 more")
+    for i in (1, 2):
+        answer("evaluate", *inputs, "--shard", f"{i}/2", "--state", f"s{i}.state")
+    answer("merge", "s1.state", "s2.state", "-o", "all.state")
+    assert name_notes(run, "report", "all.state") == said("named.h5", "plain.h5 and 1 more")
+    with open("turned.json", "w") as file:
+        json.dump({"class_names": NAMED[::-1], "counts": [1, 2, 3]}, file)  # names of one modality are those of all
+    both = ("a=plain.h5", "b=named.h5", "-l", "1")
+    for option in ("--source-prior", "--target-prior"):
+        assert hits(answer("evaluate", *both, option, "turned.json")) == hits(
+            answer("evaluate", *both, option, "3,2,1")
+        )
+        assert name_notes(run, "evaluate", *both, option, "turned.json") == said("named.h5", "plain.h5")
+    write("indices.h5", logits=LOGITS + 3, labels=LABELS, class_names=["0", "1", "2"])
+    assert name_notes(run, "evaluate", "plain.h5", "indices.h5") == []

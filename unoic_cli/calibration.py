@@ -208,6 +208,8 @@ class Calibration:
             provenance = dict(content.get("provenance") or {})
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise DataError(where, "a damaged calibration (entries missing or of the wrong type)", expected) from None
+        for entry, modality in zip(content["modalities"], modalities, strict=True):
+            _check_lambdas(entry, modality, lam, len(modalities), where)
         numbers = [lam, *(m.share for m in modalities), *(m.share * lam for m in modalities)]
         warm = all(math.isfinite(m.temperature) and m.temperature > 0 for m in modalities)
         if not all(abs(number) <= LARGEST for number in numbers) or not warm:
@@ -242,6 +244,25 @@ class Calibration:
             raise DataError(path, "not JSON", expected) from None
 
 
+def _close(found: float, expected: float) -> bool:
+    """Equal up to the rounding of numbers that were written as text."""
+    return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15)
+
+
+def _check_lambdas(content: dict[str, Any], modality: Modality, lam: float, n_modalities: int, where: str) -> None:
+    """Refuse a modality whose lambda is stated twice, and not the same."""
+    of = "the modality" if modality.name is None else f"modality {modality.name}"
+    if n_modalities == 1 and not _close(modality.share, 1.0):
+        raise DataError(where, f"share {modality.share:g} for the only modality", "expected share 1")
+    stated = content.get("lambda")
+    if stated is None:
+        return
+    numeric = isinstance(stated, (int, float)) and not isinstance(stated, bool)
+    if not numeric or not _close(stated, modality.share * lam):
+        found = f"lambda {stated!r} of {of}, where lambda is {lam!r} and its share {modality.share!r}"
+        raise DataError(where, found, f"expected {modality.share * lam!r} (share * lambda), or no lambda there")
+
+
 def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
     values = tuple(float(value) for value in content["values"])
     if not all(math.isfinite(value) and value >= 0 for value in values) or abs(math.fsum(values) - 1) > 1e-6:
@@ -251,6 +272,12 @@ def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
         counts = tuple(float(count) for count in counts)
         if len(counts) != len(values) or not all(math.isfinite(count) and count >= 0 for count in counts):
             raise DataError(where, "a prior with counts that are none", "expected one count >= 0 for each class")
+        total = math.fsum(counts)
+        stated = next((k for k, count in enumerate(counts) if not _close(count, values[k] * total)), None)
+        if total <= 0 or stated is not None:
+            k = stated or 0
+            found = f"a prior of {values[k]:g} for class {k}, with a count of {counts[k]:g} of {total:g}"
+            raise DataError(where, found, "expected values that are counts over their sum (or no counts)")
     return Prior(values, str(content.get("origin", where)), counts, content.get("estimated") is True)
 
 

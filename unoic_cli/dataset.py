@@ -87,6 +87,8 @@ class DataSet:
         (i, n): spans are those of the i-th of n parts.
     span_bytes, whole_bytes : int or None
         Instead of `SPAN_BYTES` and `WHOLE_BYTES`.
+    names_beside : tuple of str or None
+        (K,) names that a modality has which no longer lies beside it.
     care : Care
         What streams have met.
     evidence : Evidence or None
@@ -103,6 +105,7 @@ class DataSet:
     shard: tuple[int, int] | None = None
     span_bytes: int | None = None
     whole_bytes: int | None = None
+    names_beside: tuple[str, ...] | None = None
     care: Care = field(default_factory=Care, compare=False)
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
@@ -118,7 +121,7 @@ class DataSet:
 
     def alone(self) -> DataSet:
         """The same without what lies beside it."""
-        return replace(self, beside=())
+        return replace(self, beside=(), names_beside=self.class_names)
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
@@ -144,7 +147,8 @@ class DataSet:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """(K,) names, where a file has them."""
-        return next((source.class_names for source in (*self.sources, *self.all_sources) if source.class_names), None)
+        known = (source.class_names for source in (*self.sources, *self.all_sources) if source.class_names)
+        return next(known, self.names_beside)
 
     @property
     def has_images(self) -> bool:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.brief import brief
@@ -43,12 +43,16 @@ class Prior:
     estimated : bool
         From a sample that stands in for what is not known (the input's own labels for training counts, some labels
         for a population): a class that is absent there may exist all the same, so a zero masks nothing.
+    class_names : tuple of str or None
+        (K,) names that its file has for the values; () where such a file has none. None where nothing is named:
+        numbers in the order of the classes, or weights by name or index that are in that order already.
     """
 
     values: tuple[float, ...]
     origin: str
     counts: tuple[float, ...] | None = None
     estimated: bool = False
+    class_names: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def zeros(self) -> list[int]:
@@ -298,9 +302,12 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         raise NoInputError(path, "no such file", expected) from None
     if not text.strip():
         raise DataError(path, "an empty file", "expected counts or probabilities")
-    read = _from_json if text.lstrip()[0] in "[{" else _from_table
-    weights = read(text, class_names, path)
-    return Prior.from_weights(weights, path, counts=_are_counts(weights))
+    names: tuple[str, ...] | None = None
+    if text.lstrip()[0] in "[{":
+        weights, names = _from_json(text, class_names, path)
+    else:
+        weights = _from_table(text, class_names, path)
+    return replace(Prior.from_weights(weights, path, counts=_are_counts(weights)), class_names=names)
 
 
 _NAME_KEYS = ("class_names", "classes", "names", "labels")
@@ -311,7 +318,8 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as it was written: a name may come twice."""
 
 
-def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[float]:
+def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> tuple[list[float], tuple[str, ...] | None]:
+    """Weights in the order of the classes, and their names as `Prior.class_names` has them."""
     try:
         content = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
@@ -320,21 +328,25 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> list[
         ) from None
     except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
         raise DataError(path, "JSON beyond any prior", "expected a list of counts or probabilities") from None
-    named = None
+    named, may_name = None, False
     if isinstance(content, _Pairs):
         table = dict(content)
         named = next((table[key] for key in _NAME_KEYS if _is_names(table.get(key))), None)
+        may_name = "class_names" in table
         for key in ("counts", "source_counts", "prior", "values", "probabilities"):
             if isinstance(table.get(key), list):
                 content = table[key]
                 break
     if isinstance(content, _Pairs):
-        return _by_name(content, class_names, path)
-    if named is not None and len(named) != len(content):
+        return _by_name(content, class_names, path), None
+    if named is None:
+        return _weights(content, path), () if may_name else None
+    if len(named) != len(content):
         raise DataError(path, f"{len(content)} weights for {len(named)} names", "expected one for each")
-    if named is not None and class_names and list(class_names) != named:
-        return _by_name(list(zip(named, content, strict=True)), class_names, path)
-    return _weights(content, path)
+    by_index = set(named) == {str(k) for k in range(len(named))}
+    if by_index or (class_names and list(class_names) != named):
+        return _by_name(list(zip(named, content, strict=True)), class_names, path), None
+    return _weights(content, path), tuple(named)
 
 
 def _is_names(value: Any) -> bool:

@@ -158,6 +158,7 @@ def open_inputs(
         member.care.tell = options.tell
     _tell_parts(data, notes)
     _tell_reading(data, notes)
+    _tell_files(data.all_sources, notes)
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     evidence = Evidence(notes.add)
@@ -173,6 +174,29 @@ def _tell_reading(data: DataSet, notes: Notes) -> None:
             said.setdefault(text, []).append(source.name)
     for text, names in said.items():
         notes.add(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}")
+
+
+def tell_names(one: str, names: Sequence[str] | None, other: str, others: Sequence[str] | None, notes: Notes) -> None:
+    """Say that of two things that speak of the same classes only one has names for them; others check that names agree.
+
+    Names that are the indices of the classes, in order, say no more than positions do.
+    """
+    if names and others:
+        return
+    if not names:
+        one, names, other = other, others, one
+    if names and list(names) != [str(k) for k in range(len(names))]:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        notes.add(f"the classes ({listed}) have names in {one}, and none in {other}: taken by position")
+
+
+def _tell_files(sources: Sequence[Source], notes: Notes) -> None:
+    """Say that some files have names for the classes, and others none."""
+    named = next((source for source in sources if source.class_names), None)
+    without = [source.name for source in sources if not source.class_names]
+    if named is not None and without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        tell_names(named.name, named.class_names, without[0] + more, None, notes)
 
 
 def _tell_parts(data: DataSet, notes: Notes) -> None:
@@ -334,7 +358,9 @@ def _labels_prior(data: DataSet, options: Options, origin: str, option: str, *, 
     return Prior.from_weights(counts, origin, counts=True, estimated=estimated)
 
 
-def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options, *, temperature: float = 1.0) -> Prior:
+def resolve_prior(
+    spec: PriorLike, data: DataSet, option: str, options: Options, notes: Notes, *, temperature: float = 1.0
+) -> Prior:
     """One grammar for source and target priors.
 
     Parameters
@@ -365,12 +391,14 @@ def resolve_prior(spec: PriorLike, data: DataSet, option: str, options: Options,
     elif spec == "mean-posterior":
         prior = _mean_posterior(data, options, temperature)
     else:
-        prior = parse_list(spec, option) or _file_prior(spec, data, option, options)
+        prior = parse_list(spec, option) or _file_prior(spec, data, option, options, notes)
     prior.check_length(data.n_classes, option)
+    if prior.class_names is not None:
+        tell_names(prior.origin, prior.class_names, data.name, data.class_names, notes)
     return prior
 
 
-def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prior:
+def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: Notes) -> Prior:
     meant = is_pattern(spec) and not spec.startswith("[")  # a list in brackets is none of files
     names: list[str] = expand(spec) if meant else [spec]
     if not is_logits_file(names[0]):
@@ -387,6 +415,7 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
         allow_external=options.allow_external,
         asked=options.asked(lenient=True),
     )
+    _tell_files(other.sources, notes)
     # another file's labels are those of the training data; the input's own are a sample, whatever its name
     itself = know(f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources))
     estimated = option != "--source-prior" or itself
@@ -395,7 +424,7 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options) -> Prio
     if other.class_names and data.class_names and other.class_names != data.class_names:
         named = dict(zip(other.class_names, prior.counts, strict=True))
         return replace(prior_from_table(named, data.class_names, prior.origin), estimated=estimated)
-    return prior
+    return replace(prior, class_names=other.class_names or ())
 
 
 def _places(sources: Sequence[Source]) -> set[str]:
@@ -418,7 +447,7 @@ def refuse_calibrated(data: DataSet) -> None:
 def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
     """The source prior: as asked for, else what the file says, else its labels."""
     if spec is not None:
-        return resolve_prior(spec, data, "--source-prior", options, temperature=temperature)
+        return resolve_prior(spec, data, "--source-prior", options, notes, temperature=temperature)
     refuse_calibrated(data)
     stored = [
         Prior.from_weights(getattr(source, key), f"{key} of {source.name}", counts=counts)
@@ -444,6 +473,13 @@ def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes,
         "if the network was trained on other frequencies, give them with --source-prior"
     )
     return _labels_prior(data, options, "labels", "--source-prior")
+
+
+def check_calibration(calibration: Calibration, data: DataSet, where: str, notes: Notes) -> None:
+    """Refuse a calibration of other classes than the data's; say that only one of them names the classes."""
+    calibration.check_fits(data.n_classes, data.class_names, data.name)
+    name = "the calibration" if where.startswith("--") else where
+    tell_names(name, calibration.class_names, data.name, data.class_names, notes)
 
 
 def class_list(classes: Sequence[int], data: DataSet) -> str:

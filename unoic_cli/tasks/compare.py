@@ -27,6 +27,7 @@ from unoic_cli.tasks.common import (
     Notes,
     OptionArguments,
     Options,
+    check_calibration,
     open_inputs,
     provenance,
     refuse_calibrated,
@@ -336,7 +337,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
     if lam is not None:
         loaded = at_lambda(loaded, lam, "--method")
     where = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "--method"
-    loaded.check_fits(data.n_classes, data.class_names, data.name)
+    check_calibration(loaded, data, where, notes)
     if any(modality.given_factors for modality in loaded.modalities):
         found = "a calibration made with a file of factors"
         raise DataError(where, found, "expected delta from statistics, or stored in the files")

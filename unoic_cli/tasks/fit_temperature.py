@@ -24,6 +24,7 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     PriorLike,
+    check_calibration,
     files_among,
     open_inputs,
     output_path,
@@ -296,7 +297,7 @@ def fit_temperature(
     late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
     if calibration is not None:
         given = {"--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen}
-        base = _load(calibration, given, data)
+        base = _load(calibration, given, data, notes)
         look = replace(look, stored_delta=base.modalities[0].stored_delta)
         late = False
     elif not late:
@@ -350,7 +351,7 @@ def _checked_floor(floor: float | None, data: DataSet) -> float | None:
     return floor
 
 
-def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet) -> Calibration:
+def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, notes: Notes) -> Calibration:
     """The calibration that gets a temperature."""
     for name, value in given.items():
         if value is not None:
@@ -364,7 +365,7 @@ def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet) 
         found = "a calibration with delta statistics"
         raise UsageError(where, found, "expected one without: fit the temperature first")
     refuse_calibrated(data)
-    loaded.check_fits(data.n_classes, data.class_names, data.name)
+    check_calibration(loaded, data, where, notes)
     return loaded
 
 
@@ -375,7 +376,7 @@ def _start(
     """Priors as the other commands find them, and lambda = 0."""
     source = find_source_prior(source_prior, data, options, notes, temperature=temperature)
     wanted: PriorLike = "uniform" if target_prior is None else target_prior
-    target = resolve_prior(wanted, data, "--target-prior", options, temperature=temperature)
+    target = resolve_prior(wanted, data, "--target-prior", options, notes, temperature=temperature)
     made = Calibration(
         0.0, target, (Modality(data.modality, source),), unseen=unseen or "mask", class_names=data.class_names
     )  # fmt: skip

@@ -31,6 +31,7 @@ from unoic_cli.tasks.common import (
     Notes,
     Options,
     PriorLike,
+    check_calibration,
     provenance,
     refuse_calibrated,
     resolve_prior,
@@ -407,6 +408,7 @@ def resolve(
         data.alone(),
         "--target-prior",
         options,
+        notes,
         temperature=modalities[0].temperature,
     )
     made = Calibration(
@@ -512,7 +514,7 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
     loaded = match_modalities(load_calibration(wanted.calibration), data, where)
     for member in data.modalities:
         refuse_calibrated(member)
-    loaded.check_fits(data.n_classes, data.class_names, data.name)
+    check_calibration(loaded, data, where, notes)
     factors: dict[str | None, FactorSource] = {}
     for name, spec in split_by_name(wanted.delta, names_of(data), "--delta").items():
         modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
@@ -652,7 +654,7 @@ def _source_prior(
     spec: PriorLike, member: DataSet, data: DataSet, options: Options, notes: Notes, temperature: float
 ) -> Prior:
     """A modality's source prior: asked for, stored in its files, or the labels of whichever has them."""
-    own = member.alone()
+    own = replace(member.alone(), names_beside=data.class_names)
     if spec is None and not own.has("labels") and not any(s.source_counts or s.source_prior for s in own.sources):
         refuse_calibrated(own)
         own = data.alone()
