@@ -837,6 +837,28 @@ def test_interrupted_while_it_starts(medium, begun):
         assert err.startswith("unoic: error: run.unoic: interrupted, and ")
 
 
+SWALLOWED = """
+import os, signal, time
+from unoic_cli import signals
+signals.listen()
+class Object:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass
+try:
+    Object()
+    time.sleep(10)
+    print("lost")
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_signal_that_a_destructor_swallows_comes_again():
+    shown = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=60, check=False)
+    assert (shown.stdout, shown.stderr) == ("heard\n", "")
+
+
 def unoic(*args, **options):
     return subprocess.run([sys.executable, "-m", "unoic_cli", *args], text=True, timeout=60, check=False, **options)
 

@@ -71,13 +71,24 @@ def finished() -> bool:
 
 
 def stop() -> None:
-    """Raise KeyboardInterrupt; in a process of our own, objects that it leaves half made say nothing of it."""
+    """Raise KeyboardInterrupt; in a process of our own, objects that it leaves half made say nothing of it.
+
+    A destructor, or a callback of a library, in which it happens to be raised swallows it: then it comes again.
+    """
     if _State.finished and not _State.late:
         _State.late = True
         return
     if _ours:
-        sys.unraisablehook = lambda _: None
+        sys.unraisablehook = _swallowed
     raise KeyboardInterrupt
+
+
+def _swallowed(lost: sys.UnraisableHookArgs) -> None:
+    if lost.exc_type is KeyboardInterrupt and hasattr(signal, "setitimer"):
+        if signal.getsignal(signal.SIGALRM) == signal.SIG_IGN:  # all is said and done
+            return
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _RETRY)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
