@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from unoic_cli.urls import scrub
 
 MOST_CHARACTERS = 1000
@@ -28,15 +30,15 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def one_line(text: str, most: int = 4 * MOST_CHARACTERS) -> str:
-    r"""Printable text on one line, of a bounded length.
+    r"""Printable text on one line, of a bounded length; spaces stay, as names may have them.
 
     Examples
     --------
-    >>> one_line(" a  line\nand another "), one_line("abcdef", most=3)
-    ('a line and another', 'abc ...')
+    >>> one_line(" a  line\n  and another "), one_line("abcdef", most=3)
+    ('a  line and another', 'abc ...')
     """
     cut = text[:most] + (" ..." if len(text) > most else "")
-    return printable(" ".join(cut.split()))
+    return printable(re.sub(r"\s*[\r\n]\s*", " ", cut.strip()))
 
 
 class UnoicError(Exception):
