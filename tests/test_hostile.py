@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unoic_cli import errors, formats, whole
+from unoic_cli.formats import columns
 from unoic_cli.formats.watched import WatchedFile
 from unoic_cli.kernels import jit
 from unoic_cli.tasks import inputs
@@ -557,3 +558,33 @@ def test_some_mutants(tmp_path):
     codes, faults = fuzz.fuzz(300, 3, tmp_path / "kept", most=60, limit=100)
     assert not faults
     assert sum(codes.values()) == 60
+
+
+def test_lengths_that_no_text_has(refuse):
+    with h5py.File("x.h5", "w") as file:
+        file["logits"], file["labels"] = np.zeros((4, 3), "f4"), np.zeros(4, int)
+        texts = file.create_dataset("group", (4,), h5py.string_dtype())
+        texts[:] = ["a", "b", "a", "b"]
+        at = texts.id.get_offset()
+    with open("x.h5", "r+b") as file:
+        file.seek(at + 16)
+        file.write((3 << 30).to_bytes(4, "little"))
+    assert "x.h5:group: a text of 3,221,225,472 bytes" in refuse(DATA, "evaluate", "x.h5", "--by", "group")
+
+
+@pytest.mark.parametrize("values", [pa.array(["a", "b"]), pa.array([5, 6])])
+@pytest.mark.parametrize("code", [2, -1])
+def test_entries_that_a_dictionary_lacks(values, code):
+    array = pa.DictionaryArray.from_arrays(pa.array([0, 1, code], pa.int8()), values, safe=False)
+    with pytest.raises(errors.DataError, match="x:group: an entry that its dictionary lacks"):
+        columns._check_codes("x:group", array)
+    columns._check_codes("x:group", array.slice(0, 2))
+
+
+def test_types_of_npy_files_that_no_array_has(refuse):
+    make()
+    np.save("d.npy", np.ones(12))
+    content = pathlib.Path("d.npy").read_bytes()
+    for word in (b",f8", b"f8,", b"<f\xff", b"(9,"):
+        pathlib.Path("d.npy").write_bytes(content.replace(b"<f8", word))
+        assert "d.npy" in refuse(DATA, "evaluate", "x.h5", "--lambda", "1", "--delta", "d.npy")

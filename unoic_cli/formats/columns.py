@@ -442,6 +442,7 @@ class ColumnBlocks:
         """Return a column without nulls."""
         array = _storage_array(batch.column(batch.schema.get_field_index(column)))
         self._refuse_nulls(array, column)
+        _check_codes(f"{self._source.name}:{column}", array)
         return array
 
     def _refuse_nulls(self, array: Any, column: str) -> None:
@@ -512,6 +513,14 @@ class ColumnBlocks:
             known = schema.text(where, np.array(array.dictionary.to_pylist(), dtype=object))
             texts: NDArray[Any] = known[array.indices.to_numpy()]
         return texts
+
+
+def _check_codes(where: str, array: Any) -> None:
+    """Refuse entries that their dictionary lacks: neither numpy nor Arrow looks."""
+    if pa.types.is_dictionary(array.type) and len(array):
+        codes = array.indices.to_numpy(zero_copy_only=False)
+        if not 0 <= int(codes.min()) <= int(codes.max()) < len(array.dictionary):
+            raise DataError(where, "an entry that its dictionary lacks", "expected an intact file")
 
 
 def _is_binary(kind: Any) -> bool:

@@ -845,8 +845,22 @@ class Hdf5Reader:
     def _text(self, name: str, start: int, stop: int) -> NDArray[Any]:
         first, last = schema.samples_of(start, stop, self._source.pixels)
         with self._read_errors(name):
+            self._check_texts(name, first, last)
             values = _texts(self._where(name), self._dataset(name), first, last)
         return values if self._arrays[name]["text"] else values.astype(schema.native(values.dtype))
+
+    def _check_texts(self, name: str, first: int, last: int) -> None:
+        """Refuse lengths that no text has: the library makes room for whatever an entry says."""
+        dataset = self._dataset(name)
+        kind, offset = h5py.check_string_dtype(dataset.dtype), dataset.id.get_offset()
+        if kind is None or kind.length is not None or offset is None or last <= first:
+            return
+        entries = np.empty((last - first, 4), dtype="<u4")  # length, place of the heap (8 bytes), number in it
+        schema.pread_into(self._where(name), self._file, entries, offset + first * 16)
+        longest = int(entries[:, 0].max())
+        if longest > schema.LONGEST_TEXT and not dataset.file.userblock_size:
+            most = f"expected at most {schema.LONGEST_TEXT:,}"
+            raise DataError(self._where(name), f"a text of {longest:,} bytes", most)
 
     def _dataset(self, name: str) -> Any:
         if self._library is None:

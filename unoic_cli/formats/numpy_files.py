@@ -268,7 +268,10 @@ def _parse_header(text: str) -> _Header:
         raise ValueError("a header without a shape, or an order")
     if not isinstance(entries["descr"], (str, list)):
         raise ValueError("a header without a type")
-    dtype = np.dtype(entries["descr"])
+    try:
+        dtype = np.dtype(entries["descr"])
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):  # numpy parses commas as Python
+        raise ValueError("a header of a type that no array has") from None
     if math.prod(shape) * max(1, dtype.itemsize) >= 1 << 63 or len(shape) > 32:
         raise ValueError(f"a shape that no array has, {str(shape)[:60]}")
     return _Header(shape, fortran, dtype)
