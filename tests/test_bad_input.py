@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from said import without_notes
 
 import unoic_cli
 from unoic_cli import cli
@@ -796,6 +797,7 @@ def test_interrupts(medium, sent, output):
     time.sleep(0.01)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
+    err = without_notes(err)
     assert (process.returncode, out) == (130, "")
     assert err.startswith("unoic: error: interrupted; ")
     assert err.count("\n") == 1
@@ -832,6 +834,7 @@ def test_interrupted_while_it_starts(medium, begun):
     time.sleep(begun)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
+    err = without_notes(err)
     if process.returncode != -signal.SIGTERM:  # it had not even begun
         assert (process.returncode, out, err.count("\n")) == (75, "", 1)
         assert err.startswith("unoic: error: run.unoic: interrupted, and ")

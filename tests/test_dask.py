@@ -16,6 +16,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from said import without_notes
 
 from unoic_cli import search_lambda, state, sweep
 
@@ -145,6 +146,7 @@ def output(place, *args, **environment):
 def failure(process, code, timeout=90):
     """Its one line on stderr."""
     out, err = process.communicate(timeout=timeout)
+    err = without_notes(err)
     assert (process.returncode, out, err.count(b"\n")) == (code, b"", 1), err
     return err.decode().removeprefix("unoic: error: ")
 

@@ -306,7 +306,7 @@ def test_changes_are_counted(tmp_path, monkeypatch, dtype, image, codec):
         file["labels"] = rng.integers(0, k, (n, *image))
         file["source_counts"] = [70, 20, 10]
     calibration = unoic_cli.search_lambda(str(path)).calibration.to_dict()
-    calibration["lambda"] = 1e-3
+    calibration["lambda"] = calibration["modalities"][0]["lambda"] = 1e-3
     (tmp_path / "c.json").write_text(json.dumps(calibration))
     result = pack(path, tmp_path / "b.h5", dtype=dtype, calibration=str(tmp_path / "c.json"), codec=codec)
     rows = np.moveaxis(scores, 1, -1).reshape(-1, k)
@@ -349,7 +349,7 @@ def test_delta_from_entropy_sees_whole_images(tmp_path, monkeypatch, order, most
         file["source_counts"] = [70, 20, 10]
     found = unoic_cli.search_lambda(str(path), delta="fit", order=order)
     calibration = found.calibration.to_dict()
-    calibration["lambda"] = 0.5
+    calibration["lambda"] = calibration["modalities"][0]["lambda"] = 0.5
     cal.write_text(json.dumps(calibration))
     counts = set()
     for options in ({}, {"codec": "zstd", "chunk": "4K"}, {"layout": "rows"}):
