@@ -605,6 +605,7 @@ def test_calibrations_that_contradict_themselves(refuse, accept):
         ({"lambda": whole["lambda"] + 1}, "of the modality, where lambda is"),
         ({"modalities": [modality | {"lambda": whole["lambda"] + 0.01}]}, "of the modality, where lambda is"),
         ({"modalities": [modality | {"lambda": "0.5"}]}, "of the modality, where lambda is"),
+        ({"modalities": [modality | {"lambda": 10**400}]}, "of the modality, where lambda is"),
         ({"modalities": [modality | {"share": 3}]}, "share 3 for the only modality"),
         ({"modalities": [modality | {"source_prior": prior | {"counts": [counts[0] + 1, *counts[1:]]}}]}, "a count of"),
         ({"modalities": [modality | {"source_prior": prior | {"counts": [0, 0, 0]}}]}, "a count of 0 of 0"),
