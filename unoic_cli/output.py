@@ -434,5 +434,4 @@ def as_one(task: Callable[P, R]) -> Callable[P, R]:
         with together(tell if callable(tell) else None):
             return task(*args, **kwargs)
 
-    command.__kwdefaults__ = task.__kwdefaults__  # type: ignore[attr-defined]  # of any function
     return command

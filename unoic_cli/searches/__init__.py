@@ -40,6 +40,22 @@ class Curve:
     counts: Counts
     top_hits: NDArray[np.int64] | None
 
+    @classmethod
+    def joined(cls, curves: Sequence[Curve]) -> Curve:
+        """Curves of the same units, one behind the other."""
+        import numpy as np
+
+        tops = [curve.top_hits for curve in curves if curve.top_hits is not None]
+        return cls(
+            np.concatenate([curve.lams for curve in curves]),
+            Counts(
+                np.concatenate([curve.counts.hits for curve in curves], axis=1),
+                np.concatenate([curve.counts.predicted for curve in curves], axis=1),
+                curves[0].counts.support,
+            ),
+            np.concatenate(tops, axis=1) if tops else None,
+        )
+
 
 @dataclass(frozen=True)
 class Found:

@@ -14,7 +14,6 @@ import numpy as np
 
 from unoic_cli.errors import UsageError
 from unoic_cli.lattice import WIDEST, Lattice
-from unoic_cli.metrics import Counts
 from unoic_cli.searches import Curve, Found, Problem
 
 SEVERAL_PEAKS = "Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path"
@@ -58,26 +57,13 @@ class Visited:
     def found(self, choice: int, notes: tuple[str, ...]) -> Found:
         """All that was evaluated, and the lattice point to take."""
         order = sorted(self.curves)
-        return Found(self._joined(order), len(order), len(order), order.index(choice), notes)
+        return Found(Curve.joined([self.curves[i] for i in order]), len(order), len(order), order.index(choice), notes)
 
     def several_peaks(self) -> bool:
         """Whether the values seen rise again after they fell."""
         values = np.array([self.values[index] for index in sorted(self.values)])
         steps = np.sign(np.diff(values[np.isfinite(values)]))  # -inf: a constraint fails
         return bool((np.diff(steps[steps != 0]) > 0).any())
-
-    def _joined(self, order: list[int]) -> Curve:
-        curves = [self.curves[i] for i in order]
-        top = [curve.top_hits for curve in curves]
-        return Curve(
-            np.concatenate([curve.lams for curve in curves]),
-            Counts(
-                np.concatenate([curve.counts.hits for curve in curves], axis=1),
-                np.concatenate([curve.counts.predicted for curve in curves], axis=1),
-                curves[0].counts.support,
-            ),
-            None if top[0] is None else np.concatenate([hits for hits in top if hits is not None], axis=1),
-        )
 
 
 def search(problem: Problem, lattice: Lattice) -> Found:

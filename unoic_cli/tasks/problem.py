@@ -84,7 +84,7 @@ class Problem:
         self._sweep([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
         curve = Curve(lams, path.counts(), None if top is None else top.hits())
         if self.base is None:
-            self._anchor(_joined([curve, beside.curve()]) if off else curve, plain)
+            self._anchor(Curve.joined([curve, beside.curve()]) if off else curve, plain)
         return curve
 
     def points(self, lams: Sequence[float]) -> Curve:
@@ -211,20 +211,6 @@ class _Points:
         """What was counted."""
         hits = np.concatenate([tally.hits() for tally in self.tops], axis=1) if self.tops else None
         return Curve(np.array(self.lams), self.counts.counts(), hits)
-
-
-def _joined(curves: Sequence[Curve]) -> Curve:
-    """Curves of the same units, one behind the other."""
-    tops = [curve.top_hits for curve in curves if curve.top_hits is not None]
-    return Curve(
-        np.concatenate([curve.lams for curve in curves]),
-        Counts(
-            np.concatenate([curve.counts.hits for curve in curves], axis=1),
-            np.concatenate([curve.counts.predicted for curve in curves], axis=1),
-            curves[0].counts.support,
-        ),
-        np.concatenate(tops, axis=1) if tops else None,
-    )
 
 
 def _runs(counts: Counts, top_hits: NDArray[np.int64] | None) -> NDArray[np.int64]:
