@@ -110,8 +110,6 @@ def test_options_are_parameters(name):
         "force",
         *vars(unoic_cli.Control()),
     }
-    other = {"files": "inputs", "format": None, "curve": "curve_output"} | (
-        {"method": "methods"} if name == "compare" else {}
-    )
+    other = {"files": "inputs", "format": None}
     taken = {other.get(key, key) for key in inspect.signature(command).parameters} - {None}
     assert taken - shared <= set(inspect.signature(function).parameters)

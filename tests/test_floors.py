@@ -14,7 +14,7 @@ from unoic_cli.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors", "urls"},
+    {"errors", "options", "urls"},
     {
         "kernels",
         "block",
@@ -129,7 +129,7 @@ def test_members_are_registered():
     writable = set(modules_with("formats", "describe", "open_reader", "spans", "create"))
     assert writable == set(formats.MODULES) == {name.rpartition(".")[2] for name in formats.MODULES.values()}
     assert set(formats.SUFFIXES.values()) == set(formats.MODULES) <= set(formats.SIGNATURES)
-    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common"}
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common", "program"}
     assert commands == set(cli.COMMANDS.values())
 
 

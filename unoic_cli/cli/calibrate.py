@@ -1,49 +1,42 @@
 """``unoic calibrate``."""
 
-from __future__ import annotations
+import os
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from typing import Annotated, Any
+from unoic_cli.cli.program import MODALITIES, writing
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AbsentOption, DataOptions, ForceOption, MethodOptions
 
-import typer
+if TYPE_CHECKING:
+    from unoic_cli.tasks.calibrate import Emit
 
-from unoic_cli.cli.common import (
-    DATA,
-    METHOD,
-    WRITE,
-    AbsentOption,
-    ForceOption,
-    FormatOption,
-    ModalitiesArgument,
-    check_format,
-    shared,
-    write,
-)
-
-EmitOption = Annotated[str, typer.Option("--emit", metavar="WHAT", help="log-probs, probs, or predictions alone.")]
+EmitOption: TypeAlias = Annotated[
+    "Emit", Option("--emit", "WHAT", "log-probs, probs, or predictions alone.", default="log-probs")
+]
 
 
-@shared(METHOD, DATA, WRITE)
-def calibrate(
-    files: ModalitiesArgument,
-    given: dict[str, Any],
+class CalibrateOptions(MethodOptions, DataOptions, total=False):
+    """Options of `calibrate`."""
+
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
+            says="where",
         ),
-    ] = None,
-    emit: EmitOption = "log-probs",
+    ]
+    emit: EmitOption
     metric: Annotated[
-        str | None,
-        typer.Option("--metric", metavar="METRIC", help="What to maximise where lambda is fitted. Default: macc."),
-    ] = None,
-    absent: AbsentOption = "reference",
-    force: ForceOption = False,
-    format: FormatOption = None,
-) -> None:
+        str | None, Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.")
+    ]
+    absent: AbsentOption
+    force: ForceOption
+
+
+@writing(CalibrateOptions, MODALITIES)
+def calibrate() -> None:
     """Write calibrated log-probabilities and predictions, and show what they change.
 
     With neither --calibration nor --lambda, lambda is fitted on the labels of the input: what is
@@ -51,15 +44,3 @@ def calibrate(
 
     Example: unoic calibrate test.h5 --calibration calibration.json -o test.calibrated.h5
     """
-    check_format(format)
-    write(
-        "calibrate",
-        files,
-        given,
-        format,
-        output=output,
-        emit=emit,
-        metric=metric,
-        absent=absent,
-        force=force,
-    )

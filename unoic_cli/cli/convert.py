@@ -1,46 +1,37 @@
 """``unoic convert``."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from typing import Annotated
+from unoic_cli.cli.common import check_format, is_stream, note, show
+from unoic_cli.cli.program import Argument, command
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AllowExternalOption, ClassAxisOption, ForceOption, LabelsKeyOption, LogitsKeyOption
 
-import typer
-
-from unoic_cli.cli.common import (
-    AllowExternalOption,
-    ClassAxisOption,
-    ForceOption,
-    FormatOption,
-    LabelsKeyOption,
-    LogitsKeyOption,
-    check_format,
-    is_stream,
-    note,
-    show,
-)
+if TYPE_CHECKING:
+    from unoic_cli.block import Kind
 
 
-def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.")
-    ],
-    out: Annotated[str, typer.Argument(metavar="OUTPUT", help="FILE.h5, .parquet or .arrows; - for stdout.")],
-    logits_key: LogitsKeyOption = None,
-    labels_key: LabelsKeyOption = None,
-    labels: Annotated[
-        str | None, typer.Option("--labels", metavar="FILE", help="npy or npz file with the labels, if elsewhere.")
-    ] = None,
+class ConvertOptions(TypedDict, total=False):
+    """Options of `convert`."""
+
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    labels: Annotated[str | None, Option("--labels", "FILE", "npy or npz file with the labels, if elsewhere.")]
     kind: Annotated[
-        str | None,
-        typer.Option(
-            "--kind", metavar="KIND", help="What the scores are: logits, log_probs or probs. Default: by all values."
-        ),
-    ] = None,
-    class_axis: ClassAxisOption = None,
-    force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    format: FormatOption = None,
-) -> None:
+        "Kind | None",
+        Option("--kind", "KIND", "What the scores are: logits, log_probs or probs. Default: by all values."),
+    ]
+    class_axis: ClassAxisOption
+    force: ForceOption
+    allow_external: AllowExternalOption
+
+
+@command(
+    ConvertOptions,
+    Argument("source", "INPUT", "FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.", many=False),
+    Argument("out", "OUTPUT", "FILE.h5, .parquet or .arrows; - for stdout.", many=False),
+)
+def convert(source: str, out: str, format: str | None, **options: Any) -> None:
     """Make a logits file (HDF5 or Parquet) of numpy arrays, or of a logits file in the other format.
 
     Scores keep every bit. Whether arrays hold logits or probabilities is decided once, from all
@@ -53,17 +44,7 @@ def convert(
 
     check_format(format)
     stream = is_stream(out, format)
-    result = task.convert(
-        source,
-        out,
-        logits_key=logits_key,
-        labels_key=labels_key,
-        kind=kind,  # type: ignore[arg-type]  # the task refuses other words
-        class_axis=class_axis,
-        labels=labels,
-        force=force,
-        allow_external=allow_external,
-    )
+    result = task.convert(source, out, **options)
     for text in result.notes:
         note(text)
     if not stream:

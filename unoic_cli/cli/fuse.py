@@ -1,62 +1,39 @@
 """``unoic fuse``."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any
-
-import typer
+import os
+from typing import Annotated
 
 from unoic_cli.cli.calibrate import EmitOption
-from unoic_cli.cli.common import (
-    DATA,
-    METHOD,
-    WRITE,
-    AbsentOption,
-    ForceOption,
-    FormatOption,
-    check_format,
-    shared,
-    write,
-)
+from unoic_cli.cli.program import Argument, writing
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AbsentOption, DataOptions, ForceOption, MethodOptions
 
 
-@shared(METHOD, DATA, WRITE)
-def fuse(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME=FILE...", help="The modalities, aligned row by row (repeat a name for several files)."
-        ),
-    ],
-    given: dict[str, Any],
+class FuseOptions(MethodOptions, DataOptions, total=False):
+    """Options of `fuse`."""
+
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
+            says="where",
         ),
-    ] = None,
-    emit: EmitOption = "log-probs",
-    absent: AbsentOption = "reference",
-    force: ForceOption = False,
-    format: FormatOption = None,
-) -> None:
+    ]
+    emit: EmitOption
+    absent: AbsentOption
+    force: ForceOption
+
+
+MODALITIES = Argument("files", "NAME=FILE...", "The modalities, aligned row by row (repeat a name for several files).")
+
+
+@writing(FuseOptions, MODALITIES)
+def fuse() -> None:
     """Fuse the logits of several networks that saw the same samples, and write log-probabilities and predictions.
 
     Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits lambda.
 
     Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
     """
-    check_format(format)
-    write(
-        "fuse",
-        files,
-        given,
-        format,
-        output=output,
-        emit=emit,
-        absent=absent,
-        force=force,
-    )

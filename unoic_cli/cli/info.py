@@ -1,34 +1,25 @@
 """``unoic info``."""
 
-from __future__ import annotations
+from typing import Annotated, Any, TypedDict
 
-from typing import Annotated
-
-import typer
-
-from unoic_cli.cli.common import (
-    AllowExternalOption,
-    ClassAxisOption,
-    FilesArgument,
-    FormatOption,
-    LabelsKeyOption,
-    LogitsKeyOption,
-    check_format,
-    show,
-)
+from unoic_cli.cli.common import check_format, show
+from unoic_cli.cli.program import FILES, command
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AllowExternalOption, ClassAxisOption, LabelsKeyOption, LogitsKeyOption
 
 
-def info(
-    files: FilesArgument,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="Look only at samples of this split.")
-    ] = None,
-    allow_external: AllowExternalOption = False,
-    logits_key: LogitsKeyOption = None,
-    labels_key: LabelsKeyOption = None,
-    class_axis: ClassAxisOption = None,
-    format: FormatOption = None,
-) -> None:
+class InfoOptions(TypedDict, total=False):
+    """Options of `info`."""
+
+    split: Annotated[str | None, Option("--split", "NAME", "Look only at samples of this split.")]
+    allow_external: AllowExternalOption
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    class_axis: ClassAxisOption
+
+
+@command(InfoOptions, FILES)
+def info(files: list[str], format: str | None, **options: Any) -> None:
     """Show what logits files hold, whether it can be used, and which commands to run next.
 
     Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
@@ -39,15 +30,4 @@ def info(
     from unoic_cli.tasks import info as task
 
     check_format(format)
-    show(
-        task.info(
-            files,
-            split=split,
-            allow_external=allow_external,
-            logits_key=logits_key,
-            labels_key=labels_key,
-            class_axis=class_axis,
-        ),
-        format,
-        render_info,
-    )
+    show(task.info(files, **options), format, render_info)

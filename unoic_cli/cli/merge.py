@@ -1,25 +1,27 @@
 """``unoic merge``."""
 
-from __future__ import annotations
+from typing import Annotated, TypedDict
 
-from typing import Annotated
-
-import typer
-
-from unoic_cli.cli.common import ForceOption, FormatOption, Told, check_format, show
-from unoic_cli.cli.report import PartialOption, StatesArgument, tell_report
+from unoic_cli.cli.common import Told, check_format, show
+from unoic_cli.cli.program import command
+from unoic_cli.cli.report import STATES, PartialOption, tell_report
 from unoic_cli.errors import UsageError
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import ForceOption
 
 
-def merge(
-    files: StatesArgument,
+class MergeOptions(TypedDict, total=False):
+    """Options of `merge_states`."""
+
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the merged state, and report nothing.")
-    ] = None,
-    partial: PartialOption = False,
-    force: ForceOption = False,
-    format: FormatOption = None,
-) -> None:
+        str | None, Option("--output -o", "FILE", "Write the merged state, and report nothing.", says="where")
+    ]
+    partial: PartialOption
+    force: ForceOption
+
+
+@command(MergeOptions, STATES)
+def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
     """Join the state files of a run's shards, in any order, and show the result of the whole.
 
     Example: unoic merge s*.unoic -o all.unoic

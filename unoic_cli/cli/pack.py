@@ -1,64 +1,58 @@
 """``unoic pack``."""
 
-from __future__ import annotations
+import os
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from typing import Annotated
+from unoic_cli.cli.common import Told, check_format, note, show
+from unoic_cli.cli.program import Argument, QuietOptions, command
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ProgressOption, ThreadsOption
 
-import typer
-
-from unoic_cli.cli.common import (
-    AllowExternalOption,
-    ForceOption,
-    FormatOption,
-    QuietOption,
-    ThreadsOption,
-    Told,
-    check_format,
-    note,
-    show,
-)
+if TYPE_CHECKING:
+    from unoic_cli.calibration import Calibration
 
 
-def pack(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.")],
-    out: Annotated[str, typer.Argument(metavar="OUTPUT", help="FILE.h5 or FILE.parquet; the suffix names the format.")],
+class PackOptions(TypedDict, total=False):
+    """Options of `pack`."""
+
     codec: Annotated[
-        str | None,
-        typer.Option(
-            "--codec", metavar="CODEC", help="Chunks, compressed by gzip or zstd, or none. Default: no chunks."
-        ),
-    ] = None,
-    chunk: Annotated[
-        str | None, typer.Option("--chunk", metavar="SIZE", help="Bytes of a chunk, like 2M. Default: about 1.5M.")
-    ] = None,
+        str | None, Option("--codec", "CODEC", "Chunks, compressed by gzip or zstd, or none. Default: no chunks.")
+    ]
+    chunk: Annotated[str | int | None, Option("--chunk", "SIZE", "Bytes of a chunk, like 2M. Default: about 1.5M.")]
     dtype: Annotated[
         str,
-        typer.Option("--dtype", metavar="TYPE", help="Round scores to float16, bfloat16 or float32; or keep them."),
-    ] = "keep",
+        Option("--dtype", "TYPE", "Round scores to float16, bfloat16 or float32; or keep them.", default="keep"),
+    ]
     layout: Annotated[
         str,
-        typer.Option("--layout", metavar="LAYOUT", help="Of images: rows (N, H, W, K), planes (N, K, H, W), or keep."),
-    ] = "keep",
+        Option("--layout", "LAYOUT", "Of images: rows (N, H, W, K), planes (N, K, H, W), or keep.", default="keep"),
+    ]
     checksums: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--checksums/--no-checksums",
-            help="Of the scores, compared when they are read. Default: of chunks and of Parquet; contiguous arrays "
+            None,
+            "Of the scores, compared when they are read. Default: of chunks and of Parquet; contiguous arrays "
             "have none, and become chunks for their sake.",
         ),
-    ] = None,
+    ]
     calibration: Annotated[
-        str | None,
-        typer.Option(
-            "--calibration", "-c", metavar="FILE", help="Also count what rounding changes under this calibration."
-        ),
-    ] = None,
-    force: ForceOption = False,
-    allow_external: AllowExternalOption = False,
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-    format: FormatOption = None,
-) -> None:
+        "str | os.PathLike[str] | Calibration | None",
+        Option("--calibration -c", "FILE", "Also count what rounding changes under this calibration."),
+    ]
+    force: ForceOption
+    allow_external: AllowExternalOption
+    threads: ThreadsOption
+    progress: ProgressOption
+
+
+@command(
+    PackOptions,
+    Argument("source", "INPUT", "Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.", many=False),
+    Argument("out", "OUTPUT", "FILE.h5 or FILE.parquet; the suffix names the format.", many=False),
+    after=(QuietOptions,),
+)
+def pack(source: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
     """Rewrite a logits file in the form that is read fastest: contiguous HDF5.
 
     Everything is kept: labels, delta, text, priors, names, provenance. With --codec or --chunk the
@@ -72,20 +66,7 @@ def pack(
 
     check_format(format)
     with Told(quiet) as told:
-        result = task.pack(
-            source,
-            out,
-            codec=codec,
-            chunk=chunk,
-            dtype=dtype,
-            layout=layout,
-            checksums=checksums,
-            calibration=calibration,
-            force=force,
-            allow_external=allow_external,
-            threads=threads,
-            progress=told.line,
-        )
+        result = task.pack(source, out, progress=told.line, **options)
     for text in [] if quiet else result.notes:
         note(text)
     show(result, format, render_pack)

@@ -1,0 +1,248 @@
+"""Commands made of their options: what the parser is told follows from what a TypedDict says."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+import typer
+
+from unoic_cli.cli.common import Told, check_format, is_stream, show
+from unoic_cli.errors import UsageError
+from unoic_cli.options import Keyword, Option, options_of, own_first
+from unoic_cli.tasks.options import GROUPS, ForceOption, RunOptions, WriteOptions
+
+Command = Callable[..., None]
+Present = Callable[[Any, "str | None"], None]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a command is about.
+
+    Attributes
+    ----------
+    name : str
+        Of the parameter.
+    metavar, help : str
+    many : bool
+        Several are one input.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    many: bool = True
+
+    def parameter(self) -> inspect.Parameter:
+        """As the parser is told."""
+        kind: Any = list[str] if self.many else str
+        return _parameter(self.name, Annotated[kind, typer.Argument(metavar=self.metavar, help=self.help)])
+
+
+FILES = Argument(
+    "files",
+    "FILES",
+    "Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. Also s3://, gs://, abfs:// "
+    "and https:// names, patterns ('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
+)
+MODALITIES = Argument(
+    "files",
+    "FILES",
+    "Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. NAME=FILE for each modality "
+    "of the same samples, which are then fused. Also s3://, gs://, abfs:// and https:// names, patterns "
+    "('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
+)
+
+
+class ShownOptions(TypedDict, total=False):
+    """How a result is shown."""
+
+    format: Annotated[
+        str | None,
+        Option("--format", "FORMAT", "table, json or tsv. Default: table on a terminal, json in a pipe.", says="how"),
+    ]
+
+
+class QuietOptions(TypedDict, total=False):
+    """What is said beside a result."""
+
+    quiet: Annotated[bool, Option("--quiet -q", None, "No progress and no notes on stderr.", says="how")]
+
+
+class StoredOptions(TypedDict, total=False):
+    """What commands that write nothing but states may replace."""
+
+    force: ForceOption
+
+
+PRESENT: dict[str, Present] = {}
+"""What shows the results of commands, as far as their modules are loaded."""
+FORMS: dict[str, tuple[str, ...]] = {}
+"""Forms of their results beside those of every command."""
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+_SINGLE = ({"bool"}, {"int"}, {"float"})
+_TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float}
+
+
+def parameter_of(keyword: Keyword) -> inspect.Parameter:
+    """An option as the parser is told: a switch, a number, or text that the command itself reads.
+
+    Examples
+    --------
+    >>> str(parameter_of(Keyword("folds", "int | None", Option("--folds", "K", "Cross-validate too."))).default)
+    'None'
+    """
+    option, default = keyword.option, keyword.default
+    kind: Any = _TYPES[keyword.type.split(" | ")[0]] if keyword.kinds in _SINGLE else str
+    if option.many or "Sequence[int]" in keyword.kinds:
+        kind, default = list[str] if option.many else list[int], None
+    if default is None:
+        kind = kind | None
+    told = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help)
+    return _parameter(keyword.name, Annotated[kind, told], default)
+
+
+def _laid_out(options: type, before: Sequence[type], after: Sequence[type]) -> dict[str, Keyword]:
+    """Options in the order of the help: a command's own, how it is shown, what it shares, how it is run."""
+    own, inherited = own_first(options, GROUPS)
+    first, last = ([one for kind in kinds for one in options_of(kind).values()] for kinds in (before, after))
+    return {one.name: one for one in (*own, *first, *inherited, *last) if one.option.flags}
+
+
+def command(
+    options: type, *arguments: Argument, before: Sequence[type] = (ShownOptions,), after: Sequence[type] = ()
+) -> Callable[[Command], Command]:
+    """Make a command of a function that takes arguments and options by their names; its docstring is the help.
+
+    Parameters
+    ----------
+    options : TypedDict
+        Of the command.
+    *arguments : Argument
+    before, after : sequence of TypedDict
+        What else the command line has: before the options that commands share, and after them.
+    """
+    known = _laid_out(options, before, after)
+    parameters = [*(one.parameter() for one in arguments), *map(parameter_of, known.values())]
+
+    def decorate(function: Command) -> Command:
+        def told(**given: Any) -> None:
+            unsaid = {name: known[name].default for name, value in given.items() if value is None or value == []}
+            function(**{**given, **unsaid})
+
+        told.__doc__, told.__name__ = function.__doc__, function.__name__
+        told.__annotations__ = {one.name: one.annotation for one in parameters}
+        told.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return told
+
+    return decorate
+
+
+def counting(
+    options: type,
+    argument: Argument,
+    *,
+    shown: type = ShownOptions,
+    forms: tuple[str, ...] = (),
+    check: Callable[[Mapping[str, Any], str], None] | None = None,
+) -> Callable[[Present], Command]:
+    """Make a counting command of the function that shows its result; its docstring is the help.
+
+    Parameters
+    ----------
+    options : TypedDict
+        Of the command.
+    argument : Argument
+    shown : TypedDict
+        How the result is shown.
+    forms : tuple of str
+        Forms of the result beside those of every command.
+    check : callable, optional
+        Refuses options that do not go with a form of the result.
+    """
+    before = (shown,) if "force" in options_of(options) else (StoredOptions, shown)
+
+    def decorate(present: Present) -> Command:
+        name = present.__name__.replace("_", "-")
+
+        def run(files: list[str], format: str | None, **given: Any) -> None:
+            chosen = check_format(format, forms)
+            if check is not None:
+                check(given, chosen)
+            _count(name, options, present, files, format, given)
+
+        PRESENT[name], FORMS[name] = present, forms
+        run.__doc__, run.__name__ = present.__doc__, present.__name__
+        return command(options, argument, before=before, after=(QuietOptions, RunOptions))(run)
+
+    return decorate
+
+
+def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a group out."""
+    return {name: given.pop(name) for name in options_of(kind)}
+
+
+def _count(
+    name: str, options: type, present: Present, files: list[str], format: str | None, given: dict[str, Any]
+) -> None:
+    """Run a counting command as its options say, and show the result, or the state that it wrote."""
+    from unoic_cli.report.state import render_state
+    from unoic_cli.tasks.runs import Control, StateResult, run
+
+    control = Control(**_taken(RunOptions, given), replace=given["force"])
+    if control.shard is not None:  # the result is a state, which has no forms of its own
+        check_format(format)
+    _check_force(options, given, stored=control.state is not None or control.checkpoint is not None)
+    with Told(given.pop("quiet")) as told:
+        result = run(name, files, control=control, **given, **told.arguments())
+    if isinstance(result, StateResult):
+        show(result, format, render_state)
+    else:
+        present(result, format)
+
+
+def _check_force(options: type, given: dict[str, Any], stored: bool) -> None:
+    """Refuse ``--force`` where nothing is written; what it says of the files of the run alone is taken out."""
+    outputs = [one.name for one in options_of(options).values() if one.option.says == "where"]
+    if given["force"] and not outputs and not stored:
+        raise UsageError("--force", "--force without --state or --checkpoint", "expected a file that it may replace")
+    if not outputs or (stored and not any(given[name] for name in outputs)):
+        del given["force"]
+
+
+def writing(options: type, argument: Argument) -> Callable[[Command], Command]:
+    """Make a command that writes logits of a function without a body; its docstring is the help."""
+
+    def decorate(function: Command) -> Command:
+        def run(files: list[str], format: str | None, **given: Any) -> None:
+            check_format(format)
+            _write(function.__name__, files, format, given)
+
+        run.__doc__, run.__name__ = function.__doc__, function.__name__
+        return command(options, argument, after=(QuietOptions, WriteOptions))(run)
+
+    return decorate
+
+
+def _write(name: str, files: list[str], format: str | None, given: dict[str, Any]) -> None:
+    """Run a command that writes logits as its options say, and show the result, where stdout is free for it."""
+    from unoic_cli.report.calibrate import render_calibrate
+    from unoic_cli.tasks.runs import Control, run
+
+    stream = is_stream(given["output"], format)
+    control = Control(**_taken(WriteOptions, given))
+    with Told(given.pop("quiet")) as told:
+        result = run(name, files, control=control, **given, **told.arguments())
+        if stream:
+            rows = f"{result.n_units:,} rows written ({result.emit}), lambda = {result.calibration.lam:g}"
+            told.texts.append(rows)
+    if not stream:
+        show(result, format, render_calibrate)

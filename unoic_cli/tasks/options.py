@@ -1,0 +1,273 @@
+"""Options that several commands share, each said once, in groups that commands take as a whole; see `Option`."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, is_typeddict
+
+from unoic_cli.options import Option
+
+if TYPE_CHECKING:
+    import os
+
+    from unoic_cli.calibration import Calibration, Order
+    from unoic_cli.metrics import Absent
+    from unoic_cli.priors import Unseen
+    from unoic_cli.tasks.common import PriorLike, Progress
+
+AbsentOption: TypeAlias = Annotated[
+    "Absent",
+    Option(
+        "--absent",
+        "RULE",
+        "Classes that are absent: reference (left out when in neither truth nor prediction), truth-only, or zero.",
+        default="reference",
+    ),
+]
+ForceOption: TypeAlias = Annotated[bool, Option("--force", None, "Replace outputs that exist.", says="how")]
+AllowExternalOption: TypeAlias = Annotated[
+    bool, Option("--allow-external", None, "Follow HDF5 external links, external storage and virtual datasets.")
+]
+LogitsKeyOption: TypeAlias = Annotated[
+    str | None,
+    Option("--logits-key", "NAME", "Array (or column) with the scores, where names do not tell."),
+]
+LabelsKeyOption: TypeAlias = Annotated[
+    str | None,
+    Option("--labels-key", "NAME", "Array (or column) with the labels, where names do not tell."),
+]
+ClassAxisOption: TypeAlias = Annotated[
+    int | None,
+    Option(
+        "--class-axis",
+        "AXIS",
+        "Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.",
+    ),
+]
+ThreadsOption: TypeAlias = Annotated[
+    int | None,
+    Option("--threads", "N", "Worker threads. Default: what the machine gives this process.", says="how"),
+]
+ProgressOption: TypeAlias = Annotated[
+    "Progress | None", Option("", None, "Called with bytes read and bytes in all.", says="how")
+]
+TargetPriorOption: TypeAlias = Annotated[
+    "PriorLike",
+    Option("--target-prior", "PRIOR", "Class frequencies wanted; as --source-prior. Default: uniform."),
+]
+UnseenOption: TypeAlias = Annotated[
+    "Unseen | None",
+    Option(
+        "--unseen",
+        "POLICY",
+        "Classes of prior zero: mask (never predicted), floor, smooth or error. Default: mask.",
+    ),
+]
+
+
+class SplitOptions(TypedDict, total=False):
+    """Which samples."""
+
+    split: Annotated[str | None, Option("--split", "NAME", "Only the samples of this split.")]
+
+
+class IgnoreOptions(TypedDict, total=False):
+    """Which labels."""
+
+    ignore_index: Annotated[
+        "Sequence[int]",
+        Option(
+            "--ignore-index",
+            "LABEL",
+            "Leave units with this label out (repeatable). 255, -1 and -100 outside the classes always are.",
+            default=(),
+        ),
+    ]
+
+
+class FileOptions(TypedDict, total=False):
+    """How files are read."""
+
+    allow_external: AllowExternalOption
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    class_axis: ClassAxisOption
+    threads: ThreadsOption
+    memory: Annotated[
+        int | str | None,
+        Option("--memory", "SIZE", "Bound of the buffers, such as 256MB. Default: 64MB a thread.", says="how"),
+    ]
+    tell: Annotated["Callable[[str], None] | None", Option("", None, "Called with each note as it comes.", says="how")]
+    progress: ProgressOption
+
+
+class DataOptions(SplitOptions, IgnoreOptions, FileOptions, total=False):
+    """Options of every command that reads the labels of logits files."""
+
+
+class CalibrationOptions(TypedDict, total=False):
+    """All that a method is, in a file."""
+
+    calibration: Annotated[
+        "str | os.PathLike[str] | Calibration | None",
+        Option("--calibration -c", "FILE", "Apply a calibration (JSON)."),
+    ]
+
+
+class LambdaOptions(TypedDict, total=False):
+    """How strongly scores are rebalanced."""
+
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "Apply this lambda, with the priors below; rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+        ),
+    ]
+
+
+class DeltaOptions(TypedDict, total=False):
+    """How scores are flattened."""
+
+    delta: Annotated[
+        Any,
+        Option(
+            "--delta",
+            "SPEC",
+            "Factor of the scores: statistics written by fit-delta, fit (on this input), none, or a file of "
+            "factors (FILE::DATASET, npy); NAME=SPEC for a modality (repeatable). Default: what the file stores.",
+            many=True,
+        ),
+    ]
+    delta_power: Annotated[float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")]
+
+
+class PriorOptions(TypedDict, total=False):
+    """How scores are scaled, and between which priors they are rebalanced."""
+
+    source_prior: Annotated[
+        Any,
+        Option(
+            "--source-prior",
+            "PRIOR",
+            "Class frequencies in training: uniform, labels, mean-posterior, a comma list, a JSON/CSV/TSV file, "
+            "or a logits file whose labels are counted; NAME=PRIOR for a modality (repeatable). Default: what the "
+            "file stores, else its labels.",
+            many=True,
+        ),
+    ]
+    target_prior: TargetPriorOption
+    unseen: UnseenOption
+    temperature: Annotated[
+        Any, Option("--temperature", "T", "Divide the scores by T; rgb=1.5,depth=2 for each modality.", many=True)
+    ]
+
+
+class FusionOptions(TypedDict, total=False):
+    """How modalities are fused."""
+
+    order: Annotated[
+        "Order | None",
+        Option(
+            "--order",
+            "ORDER",
+            "flatten-first, delta*z + lambda*s (default), or rebalance-first, delta*(z + lambda*s).",
+        ),
+    ]
+    fusion: Annotated[
+        str | None,
+        Option("--fusion", "HOW", "How modalities are fused: noisy-or (default), average, product, max or log-linear."),
+    ]
+    weights: Annotated[
+        Any,
+        Option("--weights", "W,...", "Of the modalities, for average and log-linear: rgb=2,depth=1.", many=True),
+    ]
+
+
+class ScoreOptions(PriorOptions, DeltaOptions, FusionOptions, total=False):
+    """All that a method is, but its lambda."""
+
+
+class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False):
+    """How scores are flattened, rebalanced and fused."""
+
+
+class CheckpointOptions(TypedDict, total=False):
+    """How a run is kept."""
+
+    checkpoint: Annotated[
+        str | None,
+        Option(
+            "--checkpoint",
+            "FILE",
+            "Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
+            says="where",
+        ),
+    ]
+    every: Annotated[
+        str | float | None,
+        Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how"),
+    ]
+    resume: Annotated[bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how")]
+
+
+class EngineOptions(TypedDict, total=False):
+    """How a run is spread."""
+
+    engine: Annotated[
+        str | None, Option("--engine", "NAME", "Who counts: threads (default), or dask (unoic[dask]).", says="how")
+    ]
+    scheduler: Annotated[str | None, Option("--scheduler", "ADDRESS", "Of a running Dask cluster.", says="how")]
+    scheduler_file: Annotated[
+        str | None, Option("--scheduler-file", "FILE", "Written by the scheduler of a Dask cluster.", says="how")
+    ]
+    workers: Annotated[int | None, Option("--workers", "N", "Start a Dask cluster of N processes here.", says="how")]
+
+
+class ShardOptions(TypedDict, total=False):
+    """How a counting command is cut."""
+
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard",
+            "I/N",
+            "Count the I-th of N parts (equal numbers of rows, whole images) into --state, for unoic merge; auto: "
+            "the place of this task in its SLURM array.",
+            says="how",
+        ),
+    ]
+    state: Annotated[
+        str | None,
+        Option("--state", "FILE", "Write what was counted, for unoic merge and unoic report.", says="where"),
+    ]
+    after: Annotated[
+        str | None,
+        Option("--after", "FILE", "Go on from the merged state of the pass before (with --shard).", says="how"),
+    ]
+
+
+class RunOptions(ShardOptions, CheckpointOptions, EngineOptions, total=False):
+    """How a counting command is cut, kept and spread."""
+
+
+class PartOptions(TypedDict, total=False):
+    """How a command is cut that writes a file as large as the data."""
+
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard",
+            "I/N",
+            "Write the I-th of N parts (equal numbers of rows, whole images) to STEM.000I-of-000N.SUFFIX; auto: "
+            "the place of this task in its SLURM array.",
+            says="how",
+        ),
+    ]
+
+
+class WriteOptions(PartOptions, CheckpointOptions, total=False):
+    """How a command that writes is cut and kept."""
+
+
+GROUPS = tuple(one for one in list(globals().values()) if is_typeddict(one) and one is not TypedDict)
