@@ -95,6 +95,38 @@ def metrics(
     }
 
 
+def ratio(table: Any, k: int, name: str) -> Any:
+    """Recall, precision, IoU or F1 of class k of a confusion matrix (rows = truth); None without a denominator."""
+    tp, truth, predicted = table[k][k], sum(table[k]), sum(row[k] for row in table)
+    over, under = {
+        "recall": (tp, truth),
+        "precision": (tp, predicted),
+        "iou": (tp, truth + predicted - tp),
+        "f1": (2 * tp, truth + predicted),
+    }[name]
+    return over / under if under else None
+
+
+def class_mean(table: Any, name: str, absent: str, ignored: Sequence[int] = ()) -> Any:
+    """Mean over classes of `ratio`, 0 without a denominator; see `metrics` for `absent` and `ignored`."""
+    kept = []
+    for k in range(len(table)):
+        truth, predicted = sum(table[k]) > 0, sum(row[k] for row in table) > 0
+        seen = truth or (predicted and absent == "reference" and name != "recall") or absent == "zero"
+        if seen and k not in ignored:
+            kept.append(ratio(table, k, name) or 0)
+    return mean(kept)
+
+
+METRICS: dict[str, Callable[..., Any]] = {
+    "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
+    "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
+    "miou": lambda t, absent, ignored, **_: class_mean(t, "iou", absent, ignored),
+    "f1": lambda t, absent, ignored, **_: class_mean(t, "f1", absent, ignored),
+}
+"""Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
+
+
 def mean(values: Sequence[Any]) -> Any:
     """Sum over count, NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")

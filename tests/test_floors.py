@@ -25,7 +25,6 @@ FLOORS = (
         "priors",
         "calibration",
         "lattice",
-        "metrics",
         "output",
         "brief",
         "calls",
@@ -37,13 +36,15 @@ FLOORS = (
         "fuser",
         "whole",
     },
-    {"formats", "tallies", "searches", "fusions"},
+    {"formats", "tallies", "fusions"},
+    {"metrics"},
+    {"searches"},
     {"dataset", "evidence", "folds", "sweep", "engines", "state"},
     {"tasks"},
     {"cli", "report"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-SEPARATE = FLOORS[2]
+SEPARATE = {"formats", "tallies", "searches", "fusions"}
 TYPES_ONLY = {"report": "tasks"}
 """report/ may name the types of tasks/, but not load them."""
 

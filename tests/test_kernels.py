@@ -211,7 +211,7 @@ def check_points(problem, most=3):
 
 
 def check_top_k(problem, top):
-    tally = TopKTally(problem.lines(), top, problem.n_tables)
+    tally = TopKTally([problem.lines()], top, problem.n_tables)
     tally.update(problem.batch())
     expected = problem.top_k(top)
     assert np.array_equal(tally.hits(), expected), describe_difference(problem, tally.hits(), expected, f"top-{top}")

@@ -81,7 +81,7 @@ def count(data, *, edges=(), n_threads=1, folds=None, groups=None, seed=0):
     tallies = [
         PathTally(LINES, n_tables),
         PointTally(POINTS, n_tables, confusion=True),
-        TopKTally(LINES, 2, n_tables),
+        TopKTally([LINES], 2, n_tables),
         LabelTally(N_CLASSES),
         PosteriorTally(N_CLASSES),
     ]

@@ -13,7 +13,7 @@ from unoic_cli.fuser import Fuser, Piece, Rule
 from unoic_cli.kernels.fusion import count_winners
 from unoic_cli.kernels.points import count_confusion
 from unoic_cli.kernels.simd import LANES
-from unoic_cli.metrics import Counts
+from unoic_cli.tallies.counts import Counts
 
 
 class FusedTally(Tally):

@@ -12,7 +12,7 @@ from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.counters import Counters, Tally, added
 from unoic_cli.kernels.lines import COPIES, Lines, make_workspace
 from unoic_cli.kernels.path import COLUMN_CLASSES, add_up, count_path_planes, count_path_rows, count_path_wide
-from unoic_cli.metrics import Counts
+from unoic_cli.tallies.counts import Counts
 
 _FLUSH = 1 << 30
 """Units after which the table of changes is emptied: its 32-bit numbers must not overflow."""

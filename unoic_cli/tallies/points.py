@@ -20,7 +20,7 @@ from unoic_cli.kernels.points import (
     predict_rows,
     predict_wide,
 )
-from unoic_cli.metrics import Counts
+from unoic_cli.tallies.counts import Counts
 
 
 def predict(batch: Batch, lines: Lines, out: np.ndarray, work: Workspace) -> None:

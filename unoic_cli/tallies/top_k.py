@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,8 +19,8 @@ class TopKTally(Tally):
 
     Parameters
     ----------
-    lines : Lines
-        Slopes and the lattice of G points.
+    lines : sequence of Lines
+        Slopes, each with a lattice: of G points in all.
     top : int
         k.
     n_tables : int
@@ -28,27 +30,36 @@ class TopKTally(Tally):
     needs = frozenset({"scores", "labels"})
     COUNTED = ("_changes",)
 
-    def __init__(self, lines: Lines, top: int, n_tables: int = 1) -> None:
+    def __init__(self, lines: Sequence[Lines], top: int, n_tables: int = 1) -> None:
         self.lines = lines
         self.top = top
         self.n_tables = n_tables
-        self._changes = np.zeros(n_tables * lines.lams.size, dtype=np.int64)
-        self._moves = np.zeros(lines.lams.size, dtype=np.int64)
-        self._work = make_workspace(lines.n_classes)
+        sizes = [one.lams.size for one in lines]
+        self._starts = n_tables * np.cumsum([0, *sizes])
+        self._changes = np.zeros(n_tables * sum(sizes), dtype=np.int64)
+        self._moves = np.zeros(max(sizes), dtype=np.int64)
+        self._work = make_workspace(lines[0].n_classes)
 
     def recipe(self) -> partial[TopKTally]:
         """What makes an empty tally like this one."""
         return partial(TopKTally, self.lines, self.top, self.n_tables)
 
+    def _parts(self) -> list[np.ndarray]:
+        """The changes of each lattice."""
+        return [self._changes[a:b] for a, b in pairwise(self._starts)]
+
     def update(self, batch: Batch) -> None:
         """Count a batch."""
         scores = batch.scores
         assert scores is not None and batch.labels is not None
-        count_top_k(
-            scores.raw, scores.brain, scores.pixels, scores.delta, batch.labels, batch.tables, self.lines, self.top,
-            self._moves, self._changes, self._work,
-        )  # fmt: skip
+        for lines, changes in zip(self.lines, self._parts(), strict=True):
+            count_top_k(
+                scores.raw, scores.brain, scores.pixels, scores.delta, batch.labels, batch.tables, lines, self.top,
+                self._moves, changes, self._work,
+            )  # fmt: skip
 
     def hits(self) -> np.ndarray:
         """Hits at each lattice point, (F, G) int64."""
-        return np.cumsum(self._changes.reshape(self.n_tables, -1), axis=1)
+        return np.concatenate(
+            [np.cumsum(changes.reshape(self.n_tables, -1), axis=1) for changes in self._parts()], axis=1
+        )

@@ -78,7 +78,7 @@ class Problem:
         lams = lattice.values()
         lines = make_lines(self.slopes.values, self.slopes.masked, lams)
         path = PathTally(lines, self.n_tables)
-        top = None if self.top is None else TopKTally(lines, self.top, self.n_tables)
+        top = None if self.top is None else TopKTally([lines], self.top, self.n_tables)
         off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
         beside, plain = self._points(self.method, off), self._plain()
         self._sweep([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
@@ -102,7 +102,7 @@ class Problem:
         """Tallies that evaluate single lambdas."""
         if not lams:
             return _Points([], None, [])
-        tops = [] if self.top is None else [TopKTally(method.point(lam), self.top, self.n_tables) for lam in lams]
+        tops = [] if self.top is None else [TopKTally([method.point(lam)], self.top, self.n_tables) for lam in lams]
         return _Points(list(lams), method.tally(lams, self.n_tables), tops)
 
     def _plain(self) -> _Points:
