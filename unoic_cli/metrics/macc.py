@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unoic_cli.metrics.metric import ClassMean, Rules, averaged
 
@@ -17,7 +17,7 @@ class MeanClassAccuracy(ClassMean):
     """Mean over classes of the recall TP_k / (units of class k)."""
 
     NAME, TITLE, RATIO = "macc", "mAcc", "recall"
-    ALIASES = (
+    ALIASES: ClassVar[tuple[str, ...]] = (
         "mean class accuracy", "class-mean accuracy", "balanced accuracy", "balanced accuracy score", "balanced acc",
         "bacc", "macro accuracy", "macro recall", "recall macro", "mean recall", "UAR",
     )  # fmt: skip

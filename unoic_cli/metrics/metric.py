@@ -337,6 +337,24 @@ def _added(terms: list[Fraction]) -> Fraction:
     return terms[0] if terms else Fraction(0)
 
 
+def sum_of_products(a: Any, b: Any) -> Any:
+    """Sum over classes of the products of counts, as Python's integers, which do not overflow."""
+    import numpy as np
+
+    a, b = np.broadcast_arrays(a, b)
+    small = int(max(a.sum(axis=-1).max(initial=0), b.sum(axis=-1).max(initial=0))) < 1 << 31
+    return ((a if small else a.astype(object)) * b).sum(axis=-1).astype(object)
+
+
+def quotient(over: Any, under: Any) -> NDArray[np.float64]:
+    """Integers of any size, divided and rounded once; NaN where the denominator is zero."""
+    import numpy as np
+
+    over, under = np.broadcast_arrays(over, under)
+    pairs = zip(over.ravel().tolist(), under.ravel().tolist(), strict=True)
+    return np.array([a / b if b else np.nan for a, b in pairs]).reshape(over.shape)
+
+
 def unknown_class(option: str, text: str, n_classes: int, names: Sequence[str] | None) -> UsageError:
     """The error for a class that there is not."""
     from unoic_cli.calls import nearest
