@@ -118,11 +118,18 @@ def class_mean(table: Any, name: str, absent: str, ignored: Sequence[int] = ()) 
     return mean(kept)
 
 
+def gmean(table: Any, absent: str, ignored: Sequence[int]) -> float:
+    """Geometric mean of the recalls of the classes in the truth, under ``zero`` of all (0 where one is absent)."""
+    kept = [k for k in range(len(table)) if k not in ignored and (sum(table[k]) > 0 or absent == "zero")]
+    return float(np.prod([float(ratio(table, k, "recall") or 0) for k in kept])) ** (1 / len(kept)) if kept else np.nan
+
+
 METRICS: dict[str, Callable[..., Any]] = {
     "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
     "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
     "miou": lambda t, absent, ignored, **_: class_mean(t, "iou", absent, ignored),
     "f1": lambda t, absent, ignored, **_: class_mean(t, "f1", absent, ignored),
+    "gmean": lambda t, absent, ignored, **_: gmean(t, absent, ignored),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
