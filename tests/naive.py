@@ -124,12 +124,21 @@ def gmean(table: Any, absent: str, ignored: Sequence[int]) -> float:
     return float(np.prod([float(ratio(table, k, "recall") or 0) for k in kept])) ** (1 / len(kept)) if kept else np.nan
 
 
+def kappa(table: Any) -> Any:
+    """Cohen's kappa, (p_o - p_e) / (1 - p_e)."""
+    n = sum(map(sum, table))
+    observed = sum(table[k][k] for k in range(len(table))) / n if n else 0
+    chance = sum(sum(table[k]) * sum(row[k] for row in table) for k in range(len(table))) / n**2 if n else 1
+    return (observed - chance) / (1 - chance) if chance != 1 else float("nan")
+
+
 METRICS: dict[str, Callable[..., Any]] = {
     "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
     "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
     "miou": lambda t, absent, ignored, **_: class_mean(t, "iou", absent, ignored),
     "f1": lambda t, absent, ignored, **_: class_mean(t, "f1", absent, ignored),
     "gmean": lambda t, absent, ignored, **_: gmean(t, absent, ignored),
+    "kappa": lambda t, **_: kappa(t),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
