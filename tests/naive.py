@@ -132,6 +132,17 @@ def kappa(table: Any) -> Any:
     return (observed - chance) / (1 - chance) if chance != 1 else float("nan")
 
 
+def mcc(table: Any) -> float:
+    """R_K of Gorodkin: the correlation of the indicators of truth and prediction; 0 where one of them is constant."""
+    table = np.array([[float(n) for n in row] for row in table])
+    if not table.sum():
+        return np.nan
+    joint = table / table.sum()
+    covariance = np.trace(joint) - joint.sum(axis=0) @ joint.sum(axis=1)
+    variances = [1 - (joint.sum(axis=axis) ** 2).sum() for axis in (0, 1)]
+    return float(covariance / np.sqrt(np.prod(variances))) if min(variances) > 1e-12 else 0.0
+
+
 METRICS: dict[str, Callable[..., Any]] = {
     "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
     "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
@@ -139,6 +150,7 @@ METRICS: dict[str, Callable[..., Any]] = {
     "f1": lambda t, absent, ignored, **_: class_mean(t, "f1", absent, ignored),
     "gmean": lambda t, absent, ignored, **_: gmean(t, absent, ignored),
     "kappa": lambda t, **_: kappa(t),
+    "mcc": lambda t, **_: mcc(t),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
