@@ -143,6 +143,13 @@ def mcc(table: Any) -> float:
     return float(covariance / np.sqrt(np.prod(variances))) if min(variances) > 1e-12 else 0.0
 
 
+def fwiou(table: Any) -> Any:
+    """IoU of each class of the truth, weighted by its share of the truth."""
+    n = sum(map(sum, table))
+    weighted = [sum(table[k]) * ratio(table, k, "iou") for k in range(len(table)) if sum(table[k])]
+    return sum(weighted) / n if n else float("nan")
+
+
 METRICS: dict[str, Callable[..., Any]] = {
     "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
     "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
@@ -151,6 +158,7 @@ METRICS: dict[str, Callable[..., Any]] = {
     "gmean": lambda t, absent, ignored, **_: gmean(t, absent, ignored),
     "kappa": lambda t, **_: kappa(t),
     "mcc": lambda t, **_: mcc(t),
+    "fwiou": lambda t, **_: fwiou(t),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
