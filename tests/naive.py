@@ -159,6 +159,7 @@ METRICS: dict[str, Callable[..., Any]] = {
     "kappa": lambda t, **_: kappa(t),
     "mcc": lambda t, **_: mcc(t),
     "fwiou": lambda t, **_: fwiou(t),
+    "macro-precision": lambda t, absent, ignored, **_: class_mean(t, "precision", absent, ignored),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 

@@ -35,6 +35,7 @@ KNOWN = {
     "kappa": 0.5070422535211268,
     "mcc": 0.5107539184552492,
     "fwiou": 0.49489795918367346,
+    "macro-precision": 0.6166666666666667,
 }
 """Of `TRUTH` and `PREDICTED`, by hand, and by the functions of scikit-learn that the page names."""
 
