@@ -150,6 +150,13 @@ def fwiou(table: Any) -> Any:
     return sum(weighted) / n if n else float("nan")
 
 
+def shots(table: Any, absent: str, ignored: Sequence[int], training: Sequence[float], name: str) -> Any:
+    """Mean recall of classes of > 100 (many), 20 to 100 (medium) or < 20 (few) training samples."""
+    low, high = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}[name]
+    others = [k for k, n in enumerate(training) if not low <= n <= high]
+    return class_mean(table, "recall", absent, [*ignored, *others])
+
+
 METRICS: dict[str, Callable[..., Any]] = {
     "acc": lambda t, **_: sum(t[k][k] for k in range(len(t))) / n if (n := sum(map(sum, t))) else float("nan"),
     "macc": lambda t, absent, ignored, **_: class_mean(t, "recall", absent, ignored),
@@ -160,6 +167,9 @@ METRICS: dict[str, Callable[..., Any]] = {
     "mcc": lambda t, **_: mcc(t),
     "fwiou": lambda t, **_: fwiou(t),
     "macro-precision": lambda t, absent, ignored, **_: class_mean(t, "precision", absent, ignored),
+    "many": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "many"),
+    "medium": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "medium"),
+    "few": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "few"),
 }
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
