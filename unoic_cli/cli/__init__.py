@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unoic_cli import __version__, signals
 from unoic_cli.cli.common import say, silence
@@ -20,21 +21,21 @@ from unoic_cli.errors import UnoicError, one_line
 from unoic_cli.urls import scrub, secrets
 
 COMMANDS = {
-    "info": "info",
-    "convert": "convert",
-    "pack": "pack",
-    "prior": "prior",
-    "fit-delta": "fit_delta",
-    "fit-temperature": "fit_temperature",
-    "search-lambda": "search_lambda",
-    "calibrate": "calibrate",
-    "fuse": "fuse",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "merge": "merge",
-    "report": "report",
+    "info": "Show what logits files hold, whether it can be used, and which commands to run next.",
+    "convert": "Make a logits file (HDF5 or Parquet) of numpy arrays, or of a logits file in the other format.",
+    "pack": "Rewrite a logits file in the form that is read fastest: contiguous HDF5.",
+    "prior": "Count the labels of logits files; --source-prior and --target-prior read the result.",
+    "fit-delta": "Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.",
+    "fit-temperature": "Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / T) on labelled data.",
+    "search-lambda": "Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.",
+    "calibrate": "Write calibrated log-probabilities and predictions, and show what they change.",
+    "fuse": "Fuse the logits of several networks that saw the same samples, and write log-probabilities and predictions.",
+    "evaluate": "Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, in one read.",
+    "compare": "Compare methods under several conditions: one table, one read of each file.",
+    "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
+    "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
 }
-"""Command name -> module of `unoic_cli.cli` and function in it, in the order of the help."""
+"""What each command does, in the order of the help; a module of `unoic_cli.cli` has all else, and is loaded to run it."""
 
 
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"
@@ -61,18 +62,39 @@ def _main_options(
 
 def make_app() -> typer.Typer:
     """The typer application with every command."""
-    app = typer.Typer(
+    app = _typer(cls=_Commands)
+    app.callback()(_main_options)
+    for name, summary in COMMANDS.items():
+        app.command(name, help=summary)(lambda: None)
+    return app
+
+
+def load(name: str) -> Any:
+    """A command as the parser has it, with its options."""
+    module = name.replace("-", "_")
+    function = getattr(importlib.import_module(f"unoic_cli.cli.{module}"), module)
+    app = _typer(add_completion=False)
+    app.command(name, help=f"{COMMANDS[name]}\n\n{function.__doc__}")(function)
+    return typer.main.get_command(app)
+
+
+def _typer(**more: Any) -> typer.Typer:
+    return typer.Typer(
         name="unoic",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
+        **more,
     )
-    app.callback()(_main_options)
-    for name, module in COMMANDS.items():
-        function = getattr(importlib.import_module(f"unoic_cli.cli.{module}"), module)
-        app.command(name)(function)
-    return app
+
+
+class _Commands(TyperGroup):
+    """Commands that are listed by what they do, and loaded when they are run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else load(name), rest
 
 
 def _fail(message: str, code: int, words: Sequence[str] = ()) -> int:

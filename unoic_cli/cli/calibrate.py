@@ -35,12 +35,10 @@ class CalibrateOptions(MethodOptions, DataOptions, total=False):
     force: ForceOption
 
 
-@writing(CalibrateOptions, MODALITIES)
-def calibrate() -> None:
-    """Write calibrated log-probabilities and predictions, and show what they change.
+HELP = """With neither --calibration nor --lambda, lambda is fitted on the labels of the input: what is
+shown is then cross-fitted over 3 folds, and the calibration is written beside the output.
 
-    With neither --calibration nor --lambda, lambda is fitted on the labels of the input: what is
-    shown is then cross-fitted over 3 folds, and the calibration is written beside the output.
+Example: unoic calibrate test.h5 --calibration calibration.json -o test.calibrated.h5
+"""
 
-    Example: unoic calibrate test.h5 --calibration calibration.json -o test.calibrated.h5
-    """
+calibrate = writing("calibrate", CalibrateOptions, MODALITIES, help=HELP)

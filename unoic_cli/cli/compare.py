@@ -49,13 +49,14 @@ class ShownOptions(TypedDict, total=False):
     ]
 
 
-@counting(CompareOptions, MODALITIES, shown=ShownOptions, forms=("markdown", "latex"))
-def compare(result: Any, format: str | None) -> None:
-    """Compare methods under several conditions: one table, one read of each file.
+HELP = """Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
+-m average -m UNO-IC=unoic.json -m UNO-IC-.4=unoic.json@0.4
+"""
 
-    Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.h5 depth=depth/rain.h5 --by file
-    -m average -m UNO-IC=unoic.json -m UNO-IC-.4=unoic.json@0.4
-    """
+
+@counting(CompareOptions, MODALITIES, shown=ShownOptions, forms=("markdown", "latex"), help=HELP)
+def compare(result: Any, format: str | None) -> None:
+    """Show the result."""
     from unoic_cli.report.compare import compare_latex, compare_markdown, compare_tsv, render_compare
 
     show(result, format, render_compare, compare_tsv, markdown=compare_markdown, latex=compare_latex)

@@ -26,19 +26,21 @@ class ConvertOptions(TypedDict, total=False):
     allow_external: AllowExternalOption
 
 
+HELP = """Scores keep every bit. Whether arrays hold logits or probabilities is decided once, from all
+values, said in the output, and refused when in doubt.
+
+Example: unoic convert val.npz val.h5 --logits-key logits_rgb
+"""
+
+
 @command(
     ConvertOptions,
     Argument("source", "INPUT", "FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.", many=False),
     Argument("out", "OUTPUT", "FILE.h5, .parquet or .arrows; - for stdout.", many=False),
+    help=HELP,
 )
 def convert(source: str, out: str, format: str | None, **options: Any) -> None:
-    """Make a logits file (HDF5 or Parquet) of numpy arrays, or of a logits file in the other format.
-
-    Scores keep every bit. Whether arrays hold logits or probabilities is decided once, from all
-    values, said in the output, and refused when in doubt.
-
-    Example: unoic convert val.npz val.h5 --logits-key logits_rgb
-    """
+    """Convert, and show what was written."""
     from unoic_cli.report.convert import render_convert
     from unoic_cli.tasks import convert as task
 

@@ -27,12 +27,12 @@ def check(given: Mapping[str, Any], form: str) -> None:
         raise UsageError("--confusion", "--confusion with --format tsv, which has no matrix", "expected table or json")
 
 
-@counting(EvaluateOptions, MODALITIES, check=check)
-def evaluate(result: Any, format: str | None) -> None:
-    """Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, in one read.
+HELP = "Example: unoic evaluate test.h5 --calibration calibration.json"
 
-    Example: unoic evaluate test.h5 --calibration calibration.json
-    """
+
+@counting(EvaluateOptions, MODALITIES, check=check, help=HELP)
+def evaluate(result: Any, format: str | None) -> None:
+    """Show the result."""
     from unoic_cli.report.evaluate import evaluate_tsv, render_evaluate
 
     show(result, format, render_evaluate, evaluate_tsv)

@@ -62,12 +62,12 @@ SCORES = Argument(
 )
 
 
-@counting(FitDeltaOptions, SCORES)
-def fit_delta(result: Any, format: str | None) -> None:
-    """Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.
+HELP = "Example: unoic fit-delta rgb=val.h5 -o rgb.delta.json"
 
-    Example: unoic fit-delta rgb=val.h5 -o rgb.delta.json
-    """
+
+@counting(FitDeltaOptions, SCORES, help=HELP)
+def fit_delta(result: Any, format: str | None) -> None:
+    """Show the result."""
     from unoic_cli.report.fit_delta import render_fit_delta
 
     show(result, format, render_fit_delta)

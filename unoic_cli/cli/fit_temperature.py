@@ -44,12 +44,12 @@ class FitTemperatureOptions(DataOptions, total=False):
     force: ForceOption
 
 
-@counting(FitTemperatureOptions, FILES)
-def fit_temperature(result: Any, format: str | None) -> None:
-    """Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / T) on labelled data.
+HELP = "Example: unoic fit-temperature val.h5 -o calibration.json"
 
-    Example: unoic fit-temperature val.h5 -o calibration.json
-    """
+
+@counting(FitTemperatureOptions, FILES, help=HELP)
+def fit_temperature(result: Any, format: str | None) -> None:
+    """Show the result."""
     from unoic_cli.report.fit_temperature import render_fit_temperature
 
     show(result, format, render_fit_temperature)

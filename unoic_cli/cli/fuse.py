@@ -29,11 +29,9 @@ class FuseOptions(MethodOptions, DataOptions, total=False):
 MODALITIES = Argument("files", "NAME=FILE...", "The modalities, aligned row by row (repeat a name for several files).")
 
 
-@writing(FuseOptions, MODALITIES)
-def fuse() -> None:
-    """Fuse the logits of several networks that saw the same samples, and write log-probabilities and predictions.
+HELP = """Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits lambda.
 
-    Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits lambda.
+Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
+"""
 
-    Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
-    """
+fuse = writing("fuse", FuseOptions, MODALITIES, help=HELP)

@@ -18,14 +18,15 @@ class InfoOptions(TypedDict, total=False):
     class_axis: ClassAxisOption
 
 
-@command(InfoOptions, FILES)
+HELP = """Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
+
+Example: unoic info val.h5 test.parquet
+"""
+
+
+@command(InfoOptions, FILES, help=HELP)
 def info(files: list[str], format: str | None, **options: Any) -> None:
-    """Show what logits files hold, whether it can be used, and which commands to run next.
-
-    Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
-
-    Example: unoic info val.h5 test.parquet
-    """
+    """Look, and show what was seen."""
     from unoic_cli.report.info import render_info
     from unoic_cli.tasks import info as task
 

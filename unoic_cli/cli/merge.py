@@ -20,12 +20,12 @@ class MergeOptions(TypedDict, total=False):
     force: ForceOption
 
 
-@command(MergeOptions, STATES)
-def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
-    """Join the state files of a run's shards, in any order, and show the result of the whole.
+HELP = "Example: unoic merge s*.unoic -o all.unoic"
 
-    Example: unoic merge s*.unoic -o all.unoic
-    """
+
+@command(MergeOptions, STATES, help=HELP)
+def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
+    """Merge, and show the state or the result."""
     from unoic_cli.report.state import render_state
     from unoic_cli.tasks import runs
 

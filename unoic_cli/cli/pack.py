@@ -46,21 +46,23 @@ class PackOptions(TypedDict, total=False):
     progress: ProgressOption
 
 
+HELP = """Everything is kept: labels, delta, text, priors, names, provenance. With --codec or --chunk the
+scores are stored in chunks that any thread can read; with --dtype they are rounded, and
+the decisions which that changes are counted.
+
+Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibration.json
+"""
+
+
 @command(
     PackOptions,
     Argument("source", "INPUT", "Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.", many=False),
     Argument("out", "OUTPUT", "FILE.h5 or FILE.parquet; the suffix names the format.", many=False),
     after=(QuietOptions,),
+    help=HELP,
 )
 def pack(source: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
-    """Rewrite a logits file in the form that is read fastest: contiguous HDF5.
-
-    Everything is kept: labels, delta, text, priors, names, provenance. With --codec or --chunk the
-    scores are stored in chunks that any thread can read; with --dtype they are rounded, and
-    the decisions which that changes are counted.
-
-    Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibration.json
-    """
+    """Pack, and show what was written."""
     from unoic_cli.report.pack import render_pack
     from unoic_cli.tasks import pack as task
 

@@ -18,12 +18,12 @@ class PriorOptions(DataOptions, total=False):
     force: ForceOption
 
 
-@counting(PriorOptions, FILES)
-def prior(result: Any, format: str | None) -> None:
-    """Count the labels of logits files; --source-prior and --target-prior read the result.
+HELP = "Example: unoic prior train.h5 -o prior.json"
 
-    Example: unoic prior train.h5 -o prior.json
-    """
+
+@counting(PriorOptions, FILES, help=HELP)
+def prior(result: Any, format: str | None) -> None:
+    """Show the result."""
     from unoic_cli.report.prior import prior_tsv, render_prior
 
     show(result, format, render_prior, prior_tsv)

@@ -117,15 +117,21 @@ def _laid_out(options: type, before: Sequence[type], after: Sequence[type]) -> d
 
 
 def command(
-    options: type, *arguments: Argument, before: Sequence[type] = (ShownOptions,), after: Sequence[type] = ()
+    options: type,
+    *arguments: Argument,
+    help: str,
+    before: Sequence[type] = (ShownOptions,),
+    after: Sequence[type] = (),
 ) -> Callable[[Command], Command]:
-    """Make a command of a function that takes arguments and options by their names; its docstring is the help.
+    """Make a command of a function that takes arguments and options by their names.
 
     Parameters
     ----------
     options : TypedDict
         Of the command.
     *arguments : Argument
+    help : str
+        What there is to say beside `unoic_cli.cli.COMMANDS`.
     before, after : sequence of TypedDict
         What else the command line has: before the options that commands share, and after them.
     """
@@ -137,7 +143,7 @@ def command(
             unsaid = {name: known[name].default for name, value in given.items() if value is None or value == []}
             function(**{**given, **unsaid})
 
-        told.__doc__, told.__name__ = function.__doc__, function.__name__
+        told.__doc__ = help
         told.__annotations__ = {one.name: one.annotation for one in parameters}
         told.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return told
@@ -149,17 +155,20 @@ def counting(
     options: type,
     argument: Argument,
     *,
+    help: str,
     shown: type = ShownOptions,
     forms: tuple[str, ...] = (),
     check: Callable[[Mapping[str, Any], str], None] | None = None,
 ) -> Callable[[Present], Command]:
-    """Make a counting command of the function that shows its result; its docstring is the help.
+    """Make a counting command of the function that shows its result, and has its name.
 
     Parameters
     ----------
     options : TypedDict
         Of the command.
     argument : Argument
+    help : str
+        As of `command`.
     shown : TypedDict
         How the result is shown.
     forms : tuple of str
@@ -171,6 +180,7 @@ def counting(
 
     def decorate(present: Present) -> Command:
         name = present.__name__.replace("_", "-")
+        PRESENT[name], FORMS[name] = present, forms
 
         def run(files: list[str], format: str | None, **given: Any) -> None:
             chosen = check_format(format, forms)
@@ -178,11 +188,19 @@ def counting(
                 check(given, chosen)
             _count(name, options, present, files, format, given)
 
-        PRESENT[name], FORMS[name] = present, forms
-        run.__doc__, run.__name__ = present.__doc__, present.__name__
-        return command(options, argument, before=before, after=(QuietOptions, RunOptions))(run)
+        return command(options, argument, help=help, before=before, after=(QuietOptions, RunOptions))(run)
 
     return decorate
+
+
+def writing(name: str, options: type, argument: Argument, *, help: str) -> Command:
+    """Make a command that writes a file as large as the data; see `command`."""
+
+    def run(files: list[str], format: str | None, **given: Any) -> None:
+        check_format(format)
+        _write(name, files, format, given)
+
+    return command(options, argument, help=help, after=(QuietOptions, WriteOptions))(run)
 
 
 def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:
@@ -216,20 +234,6 @@ def _check_force(options: type, given: dict[str, Any], stored: bool) -> None:
         raise UsageError("--force", "--force without --state or --checkpoint", "expected a file that it may replace")
     if not outputs or (stored and not any(given[name] for name in outputs)):
         del given["force"]
-
-
-def writing(options: type, argument: Argument) -> Callable[[Command], Command]:
-    """Make a command that writes logits of a function without a body; its docstring is the help."""
-
-    def decorate(function: Command) -> Command:
-        def run(files: list[str], format: str | None, **given: Any) -> None:
-            check_format(format)
-            _write(function.__name__, files, format, given)
-
-        run.__doc__, run.__name__ = function.__doc__, function.__name__
-        return command(options, argument, after=(QuietOptions, WriteOptions))(run)
-
-    return decorate
 
 
 def _write(name: str, files: list[str], format: str | None, given: dict[str, Any]) -> None:

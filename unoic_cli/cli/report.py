@@ -39,12 +39,12 @@ class ShownOptions(TypedDict, total=False):
     ]
 
 
-@command(ReportOptions, STATES, before=(ShownOptions,))
-def report(files: list[str], format: str | None, **options: Any) -> None:
-    """Show the result of a run from its state, without its data: the same bytes as the run without shards.
+HELP = "Example: unoic report all.unoic -o calibration.json"
 
-    Example: unoic report all.unoic -o calibration.json
-    """
+
+@command(ReportOptions, STATES, before=(ShownOptions,), help=HELP)
+def report(files: list[str], format: str | None, **options: Any) -> None:
+    """Report, as the command itself shows it."""
     tell_report(files, format, **options)
 
 

@@ -90,16 +90,17 @@ def check(given: Mapping[str, Any], form: str) -> None:
         raise UsageError("--folds", "--folds with --format tsv, which is the curve alone", "expected table or json")
 
 
-@counting(SearchOptions, MODALITIES, check=check)
+HELP = """Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior; those of several
+modalities are fused (--fusion). With --calibration, that file holds all but lambda. With --lambda, a lambda that is
+known (from a paper, say) is measured and kept as a calibration.
+
+Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
+"""
+
+
+@counting(SearchOptions, MODALITIES, check=check, help=HELP)
 def search_lambda(result: Any, format: str | None) -> None:
-    """Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.
-
-    Predictions are argmax(delta * z + lambda * s) with s = log target prior - log source prior; those of several
-    modalities are fused (--fusion). With --calibration, that file holds all but lambda. With --lambda, a lambda that is
-    known (from a paper, say) is measured and kept as a calibration.
-
-    Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
-    """
+    """Show the result."""
     from unoic_cli.report.search import render_search
     from unoic_cli.tasks.search import curve_tsv
 
