@@ -26,16 +26,20 @@ COMMANDS = {
     "pack": "Rewrite a logits file in the form that is read fastest: contiguous HDF5.",
     "prior": "Count the labels of logits files; --source-prior and --target-prior read the result.",
     "fit-delta": "Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.",
-    "fit-temperature": "Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / T) on labelled data.",
-    "search-lambda": "Find the rebalancing lambda that serves a metric best: the whole curve from one read of the data.",
+    "fit-temperature": "Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / "
+    "T) on labelled data.",
+    "search-lambda": "Find the rebalancing lambda that serves a metric best: the whole curve from one read of "
+    "the data.",
     "calibrate": "Write calibrated log-probabilities and predictions, and show what they change.",
-    "fuse": "Fuse the logits of several networks that saw the same samples, and write log-probabilities and predictions.",
-    "evaluate": "Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, in one read.",
+    "fuse": "Fuse the logits of several networks that saw the same samples, and write log-probabilities "
+    "and predictions.",
+    "evaluate": "Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, "
+    "in one read.",
     "compare": "Compare methods under several conditions: one table, one read of each file.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
 }
-"""What each command does, in the order of the help; a module of `unoic_cli.cli` has all else, and is loaded to run it."""
+"""What each command does, in the order of the help; all else is in its module, loaded when it runs."""
 
 
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"

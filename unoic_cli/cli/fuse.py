@@ -29,7 +29,8 @@ class FuseOptions(MethodOptions, DataOptions, total=False):
 MODALITIES = Argument("files", "NAME=FILE...", "The modalities, aligned row by row (repeat a name for several files).")
 
 
-HELP = """Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits lambda.
+HELP = """Without --lambda or --calibration nothing is rebalanced. unoic calibrate takes the same inputs and fits
+lambda.
 
 Example: unoic fuse rgb=rgb.h5 depth=depth.h5 -o fused.h5 --fusion noisy-or
 """
