@@ -148,6 +148,56 @@ def test_sums_are_those_of_plain_numpy(seed, n, n_classes, dtype, image, layout,
 
 
 @pytest.mark.kernel
+@several
+@given(
+    st.integers(0, 99),
+    st.integers(1, 12),
+    st.integers(2, 9),
+    st.sampled_from(["float16", "float64"]),
+    st.sampled_from(["rows", "planes"]),
+    st.sampled_from([1.0, 40.0]),
+)
+def test_points_are_those_of_plain_numpy(seed, n, n_classes, dtype, layout, scale):
+    """delta * z + bias, with classes that are masked: likelihood by class, Brier score, confidence."""
+    rng = np.random.default_rng(seed)
+    z, labels = draw(seed, n, n_classes, image=(2, 3), dtype=dtype, scale=scale, noise=scale)
+    biases = rng.normal(size=(3, n_classes)) * [[0], [3], [3]]
+    biases[2, rng.integers(n_classes)] = -np.inf
+    tally = ConfidenceTally(n_classes, [1.0], 5, biases, strict=False)
+    arrays = run(tally, source_of(z, labels, layout, delta=0.7)).arrays()
+    rows, truth = flat(z, labels, 0.7)
+    rows, truth = rows[truth >= 0], truth[truth >= 0]
+    onehot = np.eye(n_classes)[truth]
+    assert arrays["support"].tolist() == [[onehot.sum(axis=0).tolist()]]
+    for i, bias in enumerate(biases):
+        p = naive.softmax(rows + bias)
+        with np.errstate(divide="ignore"):
+            nll = -np.log(p[onehot > 0])
+        far = np.isinf(nll) | (nll > 600)  # the formula underflows; the kernel does not, unless a class is masked
+        hidden = np.isneginf(bias[truth])
+        assert arrays["zeros"][0, i].tolist() == np.bincount(truth[hidden], minlength=n_classes).tolist()
+        sums = tallies.gap_sums(arrays["away"][0, i]) + tallies.whole(arrays["logs"][0, i])
+        for k in range(n_classes):
+            if not far[truth == k].any():
+                assert sums[k] / 2**40 == pytest.approx(nll[truth == k].sum(), abs=1e-9)
+        square = ((p - onehot) ** 2).sum()
+        assert tallies.whole(arrays["squares"][0, i]) / 2**40 == pytest.approx(square, abs=1e-9)
+        assert arrays["counted"][0, i].sum() == len(rows)
+        assert arrays["hits"][0, i].sum() == ((rows + bias).argmax(axis=1) == truth).sum()
+        assert tallies.whole(arrays["confidences"][0, i]).sum() / 2**40 == pytest.approx(p.max(axis=1).sum(), abs=1e-9)
+
+
+@pytest.mark.kernel
+def test_biases_of_any_size():
+    """Slopes of a lambda that leaves nothing of the scores: a gap beyond every tier is a probability of zero."""
+    z, labels = np.array([[1, 0], [1, 0], [0, 2]], "f4"), np.array([0, 1, 1])
+    tally = run(ConfidenceTally(2, [1.0], 4, np.array([[0, 1e300], [0, 1e38]]), strict=False), source_of(z, labels))
+    arrays = tally.arrays()
+    assert arrays["zeros"][0].tolist() == [[1, 0], [0, 0]]
+    assert tallies.gap_sums(arrays["away"][0, 1]).tolist() == [pytest.approx(1e38 * 2**40, rel=1e-9), 0]
+
+
+@pytest.mark.kernel
 def test_zero_probabilities_count_as_nothing_unless_they_are_the_truth():
     probs = np.array([[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 1]])
     found = run(LikelihoodTally(3, [0.5, 1, 2]), source_of(probs, np.array([0, 1, 2]), kind="probs")).curve()

@@ -27,18 +27,21 @@ N_TIERS = 9
 
 _TIER_END, _TIER_FACTOR = 2.0**9, 2.0**STEP
 _FAR, _NEGLIGIBLE = 80.0, 1e-35
+_GAP_END = 2.0 ** (9 + STEP * (N_TIERS - 1))
+HALF = 24
+"""Sums are kept in two parts, of the lower `HALF` bits and of the others, so that 2**38 units do not overflow."""
 _FLOAT32_END = 3.4028235677973366e38  # rounds to infinity in float32
 
 
 @inlined
 def find_gaps(
-    raw: Any, brain: bool, allow_zero: bool, source: int, step: int, delta: Any, unit: int, label: int, n_classes: int,
-    gaps: Any,
+    raw: Any, brain: bool, allow_zero: bool, source: int, step: int, delta: Any, bias: Any, unit: int, label: int,
+    n_classes: int, gaps: Any,
 ) -> Any:  # fmt: skip
     """Gaps of a unit's classes of positive probability, in the order of the classes, into `gaps`.
 
-    Returns (how many, winner, gap of the label); no winner (-1) when the unit is not valid, and an infinite
-    gap of a label of probability zero.
+    `bias` (K,), or empty, is added to delta * z. Returns (how many, winner, gap of the label); no winner (-1) when the
+    unit is not valid, and an infinite gap of a label of probability zero.
     """
     top, winner = -np.inf, -1
     for k in range(n_classes):
@@ -47,6 +50,8 @@ def find_gaps(
             z = -np.inf
         if bad_score(z, allow_zero) or z >= _FLOAT32_END or -_FLOAT32_END >= z > -np.inf:
             return 0, -1, 0.0
+        if bias.size:
+            z += bias[k]
         gaps[k] = z
         if z > top:
             top, winner = z, k
@@ -61,12 +66,26 @@ def find_gaps(
 
 
 @inlined
-def add_gap(gap: float, tiers: Any) -> None:
-    """Add a gap to the sums of its tier."""
+def tier_of(gap: float) -> Any:
+    """The tier of a gap, and the gap in its units."""
     tier, end, scale = 0, _TIER_END, FIXED_POINT
     while gap >= end:
         tier, end, scale = tier + 1, end * _TIER_FACTOR, scale / _TIER_FACTOR
-    tiers[tier] += np.int64(gap * scale + 0.5)
+    return tier, np.int64(gap * scale + 0.5)
+
+
+@inlined
+def add_gap(gap: float, tiers: Any) -> None:
+    """Add a gap to the sums of its tier."""
+    tier, value = tier_of(gap)
+    tiers[tier] += value
+
+
+@inlined
+def add_halves(value: int, sums: Any, place: int) -> None:
+    """Add an integer >= 0 to the sum at a place, which is kept in two parts."""
+    sums[2 * place] += value & ((1 << HALF) - 1)
+    sums[2 * place + 1] += value >> HALF
 
 
 @inlined
@@ -140,7 +159,7 @@ def sum_likelihood(
         label = labels[unit]
         source, step = unit_source(unit, n_classes, pixels)
         n, winner, own = find_gaps(
-            raw, brain, allow_zero, source, step, delta, unit, label, n_classes, gaps
+            raw, brain, allow_zero, source, step, delta, delta[:0], unit, label, n_classes, gaps
         )  # fmt: skip
         if winner < 0:
             return unit
@@ -166,44 +185,91 @@ def sum_likelihood(
 
 @kernel
 def sum_confidence(
-    raw: Any, brain: bool, allow_zero: bool, pixels: int, delta: Any, labels: Any, first: int, stop: int,
-    n_classes: int, betas: Any, n_bins: int, gaps: Any, tiers: Any, logs: Any, counts: Any, hits: Any,
-    confidences: Any,
+    raw: Any, brain: bool, allow_zero: bool, pixels: int, delta: Any, labels: Any, tables: Any, n_classes: int,
+    bias: Any, betas: Any, n_bins: int, strict: bool, gaps: Any, support: Any, zeros: Any, away: Any, logs: Any,
+    squares: Any, counts: Any, hits: Any, confidences: Any,
 ) -> int:  # fmt: skip
-    """Likelihood and top-1 confidence of units first..stop at betas; parameters and returns as `sum_likelihood`.
+    """Likelihood, Brier score and top-1 confidence of softmax(beta * (delta * z + bias)) at some betas.
 
     Parameters
     ----------
+    raw, brain, allow_zero, pixels, delta
+        As in `unoic_cli.kernels.posterior.sum_posterior`.
+    labels : (T,) int32
+        Units with a negative label are only checked.
+    tables : (T,) int32
+        Which of F tables each unit is counted in.
+    n_classes : int
+        K.
+    bias : (K,) or (0,) float64
+        lambda * s, and -inf of masked classes; empty for none.
+    betas : (B,) float64
+        Positive.
     n_bins : int
         M: bin i holds confidences in (i / M, (i + 1) / M].
-    logs : (B,) int64
-        Sums of log S, in units of 2**-40.
-    counts, hits, confidences : (B * M,) int64
-        Units, units whose class of the largest score is the label, and sums of the confidence in units of 2**-40.
+    strict : bool
+        Whether a label of probability zero ends it.
+    gaps : (K,) float64
+        Scratch.
+    support : (F * K,) or (0,) int64
+        Units of each class, added to in place, as are all that follow; empty where they are counted already.
+    zeros : (F * K,) int64
+        Those whose own class has probability zero: they have no likelihood.
+    away : (N_TIERS * F * K * 2,) int64
+        Sums of the label's gap by class, in two parts and in the units of each tier.
+    logs : (B * F * K * 2,) int64
+        Sums of log S by class, in two parts, in units of 2**-40 (as all that follow).
+    squares : (B * F * 2,) int64
+        Sums of sum_k (p_k - [k = label])**2, in two parts.
+    counts, hits : (B * F * M,) int64
+        Units, and units whose class of the largest score is the label, by confidence.
+    confidences : (B * F * M * 2,) int64
+        Sums of the confidence, in two parts.
+
+    Returns
+    -------
+    int
+        -1; or the first unit whose scores are not valid; or, if `strict`, -2 - u when the label of unit u has
+        probability zero.
     """
-    for unit in range(first, stop):
+    cells = zeros.size
+    n_tables = cells // n_classes
+    for unit in range(labels.size):
         label = labels[unit]
         source, step = unit_source(unit, n_classes, pixels)
-        n, winner, own = find_gaps(
-            raw, brain, allow_zero, source, step, delta, unit, label, n_classes, gaps
-        )  # fmt: skip
+        n, winner, own = find_gaps(raw, brain, allow_zero, source, step, delta, bias, unit, label, n_classes, gaps)
         if winner < 0:
             return unit
         if label < 0:
             continue
-        if not own < np.inf:
+        if strict and not own < np.inf:
             return -2 - unit
-        add_gap(own, tiers)
+        table = np.int64(tables[unit])
+        cell = table * n_classes + label
+        if support.size:
+            support[cell] += 1
+        seen = own < _GAP_END
+        if seen:
+            tier, value = tier_of(own)
+            add_halves(value, away, tier * cells + cell)
+        else:
+            zeros[cell] += 1
         for i in range(betas.size):
-            total = 0.0
+            total, square = 0.0, 0.0
             for k in range(n):
                 x = betas[i] * gaps[k]
                 if x < _FAR:
-                    total += exp(-x)
+                    weight = exp(-x)
+                    total += weight
+                    square += weight * weight
             confidence = 1.0 / total
-            place = i * n_bins + bin_of(confidence, n_bins)
-            logs[i] += fixed(log(total))
+            x = betas[i] * own
+            truth = exp(-x) / total if x < _FAR else 0.0
+            place = (i * n_tables + table) * n_bins + bin_of(confidence, n_bins)
+            if seen:
+                add_halves(fixed(log(total)), logs, i * cells + cell)
+            add_halves(fixed(max(square / total / total - 2.0 * truth + 1.0, 0.0)), squares, i * n_tables + table)
             counts[place] += 1
             hits[place] += np.int64(winner == label)
-            confidences[place] += fixed(confidence)
+            add_halves(fixed(confidence), confidences, place)
     return -1

@@ -18,6 +18,7 @@ class Kappa(Metric):
     NAME, TITLE = "kappa", "kappa"
     ALIASES = ("Cohen's kappa", "Cohen kappa", "cohen kappa score")
     HELP = "Cohen's kappa: agreement beyond chance."
+    PERCENT = False
 
     def values(self, counted: Counted, rules: Rules) -> NDArray[np.float64]:
         """Of integers, divided once: nothing cancels."""

@@ -19,6 +19,7 @@ class Matthews(Metric):
     NAME, TITLE = "mcc", "MCC"
     ALIASES = ("matthews", "matthews corrcoef", "matthews correlation coefficient", "phi coefficient", "R_K")
     HELP = "Matthews correlation coefficient (Gorodkin's R_K for K classes)."
+    PERCENT = False
 
     def values(self, counted: Counted, rules: Rules) -> NDArray[np.float64]:
         """0 where all units are, or are predicted as, one class."""

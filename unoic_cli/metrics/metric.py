@@ -133,6 +133,8 @@ class Metric:
     """In one line."""
     HIGHER: ClassVar[bool] = True
     """Whether more is better."""
+    PERCENT: ClassVar[bool] = True
+    """Whether tables show it in percent."""
     RECIPE: ClassVar[Recipe | None] = None
     """What it needs beside the counts of predictions, which every command has."""
     HITS_ALONE: ClassVar[bool] = False
