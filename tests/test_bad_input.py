@@ -925,12 +925,12 @@ def test_a_fault_of_the_program_is_one_line(refuse, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.sweep", fail)
+    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", fail)
     make()
     assert "internal error: ZeroDivisionError" in refuse(70, "evaluate", "x.h5")
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.sweep", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     assert "out of memory" in refuse(STORAGE, "evaluate", "x.h5")
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.sweep", fail)
+    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", fail)
     monkeypatch.setenv("UNOIC_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         cli.run(["evaluate", "x.h5"])

@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import unoic_cli
+from unoic_cli.driver import drive
 from unoic_cli.errors import DataError
 from unoic_cli.metrics import ABSENT, NAMES, Counts, compute_all, exact, rounding
 from unoic_cli.priors import FAINT, Prior, make_slopes
@@ -48,11 +49,11 @@ def agree(found, expected):
 def problem_of(n_classes, metric, absent="reference", ignored=(), subject_to=None, **more):
     """A problem whose data nobody looks at: curves are given to it."""
     options, notes = Options(ignore_index=ignored), Notes()
-    data = open_inputs(np.zeros((2, n_classes), "f4"), [0, 1], options, notes)
-    resolved = resolve(Wanted(source_prior="uniform"), data, options, notes, lam=1.0)
+    data = drive(open_inputs(np.zeros((2, n_classes), "f4"), [0, 1], options, notes))
+    resolved = drive(resolve(Wanted(source_prior="uniform"), data, options, notes, lam=1.0))
     constraints = parse_constraints(subject_to) if subject_to else ()
-    method = make_method(resolved.calibration, data, {}, options)
-    return Problem(data, method, metric, constraints, absent, more.get("top"), data.spans(), None, options)
+    method = drive(make_method(resolved.calibration, data, {}))
+    return Problem(data, method, metric, constraints, absent, more.get("top"), None, options)
 
 
 # ---------------------------------------------------------------- ignored classes

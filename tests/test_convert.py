@@ -12,11 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unoic_cli import formats
+from unoic_cli import convert, formats
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import numpy_files, schema
 from unoic_cli.tasks import convert as task
-from unoic_cli.tasks.convert import convert
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)

@@ -12,11 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unoic_cli import evidence
+from unoic_cli import convert, evaluate, evidence, info
 from unoic_cli.tallies import evidence as tally
-from unoic_cli.tasks.convert import convert
-from unoic_cli.tasks.evaluate import evaluate
-from unoic_cli.tasks.info import info
 
 RNG = np.random.default_rng(7)
 N, K = 240, 4

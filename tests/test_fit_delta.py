@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from driven import open_dataset, sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import cli
-from unoic_cli.dataset import Span, open_dataset
+from unoic_cli.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.kernels.entropy import entropy_of_units
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.sweep import sweep
 from unoic_cli.tallies.entropy import EntropyTally, Moments
 from unoic_cli.tasks import fit_delta as task
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics

@@ -12,19 +12,19 @@ import h5py
 import naive
 import numpy as np
 import pytest
+from driven import open_dataset, sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import cli
 from unoic_cli.calibration import Calibration, Modality
-from unoic_cli.dataset import Span, open_dataset
+from unoic_cli.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.kernels import likelihood as kernels
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.priors import Prior
-from unoic_cli.sweep import sweep
 from unoic_cli.tallies import likelihood as tallies
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
 from unoic_cli.tasks.fit_temperature import RANGE, TOLERANCE, interpolate

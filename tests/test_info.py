@@ -13,13 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from unoic_cli import convert, info, pack
 from unoic_cli.errors import DataError, NoInputError
 from unoic_cli.formats import hdf5
 from unoic_cli.report.info import render_info
 from unoic_cli.tasks import info as task
-from unoic_cli.tasks.convert import convert
-from unoic_cli.tasks.info import info
-from unoic_cli.tasks.pack import pack
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)

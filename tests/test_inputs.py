@@ -13,7 +13,7 @@ import pytest
 import unoic_cli
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
-from unoic_cli.tasks.inputs import expand, natural
+from unoic_cli.tasks.inputs import expanded, natural
 
 RNG = np.random.default_rng(0)
 USAGE, DATA, NO_INPUT = 2, 65, 66
@@ -62,28 +62,28 @@ def test_patterns():
     for name in ("val/10.h5", "val/9.h5", "val/deep/1.h5", "val/.hidden.h5", "test/1.h5"):
         make(name)
     os.mkdir("val/folder.h5")
-    assert expand("val/*.h5") == ["val/9.h5", "val/10.h5"]
-    assert expand(["val/*.h5", "test/?.h5"]) == ["val/9.h5", "val/10.h5", "test/1.h5"]
-    assert expand("**/1.h5") == ["test/1.h5", "val/deep/1.h5"]
-    assert expand(["rgb=val/[0-9]*.h5", "depth=test/*.h5"]) == ["rgb=val/9.h5", "rgb=val/10.h5", "depth=test/1.h5"]
-    assert expand("val/*.h5::a/b") == ["val/9.h5::a/b", "val/10.h5::a/b"]
-    assert expand({"rgb": "val/*.h5", "depth": np.zeros(3)})["rgb"] == ["val/9.h5", "val/10.h5"]
-    assert expand(pathlib.Path("val") / "*.h5") == ["val/9.h5", "val/10.h5"]
-    assert expand("plain.h5") == ["plain.h5"]
+    assert expanded("val/*.h5") == ["val/9.h5", "val/10.h5"]
+    assert expanded(["val/*.h5", "test/?.h5"]) == ["val/9.h5", "val/10.h5", "test/1.h5"]
+    assert expanded("**/1.h5") == ["test/1.h5", "val/deep/1.h5"]
+    assert expanded(["rgb=val/[0-9]*.h5", "depth=test/*.h5"]) == ["rgb=val/9.h5", "rgb=val/10.h5", "depth=test/1.h5"]
+    assert expanded("val/*.h5::a/b") == ["val/9.h5::a/b", "val/10.h5::a/b"]
+    assert expanded({"rgb": "val/*.h5", "depth": np.zeros(3)})["rgb"] == ["val/9.h5", "val/10.h5"]
+    assert expanded(pathlib.Path("val") / "*.h5") == ["val/9.h5", "val/10.h5"]
+    assert expanded("plain.h5") == ["plain.h5"]
     array = np.zeros((2, 3))
-    assert expand(array) is array
-    assert expand([[0.5, 1.5], [1.0, 0.0]]) == [[0.5, 1.5], [1.0, 0.0]]
+    assert expanded(array) is array
+    assert expanded([[0.5, 1.5], [1.0, 0.0]]) == [[0.5, 1.5], [1.0, 0.0]]
 
 
 def test_names_that_exist_are_taken_as_they_are(accept):
     for name in ("a[1].h5", "a1.h5", "@list.h5", "rgb=x.h5", "odd*.h5"):
         make(name)
-    assert expand("a[1].h5") == ["a[1].h5"]
-    assert expand("a[12].h5") == ["a1.h5"]
-    assert expand("a[1].h5::g") == ["a[1].h5::g"]
+    assert expanded("a[1].h5") == ["a[1].h5"]
+    assert expanded("a[12].h5") == ["a1.h5"]
+    assert expanded("a[1].h5::g") == ["a[1].h5::g"]
     assert accept("evaluate", "@list.h5")["files"] == ["@list.h5"]
     assert accept("evaluate", "rgb=x.h5")["files"] == ["rgb=x.h5"]
-    assert expand("odd*.h5") == ["odd*.h5"]
+    assert expanded("odd*.h5") == ["odd*.h5"]
 
 
 COMMANDS = {

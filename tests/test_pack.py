@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import unoic_cli
-from unoic_cli import formats
+from unoic_cli import formats, pack
 from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.cli import run
 from unoic_cli.errors import CannotCreateError, DataError, StorageError, UsageError
 from unoic_cli.formats import chunk_writer, hdf5, schema
 from unoic_cli.report.pack import render_pack
 from unoic_cli.tasks import pack as task
-from unoic_cli.tasks.pack import as_encoding, pack
+from unoic_cli.tasks.pack import as_encoding
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = ("split", "group", "sample_id")

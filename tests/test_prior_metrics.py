@@ -12,6 +12,7 @@ from fractions import Fraction
 import naive
 import numpy as np
 import pytest
+from driven import sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,6 @@ from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import ABSENT, NAMES, Counts, compute, compute_all
 from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list, read_prior_file
-from unoic_cli.sweep import sweep
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import predict
 from unoic_cli.view import View
@@ -337,7 +337,8 @@ def test_identities(quarters, source, lam, order):
 @pytest.mark.kernel
 def test_a_curve_that_is_not_concave():
     """P_s = (.9, .1), uniform target: class 1 wins iff lambda > (z0 - z1) / ln 9."""
-    from unoic_cli.dataset import open_dataset
+    from driven import open_dataset
+
     from unoic_cli.formats import arrays
 
     thresholds = np.array([0.25, 1.55, 0.55, 0.65, 3.0])

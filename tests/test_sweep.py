@@ -12,16 +12,17 @@ import time
 import naive
 import numpy as np
 import pytest
+from driven import open_dataset, sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unoic_cli.dataset import Span, open_dataset
+from unoic_cli.dataset import Span
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
-from unoic_cli.folds import fold_of, plan_folds
+from unoic_cli.folds import Folding, fold_of
 from unoic_cli.formats import arrays
 from unoic_cli.kernels.lines import make_lines, make_point
-from unoic_cli.sweep import BatchReader, sweep
+from unoic_cli.sweep import BatchReader
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import PointTally
@@ -77,7 +78,7 @@ def count(data, *, edges=(), n_threads=1, folds=None, groups=None, seed=0):
     """Every kind of count as one nest of lists, to be compared whole."""
     spans = cut(data, edges)
     n_tables = folds or len(groups or "1")
-    plan = None if folds is None else plan_folds(data, spans, folds, seed)
+    plan = None if folds is None else Folding(folds, seed)
     tallies = [
         PathTally(LINES, n_tables),
         PointTally(POINTS, n_tables, confusion=True),
@@ -172,7 +173,7 @@ def test_groups_are_counted_apart(seed, image_shape, edges, n_threads):
 def folds_of(data, n_folds, *, edges=(), seed=0):
     """The fold and the label of every unit of the data set, in order."""
     spans = cut(data, edges)
-    plan = plan_folds(data, spans, n_folds, seed)
+    plan = Folding(n_folds, seed).plan(data, spans)
     reader = BatchReader(data, frozenset({"labels"}), folds=plan)
     tables, labels = [], []
 
@@ -286,7 +287,7 @@ def test_other_labels_are_refused_and_the_first_row_is_named(values, dtype, bad,
         "expected labels in [0, 3), or 255, -1, -100 to be ignored (others: --ignore-index)"
     )
     with pytest.raises(DataError, match=f"label {bad} at row 1;"):
-        plan_folds(data, cut(data, edges), 2, 0)
+        Folding(2, 0).plan(data, cut(data, edges))
 
 
 def test_huge_unsigned_labels_are_refused_by_their_value():

@@ -16,51 +16,68 @@ from unoic_cli.errors import UnoicError
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unoic_cli import tasks
+    from unoic_cli.api import command
     from unoic_cli.calibration import Calibration
     from unoic_cli.formats.arrays import from_arrays
     from unoic_cli.priors import Prior
-    from unoic_cli.tasks.calibrate import CalibrateResult, calibrate, fuse
-    from unoic_cli.tasks.compare import CompareResult, compare
-    from unoic_cli.tasks.convert import ConvertResult, convert
-    from unoic_cli.tasks.evaluate import EvaluateResult, evaluate
-    from unoic_cli.tasks.fit_delta import FitDeltaResult, fit_delta
-    from unoic_cli.tasks.fit_temperature import FitTemperatureResult, fit_temperature
-    from unoic_cli.tasks.info import InfoResult, info
-    from unoic_cli.tasks.pack import PackResult, pack
-    from unoic_cli.tasks.prior import PriorResult, prior
+    from unoic_cli.tasks.calibrate import CalibrateResult
+    from unoic_cli.tasks.compare import CompareResult
+    from unoic_cli.tasks.convert import ConvertResult
+    from unoic_cli.tasks.evaluate import EvaluateResult
+    from unoic_cli.tasks.fit_delta import FitDeltaResult
+    from unoic_cli.tasks.fit_temperature import FitTemperatureResult
+    from unoic_cli.tasks.info import InfoResult
+    from unoic_cli.tasks.pack import PackResult
+    from unoic_cli.tasks.prior import PriorResult
     from unoic_cli.tasks.runs import Control, StateResult, merge_states, report_states, run
-    from unoic_cli.tasks.search import SearchResult, search_lambda
+    from unoic_cli.tasks.search import SearchResult
 
+    calibrate = command(tasks.calibrate.calibrate)
+    compare = command(tasks.compare.compare)
+    convert = command(tasks.convert.convert)
+    evaluate = command(tasks.evaluate.evaluate)
+    fit_delta = command(tasks.fit_delta.fit_delta)
+    fit_temperature = command(tasks.fit_temperature.fit_temperature)
+    fuse = command(tasks.calibrate.fuse)
+    info = command(tasks.info.info)
+    pack = command(tasks.pack.pack)
+    prior = command(tasks.prior.prior)
+    search_lambda = command(tasks.search.search_lambda)
+
+_COMMANDS = {
+    "calibrate": "tasks.calibrate",
+    "compare": "tasks.compare",
+    "convert": "tasks.convert",
+    "evaluate": "tasks.evaluate",
+    "fit_delta": "tasks.fit_delta",
+    "fit_temperature": "tasks.fit_temperature",
+    "fuse": "tasks.calibrate",
+    "info": "tasks.info",
+    "pack": "tasks.pack",
+    "prior": "tasks.prior",
+    "search_lambda": "tasks.search",
+}
+"""Commands, and where their generators are."""
 _WHERE = {
     "Calibration": "calibration",
     "Prior": "priors",
     "CalibrateResult": "tasks.calibrate",
+    "CompareResult": "tasks.compare",
+    "ConvertResult": "tasks.convert",
+    "EvaluateResult": "tasks.evaluate",
+    "FitDeltaResult": "tasks.fit_delta",
+    "FitTemperatureResult": "tasks.fit_temperature",
+    "InfoResult": "tasks.info",
+    "PackResult": "tasks.pack",
+    "PriorResult": "tasks.prior",
+    "SearchResult": "tasks.search",
     "Control": "tasks.runs",
     "StateResult": "tasks.runs",
+    "from_arrays": "formats.arrays",
     "merge_states": "tasks.runs",
     "report_states": "tasks.runs",
     "run": "tasks.runs",
-    "calibrate": "tasks.calibrate",
-    "CompareResult": "tasks.compare",
-    "compare": "tasks.compare",
-    "ConvertResult": "tasks.convert",
-    "convert": "tasks.convert",
-    "EvaluateResult": "tasks.evaluate",
-    "evaluate": "tasks.evaluate",
-    "FitDeltaResult": "tasks.fit_delta",
-    "fit_delta": "tasks.fit_delta",
-    "FitTemperatureResult": "tasks.fit_temperature",
-    "fit_temperature": "tasks.fit_temperature",
-    "from_arrays": "formats.arrays",
-    "fuse": "tasks.calibrate",
-    "InfoResult": "tasks.info",
-    "info": "tasks.info",
-    "PackResult": "tasks.pack",
-    "pack": "tasks.pack",
-    "PriorResult": "tasks.prior",
-    "prior": "tasks.prior",
-    "SearchResult": "tasks.search",
-    "search_lambda": "tasks.search",
 }
 
 __all__ = [
@@ -99,6 +116,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _COMMANDS:
+        from unoic_cli.api import command
+
+        made = command(getattr(importlib.import_module(f"{__name__}.{_COMMANDS[name]}"), name))
+        return globals().setdefault(name, made)
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     if name.startswith("_"):

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.facts import Facts, find_out, read_text
 from unoic_cli.lattice import LARGEST
-from unoic_cli.ledger import read_text
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
 from unoic_cli.uncertainty import DeltaStatistics
 
@@ -237,9 +237,14 @@ class Calibration:
         NoInputError, DataError
             The file cannot be read, or is not a calibration.
         """
+        return find_out(cls.read(path))
+
+    @classmethod
+    def read(cls, path: str) -> Facts[Calibration]:
+        """As `load`, for commands."""
         expected = "expected a calibration (JSON)"
         try:
-            return cls.from_dict(json.loads(read_text(path, expected)), path)
+            return cls.from_dict(json.loads((yield from read_text(path, expected))), path)
         except (ValueError, RecursionError):  # not JSON, or nested or numbered beyond reason
             raise DataError(path, "not JSON", expected) from None
 

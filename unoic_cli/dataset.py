@@ -6,18 +6,20 @@ the reference, and the others lie `beside` it, row for row.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.facts import Facts, know
 from unoic_cli.formats.names import Asked, AxisError, refuse
-from unoic_cli.ledger import current, know
 
 if TYPE_CHECKING:
     from unoic_cli.evidence import Evidence
@@ -282,9 +284,10 @@ def _cuts(
     yield from itertools.pairwise(sorted({0, *edges, size}))
 
 
-def text_counts(source: Source, field: str) -> Counter[str]:
+def text_counts(source: Source, field: str) -> Facts[Counter[str]]:
     """How many samples have each value of a per-sample text field, in order of appearance."""
-    return know(f"{field} {source.name}", lambda: _text_counts(source, field), write=dict, read=Counter)
+    found = yield from know(f"{field} {source.name}", lambda: dict(_text_counts(source, field)))
+    return Counter(found)
 
 
 def _text_counts(source: Source, field: str) -> Counter[str]:
@@ -310,7 +313,7 @@ def open_modalities(
     ignore_index: Sequence[int] = (),
     allow_external: bool = False,
     asked: Asked | None = None,
-) -> DataSet:
+) -> Facts[DataSet]:
     """Several modalities of the same samples, aligned by position.
 
     Parameters
@@ -328,7 +331,7 @@ def open_modalities(
     """
     if not named:
         raise UsageError("FILES", "no input", "expected at least one modality, NAME=FILE")
-    opened = _open_all(named, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
+    opened = yield from _open_all(named, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
     for name, data in opened.items():
         if data.sources[0].kind == "predictions":
             raise DataError(data.name, "predictions without scores", f"expected scores of {name}, to fuse them")
@@ -340,7 +343,7 @@ def open_modalities(
         _check_aligned(reference, data)
     check_names([source for data in (reference, *opened.values()) for source in data.sources])
     if split is not None:
-        reference = replace(reference, split=split, n_samples=_count_split(reference.sources, split))
+        reference = replace(reference, split=split, n_samples=(yield from _count_split(reference.sources, split)))
     beside = tuple(
         replace(
             data,
@@ -355,13 +358,13 @@ def open_modalities(
 
 def _open_all(
     named: Mapping[str, Sequence[str | Source]], *, asked: Asked | None, **options: Any
-) -> dict[str, DataSet]:
+) -> Facts[dict[str, DataSet]]:
     """Every modality; where only others tell the size of the images, they settle where its classes are."""
     opened: dict[str, DataSet] = {}
     late: dict[str, AxisError] = {}
     for name, inputs in sorted(named.items()):
         try:
-            opened[name] = open_dataset(inputs, asked=asked, **options)
+            opened[name] = yield from open_dataset(inputs, asked=asked, **options)
         except AxisError as error:
             late[name] = error
     for name, unsettled in late.items():
@@ -369,7 +372,8 @@ def _open_all(
         axis = None if known is None else unsettled.beside(known.n_classes, known.image_shape)
         if axis is None:
             raise unsettled
-        opened[name] = open_dataset(named[name], asked=replace(asked or Asked(), class_axis=axis), **options)
+        asked_here = replace(asked or Asked(), class_axis=axis)
+        opened[name] = yield from open_dataset(named[name], asked=asked_here, **options)
     return dict(sorted(opened.items()))
 
 
@@ -393,8 +397,11 @@ def _shapes(data: DataSet) -> list[tuple[tuple[int, ...], int]]:
     return [(shape, sum(source.n_samples for source in sources)) for shape, sources in runs]
 
 
-def _count_split(sources: Sequence[Source], split: str) -> int:
-    return sum(_samples_in_split(source, split) for source in sources)
+def _count_split(sources: Sequence[Source], split: str) -> Facts[int]:
+    n_samples = 0
+    for source in sources:
+        n_samples += yield from _samples_in_split(source, split)
+    return n_samples
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -446,10 +453,10 @@ def _check_no_name_twice(names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _samples_in_split(source: Source, split: str) -> int:
+def _samples_in_split(source: Source, split: str) -> Facts[int]:
     if "split" not in source.fields:
         raise DataError(source.name, "no split", f"expected split text for --split {split}")
-    counts = text_counts(source, "split")
+    counts = yield from text_counts(source, "split")
     if split not in counts:
         there = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:8])
         raise DataError(f"{source.name}:split", f"no sample of split {split!r}", f"expected one of {there}")
@@ -463,7 +470,7 @@ def open_dataset(
     ignore_index: Sequence[int] = (),
     allow_external: bool = False,
     asked: Asked | None = None,
-) -> DataSet:
+) -> Facts[DataSet]:
     """Look into the inputs and check that they belong together.
 
     Parameters
@@ -490,11 +497,11 @@ def open_dataset(
     _check_no_name_twice(files)
     if asked is not None and len(files) < len(inputs):
         refuse(replace(asked, class_axis=None), "the input", "is an array in memory")
-    described = iter(_describe_all(files, allow_external=allow_external, asked=asked))
+    described = iter((yield from _describe_all(files, allow_external=allow_external, asked=asked)))
     sources = _with_samples([item if isinstance(item, Source) else next(described) for item in inputs])
     _check_alike(sources)
     _check_distinct(sources)
-    n_samples = sum(s.n_samples for s in sources) if split is None else _count_split(sources, split)
+    n_samples = sum(s.n_samples for s in sources) if split is None else (yield from _count_split(sources, split))
     return DataSet(sources, split, frozenset(ignore_index), n_samples)
 
 
@@ -510,14 +517,9 @@ def _with_samples(sources: Sequence[Source]) -> tuple[Source, ...]:
     return tuple(kept)
 
 
-def _describe_all(names: Sequence[str], *, allow_external: bool, asked: Asked | None) -> list[Source]:
-    """Inputs as they are, or as a ledger knows them."""
-    ledger = current()
-    if ledger is None:
-        return formats.describe_all(names, allow_external=allow_external, asked=asked)
-    live: list[Source] = (
-        [] if ledger.replay else formats.describe_all(names, allow_external=allow_external, asked=asked)
-    )
+def _describe_all(names: Sequence[str], *, allow_external: bool, asked: Asked | None) -> Facts[list[Source]]:
+    """Inputs as they are: looked into together, as soon as one is asked for."""
+    live = functools.cache(lambda: formats.describe_all(names, allow_external=allow_external, asked=asked))
 
     def write(source: Source) -> dict[str, Any]:
         return {**source.to_dict(), "fingerprint": formats.fingerprint(source)}
@@ -525,7 +527,14 @@ def _describe_all(names: Sequence[str], *, allow_external: bool, asked: Asked | 
     def read(fact: dict[str, Any]) -> Source:
         return Source.from_dict({key: fact[key] for key in fact if key != "fingerprint"})
 
-    return [know(f"input {name}", lambda i=i: live[i], write=write, read=read) for i, name in enumerate(names)]  # type: ignore[misc]  # mypy does not infer lambdas with defaults
+    found = []
+    for i, name in enumerate(names):
+        found.append((yield from know(f"input {name}", partial(_place, live, i), write=write, read=read)))
+    return found
+
+
+def _place(sources: Callable[[], list[Source]], i: int) -> Source:
+    return sources()[i]
 
 
 def parts(data: DataSet, spans: Sequence[Span], field_name: str) -> Iterator[tuple[int, Part]]:

@@ -18,7 +18,7 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.batch import Part, where_is
 from unoic_cli.block import Source
-from unoic_cli.ledger import know
+from unoic_cli.facts import Facts, find_out, know
 from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen, steps
 
 if TYPE_CHECKING:
@@ -201,13 +201,13 @@ def label_findings(name: str, labels: LabelsSeen, rows: Iterable[RowsSeen]) -> I
 # samples
 
 
-def id_findings(sources: Sequence[Source], split: str | None) -> Iterator[Finding]:
+def id_findings(sources: Sequence[Source], split: str | None) -> Facts[list[Finding]]:
     """Samples of some files that are counted more than once, by their `sample_id`."""
     known = [source for source in sources if "sample_id" in source.fields]
+    said = ""
     if known:
-        said = know(f"sample_id {known[0].name}", lambda: _repeated(known, split))
-        if said:
-            yield Finding("repeated-ids", known[0].name, "sample_id", said)
+        said = yield from know(f"sample_id {known[0].name}", lambda: _repeated(known, split))
+    return [Finding("repeated-ids", known[0].name, "sample_id", said)] if said else []
 
 
 def _repeated(sources: Sequence[Source], split: str | None) -> str:
@@ -314,7 +314,7 @@ class SourceEvidence:
         if source.kind != "predictions":
             found += row_findings(source, self.rows)
         found += label_findings(source.name, self.labels, [self.rows])
-        return [*found, *id_findings([source], split)]
+        return [*found, *find_out(id_findings([source], split))]
 
 
 @dataclass
@@ -335,7 +335,7 @@ class Evidence:
     seen: set[str] = field(default_factory=set)
     knows_labels: bool = False
 
-    def begin(self, data: DataSet, *, apart: bool = False) -> None:
+    def begin(self, data: DataSet, *, apart: bool = False) -> Facts[None]:
         """Say what is known before a score is read.
 
         Of several modalities, one that has a `sample_id` is looked at; `apart`: repetitions count within a file only.
@@ -343,7 +343,7 @@ class Evidence:
         found = [finding for source in data.all_sources for finding in source_findings(source)]
         member = next((one for one in data.modalities if any("sample_id" in s.fields for s in one.sources)), data)
         for sources in [[source] for source in member.sources] if apart else [member.sources]:
-            found += id_findings(sources, member.split)
+            found += yield from id_findings(sources, member.split)
         for finding in joined(found):
             self.say(str(finding))
 

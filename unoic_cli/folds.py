@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,11 +119,30 @@ class FoldAssigner:
         return folds
 
 
-def plan_folds(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) -> FoldPlan:
+@dataclass
+class Folding:
+    """Units cut into folds: what is wished; the plan for some spans is made when they are first read.
+
+    Attributes
+    ----------
+    n_folds, seed : int
+    """
+
+    n_folds: int
+    seed: int
+    _plans: dict[tuple[Any, ...], FoldPlan] = field(default_factory=dict, repr=False)
+
+    def plan(self, data: DataSet, spans: Sequence[Span]) -> FoldPlan:
+        """The plan of these spans."""
+        key = tuple(data.extents(spans))
+        if key not in self._plans:
+            self._plans[key] = _plan(data, spans, self.n_folds, self.seed)
+        return self._plans[key]
+
+
+def _plan(data: DataSet, spans: Sequence[Span], n_folds: int, seed: int) -> FoldPlan:
     """Look at the labels once (not at the scores), and note how many units of each class precede each span."""
     plan = FoldPlan(n_folds, seed, data.has_images)
-    if all(source.format == "nowhere" for source in data.sources):  # nothing will be assigned
-        return plan
     if data.has_images:
         _rank_images(data, plan)
         return plan

@@ -7,20 +7,17 @@ ledger, be cut into shards whose ledgers are joined, and be repeated from a comp
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unoic_cli import witness
-from unoic_cli.errors import DataError, UnoicError
+from unoic_cli.errors import DataError
+from unoic_cli.facts import Fact
 from unoic_cli.output import stamp_of
 from unoic_cli.urls import scrub, scrub_all
-from unoic_cli.whole import open_regular, read_whole
 
 if TYPE_CHECKING:
     from unoic_cli.counters import Counters
@@ -62,8 +59,8 @@ def gaps(extents: Sequence[Extent], size: int) -> list[Extent]:
 
 
 @dataclass
-class Pass:
-    """One stream over the data, as far as it has come.
+class Counted:
+    """One pass over the data, as far as it has come.
 
     Attributes
     ----------
@@ -100,14 +97,6 @@ class Pass:
         return any(start <= extent[0] and extent[1] <= stop for start, stop in self.counted[0])
 
 
-class PartDone(Exception):  # noqa: N818  # no error: it ends a run that has done its part
-    """A shard has counted its share of a pass, and needs the others' before it can go on."""
-
-
-class MorePassesError(Exception):
-    """A repeated run asks for a pass that its ledger does not have."""
-
-
 @dataclass
 class Ledger:
     """Facts and passes of one run.
@@ -122,7 +111,7 @@ class Ledger:
         What it was asked for, as far as that changes a result.
     facts : dict
         By name; JSON values.
-    passes : list of Pass
+    passes : list of Counted
         In the order in which the command makes them.
     shard : tuple of int or None
         (i, n): this run counts the i-th of n parts, from 1.
@@ -146,7 +135,7 @@ class Ledger:
     command: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    passes: list[Pass] = field(default_factory=list)
+    passes: list[Counted] = field(default_factory=list)
     shard: tuple[int, int] | None = None
     replay: bool = False
     partial: bool = False
@@ -164,34 +153,34 @@ class Ledger:
         if not self.replay:
             self.facts = {}
 
-    def know(self, name: str, find: Callable[[], T], *, write: Callable[[T], Any], read: Callable[[Any], T]) -> T:
-        """A fact: found out, or in a repetition as it was.
+    def know(self, fact: Fact[T]) -> T:
+        """What a fact is: found out, or in a repetition as it was.
 
         Raises
         ------
         DataError
             It has changed since the ledger was stored.
         """
-        name = scrub(name)
+        name = scrub(fact.name)
         if self.replay:
             if name not in self.facts:
                 raise DataError(self.name, f"nothing known of {name}", "expected a state of this very command")
-            return read(self.facts[name])
-        value = find()
-        stored = scrub_all(json.loads(json.dumps(write(value))))
+            return fact.read(self.facts[name])
+        value = fact.find()
+        stored = scrub_all(json.loads(json.dumps(fact.write(value))))
         if name in self.before and self.before[name] != stored:
             kind, _, of = name.partition(" ")
             raise DataError(of, "changed since the state was stored", f"expected the {kind} as it was")
         self.facts[name] = stored
         return value
 
-    def open(self, size: int, shared: bool) -> Pass:
-        """The next pass, with what is counted of it."""
+    def open(self, size: int, shared: bool) -> Counted | None:
+        """The next pass, with what is counted of it; None where a repeated run asks for one that was not made."""
         self._next += 1
         if self._next > len(self.passes):
             if self.replay:
-                raise MorePassesError
-            self.passes.append(Pass(size, shared))
+                return None
+            self.passes.append(Counted(size, shared))
         entry = self.passes[self._next - 1]
         if (entry.size, entry.shared) != (size, shared):
             raise DataError(self.name, f"a pass over {entry.size:,} units", f"expected one over {size:,}")
@@ -215,96 +204,9 @@ class Ledger:
             self._saved = time.monotonic()
 
 
-def missing(entry: Pass) -> str:
+def missing(entry: Counted) -> str:
     """The gaps of a pass in words."""
     found = gaps(entry.done, entry.size)
     listed = ", ".join(f"{a:,} to {b - 1:,}" for a, b in found[:8]) + (", ..." if len(found) > 8 else "")
     n = sum(b - a for a, b in found)
     return f"{n:,} of {entry.size:,} rows ({listed})"
-
-
-_CURRENT: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
-
-
-def current() -> Ledger | None:
-    """The ledger of the run that is going on, if it keeps one."""
-    return _CURRENT.get()
-
-
-@contextlib.contextmanager
-def using(ledger: Ledger) -> Iterator[Ledger]:
-    """Let a run keep a ledger."""
-    token = _CURRENT.set(ledger)
-    ledger.restart()
-    try:
-        yield ledger
-    finally:
-        _CURRENT.reset(token)
-
-
-def wrote(path: str) -> bool:
-    """Whether the run that is going on finished this output before it was killed, and may replace it."""
-    ledger = current()
-    return ledger is not None and ledger.wrote(path)
-
-
-def _same(value: T) -> T:
-    return value
-
-
-def know(name: str, find: Callable[[], T], *, write: Callable[[T], Any] = _same, read: Callable[[Any], T] = _same) -> T:
-    """A fact, remembered where the run keeps a ledger.
-
-    Parameters
-    ----------
-    name : str
-        What kind of thing, a space, and which one.
-    find : callable
-        Finds it out.
-    write, read : callable, optional
-        To and from JSON.
-    """
-    ledger = current()
-    return find() if ledger is None else ledger.know(name, find, write=write, read=read)
-
-
-def exists(path: str) -> bool:
-    """Whether a path leads to something."""
-    return know(f"name {path}", lambda: os.path.exists(path))
-
-
-def read_text(path: str, expected: str, encoding: str = "utf-8") -> str:
-    """The text of a small file, with every end of a line as a newline.
-
-    Raises
-    ------
-    NoInputError, DataError, StorageError
-        As `unoic_cli.whole.read_whole` does; or the file is no text.
-    """
-
-    def find() -> str:
-        try:
-            text = read_whole(path, expected).decode(encoding)
-        except UnicodeDecodeError:
-            raise DataError(path, "no text (it is not UTF-8)", expected) from None
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-
-    return know(f"file {path}", find)
-
-
-def head(path: str, size: int) -> bytes:
-    """The first bytes of a regular file; none when it cannot be opened."""
-
-    def find() -> bytes:
-        try:
-            file = open_regular(path, "")
-        except UnoicError:
-            return b""
-        try:
-            return os.read(file, size)
-        except OSError:
-            return b""
-        finally:
-            witness.let_go(file)
-
-    return know(f"head {path}", find, write=bytes.hex, read=bytes.fromhex)

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import glob
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from unoic_cli import signals, witness
 from unoic_cli.errors import CannotCreateError, StorageError, UnoicError
 
 Stamp = witness.State
 """A link or another name of a file has the same."""
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _MAX_IO = 1 << 30  # one system call moves less than 2 GiB
 _NAME_BYTES = 200  # of the final name in a temporary one, which must not be longer than 255
@@ -423,15 +419,3 @@ def together(tell: Callable[[str], None] | None = None) -> Iterator[Outputs]:
         raise
     finally:
         _OPEN.reset(token)
-
-
-def as_one(task: Callable[P, R]) -> Callable[P, R]:
-    """Make a command of a function: its outputs come `together`, of inputs that stayed as they were."""
-
-    @functools.wraps(task)
-    def command(*args: P.args, **kwargs: P.kwargs) -> R:
-        tell = kwargs.get("tell")
-        with together(tell if callable(tell) else None):
-            return task(*args, **kwargs)
-
-    return command

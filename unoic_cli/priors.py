@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, NoInputError, UsageError
-from unoic_cli.ledger import read_text
+from unoic_cli.facts import Facts, read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,7 +283,7 @@ def _are_counts(weights: Sequence[float]) -> bool:
     return all(math.isfinite(weight) and weight == int(weight) for weight in weights) and sum(weights) > 1.5
 
 
-def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prior:
+def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Facts[Prior]:
     """Read counts or probabilities from JSON, CSV or TSV.
 
     JSON holds a list, a table by class name, or an object with ``counts`` or ``prior``.
@@ -294,7 +294,7 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Prio
         The file cannot be read, or does not hold a prior.
     """
     try:
-        text = read_text(path, "expected a JSON, CSV or TSV file of counts or probabilities", "utf-8-sig")
+        text = yield from read_text(path, "expected a JSON, CSV or TSV file of counts or probabilities", "utf-8-sig")
     except NoInputError as error:
         if error.found != "no such file":
             raise

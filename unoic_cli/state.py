@@ -23,7 +23,7 @@ import numpy as np
 from unoic_cli import __version__
 from unoic_cli.counters import added, same
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.ledger import Ledger, Pass, joined, missing
+from unoic_cli.ledger import Counted, Ledger, joined, missing
 from unoic_cli.output import write_bytes
 from unoic_cli.whole import read_whole
 
@@ -178,7 +178,7 @@ def _parse(path: str, body: bytes) -> Ledger:
         edges = [0, *itertools.chain(*done), size]
         if edges != sorted(edges):
             raise ValueError("rows that are not there")
-        passes.append(Pass(size, bool(entry["shared"]), (done, counters)))
+        passes.append(Counted(size, bool(entry["shared"]), (done, counters)))
     shard = (
         None if header["shard"] is None else (operator.index(header["shard"][0]), operator.index(header["shard"][1]))
     )
@@ -258,7 +258,7 @@ def merge(ledgers: Sequence[Ledger], *, partial: bool = False) -> Ledger:
     return total
 
 
-def _sum(ledgers: Sequence[Ledger], place: int) -> Pass:
+def _sum(ledgers: Sequence[Ledger], place: int) -> Counted:
     """One pass of all ledgers."""
     entries = [ledger.passes[place] for ledger in ledgers]
     first = entries[0]
@@ -285,8 +285,8 @@ def _sum(ledgers: Sequence[Ledger], place: int) -> Pass:
     counters = list(first.counters)
     for entry in entries[1:]:
         counters = [added(a, b) for a, b in zip(counters, entry.counters, strict=True)] if entry.counters else counters
-    return Pass(first.size, first.shared, (joined(done), counters))
+    return Counted(first.size, first.shared, (joined(done), counters))
 
 
-def _same_counters(ours: Pass, theirs: Pass) -> bool:
+def _same_counters(ours: Counted, theirs: Counted) -> bool:
     return same(dict(enumerate(ours.counters)), dict(enumerate(theirs.counters)))

@@ -28,8 +28,9 @@ from unoic_cli.dataset import DataSet, Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
-from unoic_cli.ledger import Extent, Ledger, PartDone, Pass, current, joined
+from unoic_cli.ledger import Counted, Extent, Ledger, joined
 from unoic_cli.state import sensible
+from unoic_cli.steps import Pass
 from unoic_cli.tallies.evidence import looks_at_all
 from unoic_cli.view import Look, View
 
@@ -432,7 +433,7 @@ class _Watch(engine.Teller):
     """Shows how far a stream has come, and keeps the run's ledger up to date."""
 
     def __init__(
-        self, stream: Stream, indices: Sequence[int], ledger: Ledger | None = None, entry: Pass | None = None,
+        self, stream: Stream, indices: Sequence[int], ledger: Ledger | None = None, entry: Counted | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
         weights = stream.weights()
@@ -480,95 +481,73 @@ def _with_care(
         return count(replace(stream, careful=True))
 
 
-def sweep(
-    data: DataSet,
-    tallies: Sequence[Any],
+def count(
+    step: Pass,
     *,
-    spans: Sequence[Span] | None = None,
-    view: View | None = None,
-    raw: bool = False,
-    whole_samples: bool = False,
-    folds: FoldPlan | None = None,
-    groups: dict[str, int] | None = None,
-    files: dict[str, int] | None = None,
-    shared: bool = False,
+    ledger: Ledger | None = None,
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Stream the data once through all tallies.
+) -> bool:
+    """Answer a pass: give every tally all of the data, or take what the run's ledger knows of it.
 
-    Parameters
-    ----------
-    data : DataSet
-    tallies : sequence of Tally
-        Filled in place. Any number of threads and any spans give the same counts.
-    spans : sequence of Span, optional
-        What a worker reads at once; ``data.spans()`` by default (and for `folds`, those it was planned for).
-    view : View, optional
-        How scores are made of what is stored; by default, each modality as it is.
-    raw : bool
-        Make no scores: the tallies do that themselves (see `unoic_cli.tallies.viewed`).
-    whole_samples : bool
-        Batches hold whole samples as far as spans do; a view that needs them has them anyway.
-    folds : FoldPlan, optional
-        Tables of the units.
-    groups, files : dict of str to int, optional
-        Tables by the files' ``group``, or by the name of the file, instead.
-    shared : bool
-        Every shard of a run counts all of it: it is cheap, and the rest depends on it.
-    n_threads : int, optional
-        By default, what the machine gives this process.
-    progress : callable, optional
-        Called with bytes read and bytes in all.
-
-    Raises
-    ------
-    PartDone
-        This run is a shard, and has counted its part.
+    Returns
+    -------
+    bool
+        Whether all is counted: a shard counts its part, and a repeated run may ask for a pass that was never made.
     """
-    if shared:
-        data = replace(data, shard=None)
-    used = None if raw else view or View((Look(),) * len(data.modalities))
-    whole = whole_samples or (used is not None and used.needs_samples)
-    fields: frozenset[str] = frozenset().union(*(tally.needs for tally in tallies))
+    data = replace(step.data, shard=None) if step.shared else step.data
+    fields: frozenset[str] = frozenset().union(*(tally.needs for tally in step.tallies))
     look = None if data.evidence is None else data.evidence.tally(data, fields)
-    if look is not None:
-        tallies = [*tallies, look]
-    stream = Stream(
-        replace(data, evidence=None),
-        tuple(data.spans(whole_samples=whole) if spans is None else spans),
-        tuple(tally.recipe() for tally in tallies),
-        fields,
-        used, folds, groups, files, whole, data.care.on,
-    )  # fmt: skip
-    _run(data, stream, tallies, shared, n_threads or engine.available_threads(), progress)
+    tallies = [*step.tallies, *([] if look is None else [look])]
+    entry = None
+    if ledger is not None:
+        entry = ledger.open(data.n_units, step.shared)
+        if entry is None:
+            return False
+        with sensible(ledger.name):
+            absorb_all(tallies, entry.counters)
+    if ledger is None or not ledger.replay:
+        _count(_stream(step, data, tallies, fields), tallies, ledger, entry, n_threads, progress)
+    if entry is not None and ledger is not None and not (entry.complete or ledger.partial):
+        return False
     if look is not None:
         assert data.evidence is not None
         data.evidence.take(data, look, fields)
+    return True
 
 
-def _run(
-    data: DataSet, stream: Stream, tallies: Sequence[Any], shared: bool, threads: int,
+def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset[str]) -> Stream:
+    """A pass as those see it who count it."""
+    used = None if step.raw else step.view or View((Look(),) * len(data.modalities))
+    whole = step.whole_samples or (used is not None and used.needs_samples)
+    spans = data.spans(whole_samples=whole) if step.spans is None else list(step.spans)
+    return Stream(
+        replace(data, evidence=None),
+        tuple(spans),
+        tuple(tally.recipe() for tally in tallies),
+        fields,
+        used,
+        None if step.folds is None else step.folds.plan(data, spans),
+        step.groups,
+        step.files,
+        whole,
+        data.care.on,
+    )
+
+
+def _count(
+    stream: Stream, tallies: Sequence[Any], ledger: Ledger | None, entry: Counted | None, n_threads: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:  # fmt: skip
-    """Count a stream, or take from the run's ledger what is counted of it."""
-    ledger = current()
-    if ledger is None:
-        everything = range(len(stream.spans))
-        add_all(tallies, _with_care(stream, everything, threads, partial(_Watch, progress=progress)))
-        formats.check_unchanged(data.all_sources)
-        return
-    entry = ledger.open(data.n_units, shared)
-    with sensible(ledger.name):
-        absorb_all(tallies, entry.counters)
-    if ledger.replay:
-        return
-    own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)
-    todo = [i for i, extent in enumerate(stream.extents()) if not entry.covers(extent)]
+    """Count what is not counted yet."""
+    threads = n_threads or engine.available_threads()
+    todo = [i for i, extent in enumerate(stream.extents()) if entry is None or not entry.covers(extent)]
     if todo:
         watch = partial(_Watch, ledger=ledger, entry=entry, progress=progress)
-        add_all(tallies, _with_care(stream, todo, threads, watch, None if shared else ledger.engine))
-        formats.check_unchanged(data.all_sources)
-    entry.counted = joined([*entry.done, own]), [tally.counters() for tally in tallies]
-    if not entry.complete:
-        raise PartDone
+        elsewhere = None if ledger is None or (entry is not None and entry.shared) else ledger.engine
+        add_all(tallies, _with_care(stream, todo, threads, watch, elsewhere))
+        formats.check_unchanged(stream.data.all_sources)
+    if entry is not None:
+        data = stream.data
+        own = (0, entry.size) if data.shard is None else data.shard_units(*data.shard)
+        entry.counted = joined([*entry.done, own]), [tally.counters() for tally in tallies]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.errors import DataError
-from unoic_cli.ledger import read_text
+from unoic_cli.facts import Facts, find_out, read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +131,12 @@ class DeltaStatistics:
         NoInputError, DataError
             The file cannot be read, or holds something else.
         """
+        return find_out(cls.read(path))
+
+    @classmethod
+    def read(cls, path: str) -> Facts[DeltaStatistics]:
+        """As `load`, for commands."""
         try:
-            return cls.from_dict(json.loads(read_text(path, _EXPECTED)), path)
+            return cls.from_dict(json.loads((yield from read_text(path, _EXPECTED))), path)
         except (ValueError, RecursionError):
             raise DataError(path, "not JSON", _EXPECTED) from None

@@ -41,12 +41,12 @@ Example: unoic convert val.npz val.h5 --logits-key logits_rgb
 )
 def convert(source: str, out: str, format: str | None, **options: Any) -> None:
     """Convert, and show what was written."""
+    import unoic_cli
     from unoic_cli.report.convert import render_convert
-    from unoic_cli.tasks import convert as task
 
     check_format(format)
     stream = is_stream(out, format)
-    result = task.convert(source, out, **options)
+    result = unoic_cli.convert(source, out, **options)
     for text in result.notes:
         note(text)
     if not stream:

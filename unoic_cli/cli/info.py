@@ -27,8 +27,8 @@ Example: unoic info val.h5 test.parquet
 @command(InfoOptions, FILES, help=HELP)
 def info(files: list[str], format: str | None, **options: Any) -> None:
     """Look, and show what was seen."""
+    import unoic_cli
     from unoic_cli.report.info import render_info
-    from unoic_cli.tasks import info as task
 
     check_format(format)
-    show(task.info(files, **options), format, render_info)
+    show(unoic_cli.info(files, **options), format, render_info)

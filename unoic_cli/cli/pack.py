@@ -63,12 +63,12 @@ Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibrati
 )
 def pack(source: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
     """Pack, and show what was written."""
+    import unoic_cli
     from unoic_cli.report.pack import render_pack
-    from unoic_cli.tasks import pack as task
 
     check_format(format)
     with Told(quiet) as told:
-        result = task.pack(source, out, progress=told.line, **options)
+        result = unoic_cli.pack(source, out, progress=told.line, **options)
     for text in [] if quiet else result.notes:
         note(text)
     show(result, format, render_pack)

@@ -53,7 +53,7 @@ def tell_report(files: list[str], format: str | None, **wanted: Any) -> None:
     from unoic_cli import state
     from unoic_cli.tasks import inputs, runs
 
-    first = state.load(inputs.expand(list(files))[0]).command
+    first = state.load(inputs.expanded(list(files))[0]).command
     if first in runs.COUNTING:
         importlib.import_module(f"unoic_cli.cli.{first.replace('-', '_')}")
     check_format(format, FORMS.get(first, ()))  # before anything is written, or said

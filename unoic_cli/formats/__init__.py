@@ -27,7 +27,6 @@ from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import names, storage
 from unoic_cli.formats.storage import split_name as split_name
-from unoic_cli.ledger import wrote
 from unoic_cli.whole import open_regular
 
 T = TypeVar("T")
@@ -417,7 +416,7 @@ def check_output(
         raise CannotCreateError(path, "a folder", "expected a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         raise CannotCreateError(path, "a device, pipe or socket", "expected a file name")
-    if os.path.lexists(path) and not force and not wrote(path):
+    if os.path.lexists(path) and not force:
         raise CannotCreateError(path, "the file exists", "expected a new name, or --force to replace it")
 
 

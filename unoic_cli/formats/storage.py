@@ -29,7 +29,6 @@ from urllib.parse import parse_qsl, unquote
 
 from unoic_cli import witness
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
-from unoic_cli.ledger import exists
 from unoic_cli.urls import AZURE, split_group
 from unoic_cli.urls import SCHEMES as SCHEMES
 from unoic_cli.urls import foreign_scheme as foreign_scheme
@@ -72,10 +71,11 @@ def _split_local(name: str) -> tuple[str, str, str]:
     if "::" not in name:
         return name, "", ""
     for cut in [len(name), *(found.start() for found in reversed([*re.finditer("(?=::)", name)]))]:
-        if cut and exists(name[:cut]):
+        if cut and os.path.exists(name[:cut]):
             return name[:cut], name[cut : cut + 2], name[cut + 2 :]
     folders = [found.start() for found in re.finditer("/", name) if "::" in name[: found.start()]]
-    begin = max((cut + 1 for cut in folders if exists(name[:cut])), default=0)  # a missing file or pattern in it
+    there = (cut + 1 for cut in folders if os.path.exists(name[:cut]))
+    begin = max(there, default=0)  # a missing file or pattern in it
     path, separator, group = name[begin:].partition("::")
     return name[:begin] + path, separator, group
 

@@ -1,15 +1,15 @@
 """Search strategies for lambda: one file each; this registry is the only other place that knows their names.
 
-A strategy is a function ``search(problem, lattice) -> Found``. It asks the problem for counts and
+A strategy is a generator ``search(problem, lattice)`` that returns a `Found`. It asks the problem for counts and
 never sees the data; what the counts are counted from is not its business.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import Counts
@@ -17,6 +17,10 @@ from unoic_cli.metrics import Counts
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+T = TypeVar("T")
+Asking: TypeAlias = Generator[Any, Any, T]
+"""Has to ask for reads of the data on its way to a T."""
 
 METHODS = {"path": "path", "grid": "grid", "paper": "paper", "paper-printed": "paper_printed"}
 """Names of the strategies, and their modules."""
@@ -83,11 +87,11 @@ class Found:
 class Problem(Protocol):
     """What a strategy may ask for."""
 
-    def path(self, lattice: Lattice) -> Curve:
+    def path(self, lattice: Lattice) -> Asking[Curve]:
         """Every lattice point from one read, by the lambda path."""
         ...
 
-    def points(self, lams: Sequence[float]) -> Curve:
+    def points(self, lams: Sequence[float]) -> Asking[Curve]:
         """These lambdas, evaluated plainly in one read."""
         ...
 
@@ -96,7 +100,8 @@ class Problem(Protocol):
         ...
 
 
-def method(name: str) -> Callable[[Problem, Lattice], Found]:
+def method(name: str) -> Callable[[Problem, Lattice], Asking[Found]]:
     """The strategy of that name."""
-    search: Callable[[Problem, Lattice], Found] = importlib.import_module(f"unoic_cli.searches.{METHODS[name]}").search
+    module = importlib.import_module(f"unoic_cli.searches.{METHODS[name]}")
+    search: Callable[[Problem, Lattice], Asking[Found]] = module.search
     return search

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unoic_cli.lattice import Lattice
-from unoic_cli.searches import Found, Problem
+from unoic_cli.searches import Asking, Found, Problem
 
 
-def search(problem: Problem, lattice: Lattice) -> Found:
+def search(problem: Problem, lattice: Lattice) -> Asking[Found]:
     """Evaluate every lattice point (one read, one argmax for each)."""
     lams = lattice.values().tolist()
-    return Found(problem.points(lams), evaluations=len(lams), reads=1)
+    return Found((yield from problem.points(lams)), evaluations=len(lams), reads=1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from unoic_cli.errors import UsageError
 from unoic_cli.lattice import WIDEST, Lattice
-from unoic_cli.searches import Curve, Found, Problem
+from unoic_cli.searches import Asking, Curve, Found, Problem
 
 SEVERAL_PEAKS = "Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path"
 
@@ -46,10 +46,10 @@ class Visited:
         self.end = lattice.size - 1
         self.bound = max(self.end, int(WIDEST / lattice.step))
 
-    def value(self, index: int) -> float:
+    def value(self, index: int) -> Asking[float]:
         """The value to maximise at a lattice point; -inf where a constraint fails."""
         if index not in self.curves:
-            curve = self.problem.points([float(index * self.lattice.step)])
+            curve = yield from self.problem.points([float(index * self.lattice.step)])
             self.curves[index] = curve
             self.values[index] = float(self.problem.objective(curve)[0])
         return self.values[index]
@@ -66,7 +66,7 @@ class Visited:
         return bool((np.diff(steps[steps != 0]) > 0).any())
 
 
-def search(problem: Problem, lattice: Lattice) -> Found:
+def search(problem: Problem, lattice: Lattice) -> Asking[Found]:
     """Bracket the maximum by doubling, then halve the bracket.
 
     Raises
@@ -76,15 +76,15 @@ def search(problem: Problem, lattice: Lattice) -> Found:
     """
     visited = Visited(problem, lattice, "paper")
     low, high = 0, visited.end  # the peak may lie below the first end, even if that beats lambda = 0: low stays
-    while high < visited.bound and visited.value(high) >= visited.value(0):
+    while high < visited.bound and (yield from visited.value(high)) >= (yield from visited.value(0)):
         high = min(2 * high, visited.bound)
     while high - low > 1:
         middle = (low + high) // 2
-        if visited.value(middle) >= visited.value(middle + 1):
+        if (yield from visited.value(middle)) >= (yield from visited.value(middle + 1)):
             high = middle
         else:
             low = middle
     for index in (0, low, high):
-        visited.value(index)
+        yield from visited.value(index)
     best = max(sorted(visited.values), key=lambda index: visited.values[index])
     return visited.found(best, (SEVERAL_PEAKS,) if visited.several_peaks() else ())

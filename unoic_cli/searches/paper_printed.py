@@ -10,14 +10,14 @@ better. So the result may be worse than another lambda that was evaluated, and t
 from __future__ import annotations
 
 from unoic_cli.lattice import Lattice
-from unoic_cli.searches import Found, Problem
+from unoic_cli.searches import Asking, Found, Problem
 from unoic_cli.searches.paper import SEVERAL_PEAKS, Visited
 
 GROWTH = 5
 """Steps by which the upper end moves."""
 
 
-def search(problem: Problem, lattice: Lattice) -> Found:
+def search(problem: Problem, lattice: Lattice) -> Asking[Found]:
     """Follow the text.
 
     Raises
@@ -27,36 +27,40 @@ def search(problem: Problem, lattice: Lattice) -> Found:
     """
     visited = Visited(problem, lattice, "paper-printed")
     notes = []
-    if visited.value(1) < visited.value(0):
+    first, zero = (yield from visited.value(1)), (yield from visited.value(0))
+    if first < zero:
         choice = 0
     else:
         high = visited.end
-        while visited.value(high) >= visited.value(0) and high < visited.bound:
+        while (yield from visited.value(high)) >= zero and high < visited.bound:
             high = min(high + GROWTH, visited.bound)
-        choice = _find(visited, 0, high)
-        if visited.value(high) >= visited.value(0):
+        choice = yield from _find(visited, 0, high)
+        if (yield from visited.value(high)) >= zero:
             end = f"{float(high * lattice.step):g}"
             notes.append(f"Algorithm 2 as printed never ends here: no value is worse than at lambda 0 up to {end}")
-            choice = choice if max(visited.values.values()) > visited.value(0) else 0
-    better = max(sorted(visited.values), key=lambda index: visited.values[index])
-    if visited.value(better) > visited.value(choice):
+            choice = choice if max(visited.values.values()) > zero else 0
+    seen = visited.values
+    better = max(sorted(seen), key=lambda index: seen[index])
+    if seen[better] > seen[choice]:
         said = [f"{float(index * lattice.step):g}" for index in (choice, better)]
-        worse = ", and so is lambda 0" if visited.value(choice) < visited.value(0) and better else ""
+        worse = ", and so is lambda 0" if seen[choice] < zero and better else ""
         notes.append(f"Algorithm 2 as printed ends at lambda {said[0]}, but {said[1]}, which it saw, is better{worse}")
     elif visited.several_peaks():
         notes.append(SEVERAL_PEAKS)
     return visited.found(choice, tuple(notes))
 
 
-def _find(visited: Visited, low: int, high: int) -> int:
+def _find(visited: Visited, low: int, high: int) -> Asking[int]:
     """FindMaxLambda: the halving of the text, without its recursion."""
     while high - low > 1:
         middle = (low + high) // 2
-        here, above, below = (visited.value(index) for index in (middle, middle + 1, middle - 1))
+        here = yield from visited.value(middle)
+        above = yield from visited.value(middle + 1)
+        below = yield from visited.value(middle - 1)
         if here > above and here > below:
             return middle
         if here > above and here < below:
             high = middle - 1
         else:
             low = middle + 1
-    return low if low == high or visited.value(low) >= visited.value(high) else high
+    return low if low == high or (yield from visited.value(low)) >= (yield from visited.value(high)) else high

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from unoic_cli.lattice import Lattice
-from unoic_cli.searches import Found, Problem
+from unoic_cli.searches import Asking, Found, Problem
 
 
-def search(problem: Problem, lattice: Lattice) -> Found:
+def search(problem: Problem, lattice: Lattice) -> Asking[Found]:
     """Count along the lambda path."""
-    return Found(problem.path(lattice), evaluations=0, reads=1)
+    return Found((yield from problem.path(lattice)), evaluations=0, reads=1)

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
-from unoic_cli.block import Kind, LogitBlock, OutputSpec, ResumableWriter, Writer
+from unoic_cli.block import Kind, LogitBlock, OutputSpec
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
-from unoic_cli.calls import public
-from unoic_cli.counters import Counters, Tally
-from unoic_cli.dataset import DataSet, Span, span_bytes, split_units
-from unoic_cli.engines import threads as engine
-from unoic_cli.engines.turnstile import Turnstile
+from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.ledger import Extent, Pass, current, joined
 from unoic_cli.metrics import ABSENT, Absent, Counts
-from unoic_cli.output import as_one, remove, temporary_start, write_text
 from unoic_cli.priors import Unseen
-from unoic_cli.sweep import BatchReader, absorb_all, add_all
-from unoic_cli.tallies.evidence import EvidenceTally
+from unoic_cli.rewrite import as_stored
+from unoic_cli.steps import Rewritten, Steps, here, rewrite, write_text
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -39,7 +32,7 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     PriorLike,
-    Progress,
+    check_output,
     files_among,
     files_of,
     open_inputs,
@@ -48,6 +41,7 @@ from unoic_cli.tasks.common import (
 from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
 from unoic_cli.tasks.search import Folds, SearchResult, search_prepared
+from unoic_cli.view import View
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -170,41 +164,53 @@ def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None,
     return gained, lost
 
 
-_LOOKED_AT = frozenset({"scores", "labels"})
+@dataclass(frozen=True)
+class _Posterior:
+    """Makes the calibrated posterior of every batch, and counts before and after."""
+
+    data: DataSet
+    method: Method
+    emit: Emit
+
+    @property
+    def view(self) -> View:
+        """How scores are made."""
+        return self.method.view
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What is carried over."""
+        return frozenset({"group", "sample_id", "split"})
+
+    def spec(self, n_samples: int) -> OutputSpec:
+        """The form of the output."""
+        return _output_spec(self.data, self.method.calibration, self.emit, n_samples)
+
+    def tallies(self) -> list[Any]:
+        """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell."""
+        lam, plain = self.method.calibration.lam, self.method.plain
+        beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
+        return [self.method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside]
+
+    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
+        """What makes blocks in one thread."""
+        return _Maker(self.method, spec, tallies)
 
 
-class _Worker:
-    """One thread: reads, calibrates, writes, and counts before and after."""
+class _Maker:
+    """One thread's blocks."""
 
-    def __init__(self, job: _Job, todo: Sequence[int]) -> None:
-        self.job, self.todo = job, todo
-        names = _LOOKED_AT | {"group", "sample_id", "split"}
-        view = job.method.view
-        self.reader = BatchReader(job.data, names, view=view, whole_samples=view.needs_samples, careful=True)
-        lam = job.method.calibration.lam
-        self.fuser = job.method.writer(lam)
-        self.work = make_workspace(job.data.n_classes)
-        self.lines = job.method.point(lam)
+    def __init__(self, method: Method, spec: OutputSpec, tallies: Sequence[Any]) -> None:
+        self.method, self.spec = method, spec
+        lam = method.calibration.lam
+        self.fuser = method.writer(lam)
+        self.work = make_workspace(spec.n_classes)
+        self.lines = method.point(lam)
         self.points: Any
-        self.tallies = job.tallies()
-        self.look = self.tallies[-1] if isinstance(self.tallies[-1], EvidenceTally) else None
-        self.points, *self.others = [tally for tally in self.tallies if tally is not self.look]
-        self.at = 0
+        self.points, *self.others = tallies
 
-    def run(self, index: int) -> None:
-        job, index = self.job, self.todo[index]
-        self.at = job.starts[index]
-        try:
-            self.reader.batches(index, job.spans[index], lambda batch: self._batch(index, batch))
-            if job.turnstile is not None and job.turnstile.wait(index):
-                job.turnstile.advance()
-        except BaseException:
-            if job.turnstile is not None:
-                job.turnstile.close()
-            raise
-
-    def _batch(self, index: int, batch: Batch) -> None:
-        spec, method = self.job.spec, self.job.method
+    def __call__(self, batch: Batch, start: int) -> LogitBlock:
+        spec, method = self.spec, self.method
         predictions = np.empty(batch.n_units, dtype=np.int32)
         block = batch.part.block
         assert block.scores is not None
@@ -231,8 +237,6 @@ class _Worker:
         if batch.labels is not None:
             for tally in self.others:
                 tally.update(batch)
-        if self.look is not None:
-            self.look.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
         if batch.blank is not None:  # nothing is known of such a unit, and nothing is made up
@@ -242,161 +246,16 @@ class _Worker:
                 out.reshape(shape)[image, :, pixel] = np.nan
             elif out.size:
                 out.reshape(shape)[batch.blank] = np.nan
-        written = LogitBlock(
-            start=self.at,
-            stop=self.at + batch.n_units,
+        return LogitBlock(
+            start=start,
+            stop=start + batch.n_units,
             scores=out.reshape(shape) if out.size else None,
             predictions=predictions.astype(smallest),
-            labels=_as_stored(block.labels, spec.dtypes.get("labels")),
+            labels=as_stored(block.labels, spec.dtypes.get("labels")),
             group=block.group,
             split=block.split,
-            sample_id=_as_stored(block.sample_id, spec.dtypes.get("sample_id")),
+            sample_id=as_stored(block.sample_id, spec.dtypes.get("sample_id")),
         )
-        if self.job.turnstile is None or self.job.turnstile.wait(index):
-            self.job.writer.write(written)
-        self.at += batch.n_units
-
-    def close(self) -> None:
-        self.reader.close()
-
-
-def _as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | None:
-    if array is None or dtype is None:
-        return None
-    if dtype == "str":
-        return array if array.dtype.kind not in "iu" else array.astype(str).astype(object)
-    return array.astype(dtype, copy=False)
-
-
-@dataclass
-class _Job:
-    """What is written, and where: units of the chosen spans, one behind the other."""
-
-    data: DataSet
-    method: Method
-    spans: list[Span]
-    starts: list[int]
-    spec: OutputSpec
-    writer: Writer
-    turnstile: Turnstile | None
-
-    def tallies(self) -> tuple[Tally, ...]:
-        """Empty ones, of this job."""
-        return _tallies(self.method, self.data)
-
-
-def _tallies(method: Method, data: DataSet) -> tuple[Tally, ...]:
-    """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell.
-
-    The last one looks at what is not known of the data yet.
-    """
-    lam, plain = method.calibration.lam, method.plain
-    beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
-    look = None if data.evidence is None else data.evidence.tally(data, _LOOKED_AT)
-    looks = [] if look is None else [look]
-    return method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *looks
-
-
-class _Watch(engine.Teller):
-    """Shows how far the writing has come, and keeps the run's ledger up to date."""
-
-    def __init__(self, job: _Job, todo: Sequence[int], kept: _Kept, progress: Progress | None) -> None:
-        weights = (span_bytes(job.spans[i], frozenset({"scores", "labels"})) for i in todo)
-        super().__init__(weights, progress, kept.ledger)
-        self.job, self.todo, self.kept = job, todo, kept
-
-    def look(self, workers: Sequence[Any], done: Sequence[int]) -> None:
-        """Put what is written so far on the disk, and say so in the ledger."""
-        assert isinstance(self.job.writer, ResumableWriter)
-        self.job.writer.flush()
-        self.kept.put(_sum(self.job.data, self.job.method, self.kept, workers), [self.todo[i] for i in done])
-        self.kept.store()
-
-
-class _Kept:
-    """What of the writing was done before this run, as the run's ledger knows it."""
-
-    def __init__(self, data: DataSet, output: str, extents: Sequence[Extent]) -> None:
-        self.ledger = current()
-        self.extents, self.key = extents, f"unfinished {output}"
-        self.entry: Pass | None = None
-        self.unfinished: str | None = None
-        self.finished = False
-        self.counters: list[Counters] = []
-        self.done: list[Extent] = []
-        if self.ledger is None:
-            return
-        self.entry = self.ledger.open(data.n_units, False)
-        name = self.ledger.before.get(self.key)
-        usable = name is not None and os.path.exists(name) and _is_unfinished(name, output)
-        self.finished = self.ledger.wrote(output) and self.covered
-        if self.finished or usable:
-            self.unfinished = name if usable else None
-            self.counters, self.done = self.entry.counters, self.entry.done
-        else:  # begun anew
-            self.entry.counted = [], []
-
-    @property
-    def covered(self) -> bool:
-        """Whether all spans were written and counted."""
-        return self.entry is not None and all(map(self.entry.covers, self.extents))
-
-    def __contains__(self, index: int) -> bool:
-        """Whether a span was written before."""
-        return self.entry is not None and any(a <= self.extents[index][0] < b for a, b in self.done)
-
-    def begin(self, writer: Writer) -> None:
-        """Note the unfinished output."""
-        if self.ledger is not None and self.ledger.save is not None:
-            if not isinstance(writer, ResumableWriter):
-                expected = "expected an HDF5 output, whose parts can be written in any order (or --shard)"
-                raise UsageError("--checkpoint", "a checkpoint of a Parquet output", expected)
-            self.ledger.facts[self.key] = self.ledger.before[self.key] = writer.temporary
-            self.ledger.store()
-
-    def put(self, tallies: Sequence[Tally], done: Sequence[int]) -> None:
-        """Note what was written and counted."""
-        if self.entry is not None:
-            places = joined([*self.done, *(self.extents[i] for i in done)])
-            self.entry.counted = places, [tally.counters() for tally in tallies]
-
-    def store(self) -> None:
-        """Save what was noted."""
-        assert self.ledger is not None
-        self.ledger.store()
-
-
-def _is_unfinished(name: str, output: str) -> bool:
-    """Whether a name is one that unfinished outputs get: a checkpoint names no other file to go on with."""
-    folder, file = os.path.split(os.path.abspath(name))
-    own = os.path.dirname(os.path.abspath(output))
-    return folder == own and file.startswith(temporary_start(output)) and file.endswith(".tmp")
-
-
-def _is_begun(output: str) -> bool:
-    """Whether what has the name of the output is the unfinished file of the run that is resumed.
-
-    Raises
-    ------
-    UsageError
-        It had begun another output.
-    """
-    ledger = current()
-    begun = {} if ledger is None else {k[11:]: v for k, v in ledger.before.items() if k.startswith("unfinished ")}
-    for other in begun:
-        if other != output:
-            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
-    name = begun.get(output, "")
-    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
-
-
-def _sum(data: DataSet, method: Method, kept: _Kept, workers: Sequence[_Worker]) -> tuple[Tally, ...]:
-    """What this run and those before it counted."""
-    total = _tallies(method, data)
-    absorb_all(total, kept.counters)
-    for worker in workers:
-        add_all(total, worker.tallies)
-    return total
 
 
 def _dtype_of(data: DataSet, field: str) -> str:
@@ -445,77 +304,6 @@ def _output_spec(data: DataSet, calibration: Calibration, emit: Emit, n_samples:
     )
 
 
-def _write(data: DataSet, method: Method, output: str, emit: Emit, options: Options) -> _Written:
-    """Stream the data through the calibration into the output; all or nothing."""
-    spans = data.spans(whole_samples=method.view.needs_samples)
-    *starts, n_units = split_units(data, spans)
-    if not n_units:
-        raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
-    kept = _Kept(data, output, data.extents(spans))
-    if kept.finished:
-        if kept.unfinished is not None:
-            remove(kept.unfinished)  # its other name
-        return _written(data, _sum(data, method, kept, ()), n_units)
-    spec = _output_spec(data, method.calibration, emit, n_units // spans[0].source.pixels)
-    writer = formats.create(output, spec, unfinished=kept.unfinished)
-    turnstile = Turnstile() if writer.ordered else None
-    job = _Job(data, method, spans, starts, spec, writer, turnstile)
-    todo = [i for i in range(len(spans)) if i not in kept]
-    watch = _Watch(job, todo, kept, options.progress)
-    try:
-        kept.begin(writer)
-        _write_texts(job, [i for i in range(len(spans)) if i in kept])
-        threads = options.threads or engine.available_threads()
-        workers = engine.run(len(todo), lambda: _Worker(job, todo), threads, watch)
-        formats.check_unchanged(data.all_sources)
-        kept.put(_sum(data, method, kept, workers), todo)
-        writer.commit()
-    except BaseException as error:
-        if turnstile is not None:
-            turnstile.close()
-        if not (watch.saves and isinstance(error, KeyboardInterrupt)):
-            writer.abort()
-        raise
-    return _written(data, _sum(data, method, kept, workers), n_units)
-
-
-class _Written(NamedTuple):
-    """Counts at lambda 0 and after, units, counts of the scores as they are, and how many were written."""
-
-    points: Any
-    units: Any
-    plain: Any
-    n_units: int
-
-
-def _written(data: DataSet, tallies: tuple[Tally, ...], n_units: int) -> _Written:
-    for look in tallies:
-        if isinstance(look, EvidenceTally) and data.evidence is not None:
-            data.evidence.take(data, look, _LOOKED_AT)
-    points, units, *beside = [tally for tally in tallies if not isinstance(tally, EvidenceTally)]
-    return _Written(points, units, beside[0] if beside else None, n_units)
-
-
-def _write_texts(job: _Job, indices: Sequence[int]) -> None:
-    """Give a writer that goes on with an unfinished file what it does not find in there: the fields of text."""
-    fields = frozenset({"group", "sample_id", "split"}) & frozenset(job.spec.dtypes)
-    reader = BatchReader(job.data.alone(), fields | {"labels"} if job.data.has("labels") else fields)
-    try:
-        for index in indices:
-            at = job.starts[index]
-
-            def write(batch: Batch) -> None:
-                nonlocal at
-                block, stop = batch.part.block, at + batch.n_units
-                ids = _as_stored(block.sample_id, job.spec.dtypes.get("sample_id"))
-                job.writer.write(LogitBlock(at, stop, split=block.split, group=block.group, sample_id=ids))
-                at = stop
-
-            reader.batches(index, replace(job.spans[index], beside=()), write)
-    finally:
-        reader.close()
-
-
 class _Measured(NamedTuple):
     """Metrics of the scores as they are, at lambda 0 with masked classes where these change anything, and after."""
 
@@ -524,25 +312,41 @@ class _Measured(NamedTuple):
     after: Metrics | None = None
 
 
-def _metrics(written: _Written, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
+def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
     """What was counted beside the writing, if there are labels."""
-    counts = written.points.counts()
+    points, units, *beside = written.tallies
+    counts = points.counts()
     support = counts.support[0, 0]
     if not support.any():
         return _Measured()
 
     def of(counts: Counts, i: int) -> Metrics:
         one = Counts(counts.hits[0, i], counts.predicted[0, i], support)
-        return Metrics.of(one, written.units.n_ignored, absent, data.ignored_classes)
+        return Metrics.of(one, units.n_ignored, absent, data.ignored_classes)
 
     first, after = of(counts, 0), of(counts, -1)
-    before = first if written.plain is None else of(written.plain.tally.counts(), 0)
+    before = of(beside[0].tally.counts(), 0) if beside else first
     pairs = ((before.counts.hits, first.counts.hits), (before.counts.predicted, first.counts.predicted))
     same = all(np.array_equal(one, other) for one, other in pairs)
     tell_predictions(
         after.counts.predicted, support, method.slopes.masked, method.calibration.lam, data, notes
     )  # fmt: skip
     return _Measured(before, None if same or not method.masks else first, after)
+
+
+def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
+    """Whether what has the name of the output is the unfinished file of the run that is resumed.
+
+    Raises
+    ------
+    UsageError
+        It had begun another output.
+    """
+    for other in begun:
+        if other != output:
+            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
+    name = begun.get(output, "")
+    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
 
 
 def part_name(path: str, i: int, n: int) -> str:
@@ -558,8 +362,6 @@ def part_name(path: str, i: int, n: int) -> str:
     return f"{stem}.{i:0{width}}-of-{n:0{width}}{suffix}"
 
 
-@public
-@as_one
 def calibrate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -581,7 +383,7 @@ def calibrate(
     absent: Absent = "reference",
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> CalibrateResult:
+) -> Steps[CalibrateResult]:
     """Write the calibrated posterior of logits files, with labels, groups and the rest carried over.
 
     Parameters
@@ -630,6 +432,7 @@ def calibrate(
 
     Examples
     --------
+    >>> from unoic_cli import calibrate
     >>> import os, tempfile
     >>> import numpy as np
     >>> scores = np.array([[2.0, 1.5], [2.0, 0.0]], dtype=np.float32)
@@ -640,15 +443,13 @@ def calibrate(
     (0.5, 1.0)
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = yield from open_inputs(inputs, labels, chosen, notes)
     wanted = Wanted(
         calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
     )
-    return _calibrate(data, wanted, output, emit, metric, absent, force, chosen, notes, fit=True)
+    return (yield from _calibrate(data, wanted, output, emit, metric, absent, force, chosen, notes, fit=True))
 
 
-@public
-@as_one
 def fuse(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -669,7 +470,7 @@ def fuse(
     absent: Absent = "reference",
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> CalibrateResult:
+) -> Steps[CalibrateResult]:
     """Write the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
 
     Parameters
@@ -694,6 +495,7 @@ def fuse(
 
     Examples
     --------
+    >>> from unoic_cli import fuse
     >>> import os, tempfile
     >>> import numpy as np
     >>> rgb, depth = np.log([[0.6, 0.4]]), np.log([[0.2, 0.8]])
@@ -703,19 +505,19 @@ def fuse(
     1.0
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = yield from open_inputs(inputs, labels, chosen, notes)
     if data.modality is None:
         raise UsageError(data.name, "inputs without names", "expected modalities like rgb=FILE depth=FILE")
     wanted = Wanted(
         calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
     )
-    return _calibrate(data, wanted, output, emit, None, absent, force, chosen, notes, fit=False)
+    return (yield from _calibrate(data, wanted, output, emit, None, absent, force, chosen, notes, fit=False))
 
 
 def _calibrate(
     data: DataSet, wanted: Wanted, output: str | None, emit: Emit, metric: str | None, absent: Absent, force: bool,
     chosen: Options, notes: Notes, *, fit: bool,
-) -> CalibrateResult:  # fmt: skip
+) -> Steps[CalibrateResult]:  # fmt: skip
     """`calibrate`, and `fuse`, which fits nothing."""
     if emit not in EMIT:
         raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
@@ -737,22 +539,22 @@ def _calibrate(
     if data.shard is not None:
         path = part_name(path, *data.shard)
     kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))
-    force = force or _is_begun(path)
+    force = force or _is_begun(path, (yield from here()).begun)
     if not stream:
-        formats.check_output(path, force=force, inputs=kept)
+        yield from check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
     if fit and wanted.calibration is None and wanted.lam is None:
         if not stream:  # which carries the calibration itself
             beside = os.path.splitext(path)[0] + ".calibration.json"
-            formats.check_output(beside, force=force, inputs=kept)
+            yield from check_output(beside, force=force, inputs=kept)
         if data.shard is not None:
             expected = "expected --calibration or --lambda: a part must not be fitted by itself"
             raise UsageError("--shard", "neither --calibration nor --lambda", expected)
-        fitted, resolved = _fit(data, metric, wanted, absent, chosen, notes)
+        fitted, resolved = yield from _fit(data, metric, wanted, absent, chosen, notes)
     else:
         if metric is not None:
             raise UsageError("--metric", "--metric beside a given lambda", "expected it only where lambda is fitted")
-        given = resolve(wanted, data, chosen, notes, lam=None if fit else 0.0)
+        given = yield from resolve(wanted, data, chosen, notes, lam=None if fit else 0.0)
         assert given is not None
         resolved = given
     for name in ("labels", "group", "sample_id", "split"):
@@ -762,10 +564,10 @@ def _calibrate(
     if left is not None:
         notes.add(left)
     applied = resolved.calibration
-    method = make_method(applied, data, resolved.factors, chosen)
-    written = _write(data, method, path, emit, chosen)
+    method = yield from make_method(applied, data, resolved.factors)
+    written = yield from rewrite(data, path, _Posterior(data, method, emit))
     if beside is not None:
-        write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
+        yield from write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
     before, masked, after = _metrics(written, method, absent, data, notes)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent, data.ignored_classes)
@@ -790,7 +592,7 @@ def _calibrate(
 
 def _fit(
     data: DataSet, metric: str | None, wanted: Wanted, absent: Absent, options: Options, notes: Notes
-) -> tuple[SearchResult, Resolved]:
+) -> Steps[tuple[SearchResult, Resolved]]:
     """Tune lambda on the labels of this input, with cross-fitting."""
     if not data.has("labels"):
         raise UsageError(
@@ -798,9 +600,9 @@ def _fit(
             "no labels, and neither --calibration nor --lambda",
             "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
         )
-    resolved = resolve(wanted, data, options, notes, lam=1.0)
+    resolved = yield from resolve(wanted, data, options, notes, lam=1.0)
     assert resolved is not None
-    result = search_prepared(data, resolved, metric or "macc", CROSS_FIT_FOLDS, absent, options, notes)
+    result = yield from search_prepared(data, resolved, metric or "macc", CROSS_FIT_FOLDS, absent, options, notes)
     notes.add(
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
         f"cross-fitted over {CROSS_FIT_FOLDS} folds"

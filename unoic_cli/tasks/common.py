@@ -6,27 +6,27 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 
-from unoic_cli import __version__
+from unoic_cli import __version__, formats
 from unoic_cli.block import Source
 from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.evidence import Evidence
+from unoic_cli.facts import exists, know
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.formats.names import Asked
-from unoic_cli.ledger import current, exists, know, missing
 from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count, here
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
-from unoic_cli.tasks.inputs import NAME, expand, is_pattern
+from unoic_cli.tasks.inputs import NAME, expand, expanded, is_pattern
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class OptionArguments(TypedDict, total=False):
 
 def open_inputs(
     inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes, *, by: str | None = None
-) -> DataSet:
+) -> Steps[DataSet]:
     """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side.
 
     Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`. What looks wrong about the data
@@ -135,8 +135,8 @@ def open_inputs(
         "allow_external": options.allow_external,
         "asked": options.asked(),
     }
-    inputs = expand(inputs)
-    named = inputs if isinstance(inputs, Mapping) else _named_inputs(inputs)
+    inputs = yield from expand(inputs)
+    named = inputs if isinstance(inputs, Mapping) else (yield from _named_inputs(inputs))
     _refuse_axis([inputs] if named is None else named.values(), options.class_axis)
     if named is not None:
         for name in named:
@@ -145,15 +145,15 @@ def open_inputs(
         given = {
             str(name): _sources(files, labels, f"<array {name}>", options.class_axis) for name, files in named.items()
         }
-        data = open_modalities(given, **common)
+        data = yield from open_modalities(given, **common)
     else:
-        data = open_dataset(_sources(inputs, labels, "<array>", options.class_axis), **common)
-    data = in_shards(data if options.memory is None else data.bounded(*_span_bytes(options.memory, options)))
-    ledger = current()
-    if ledger is not None and ledger.replay:
-        for entry in ledger.passes:
-            if not entry.complete:
-                notes.add(f"partial: {missing(entry)} are not counted")
+        data = yield from open_dataset(_sources(inputs, labels, "<array>", options.class_axis), **common)
+    run = yield from here()
+    if options.memory is not None:
+        data = data.bounded(*_span_bytes(options.memory, options))
+    data = _in_shards(data, run.shard)
+    for rows in run.lacking:
+        notes.add(f"partial: {rows} are not counted")
     for member in data.modalities:
         member.care.tell = options.tell
     _tell_parts(data, notes)
@@ -162,7 +162,7 @@ def open_inputs(
     if options.split is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     evidence = Evidence(notes.add)
-    evidence.begin(data, apart=by == "file")
+    yield from evidence.begin(data, apart=by == "file")
     return replace(data, evidence=evidence)
 
 
@@ -237,12 +237,15 @@ def _span_bytes(memory: int | str, options: Options) -> tuple[int, int]:
     return min(SPAN_BYTES, share), min(WHOLE_BYTES, share)
 
 
-def in_shards(data: DataSet) -> DataSet:
+def _in_shards(data: DataSet, shard: tuple[int, int] | None) -> DataSet:
     """The data, cut where the run's shard begins and ends."""
-    ledger = current()
-    if ledger is None or ledger.shard is None:
-        return data
-    return replace(data, shard=ledger.shard, beside=tuple(replace(one, shard=ledger.shard) for one in data.beside))
+    return replace(data, shard=shard, beside=tuple(replace(one, shard=shard) for one in data.beside))
+
+
+def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), words: Container[str] = ()) -> Steps[None]:
+    """Refuse an output as `unoic_cli.formats.check_output` does; the run may replace what it has written itself."""
+    run = yield from here()
+    formats.check_output(path, force=force or run.wrote(path), inputs=inputs, words=words)
 
 
 def _sources(inputs: Any, labels: ArrayLike | None, name: str, class_axis: int | None = None) -> list[str | Source]:
@@ -276,12 +279,14 @@ _COPIES = 4
 _LEAST = 1 << 18
 
 
-def _named_inputs(inputs: Any) -> dict[str, list[str]] | None:
+def _named_inputs(inputs: Any) -> Steps[dict[str, list[str]] | None]:
     """Inputs like ``rgb=FILE`` by modality; None when none has a name."""
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         return None
-    matches = [None if exists(split_name(text)[0]) else NAME.fullmatch(text) for text in texts]
+    matches = []
+    for text in texts:
+        matches.append(None if (yield from exists(split_name(text)[0])) else NAME.fullmatch(text))
     if not any(matches):
         return None
     named: dict[str, list[str]] = {}
@@ -309,7 +314,7 @@ def files_among(*specs: Any) -> tuple[str, ...]:
             names = [text] if match is None or os.path.exists(text) else [text, match[2]]
             found += names
             with contextlib.suppress(UnoicError):  # where it matters, reading says what is wrong
-                found += [one for name in names if is_pattern(name) for one in expand(name)]
+                found += [one for name in names if is_pattern(name) for one in expanded(name)]
         elif isinstance(spec, Mapping):
             found += files_among(*spec.values())
         elif isinstance(spec, (list, tuple)):
@@ -317,12 +322,12 @@ def files_among(*specs: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def is_logits_file(name: str) -> bool:
+def is_logits_file(name: str) -> Steps[bool]:
     """Whether a name is that of a logits file, by its first bytes."""
     path, group = split_name(name)
     if group != "/" or storage.is_remote(path):
         return True
-    return know(f"kind {path}", lambda: _is_logits(path))
+    return (yield from know(f"kind {path}", lambda: _is_logits(path)))
 
 
 def _is_logits(path: str) -> bool:
@@ -334,25 +339,25 @@ def _is_logits(path: str) -> bool:
         return False
 
 
-def count_labels(data: DataSet, options: Options, *, shared: bool = False) -> LabelTally:
+def count_labels(data: DataSet, *, shared: bool = False) -> Steps[LabelTally]:
     """Label counts in one stream over the labels alone; `shared` by all shards where another pass follows."""
     tally = LabelTally(data.n_classes)
-    sweep(data, [tally], shared=shared, n_threads=options.threads, progress=options.progress)
+    yield from count(data, [tally], shared=shared)
     return tally
 
 
-def _mean_posterior(data: DataSet, options: Options, temperature: float) -> Prior:
+def _mean_posterior(data: DataSet, temperature: float) -> Steps[Prior]:
     tally = PosteriorTally(data.n_classes)
-    view = View((Look(temperature),))
-    sweep(data, [tally], n_threads=options.threads, view=view, progress=options.progress)
+    yield from count(data, [tally], view=View((Look(temperature),)))
     return Prior.from_weights(tally.mean(), "mean-posterior", counts=False, estimated=True)
 
 
-def _labels_prior(data: DataSet, options: Options, origin: str, option: str, *, estimated: bool = True) -> Prior:
+def _labels_prior(data: DataSet, origin: str, option: str, *, estimated: bool = True) -> Steps[Prior]:
     """Label frequencies. ``--ignore-index`` says which classes are measured, not which there are: all are counted."""
     data.require("labels", f"for {option} labels")
     kept = frozenset(label for label in data.ignored if not 0 <= label < data.n_classes)
-    counts = count_labels(replace(data, ignored=kept), options, shared=True).counts.tolist()
+    tally = yield from count_labels(replace(data, ignored=kept), shared=True)
+    counts = tally.counts.tolist()
     if sum(counts) == 0:
         raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
     return Prior.from_weights(counts, origin, counts=True, estimated=estimated)
@@ -360,7 +365,7 @@ def _labels_prior(data: DataSet, options: Options, origin: str, option: str, *, 
 
 def resolve_prior(
     spec: PriorLike, data: DataSet, option: str, options: Options, notes: Notes, *, temperature: float = 1.0
-) -> Prior:
+) -> Steps[Prior]:
     """One grammar for source and target priors.
 
     Parameters
@@ -387,29 +392,29 @@ def resolve_prior(
     elif spec == "uniform":
         prior = Prior.uniform(data.n_classes)
     elif spec == "labels":
-        prior = _labels_prior(data, options, "labels", option)
+        prior = yield from _labels_prior(data, "labels", option)
     elif spec == "mean-posterior":
-        prior = _mean_posterior(data, options, temperature)
+        prior = yield from _mean_posterior(data, temperature)
     else:
-        prior = parse_list(spec, option) or _file_prior(spec, data, option, options, notes)
+        prior = parse_list(spec, option) or (yield from _file_prior(spec, data, option, options, notes))
     prior.check_length(data.n_classes, option)
     if prior.class_names is not None:
         tell_names(prior.origin, prior.class_names, data.name, data.class_names, notes)
     return prior
 
 
-def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: Notes) -> Prior:
+def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: Notes) -> Steps[Prior]:
     meant = is_pattern(spec) and not spec.startswith("[")  # a list in brackets is none of files
-    names: list[str] = expand(spec) if meant else [spec]
-    if not is_logits_file(names[0]):
+    names: list[str] = (yield from expand(spec)) if meant else [spec]
+    if not (yield from is_logits_file(names[0])):
         try:
-            return read_prior_file(spec, data.class_names)
+            return (yield from read_prior_file(spec, data.class_names))
         except NoInputError as error:
             if os.sep in spec or "." in spec or error.found != "no such file":
                 raise
             known = "expected uniform, labels, mean-posterior, a comma list, or a file"
             raise UsageError(option, f"{spec!r}", known) from None
-    other = open_dataset(
+    other = yield from open_dataset(
         names,
         ignore_index=options.ignore_index,
         allow_external=options.allow_external,
@@ -417,9 +422,11 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: 
     )
     _tell_files(other.sources, notes)
     # another file's labels are those of the training data; the input's own are a sample, whatever its name
-    itself = know(f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources))
+    itself = yield from know(
+        f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources)
+    )
     estimated = option != "--source-prior" or itself
-    prior = _labels_prior(other, options, f"labels of {storage.shown(spec)}", option, estimated=estimated)
+    prior = yield from _labels_prior(other, f"labels of {storage.shown(spec)}", option, estimated=estimated)
     assert prior.counts is not None
     if other.class_names and data.class_names and other.class_names != data.class_names:
         named = dict(zip(other.class_names, prior.counts, strict=True))
@@ -444,10 +451,12 @@ def refuse_calibrated(data: DataSet) -> None:
             )
 
 
-def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0) -> Prior:
+def source_prior(
+    spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0
+) -> Steps[Prior]:
     """The source prior: as asked for, else what the file says, else its labels."""
     if spec is not None:
-        return resolve_prior(spec, data, "--source-prior", options, notes, temperature=temperature)
+        return (yield from resolve_prior(spec, data, "--source-prior", options, notes, temperature=temperature))
     refuse_calibrated(data)
     stored = [
         Prior.from_weights(getattr(source, key), f"{key} of {source.name}", counts=counts)
@@ -472,7 +481,7 @@ def source_prior(spec: PriorLike, data: DataSet, options: Options, notes: Notes,
         f"source prior: the label frequencies of {data.name} (it stores no source_counts); "
         "if the network was trained on other frequencies, give them with --source-prior"
     )
-    return _labels_prior(data, options, "labels", "--source-prior")
+    return (yield from _labels_prior(data, "labels", "--source-prior"))
 
 
 def check_calibration(calibration: Calibration, data: DataSet, where: str, notes: Notes) -> None:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from unoic_cli.brief import brief, short, wrapped
 from unoic_cli.calibration import ORDERS, Calibration, Modality
-from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.facts import Facts, exists
 from unoic_cli.fusions import FUSIONS, resolve_weights
-from unoic_cli.ledger import exists
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name
-from unoic_cli.output import as_one
 from unoic_cli.priors import Prior
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import (
@@ -141,8 +139,6 @@ class CompareResult:
         }
 
 
-@public
-@as_one
 def compare(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -154,7 +150,7 @@ def compare(
     metrics: str | Sequence[str] = ("miou", "macc"),
     absent: Absent = "reference",
     **options: Unpack[OptionArguments],
-) -> CompareResult:
+) -> Steps[CompareResult]:
     """Count what several methods predict under several conditions, in one read of the files.
 
     Parameters
@@ -192,6 +188,7 @@ def compare(
 
     Examples
     --------
+    >>> from unoic_cli import compare
     >>> import numpy as np
     >>> rgb, depth = np.log([[0.6, 0.4], [0.3, 0.7]]), np.log([[0.2, 0.8], [0.4, 0.6]])
     >>> table = compare({"rgb": rgb, "depth": depth}, [1, 1], methods=["rgb", "average"], metrics="acc")
@@ -199,31 +196,35 @@ def compare(
     {'rgb': 0.5, 'average': 1.0}
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes, by=by)
+    data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     shown = _metrics(metrics)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to compare")
-    tables = make_tables(data, by)
-    titles = _titles(methods, data, delta is not None)
+    tables = yield from make_tables(data, by)
+    titles = yield from _titles(methods, data, delta is not None)
     wanted = Wanted(delta=delta, delta_power=delta_power, fusion=None)
-    plain = [_split_lambda(spec)[0] if isinstance(spec, str) else spec for _, spec in titles]
+    plain = []
+    for _, spec in titles:
+        plain.append((yield from _split_lambda(spec))[0] if isinstance(spec, str) else spec)
     if (delta is not None or delta_power is not None) and UNO not in plain:
         option = "--delta" if delta is not None else "--delta-power"
         raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
-    made = [(title, *_method(spec, data, wanted, chosen, notes)) for title, spec in titles]
+    made = []
+    for title, spec in titles:
+        made.append((title, *(yield from _method(spec, data, wanted, chosen, notes))))
     n_tables = len(tables.names) if tables else 1
-    ready = [make_method(resolved.calibration, data, resolved.factors, chosen, places) for _, resolved, places in made]
+    ready = []
+    for _, resolved, places in made:
+        ready.append((yield from make_method(resolved.calibration, data, resolved.factors, places)))
     counted = [one.tally([one.calibration.lam], n_tables) for one in ready]
     tallies = [ViewedTally(one.view, tally) for one, tally in zip(ready, counted, strict=True)]
     units = UnitTally(n_tables)
     whole = any(one.view.needs_samples for one in ready)
-    sweep(
-        data, [units, *tallies], raw=True, whole_samples=whole, n_threads=chosen.threads, progress=chosen.progress,
-        **({} if tables is None else tables.arguments()),
-    )  # fmt: skip
+    more = {} if tables is None else tables.arguments()
+    yield from count(data, [units, *tallies], raw=True, whole_samples=whole, **more)
     names = tables.names if tables else ("all",)
     rows = []
     for (title, _, _), one, tally in zip(made, ready, counted, strict=True):
@@ -263,7 +264,7 @@ def _metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
 
 def _titles(
     methods: Sequence[str] | Mapping[str, Any] | None, data: DataSet, with_delta: bool
-) -> list[tuple[str, Any]]:
+) -> Facts[list[tuple[str, Any]]]:
     """Titles and what they stand for."""
     if methods is None:
         names = [name for name in names_of(data) if name is not None]
@@ -276,7 +277,8 @@ def _titles(
     else:
         found = []
         known = {*(name for name in names_of(data) if name), *FUSIONS, UNO}
-        found = [_titled(text, known) for text in ([methods] if isinstance(methods, str) else methods)]
+        for text in [methods] if isinstance(methods, str) else methods:
+            found.append((yield from _titled(text, known)))
     titles = [title for title, _ in found]
     for title in titles:
         if titles.count(title) > 1:
@@ -286,11 +288,12 @@ def _titles(
     return found
 
 
-def _titled(text: str, known: Container[str]) -> tuple[str, str]:
+def _titled(text: str, known: Container[str]) -> Facts[tuple[str, str]]:
     """The title and the method of ``TITLE=METHOD`` or METHOD."""
     title, separator, spec = text.partition("=")
-    method, lam = _split_lambda(text)
-    if not separator or "://" in title or exists(text) or (lam is not None and (method in known or exists(method))):
+    method, lam = yield from _split_lambda(text)
+    whole = not separator or "://" in title or (yield from exists(text))
+    if whole or (lam is not None and (method in known or (yield from exists(method)))):
         spec, stem = text, os.path.splitext(os.path.basename(method))[0] if method.endswith(".json") else method
         title = stem if lam is None else f"{stem}@{lam}"
     if not title or not spec:
@@ -298,15 +301,17 @@ def _titled(text: str, known: Container[str]) -> tuple[str, str]:
     return title, spec
 
 
-def _split_lambda(spec: str) -> tuple[str, str | None]:
+def _split_lambda(spec: str) -> Facts[tuple[str, str | None]]:
     """METHOD and LAMBDA of ``METHOD@LAMBDA``; a file of that very name comes first."""
     method, _, lam = spec.rpartition("@")
-    if not method or exists(spec) or not all(_NUMBER.fullmatch(part.strip()) for part in lam.split(",")):
+    if not method or (yield from exists(spec)) or not all(_NUMBER.fullmatch(part.strip()) for part in lam.split(",")):
         return spec, None
     return method, lam
 
 
-def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> tuple[Resolved, list[int]]:
+def _method(
+    spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: Notes
+) -> Steps[tuple[Resolved, list[int]]]:
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
     everything = list(range(len(names)))
@@ -317,25 +322,26 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
         )
     lam = None
     if isinstance(spec, str):
-        spec, lam = _split_lambda(spec)
+        spec, lam = yield from _split_lambda(spec)
         if spec in names:
-            return Resolved(_plain(data, [names.index(spec)], None, lam, options, notes)), [names.index(spec)]
+            place = names.index(spec)
+            return Resolved((yield from _plain(data, [place], None, lam, options, notes))), [place]
         if spec in FUSIONS or spec == UNO:
             if len(names) < 2:
                 raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
             if spec == UNO:
-                return _uno(data, replace(wanted, lam=lam), options, notes), everything
-            return Resolved(_plain(data, everything, spec, lam, options, notes)), everything
-        if not spec.endswith(".json") and not exists(spec):
+                return (yield from _uno(data, replace(wanted, lam=lam), options, notes)), everything
+            return Resolved((yield from _plain(data, everything, spec, lam, options, notes))), everything
+        if not spec.endswith(".json") and not (yield from exists(spec)):
             known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
             raise UsageError(
                 "--method",
                 f"{spec!r}",
                 f"expected the file of a calibration, or one of {known}; each also METHOD@LAMBDA",
             )
-    loaded = load_calibration(spec)
+    loaded = yield from load_calibration(spec)
     if lam is not None:
-        loaded = at_lambda(loaded, lam, "--method")
+        loaded = yield from at_lambda(loaded, lam, "--method")
     where = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "--method"
     check_calibration(loaded, data, where, notes)
     if any(modality.given_factors for modality in loaded.modalities):
@@ -362,7 +368,7 @@ def _method(spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: N
 
 def _plain(
     data: DataSet, places: Sequence[int], fused: str | None, lam: str | None, options: Options, notes: Notes
-) -> Calibration:
+) -> Steps[Calibration]:
     """Scores as they are, or rebalanced with a lambda; without delta."""
     uniform = Prior.uniform(data.n_classes)
     names = names_of(data)
@@ -370,19 +376,20 @@ def _plain(
     if lam is None:
         modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
         return Calibration(0.0, uniform, modalities, fused, weights)
-    resolved = resolve(Wanted(lam=1.0, delta="none"), data, options, notes)
+    resolved = yield from resolve(Wanted(lam=1.0, delta="none"), data, options, notes)
     assert resolved is not None
     modalities = tuple(resolved.calibration.modalities[i] for i in places)
     made = replace(resolved.calibration, modalities=modalities, fusion=fused, weights=weights)
-    return at_lambda(made, lam, "--method")
+    return (yield from at_lambda(made, lam, "--method"))
 
 
-def _uno(data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> Resolved:
+def _uno(data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> Steps[Resolved]:
     """Noisy-or of flattened posteriors, without rebalancing or (UNO-IC) at a given lambda."""
-    resolved = resolve(replace(wanted, lam=None if wanted.lam is None else 1.0), data, options, notes, lam=0.0)
+    plain = replace(wanted, lam=None if wanted.lam is None else 1.0)
+    resolved = yield from resolve(plain, data, options, notes, lam=0.0)
     assert resolved is not None
     if wanted.lam is not None:
-        resolved = replace(resolved, calibration=at_lambda(resolved.calibration, wanted.lam, "--method"))
+        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, wanted.lam, "--method")))
     factors: Mapping[str | None, FactorSource] = resolved.factors
     for modality, member in zip(resolved.calibration.modalities, data.modalities, strict=True):
         stored = modality.stored_delta and member.has("delta")

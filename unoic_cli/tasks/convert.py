@@ -14,13 +14,13 @@ from unoic_cli import formats
 from unoic_cli.batch import choose_split, ignored_units, where_is
 from unoic_cli.block import Encoding, Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
-from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import SourceEvidence
 from unoic_cli.formats import names, numpy_files, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
-from unoic_cli.output import as_one, together
+from unoic_cli.output import together
+from unoic_cli.steps import Steps
 from unoic_cli.tallies.evidence import TOLERANCE
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, as_floats, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
@@ -101,8 +101,6 @@ class _Input:
     notes: list[str] = field(default_factory=list)
 
 
-@public
-@as_one
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -114,7 +112,7 @@ def convert(
     labels: str | None = None,
     force: bool = False,
     allow_external: bool = False,
-) -> ConvertResult:
+) -> Steps[ConvertResult]:
     """Write an npz, npy, HDF5 or Parquet file as HDF5 or Parquet, block by block; every bit of the scores is kept.
 
     Parameters
@@ -152,6 +150,7 @@ def convert(
 
     Examples
     --------
+    >>> from unoic_cli import convert
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "val.npz")
@@ -163,7 +162,7 @@ def convert(
     source, out = os.fspath(source), os.fspath(out)
     if kind is not None:
         names.check_kind("--kind", kind)
-    source, asked = single(source, expand(source)), Asked(logits_key, labels_key, class_axis, kind)
+    source, asked = single(source, (yield from expand(source))), Asked(logits_key, labels_key, class_axis, kind)
     is_arrays = formats.detect(source) not in formats.MODULES
     if is_arrays:
         formats.storage.refuse_remote(source, "npz or npy file")

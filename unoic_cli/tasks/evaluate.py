@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
-from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
-from unoic_cli.output import as_one
 from unoic_cli.priors import Unseen
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tasks.common import (
     Inputs,
@@ -160,8 +158,6 @@ class EvaluateResult:
         }
 
 
-@public
-@as_one
 def evaluate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -181,7 +177,7 @@ def evaluate(
     by: str | None = None,
     absent: Absent = "reference",
     **options: Unpack[OptionArguments],
-) -> EvaluateResult:
+) -> Steps[EvaluateResult]:
     """Count predictions against labels in one read.
 
     Parameters
@@ -218,6 +214,7 @@ def evaluate(
 
     Examples
     --------
+    >>> from unoic_cli import evaluate
     >>> import numpy as np
     >>> scores = 9 * np.eye(3, dtype=np.float32)[[0, 0, 1, 2, 1, 1, 1, 2]]
     >>> result = evaluate(scores, [0, 0, 0, 0, 1, 1, 1, 1])
@@ -225,7 +222,7 @@ def evaluate(
     {'acc': 0.625, 'macc': 0.625, 'miou': 0.366667, 'f1': 0.472222}
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes, by=by)
+    data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     data.require("labels", "to evaluate")
@@ -237,19 +234,16 @@ def evaluate(
         option = "--lambda" if lam is not None else "--calibration"
         raise UsageError(option, "a calibration for a file of predictions", "expected scores")
     alone = None if asked and data.modality is None else 0.0
-    resolved = resolve(wanted, data, chosen, notes, lam=alone)
+    resolved = yield from resolve(wanted, data, chosen, notes, lam=alone)
     assert resolved is not None
-    tables = make_tables(data, by)
-    ready = make_method(resolved.calibration, data, resolved.factors, chosen)
+    tables = yield from make_tables(data, by)
+    ready = yield from make_method(resolved.calibration, data, resolved.factors)
     if not asked and ready.plain is not None:
         ready = ready.plain
     n_tables = len(tables.names) if tables else 1
     tally = ready.tally([resolved.calibration.lam], n_tables, confusion=confusion)
     ignored = UnitTally(n_tables)
-    sweep(
-        data, [tally, ignored], view=ready.view, n_threads=chosen.threads, progress=chosen.progress,
-        **({} if tables is None else tables.arguments()),
-    )  # fmt: skip
+    yield from count(data, [tally, ignored], view=ready.view, **({} if tables is None else tables.arguments()))
     counts = tally.counts()
     overall = Counts(counts.hits.sum(0)[0], counts.predicted.sum(0)[0], counts.support.sum(0)[0])
     if not overall.support.any():

@@ -15,8 +15,8 @@ from unoic_cli import witness
 from unoic_cli.batch import Part, check_delta, where_is
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, NoInputError
+from unoic_cli.facts import Facts, know
 from unoic_cli.formats import detect, fingerprint_of, numpy_files, split_name, storage
-from unoic_cli.ledger import know
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +30,10 @@ class FactorFile:
 
     Parameters
     ----------
-    name : str or ndarray
-        ``FILE``, ``FILE::DATASET`` (HDF5; ``delta`` by default) or a npy file; or the factors themselves.
+    name : str
+        ``FILE``, ``FILE::DATASET`` (HDF5; ``delta`` by default) or a npy file.
+    array : ndarray or None
+        The factors themselves, instead.
     data : DataSet
         The modality that they belong to.
 
@@ -41,10 +43,8 @@ class FactorFile:
         The file cannot be read, or the array's shape is another.
     """
 
-    def __init__(self, name: str | NDArray[Any], data: DataSet) -> None:
+    def __init__(self, name: str, array: NDArray[Any] | None, data: DataSet) -> None:
         self._lock = threading.Lock()
-        array = None if isinstance(name, str) else name
-        name = name if isinstance(name, str) else "--delta"
         path, group = split_name(name)
         storage.refuse_remote(path, "file of factors")
         self.where = name
@@ -52,12 +52,27 @@ class FactorFile:
         self._array: NDArray[Any] | None = array
         self._rows: numpy_files.PlainRows | None = None
         self._stamp: Any = None
-        if array is not None:
-            shape, dtype = array.shape, array.dtype.str
-        else:
-            found = know(f"factors {name}", lambda: self._look(name, path, group))
-            shape, dtype, self.where = tuple(found["shape"]), found["dtype"], found["where"]
         self._data = data
+
+    @classmethod
+    def of_array(cls, array: NDArray[Any], data: DataSet, where: str) -> FactorFile:
+        """Factors in memory."""
+        made = cls(where, array, data)
+        made._check(where, array.shape, array.dtype.str)
+        return made
+
+    @classmethod
+    def named(cls, name: str, data: DataSet) -> Facts[FactorFile]:
+        """Factors of a file."""
+        made = cls(name, None, data)
+        path, group = split_name(name)
+        found = yield from know(f"factors {name}", lambda: made._look(name, path, group))
+        made.where = found["where"]
+        made._check(name, tuple(found["shape"]), found["dtype"])
+        return made
+
+    def _check(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        data = self._data
         n_samples = sum(source.n_samples for source in data.sources)
         shapes = {source.image_shape for source in data.sources}
         allowed = [(), (n_samples,), *((n_samples, *s) for s in shapes if len(shapes) == 1 and s)]

@@ -17,18 +17,18 @@ import numpy as np
 from unoic_cli import __version__, formats
 from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.brief import brief
-from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.facts import Facts, exists
 from unoic_cli.formats.names import check_kind
-from unoic_cli.ledger import exists
-from unoic_cli.output import as_one, storage_error, write_text
-from unoic_cli.sweep import sweep
+from unoic_cli.output import storage_error
+from unoic_cli.steps import Steps, count, write_text
 from unoic_cli.tallies.entropy import EntropyTally, Moments
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
     OptionArguments,
     Options,
+    check_output,
     files_among,
     open_inputs,
     output_path,
@@ -107,8 +107,6 @@ class FitDeltaResult:
         }
 
 
-@public
-@as_one
 def fit_delta(
     inputs: Inputs,
     *,
@@ -122,7 +120,7 @@ def fit_delta(
     write_delta: str | os.PathLike[str] | None = None,
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> FitDeltaResult:
+) -> Steps[FitDeltaResult]:
     """Fit the statistics that turn a sample's uncertainty into delta, or apply them.
 
     H of a sample is the mean over its pixels of the entropy (nats) of the softmax of the raw scores: no temperature,
@@ -166,6 +164,7 @@ def fit_delta(
 
     Examples
     --------
+    >>> from unoic_cli import fit_delta
     >>> import numpy as np
     >>> found = fit_delta(np.array([[0.0, 0.0], [0.0, 50.0]], dtype=np.float32))
     >>> round(found.mu, 6), round(found.sigma, 6), found.delta["min"]
@@ -175,8 +174,8 @@ def fit_delta(
     output, write_delta = output_path(output), output_path(write_delta)
     wanted = _check_origin(origin, kind, measure, chosen)
     _check_power(delta_power)
-    plain, modality = _take_names(expand(inputs), modality)
-    given = _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
+    plain, modality = yield from _take_names((yield from expand(inputs)), modality)
+    given = yield from _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
     others = files_among(statistics)
     if force and output is None and write_delta is None:
         raise UsageError("--force", "--force without an output", "expected --output or --write-delta")
@@ -186,13 +185,14 @@ def fit_delta(
     if write_delta is not None and formats.SUFFIXES.get(os.path.splitext(write_delta)[1].lower()) != "hdf5":
         raise UsageError("--write-delta", write_delta, "expected an HDF5 file: .h5, .hdf5 or .hdf")
 
-    def check_outputs(files: Sequence[str]) -> None:
+    def check_outputs(files: Sequence[str]) -> Steps[None]:
         for name in (output, write_delta):
             if name is not None:
-                formats.check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
+                yield from check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
 
     measured = _measure_passes if origin == "mc-dropout" else _measure_scores
-    found = measured(plain, _Wish(cast(Kind, kind or "logits"), wanted, write_delta), chosen, notes, check_outputs)
+    wish = _Wish(cast(Kind, kind or "logits"), wanted, write_delta)
+    found = yield from measured(plain, wish, chosen, notes, check_outputs)
     moments = found.moments
     if given is None:
         power = 1.0 if delta_power is None else float(delta_power)
@@ -212,7 +212,7 @@ def fit_delta(
         split=chosen.split,
         notes=tuple(notes.texts),
     )
-    _write(result, found.kept, output, write_delta)
+    yield from _write(result, found.kept, output, write_delta)
     return result
 
 
@@ -259,7 +259,7 @@ def _check_power(power: float | None) -> None:
         raise UsageError("--delta-power", str(power), "expected a finite number, not negative")
 
 
-def _take_names(inputs: Inputs, modality: str | None) -> tuple[Inputs, str | None]:
+def _take_names(inputs: Inputs, modality: str | None) -> Facts[tuple[Inputs, str | None]]:
     """Inputs without their ``NAME=``, and the one name that they and the option give."""
     if modality is not None and not _NAME.fullmatch(modality):
         raise UsageError("--modality", f"{modality!r}", "expected letters, digits, '_', '.' and '-', a letter first")
@@ -279,7 +279,7 @@ def _take_names(inputs: Inputs, modality: str | None) -> tuple[Inputs, str | Non
         return inputs, modality
     for i, item in enumerate(items):
         match = _NAMED.fullmatch(item) if isinstance(item, str) else None
-        if match is None or exists(formats.split_name(item)[0]):
+        if match is None or (yield from exists(formats.split_name(item)[0])):
             continue
         name, items[i] = match.groups()
         if modality is not None and name != modality:
@@ -296,7 +296,7 @@ def _given_statistics(
     power: float | None,
     output: str | None,
     write_delta: str | None,
-) -> DeltaStatistics | None:
+) -> Facts[DeltaStatistics | None]:
     """The statistics to apply, held to what else was asked for."""
     if statistics is None:
         return None
@@ -312,7 +312,7 @@ def _given_statistics(
         where, given = "--statistics", statistics
     else:
         where = os.fspath(statistics)
-        given = DeltaStatistics.load(where)
+        given = yield from DeltaStatistics.read(where)
     if given.measure != measure:
         raise DataError(where, f"statistics of {given.measure}", f"expected those of {measure}, as measured here")
     if modality is not None and given.modality is not None and given.modality != modality:
@@ -325,16 +325,16 @@ def _given_statistics(
 
 
 def _measure_scores(
-    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], None]
-) -> _Measured:
-    data = open_inputs(inputs, None, options, notes)
+    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], Steps[None]]
+) -> Steps[_Measured]:
+    data = yield from open_inputs(inputs, None, options, notes)
     for source in data.sources:
         if source.kind == "predictions":
             raise DataError(source.name, "predictions and no scores", f"expected {', '.join(SCORE_KINDS)}")
     names = tuple(source.name for source in data.sources)
     if len(set(names)) < len(names):
         raise UsageError(names[0], "two sources of this name", "expected a name of its own for each")
-    check_outputs(names)
+    yield from check_outputs(names)
     if any("delta" in source.fields for source in data.sources):
         notes.add("the input has a delta; the uncertainty is that of the scores without it")
     bare = tuple(replace(source, fields=source.fields & {"split"}) for source in data.sources)
@@ -348,7 +348,7 @@ def _measure_scores(
         kept = _room(n_samples, wish.write_delta)
         views = np.split(kept, np.cumsum(list(sizes.values()))[:-1])
         tally = EntropyTally(data.n_classes, into=dict(zip(names, views, strict=True)))
-    sweep(data, [tally], n_threads=options.threads, progress=options.progress)
+    yield from count(data, [tally])
     if n_samples <= _KEPT:
         kept = np.concatenate([tally.kept(name) for name in names])
     return _Measured(tally.moments, kept, names, provenance(data, options))
@@ -386,8 +386,8 @@ class _Passes(NamedTuple):
 
 
 def _measure_passes(
-    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], None]
-) -> _Measured:
+    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], Steps[None]]
+) -> Steps[_Measured]:
     if options.threads is not None and options.threads < 1:
         raise UsageError("--threads", str(options.threads), "expected at least 1")
     items: list[Any]
@@ -404,7 +404,7 @@ def _measure_passes(
     paths = [(formats.file_identity(path), group) for path, group in split]
     if len(set(paths)) < len(paths):
         raise UsageError(names[0], "the same data twice", "expected each input once")
-    check_outputs(names)
+    yield from check_outputs(names)
     moments, kept, first = Moments(), [], ("", 0)
     for i, item in enumerate(items):
         with _open_passes(item, options.allow_external) as passes:
@@ -670,10 +670,12 @@ def _summary(statistics: DeltaStatistics, kept: NDArray[np.int64]) -> dict[str, 
     return {"mean": total / (n * FIXED_POINT), "min": least, "max": most, "below_one": below / n}
 
 
-def _write(result: FitDeltaResult, kept: NDArray[np.int64] | None, output: str | None, write_delta: str | None) -> None:
+def _write(
+    result: FitDeltaResult, kept: NDArray[np.int64] | None, output: str | None, write_delta: str | None
+) -> Steps[None]:
     """Put the outputs in their files."""
     if output is not None:
-        write_text(output, json.dumps(result.statistics.to_dict(), indent=1) + "\n")
+        yield from write_text(output, json.dumps(result.statistics.to_dict(), indent=1) + "\n")
     if write_delta is None:
         return
     from unoic_cli.formats import hdf5

@@ -8,15 +8,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Modality
-from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import as_one, write_text
 from unoic_cli.priors import UNSEEN, Unseen
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count, write_text
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
 from unoic_cli.tasks.common import (
     Inputs,
@@ -25,6 +22,7 @@ from unoic_cli.tasks.common import (
     Options,
     PriorLike,
     check_calibration,
+    check_output,
     files_among,
     open_inputs,
     output_path,
@@ -174,23 +172,22 @@ class _Fit:
     measured: ConfidenceTally
 
 
-def _fit(data: DataSet, options: Options, bins: int, view: View) -> _Fit:
+def _fit(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
     """Find beta = 1 / T.
 
     The first read takes every octave of the range. Each later one looks close around where the slope should be zero,
     and also measures there: that is the result as soon as the slopes around it prove it right.
     """
     first = LikelihoodTally(data.n_classes, [1 / RANGE[1]], 2 * OCTAVES + 1)
-    sweep(data, [first], view=view, n_threads=options.threads, progress=options.progress)
+    yield from count(data, [first], view=view)
     if first.n == 0:
         raise DataError(data.name, f"no labelled sample ({first.n_ignored} ignored)", "expected labels")
     points, reads = first.curve(), 1
 
-    def measure(beta: float, places: list[float]) -> tuple[ConfidenceTally, list[Likelihood]]:
+    def measure(beta: float, places: list[float]) -> Steps[tuple[ConfidenceTally, list[Likelihood]]]:
         measured = ConfidenceTally(data.n_classes, [1.0, beta], bins)
         more = LikelihoodTally(data.n_classes, places)
-        tallies = [measured, *([more] if places else [])]
-        sweep(data, tallies, view=view, n_threads=options.threads, progress=options.progress)
+        yield from count(data, [measured, *([more] if places else [])], view=view)
         return measured, more.curve() if places else []
 
     flat = not any(point.slope or point.curvature for point in points)
@@ -200,19 +197,18 @@ def _fit(data: DataSet, options: Options, bins: int, view: View) -> _Fit:
     elif points[-1].slope <= 0:
         at_bound, beta = (None, 1.0) if flat else ("lower", points[-1].beta)
     if flat or at_bound is not None:
-        return _Fit(beta, at_bound, flat, 2, measure(beta, [])[0])
+        measured, _ = yield from measure(beta, [])
+        return _Fit(beta, at_bound, flat, 2, measured)
     lower, upper = _bracket(points)
     while True:
         beta = interpolate(lower, upper)
-        measured, points = measure(beta, _places(lower.beta, upper.beta, beta))
+        measured, points = yield from measure(beta, _places(lower.beta, upper.beta, beta))
         reads += 1
         lower, upper = _bracket([lower, *points, upper])
         if max(upper.beta, beta) - min(lower.beta, beta) <= TOLERANCE * beta:
             return _Fit(beta, None, False, reads, measured)
 
 
-@public
-@as_one
 def fit_temperature(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -226,7 +222,7 @@ def fit_temperature(
     output: str | None = None,
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> FitTemperatureResult:
+) -> Steps[FitTemperatureResult]:
     """Find the temperature T that minimises the mean negative log-likelihood of softmax(delta * z / T).
 
     Parameters
@@ -269,6 +265,7 @@ def fit_temperature(
 
     Examples
     --------
+    >>> from unoic_cli import fit_temperature
     >>> import numpy as np
     >>> scores = np.log(np.array([[9, 1]] * 4, dtype=np.float32))  # 90 % confident, right in 3 of 4 cases
     >>> result = fit_temperature(scores, [0, 0, 0, 1])
@@ -276,7 +273,7 @@ def fit_temperature(
     (2.0, 0.15, 0.0)
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = yield from open_inputs(inputs, labels, chosen, notes)
     if data.beside:
         names = ", ".join(str(member.modality) for member in data.modalities)
         raise UsageError("FILES", f"the modalities {names}", "expected one: each has a temperature of its own")
@@ -289,7 +286,7 @@ def fit_temperature(
         raise UsageError("--force", "--force without --output", "expected an output that it may replace")
     if output is not None:
         named = (*(s.name for s in data.sources), *files_among(calibration, source_prior, target_prior))
-        formats.check_output(output, force=force, inputs=named)
+        yield from check_output(output, force=force, inputs=named)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to fit a temperature")
@@ -297,15 +294,15 @@ def fit_temperature(
     late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
     if calibration is not None:
         given = {"--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen}
-        base = _load(calibration, given, data, notes)
+        base = yield from _load(calibration, given, data, notes)
         look = replace(look, stored_delta=base.modalities[0].stored_delta)
         late = False
     elif not late:
-        base = _start(data, source_prior, target_prior, unseen, 1.0, chosen, notes)
-    fit = _fit(data, chosen, bins, View((look,)))
+        base = yield from _start(data, source_prior, target_prior, unseen, 1.0, chosen, notes)
+    fit = yield from _fit(data, bins, View((look,)))
     temperature = 1 / fit.beta
     if late:
-        base = _start(data, source_prior, target_prior, unseen, temperature, chosen, notes)
+        base = yield from _start(data, source_prior, target_prior, unseen, temperature, chosen, notes)
     tell_slopes(base, base.modalities[0], data, notes)
     if fit.flat:
         notes.add("the likelihood is the same at every temperature: T = 1")
@@ -336,7 +333,7 @@ def fit_temperature(
         notes=tuple(notes.texts),
     )
     if output is not None:
-        write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
+        yield from write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
     return result
 
 
@@ -351,12 +348,12 @@ def _checked_floor(floor: float | None, data: DataSet) -> float | None:
     return floor
 
 
-def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, notes: Notes) -> Calibration:
+def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, notes: Notes) -> Steps[Calibration]:
     """The calibration that gets a temperature."""
     for name, value in given.items():
         if value is not None:
             raise UsageError(name, f"{name} beside --calibration", "expected neither: the calibration holds it")
-    loaded = load_calibration(calibration)
+    loaded = yield from load_calibration(calibration)
     where = os.fspath(calibration) if isinstance(calibration, (str, os.PathLike)) else "--calibration"
     if loaded.fusion is not None or len(loaded.modalities) != 1:
         found = f"a fused calibration ({len(loaded.modalities)} modalities)"
@@ -372,11 +369,11 @@ def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, 
 def _start(
     data: DataSet, source_prior: PriorLike, target_prior: PriorLike, unseen: Unseen | None, temperature: float,
     options: Options, notes: Notes,
-) -> Calibration:  # fmt: skip
+) -> Steps[Calibration]:  # fmt: skip
     """Priors as the other commands find them, and lambda = 0."""
-    source = find_source_prior(source_prior, data, options, notes, temperature=temperature)
+    source = yield from find_source_prior(source_prior, data, options, notes, temperature=temperature)
     wanted: PriorLike = "uniform" if target_prior is None else target_prior
-    target = resolve_prior(wanted, data, "--target-prior", options, notes, temperature=temperature)
+    target = yield from resolve_prior(wanted, data, "--target-prior", options, notes, temperature=temperature)
     made = Calibration(
         0.0, target, (Modality(data.modality, source),), unseen=unseen or "mask", class_names=data.class_names
     )  # fmt: skip

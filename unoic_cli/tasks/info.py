@@ -18,19 +18,19 @@ from unoic_cli import formats
 from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
 from unoic_cli.block import Encoding, LogitBlock, Source
 from unoic_cli.brief import brief
-from unoic_cli.calls import ArgumentError, public
+from unoic_cli.calls import ArgumentError
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import Finding, SourceEvidence, beside
 from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.names import Asked, refuse
-from unoic_cli.output import as_one
 from unoic_cli.tallies.evidence import TOLERANCE, log_tolerance
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from unoic_cli.tasks.common import Inputs
+    from unoic_cli.steps import Steps
+from unoic_cli.tasks.common import Inputs
 
 Look = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
 
@@ -450,8 +450,6 @@ class InfoResult:
 # the task
 
 
-@public
-@as_one
 def info(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -461,7 +459,7 @@ def info(
     logits_key: str | None = None,
     labels_key: str | None = None,
     class_axis: int | None = None,
-) -> InfoResult:
+) -> Steps[InfoResult]:
     """Read logits files once, in fixed memory, and say what they hold.
 
     Labels out of range, NaN and infinities are counted and warned of, not refused.
@@ -490,6 +488,7 @@ def info(
 
     Examples
     --------
+    >>> from unoic_cli import info
     >>> import os, tempfile, h5py
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "val.h5")
@@ -501,7 +500,7 @@ def info(
     ('NK', 'logits', (2, 1), 2.0)
     """
     asked = Asked(logits_key, labels_key, class_axis)
-    given = _given(inputs, labels, asked)
+    given = yield from _given(inputs, labels, asked)
     sources = (
         one if isinstance(one, Source) else formats.describe(one, allow_external=allow_external, asked=asked)
         for one in given
@@ -509,9 +508,9 @@ def info(
     return InfoResult(tuple(_look(source, split) for source in sources))
 
 
-def _given(inputs: Any, labels: Any, asked: Asked) -> list[str | Source]:
+def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
     """What is to be looked at, as names and sources."""
-    found = expand(inputs)
+    found = yield from expand(inputs)
     if isinstance(found, Mapping):
         raise ArgumentError("inputs", "a mapping", "expected files, sources or an array, each looked at by itself")
     if isinstance(found, (str, os.PathLike, Source)):

@@ -10,8 +10,8 @@ from typing import Any
 
 from unoic_cli.block import Source
 from unoic_cli.errors import DataError, NoInputError, UsageError
+from unoic_cli.facts import Facts, know
 from unoic_cli.formats import STANDARD, storage
-from unoic_cli.ledger import know
 from unoic_cli.whole import read_whole
 
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
@@ -21,7 +21,7 @@ MOST_NAMES = 100_000
 """Inputs of one list: each is opened and looked into before anything is read."""
 
 
-def expand(inputs: Any) -> Any:
+def expand(inputs: Any) -> Facts[Any]:
     """Inputs with patterns and lists replaced by names; arrays and sources pass as they are.
 
     Parameters
@@ -39,18 +39,21 @@ def expand(inputs: Any) -> Any:
     UnoicError
         A pattern without a match, a list that cannot be read or is empty, or standard input more than once.
 
-    Examples
-    --------
-    >>> expand(["rgb=a.h5", "depth=b.h5"])
-    ['rgb=a.h5', 'depth=b.h5']
     """
     texts = [inputs] if isinstance(inputs, str) else inputs
     if isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts):
-        return know(f"names {' '.join(texts)}", lambda: _expand(inputs))
-    return _expand(inputs)
+        return (yield from know(f"names {' '.join(texts)}", lambda: expanded(inputs)))
+    return expanded(inputs)
 
 
-def _expand(inputs: Any) -> Any:
+def expanded(inputs: Any) -> Any:
+    """As `expand`, from the files as they are.
+
+    Examples
+    --------
+    >>> expanded(["rgb=a.h5", "depth=b.h5"])
+    ['rgb=a.h5', 'depth=b.h5']
+    """
     if isinstance(inputs, Mapping):
         found: Any = {name: _expand_named(value) for name, value in inputs.items()}
         texts = [item for value in found.values() if _is_names(value) for item in value]

@@ -14,14 +14,14 @@ from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_la
 from unoic_cli.calls import as_array
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.facts import Facts, exists, head, know
 from unoic_cli.formats import split_name
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
 from unoic_cli.kernels.fusion import MAXIMUM
 from unoic_cli.kernels.lines import Lines, make_point
-from unoic_cli.ledger import exists, head, know
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.entropy import EntropyTally
 from unoic_cli.tallies.fused import FusedTally
 from unoic_cli.tallies.points import PointTally
@@ -56,7 +56,7 @@ def names_of(data: DataSet) -> tuple[str | None, ...]:
 
 def split_by_name(
     given: Any, names: Sequence[str | None], option: str, *, commas: bool = False
-) -> dict[str | None, Any]:
+) -> Facts[dict[str | None, Any]]:
     """One value for each modality that was given one.
 
     Parameters
@@ -75,9 +75,10 @@ def split_by_name(
 
     Examples
     --------
-    >>> split_by_name("rgb=0.3,depth=0.6", ["depth", "rgb"], "--lambda", commas=True)
+    >>> from unoic_cli.facts import find_out
+    >>> find_out(split_by_name("rgb=0.3,depth=0.6", ["depth", "rgb"], "--lambda", commas=True))
     {'rgb': '0.3', 'depth': '0.6'}
-    >>> split_by_name(0.4, ["depth", "rgb"], "--lambda")
+    >>> find_out(split_by_name(0.4, ["depth", "rgb"], "--lambda"))
     {'depth': 0.4, 'rgb': 0.4}
     """
     if given is None:
@@ -93,7 +94,8 @@ def split_by_name(
     items = [given] if isinstance(given, (str, os.PathLike)) or not _is_texts(given) else list(given)
     found: dict[str | None, Any] = {}
     for item in items:
-        match = NAME.fullmatch(item) if isinstance(item, str) and not exists(split_name(item)[0]) else None
+        is_file = not isinstance(item, str) or (yield from exists(split_name(item)[0]))
+        match = None if is_file else NAME.fullmatch(item)
         if match is None:
             if found or len(items) > 1:
                 raise UsageError(option, f"{item} beside other values", "expected one value, or NAME=VALUE for each")
@@ -249,9 +251,8 @@ def make_method(
     calibration: Calibration,
     data: DataSet,
     factors: Mapping[str | None, FactorSource],
-    options: Options,
     chosen: Sequence[int] | None = None,
-) -> Method:
+) -> Steps[Method]:
     """Make a calibration ready for a data set.
 
     Parameters
@@ -261,15 +262,13 @@ def make_method(
     data : DataSet
     factors : mapping of modality to FactorSource
         Where delta comes from, besides the calibration's statistics and the files.
-    options : Options
     chosen : sequence of int, optional
         Positions of the calibration's modalities in the data.
     """
     members = [data.modalities[i] for i in (range(len(data.modalities)) if chosen is None else chosen)]
-    looks = tuple(
-        _look(modality, member, factors.get(member.modality), data, options)
-        for modality, member in zip(calibration.modalities, members, strict=True)
-    )
+    looks: tuple[Look, ...] = ()
+    for modality, member in zip(calibration.modalities, members, strict=True):
+        looks += ((yield from _look(modality, member, factors.get(member.modality), data)),)
     slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
     rebalance_first = calibration.order == "rebalance-first"
     flattened = rebalance_first and any(_flattens(look, member) for look, member in zip(looks, members, strict=True))
@@ -317,13 +316,13 @@ def _flattens(look: Look, member: DataSet) -> bool:
     return look.factors is not None or look.statistics is not None or stored
 
 
-def _look(modality: Modality, member: DataSet, factors: FactorSource | None, data: DataSet, options: Options) -> Look:
-    if factors is None and modality.delta is not None and _cuts_images(member, data):
-        factors = _factors_before(modality.delta, member, options)
+def _look(modality: Modality, member: DataSet, factors: FactorSource | None, data: DataSet) -> Steps[Look]:
+    if factors is None and modality.delta is not None and (yield from _cuts_images(member, data)):
+        factors = yield from _factors_before(modality.delta, member)
     return Look(modality.temperature, modality.delta, modality.stored_delta, factors)
 
 
-def _cuts_images(member: DataSet, data: DataSet) -> bool:
+def _cuts_images(member: DataSet, data: DataSet) -> Facts[bool]:
     """Whether spans have to cut images of a modality."""
     if not any(source.pixels > 1 for source in member.sources):
         return False
@@ -332,16 +331,16 @@ def _cuts_images(member: DataSet, data: DataSet) -> bool:
         spans = data.spans(whole_samples=True)
         return any(span.start % span.source.pixels or span.stop % span.source.pixels for span in spans)
 
-    return know(f"cuts {member.name}", find)
+    return (yield from know(f"cuts {member.name}", find))
 
 
-def _factors_before(statistics: DeltaStatistics, member: DataSet, options: Options) -> SampleFactors:
+def _factors_before(statistics: DeltaStatistics, member: DataSet) -> Steps[SampleFactors]:
     """Factors of images that are too large to be seen at once, from a pass over them."""
     factors = []
     for source in member.sources:
         alone = replace(member.alone(), sources=(source,), split=None, n_samples=source.n_samples, evidence=None)
         tally = EntropyTally(source.n_classes, {source.name: source.n_samples})
-        sweep(alone, [tally], n_threads=options.threads, progress=options.progress)
+        yield from count(alone, [tally])
         factors.append(statistics.delta(tally.kept(source.name) / FIXED_POINT))
     return SampleFactors(member.sources, tuple(factors))
 
@@ -363,7 +362,7 @@ class Resolved:
 
 def resolve(
     wanted: Wanted, data: DataSet, options: Options, notes: Notes, *, lam: float | None = None
-) -> Resolved | None:
+) -> Steps[Resolved | None]:
     """The calibration that the options stand for; None when they ask for nothing.
 
     Parameters
@@ -381,7 +380,7 @@ def resolve(
     """
     used = wanted.named()
     if wanted.calibration is not None:
-        return _resolve_calibration(wanted, data, used, notes)
+        return (yield from _resolve_calibration(wanted, data, used, notes))
     if wanted.lam is None and lam is None:
         if used or wanted.delta is not None:
             option = (used or ["--delta"])[0]
@@ -395,15 +394,15 @@ def resolve(
     names = names_of(data)
     if wanted.lam is None and lam == 0.0:
         wanted = _without_priors(wanted, data)
-    name, weights = _fusion(wanted, names, data.given)
-    common, shares = _lambdas(wanted.lam if wanted.lam is not None else lam, names)
-    modalities, factors = _modalities(wanted, data, shares, options, notes)
+    name, weights = yield from _fusion(wanted, names, data.given)
+    common, shares = yield from _lambdas(wanted.lam if wanted.lam is not None else lam, names)
+    modalities, factors = yield from _modalities(wanted, data, shares, options, notes)
     flattened = any(m.delta is not None for m in modalities) or factors or _stores_delta(data, modalities)
     if wanted.order is not None and not flattened:
         raise UsageError(
             "--order", "--order without delta", "expected a delta (in the file, or --delta), which it is for"
         )
-    target = resolve_prior(
+    target = yield from resolve_prior(
         "uniform" if wanted.target_prior is None else wanted.target_prior,
         data.alone(),
         "--target-prior",
@@ -448,7 +447,7 @@ def _stores_delta(data: DataSet, modalities: Sequence[Modality]) -> bool:
     )
 
 
-def load_calibration(given: Any) -> Calibration:
+def load_calibration(given: Any) -> Facts[Calibration]:
     """A calibration, from its file or as it is, with its modalities in the order of their names.
 
     Raises
@@ -463,7 +462,7 @@ def load_calibration(given: Any) -> Calibration:
     if isinstance(given, Mapping):
         loaded = Calibration.from_dict(dict(given), where)
     else:
-        loaded = given if isinstance(given, Calibration) else Calibration.load(where)
+        loaded = given if isinstance(given, Calibration) else (yield from Calibration.read(where))
     for modality in loaded.modalities:
         if modality.delta is not None:
             _check_measure(modality.delta, where)
@@ -500,7 +499,7 @@ def match_modalities(calibration: Calibration, data: DataSet, where: str) -> Cal
     return calibration
 
 
-def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: Notes) -> Resolved:
+def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: Notes) -> Steps[Resolved]:
     if wanted.lam is not None:
         raise UsageError(
             "--lambda",
@@ -511,19 +510,19 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
         raise UsageError(used[0], f"{used[0]} beside --calibration", "expected one of them: the calibration holds it")
     given = wanted.calibration
     where = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "--calibration"
-    loaded = match_modalities(load_calibration(wanted.calibration), data, where)
+    loaded = match_modalities((yield from load_calibration(wanted.calibration)), data, where)
     for member in data.modalities:
         refuse_calibrated(member)
     check_calibration(loaded, data, where, notes)
     factors: dict[str | None, FactorSource] = {}
-    for name, spec in split_by_name(wanted.delta, names_of(data), "--delta").items():
+    for name, spec in (yield from split_by_name(wanted.delta, names_of(data), "--delta")).items():
         modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
         text = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "fit"
-        if modality.delta is not None or text in ("fit", "none") or _is_statistics(text):
+        if modality.delta is not None or text in ("fit", "none") or (yield from _is_statistics(text)):
             raise UsageError(
                 "--delta", "--delta beside --calibration", "expected one of them: the calibration holds it"
             )
-        factors[name] = FactorFile(text, _member(data, name))
+        factors[name] = yield from FactorFile.named(text, _member(data, name))
     for modality, name in zip(loaded.modalities, names_of(data), strict=True):
         if modality.given_factors and name not in factors:
             of = "" if name is None else f" of {name}"
@@ -540,7 +539,7 @@ def _member(data: DataSet, name: str | None) -> DataSet:
 
 def _fusion(
     wanted: Wanted, names: Sequence[str | None], order: Sequence[str]
-) -> tuple[str | None, tuple[float, ...] | None]:
+) -> Facts[tuple[str | None, tuple[float, ...] | None]]:
     """The fusion's name, and weights in the order of `names`; those without names come in the order of the inputs."""
     if len(names) == 1:
         if wanted.fusion is not None:
@@ -553,12 +552,14 @@ def _fusion(
             raise UsageError("--weights", "weights for one modality", "expected two modalities or more")
         return None, None
     name = DEFAULT if wanted.fusion is None else wanted.fusion
-    given, places = _weights(wanted.weights, names, order)
+    given, places = yield from _weights(wanted.weights, names, order)
     weights = resolve_weights(name, given, len(names))
     return name, tuple(weights[place] for place in places)
 
 
-def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> tuple[list[float] | None, Sequence[int]]:
+def _weights(
+    given: Any, names: Sequence[str | None], order: Sequence[str]
+) -> Facts[tuple[list[float] | None, Sequence[int]]]:
     """Weights as they were given, and where among them stands that of each name."""
     as_named = range(len(names))
     if given is None:
@@ -568,7 +569,7 @@ def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> t
     if _is_texts(given) and len(given) == 1:
         given = given[0]
     if isinstance(given, Mapping) or _is_texts(given) or (isinstance(given, str) and "=" in given):
-        parts = split_by_name(given, names, "--weights", commas=True)
+        parts = yield from split_by_name(given, names, "--weights", commas=True)
         missing = [n for n in names if n not in parts]
         if missing:
             raise UsageError("--weights", f"no weight for {missing[0]}", "expected one for each modality")
@@ -580,7 +581,7 @@ def _weights(given: Any, names: Sequence[str | None], order: Sequence[str]) -> t
     return values, [order.index(str(n)) for n in names]
 
 
-def at_lambda(calibration: Calibration, given: Any, option: str) -> Calibration:
+def at_lambda(calibration: Calibration, given: Any, option: str) -> Facts[Calibration]:
     """The same calibration with a given lambda, which is that of every modality, whatever shares they had.
 
     Parameters
@@ -591,16 +592,16 @@ def at_lambda(calibration: Calibration, given: Any, option: str) -> Calibration:
     option : str
         For messages.
     """
-    common, shares = _lambdas(given, [modality.name for modality in calibration.modalities], option)
+    common, shares = yield from _lambdas(given, [modality.name for modality in calibration.modalities], option)
     modalities = tuple(replace(modality, share=shares[modality.name]) for modality in calibration.modalities)
     return replace(calibration, lam=common, modalities=modalities)
 
 
 def _lambdas(
     given: Any, names: Sequence[str | None], option: str = "--lambda"
-) -> tuple[float, dict[str | None, float]]:
+) -> Facts[tuple[float, dict[str | None, float]]]:
     """The common lambda and each modality's share of it."""
-    parts = split_by_name(given, names, option, commas=True)
+    parts = yield from split_by_name(given, names, option, commas=True)
     values = {name: _number(value, option) for name, value in parts.items()}
     missing = [name for name in names if name not in values]
     if missing:
@@ -614,18 +615,16 @@ def _lambdas(
 
 def _modalities(
     wanted: Wanted, data: DataSet, shares: Mapping[str | None, float], options: Options, notes: Notes
-) -> tuple[tuple[Modality, ...], dict[str | None, FactorSource]]:
+) -> Steps[tuple[tuple[Modality, ...], dict[str | None, FactorSource]]]:
     """Each modality's prior, temperature and delta."""
     names = names_of(data)
-    warm = {
-        n: _number(v, "--temperature")
-        for n, v in split_by_name(wanted.temperature, names, "--temperature", commas=True).items()
-    }
+    given = yield from split_by_name(wanted.temperature, names, "--temperature", commas=True)
+    warm = {name: _number(value, "--temperature") for name, value in given.items()}
     for value in warm.values():
         if not COLDEST <= value <= HOTTEST:
             raise UsageError("--temperature", f"{value}", f"expected a positive number from {COLDEST:g} to {HOTTEST:g}")
-    priors = split_by_name(wanted.source_prior, names, "--source-prior")
-    deltas = split_by_name(wanted.delta, names, "--delta")
+    priors = yield from split_by_name(wanted.source_prior, names, "--source-prior")
+    deltas = yield from split_by_name(wanted.delta, names, "--delta")
     power = wanted.delta_power
     if power is not None and not (math.isfinite(power) and power >= 0):
         raise UsageError("--delta-power", f"{power}", "expected a number >= 0")
@@ -636,12 +635,12 @@ def _modalities(
         statistics, stored = None, True
         spec = deltas.get(name)
         if spec is not None:
-            statistics, stored, source = _delta(spec, name, member, data, options)
+            statistics, stored, source = yield from _delta(spec, name, member, data, options)
             if source is not None:
                 factors[name] = source
         if statistics is not None and power is not None:
             statistics, powered = statistics.with_power(power), True
-        prior = _source_prior(priors.get(name), member, data, options, notes, temperature)
+        prior = yield from _source_prior(priors.get(name), member, data, options, notes, temperature)
         modalities.append(Modality(name, prior, temperature, statistics, stored, shares[name], name in factors))
     if power is not None and not powered:
         raise UsageError(
@@ -652,7 +651,7 @@ def _modalities(
 
 def _source_prior(
     spec: PriorLike, member: DataSet, data: DataSet, options: Options, notes: Notes, temperature: float
-) -> Prior:
+) -> Steps[Prior]:
     """A modality's source prior: asked for, stored in its files, or the labels of whichever has them."""
     own = replace(member.alone(), names_beside=data.class_names)
     if spec is None and not own.has("labels") and not any(s.source_counts or s.source_prior for s in own.sources):
@@ -662,33 +661,33 @@ def _source_prior(
         own = data.alone()
     if spec == "mean-posterior" and member.split != data.split:
         tally = PosteriorTally(member.n_classes)
-        _sweep_one(tally, Look(temperature), member, data, options)
+        yield from _count_one(tally, Look(temperature), member, data)
         return Prior.from_weights(tally.mean(), "mean-posterior", counts=False, estimated=True)
-    return source_prior(spec, own, options, notes, temperature=temperature)
+    return (yield from source_prior(spec, own, options, notes, temperature=temperature))
 
 
-def _is_statistics(path: str) -> bool:
-    first = head(path, 64)
+def _is_statistics(path: str) -> Facts[bool]:
+    first = yield from head(path, 64)
     return first.lstrip().startswith(b"{") if first else path.endswith(".json")
 
 
 def _delta(
     spec: Any, name: str | None, member: DataSet, data: DataSet, options: Options
-) -> tuple[DeltaStatistics | None, bool, FactorSource | None]:
+) -> Steps[tuple[DeltaStatistics | None, bool, FactorSource | None]]:
     """(statistics, whether a stored delta is applied, factors from elsewhere) of one ``--delta``."""
     if isinstance(spec, (str, os.PathLike)):
         text = os.fspath(spec)
         if text == "none":
             return None, False, None
         if text == "fit":
-            return fit_statistics(member, data, options, name), True, None
-        if not _is_statistics(text):
-            return None, True, FactorFile(text, member)
-        spec, where = DeltaStatistics.load(text), text
+            return (yield from fit_statistics(member, data, options, name)), True, None
+        if not (yield from _is_statistics(text)):
+            return None, True, (yield from FactorFile.named(text, member))
+        spec, where = (yield from DeltaStatistics.read(text)), text
     else:
         where = "--delta"
     if isinstance(spec, (int, float, list, tuple)) or hasattr(spec, "__array__"):
-        return None, True, FactorFile(as_array(spec, where), member)
+        return None, True, FactorFile.of_array(as_array(spec, where), member, where)
     if not isinstance(spec, DeltaStatistics):
         found = f"a {type(spec).__name__}"
         raise UsageError("--delta", found, "expected none, fit, delta statistics, an array, or a file of factors")
@@ -698,22 +697,21 @@ def _delta(
     return spec, True, None
 
 
-def fit_statistics(member: DataSet, data: DataSet, options: Options, name: str | None) -> DeltaStatistics:
+def fit_statistics(member: DataSet, data: DataSet, options: Options, name: str | None) -> Steps[DeltaStatistics]:
     """Mean and spread of the softmax entropy of these very samples."""
     tally = EntropyTally(member.n_classes)
-    _sweep_one(tally, Look(stored_delta=False), member, data, options)
+    yield from _count_one(tally, Look(stored_delta=False), member, data)
     fitted: DeltaStatistics = tally.statistics(1.0, name, "entropy", provenance(member.alone(), options))
     return fitted
 
 
-def _sweep_one(tally: Any, look: Look, member: DataSet, data: DataSet, options: Options) -> None:
+def _count_one(tally: Any, look: Look, member: DataSet, data: DataSet) -> Steps[None]:
     """Stream one modality through a tally; by itself, unless another one knows the split."""
-    more: dict[str, Any] = {"n_threads": options.threads, "progress": options.progress}
     if member.split == data.split:
-        sweep(member.alone(), [tally], view=View((look,)), **more)
+        yield from count(member.alone(), [tally], view=View((look,)))
         return
     place = names_of(data).index(member.modality)
-    sweep(data, [ViewedTally(View((look,), chosen=(place,)), tally)], raw=True, **more)
+    yield from count(data, [ViewedTally(View((look,), chosen=(place,)), tally)], raw=True)
 
 
 def _weights_by_name(calibration: Calibration) -> dict[str, float]:

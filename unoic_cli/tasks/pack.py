@@ -16,14 +16,14 @@ from unoic_cli import formats
 from unoic_cli.batch import choose_split, where_is
 from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
-from unoic_cli.calls import public
 from unoic_cli.dataset import Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import SourceEvidence
 from unoic_cli.formats import schema
-from unoic_cli.output import as_one, together
+from unoic_cli.output import together
+from unoic_cli.steps import Steps
 from unoic_cli.tasks.common import parse_size
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
@@ -125,8 +125,6 @@ class PackResult:
         return shallow | {"changed": [one.to_dict() for one in self.changed]}
 
 
-@public
-@as_one
 def pack(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -141,7 +139,7 @@ def pack(
     allow_external: bool = False,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> PackResult:
+) -> Steps[PackResult]:
     """Rewrite a logits file, all of it: contiguous, or in chunks of a chosen size and codec.
 
     Parameters
@@ -192,6 +190,7 @@ def pack(
 
     Examples
     --------
+    >>> from unoic_cli import pack
     >>> import os, tempfile, h5py
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "val.h5")
@@ -222,7 +221,7 @@ def pack(
     if rounded:
         from unoic_cli.tasks.rounding import make_watch
 
-        watch = make_watch(opened, spec.encoding, calibration, threads)
+        watch = yield from make_watch(opened, spec.encoding, calibration)
     job = _Job(opened, spec, scalar, watch, *_grain(spec, codec, chunk, chunk_bytes))
     notes: list[str] = []
     evidence = SourceEvidence(opened)

@@ -6,18 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from unoic_cli import formats
 from unoic_cli.brief import brief
-from unoic_cli.calls import public
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.output import as_one, write_text
 from unoic_cli.priors import parse_list
+from unoic_cli.steps import Steps, write_text
 from unoic_cli.tasks.common import (
     PRIOR_WORDS,
     Inputs,
     Notes,
     OptionArguments,
     Options,
+    check_output,
     count_labels,
     open_inputs,
     output_path,
@@ -79,8 +78,6 @@ class PriorResult:
         }
 
 
-@public
-@as_one
 def prior(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -88,7 +85,7 @@ def prior(
     output: str | None = None,
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> PriorResult:
+) -> Steps[PriorResult]:
     """Count labels in one stream over the labels alone.
 
     Parameters
@@ -115,6 +112,7 @@ def prior(
 
     Examples
     --------
+    >>> from unoic_cli import prior
     >>> import numpy as np
     >>> prior(np.zeros((4, 3), dtype=np.float32), [0, 2, 2, 255]).counts
     (1, 0, 2)
@@ -123,12 +121,12 @@ def prior(
     output = output_path(output)
     if force and output is None:
         raise UsageError("--force", "--force without --output", "expected an output that it may replace")
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = yield from open_inputs(inputs, labels, chosen, notes)
     if output is not None:
         words = (*PRIOR_WORDS, *([output] if parse_list(output, "--output") else []))
-        formats.check_output(output, force=force, inputs=tuple(s.name for s in data.sources), words=words)
+        yield from check_output(output, force=force, inputs=tuple(s.name for s in data.sources), words=words)
     data.require("labels", "to count them")
-    tally = count_labels(data, chosen)
+    tally = yield from count_labels(data)
     counts = tally.counts.tolist()
     n = sum(counts)
     if n == 0:
@@ -146,5 +144,5 @@ def prior(
         notes=tuple(notes.texts),
     )
     if output is not None:
-        write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
+        yield from write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
     return result

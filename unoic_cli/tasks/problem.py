@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.dataset import DataSet, Span
-from unoic_cli.folds import FoldPlan
+from unoic_cli.dataset import DataSet
+from unoic_cli.folds import Folding
 from unoic_cli.kernels.lines import make_lines
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import NAMES, Absent, Counts, compute, exact, rounding, top_of
 from unoic_cli.priors import Slopes
 from unoic_cli.searches import Curve
 from unoic_cli.searches.choice import Constraint, settled
-from unoic_cli.sweep import sweep
+from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.top_k import TopKTally
 from unoic_cli.tallies.units import UnitTally
@@ -44,8 +44,7 @@ class Problem:
     constraints: tuple[Constraint, ...]
     absent: Absent
     top: int | None
-    spans: list[Span]
-    folds: FoldPlan | None
+    folds: Folding | None
     options: Options
     tables: Tables | None = None
     units: UnitTally | None = None
@@ -64,16 +63,13 @@ class Problem:
         """Of the lines, where scores are lines."""
         return self.method.slopes
 
-    def _sweep(self, tallies: list[Any]) -> None:
+    def _count(self, tallies: list[Any]) -> Steps[None]:
         units = UnitTally(1 if self.tables is None else self.n_tables)
-        sweep(
-            self.data, [units, *tallies], spans=self.spans, folds=self.folds, view=self.method.view,
-            n_threads=self.options.threads, progress=self.options.progress,
-            **({} if self.tables is None else self.tables.arguments()),
-        )  # fmt: skip
+        tables = {} if self.tables is None else self.tables.arguments()
+        yield from count(self.data, [units, *tallies], folds=self.folds, view=self.method.view, **tables)
         self.units = units
 
-    def path(self, lattice: Lattice) -> Curve:
+    def path(self, lattice: Lattice) -> Steps[Curve]:
         """Every lattice point from one read, by the lambda path, with lambda 0 and 1 where they are off it."""
         lams = lattice.values()
         lines = make_lines(self.slopes.values, self.slopes.masked, lams)
@@ -81,18 +77,18 @@ class Problem:
         top = None if self.top is None else TopKTally([lines], self.top, self.n_tables)
         off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
         beside, plain = self._points(self.method, off), self._plain()
-        self._sweep([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
+        yield from self._count([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
         curve = Curve(lams, path.counts(), None if top is None else top.hits())
         if self.base is None:
             self._anchor(Curve.joined([curve, beside.curve()]) if off else curve, plain)
         return curve
 
-    def points(self, lams: Sequence[float]) -> Curve:
+    def points(self, lams: Sequence[float]) -> Steps[Curve]:
         """These lambdas (and, the first time, 0 and 1), evaluated plainly in one read."""
         wanted = list(lams)
         extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
         points, plain = self._points(self.method, wanted + extra), self._plain()
-        self._sweep(points.tallies + plain.tallies)
+        yield from self._count(points.tallies + plain.tallies)
         curve = points.curve()
         if self.base is None:
             self._anchor(curve, plain)
@@ -240,15 +236,15 @@ class Complement:
     folds: tuple[int, ...]
     kept: dict[float, Curve]
 
-    def path(self, lattice: Lattice) -> Curve:
+    def path(self, lattice: Lattice) -> Steps[Curve]:
         """As the problem's own."""
-        return self.problem.path(lattice)
+        return (yield from self.problem.path(lattice))
 
-    def points(self, lams: Sequence[float]) -> Curve:
+    def points(self, lams: Sequence[float]) -> Steps[Curve]:
         """One lambda, counted once for all folds."""
         (lam,) = lams
         if lam not in self.kept:
-            self.kept[lam] = self.problem.points([lam])
+            self.kept[lam] = yield from self.problem.points([lam])
         return self.kept[lam]
 
     def objective(self, curve: Curve) -> NDArray[np.float64]:

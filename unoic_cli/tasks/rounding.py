@@ -14,6 +14,7 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser
 from unoic_cli.kernels.lines import Lines, make_point, make_workspace
+from unoic_cli.steps import Steps
 from unoic_cli.sweep import invalid_score
 from unoic_cli.tallies.points import predict
 from unoic_cli.tasks.common import Notes, Options
@@ -52,9 +53,7 @@ class Watch:
         return Counter(self)
 
 
-def make_watch(
-    source: Source, encoding: Encoding, calibration: str | os.PathLike[str] | Any, threads: int | None
-) -> Watch:
+def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLike[str] | Any) -> Steps[Watch]:
     """Make ready to compare decisions on a source and on the same in another encoding.
 
     Raises
@@ -66,10 +65,9 @@ def make_watch(
     if calibration is None:
         return Watch(source, rounded, None, (0.0,))
     data = DataSet((source,), None, frozenset(), source.n_samples)
-    options = Options(threads=threads)
-    resolved = resolve(Wanted(calibration=calibration), data, options, Notes())
+    resolved = yield from resolve(Wanted(calibration=calibration), data, Options(), Notes())
     assert resolved is not None
-    method = make_method(resolved.calibration, data, resolved.factors, options)
+    method = yield from make_method(resolved.calibration, data, resolved.factors)
     # images too large to be seen at once keep the delta they had
     looks = tuple(
         replace(look, factors=SampleFactors((source, rounded), look.factors.values * 2))

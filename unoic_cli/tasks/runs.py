@@ -18,11 +18,13 @@ from typing import Any
 
 from unoic_cli import formats, signals, state
 from unoic_cli.calls import ArgumentError, annotations_of, check_names, nearest, plain_arguments, public
+from unoic_cli.driver import Ended, Run
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
-from unoic_cli.ledger import Ledger, MorePassesError, PartDone, missing, using
+from unoic_cli.ledger import Ledger, missing
 from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
+from unoic_cli.steps import Steps
 from unoic_cli.tasks.common import files_among
-from unoic_cli.tasks.inputs import expand, is_standard
+from unoic_cli.tasks.inputs import expanded, is_standard
 from unoic_cli.urls import scrub_all
 
 COUNTING = {
@@ -182,7 +184,8 @@ def parse_seconds(given: str | float) -> float:
     return seconds
 
 
-def _task(command: str) -> Callable[..., Any]:
+def _steps(command: str) -> Callable[..., Steps[Any]]:
+    """The generator of a command."""
     module, _, name = (COUNTING | WRITING)[command].rpartition(".")
     return getattr(importlib.import_module(f"unoic_cli.tasks.{module or name}"), name)  # type: ignore[no-any-return]
 
@@ -385,12 +388,14 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
         raise ArgumentError("command", f"{command!r}", expected)
     if control is not None and not isinstance(control, Control):
         raise ArgumentError("control", f"a {type(control).__name__}", "expected unoic_cli.Control(...)")
-    task, control = _task(command), control or Control()
-    known = annotations_of(task)
+    steps, control = _steps(command), control or Control()
+    known = annotations_of(steps)
     check_names(command, arguments, known)
     arguments = plain_arguments(arguments, known)
+    tell, one = arguments.get("tell"), Run(threads=arguments.get("threads"), progress=arguments.get("progress"))
     if control.plain:
-        return task(inputs, *([] if labels is None else [labels]), **arguments)
+        with together(tell):
+            return one.drive(steps(inputs, *([] if labels is None else [labels]), **arguments))
     if any(map(is_standard, _texts(inputs))):
         found = "standard input in a run that is cut, kept or spread"
         raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
@@ -402,17 +407,16 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     if checkpoint is not None:
         ledger.every = EVERY if control.every is None else parse_seconds(control.every)
         ledger.save = lambda: state.save_checkpoint(ledger, checkpoint)
-    tell, finished = arguments.get("tell"), [path for path in ledger.outputs if ledger.wrote(path)]
+    one.ledger, finished = ledger, [path for path in ledger.outputs if ledger.wrote(path)]
     try:
         with (
             _one_signal(checkpoint is not None),
             _engine(control, arguments.get("threads")) as ledger.engine,
-            using(ledger),
         ):
             try:
                 with together(tell) as outputs:
                     outputs.ahead = partial(_note, ledger)
-                    result = _work(command, task, inputs, control, ledger, arguments)
+                    result = _work(command, one, steps(inputs, **arguments), control)
             except KeyboardInterrupt:
                 if not signals.finished():
                     ledger.store()
@@ -439,22 +443,18 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     return result
 
 
-def _work(
-    command: str, task: Callable[..., Any], inputs: Any, control: Control, ledger: Ledger, arguments: Mapping[str, Any]
-) -> Any:
-    """Call the command's function, and write the state; the result is None where a shard has done its part."""
-    result = None
-    try:
-        result = task(inputs, **arguments)
-    except PartDone:
-        if command in WRITING:
-            found = "a pass over all of the data (mean-posterior, or --delta fit) before a part is written"
-            raise UsageError("--shard", found, "expected a file of priors, and of delta statistics") from None
-    if control.after is not None and result is not None:
+def _work(command: str, one: Run, steps: Steps[Any], control: Control) -> Any:
+    """Drive the command, and write the state; the result is None where a shard has done its part."""
+    assert one.ledger is not None
+    result = one.drive(steps)
+    if result is Ended.PART_DONE and command in WRITING:
+        found = "a pass over all of the data (mean-posterior, or --delta fit) before a part is written"
+        raise UsageError("--shard", found, "expected a file of priors, and of delta statistics")
+    if control.after is not None and not isinstance(result, Ended):
         found = "the state of a run that needs no further pass"
         raise UsageError(control.after, found, "expected unoic report, which shows its result")
     if control.state is not None:
-        state.save(ledger, control.state)
+        state.save(one.ledger, control.state)
     return result
 
 
@@ -527,7 +527,7 @@ def merge_states(
     --------
     See `run`; ``merge_states(["1.unoic", "2.unoic"], "all.unoic")`` writes what `report_states` reads.
     """
-    paths = expand(list(paths))
+    paths = expanded(list(paths))
     formats.check_output(output, force=force, inputs=tuple(paths))
     total = state.merge(_loaded(paths, tell), partial=partial)
     lacking = [missing(entry) for entry in total.passes if not entry.complete]
@@ -564,7 +564,7 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
     --------
     See `run`.
     """
-    paths = expand(list(paths))
+    paths = expanded(list(paths))
     total = state.merge(_loaded(paths, outputs.get("tell")), partial=partial)
     arguments = dict(total.arguments)
     if total.command not in COUNTING:
@@ -574,20 +574,20 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
     inputs = arguments.pop("inputs")
     total.replay, total.partial = True, partial
     given = {name: value for name, value in outputs.items() if _is_said(value)}
-    task = _task(total.command)
-    _check_outputs(task, total.command, given)
-    try:
-        with using(total), state.sensible(total.name):
-            return total.command, task(inputs, **arguments, **given)
-    except MorePassesError:
+    steps = _steps(total.command)
+    _check_outputs(steps, total.command, given)
+    with together(given.get("tell")), state.sensible(total.name):
+        result = Run(total).drive(steps(inputs, **arguments, **given))
+    if result is Ended.NOT_COUNTED:
         found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
         expected = f"expected the shards to be run again with --after {paths[0] if len(paths) == 1 else 'MERGED'}"
-        raise DataError(total.name, found, expected) from None
+        raise DataError(total.name, found, expected)
+    return total.command, result
 
 
-def _check_outputs(task: Callable[..., Any], command: str, given: Mapping[str, Any]) -> None:
+def _check_outputs(steps: Callable[..., Steps[Any]], command: str, given: Mapping[str, Any]) -> None:
     options = {"output": "--output", "curve_output": "--curve", "force": "--force"}
-    known = inspect.signature(task).parameters
+    known = inspect.signature(steps).parameters
     for name, option in options.items():
         if name in given and name not in known:
             raise UsageError(option, f"{option} of a state of {command}", "expected no such option")

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
-from unoic_cli.calls import public
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.folds import plan_folds
+from unoic_cli.folds import Folding
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name, top_of
-from unoic_cli.output import as_one, write_text
 from unoic_cli.priors import Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, parse_constraints, run_of
+from unoic_cli.steps import Steps, write_text
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
     OptionArguments,
     Options,
     PriorLike,
+    check_output,
     files_among,
     open_inputs,
     output_path,
@@ -260,10 +259,12 @@ def _anchored(problem: Problem, found: Found, folds: Sequence[int] | None = None
     return run_of(values, place) if stays else best
 
 
-def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes) -> tuple[Found, Plateau, int]:
+def _search(
+    problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes
+) -> Steps[tuple[Found, Plateau, int]]:
     """Search, and let a default range grow while the best value sits on its upper end. Returns reads, too."""
     search = find_method(name)
-    found = search(problem, lattice)
+    found = yield from search(problem, lattice)
     plateau = _choose(problem, found)
     reads = found.reads
     if found.choice is not None:
@@ -277,7 +278,7 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
         wider = lattice.extended()
         if wider is None:
             break
-        more = search(problem, wider)
+        more = yield from search(problem, wider)
         reads += more.reads
         better = _choose(problem, more)
         if not better.value > plateau.value:
@@ -300,13 +301,13 @@ def _search(problem: Problem, lattice: Lattice, name: str, explicit: bool, notes
 
 
 def _tuned(
-    problem: Problem, found: Found, search: Callable[[Complement, Lattice], Found], lattice: Lattice,
+    problem: Problem, found: Found, search: Callable[[Complement, Lattice], Steps[Found]], lattice: Lattice,
     folds: Sequence[int], kept: dict[float, Curve],
-) -> tuple[Curve, int]:  # fmt: skip
+) -> Steps[tuple[Curve, int]]:  # fmt: skip
     """A curve, and the place on it that these folds alone lead to."""
     if found.choice is None:
         return found.curve, _anchored(problem, found, folds).middle
-    own = search(Complement(problem, tuple(folds), kept), lattice)
+    own = yield from search(Complement(problem, tuple(folds), kept), lattice)
     values = problem.objective(own.curve, folds)
     assert own.choice is not None
     if not np.isfinite(values[own.choice]):
@@ -315,7 +316,7 @@ def _tuned(
     return own.curve, zero if problem.slopes.faint and np.isfinite(values[zero]) else own.choice
 
 
-def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: str) -> tuple[Folds, int]:
+def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: str) -> Steps[tuple[Folds, int]]:
     """Tune on all folds but one, test on that one; strategies that do not look everywhere read on: how often, too."""
     assert problem.folds is not None and problem.base is not None
     k, search = problem.folds.n_folds, find_method(method)
@@ -333,7 +334,7 @@ def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: st
                 f"fold {fold} of {k} or its complement has no labelled unit",
                 "expected more data, or fewer --folds",
             )
-        curve, index = _tuned(problem, found, search, lattice, others, kept)
+        curve, index = yield from _tuned(problem, found, search, lattice, others, kept)
         lams.append(float(curve.lams[index]))
         tested.append(problem.metrics(curve, index, [fold]))
         baseline.append(problem.metrics(problem.base, 0, [fold]))
@@ -342,7 +343,7 @@ def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: st
     folds = Folds(
         k=k,
         seed=problem.folds.seed,
-        unit="images" if problem.folds.images else "samples",
+        unit="images" if problem.data.has_images else "samples",
         lams=tuple(lams),
         tested=tuple(tested),
         baseline=tuple(baseline),
@@ -403,8 +404,6 @@ def _check_options(
     return constraints, top
 
 
-@public
-@as_one
 def search_lambda(
     inputs: Inputs,
     labels: ArrayLike | None = None,
@@ -434,7 +433,7 @@ def search_lambda(
     curve_output: str | None = None,
     force: bool = False,
     **options: Unpack[OptionArguments],
-) -> SearchResult:
+) -> Steps[SearchResult]:
     """Find the lambda of Eq. 7 that serves a metric best on labelled data.
 
     Parameters
@@ -508,6 +507,7 @@ def search_lambda(
 
     Examples
     --------
+    >>> from unoic_cli import search_lambda
     >>> import numpy as np
     >>> scores = np.array([[2.0, 1.5], [2.0, 0.0], [1.0, 0.0], [0.2, 1.0]], dtype=np.float32)
     >>> result = search_lambda(scores, [1, 0, 0, 1], source_prior=[3, 1])
@@ -515,7 +515,7 @@ def search_lambda(
     (0.75, 1.0, 0.68)
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
-    data = open_inputs(inputs, labels, chosen, notes)
+    data = yield from open_inputs(inputs, labels, chosen, notes)
     metric = metric_name(metric, "--metric")
     constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
     _check_given(
@@ -542,7 +542,7 @@ def search_lambda(
                 *(source.name for source in data.all_sources),
                 *files_among(source_prior, target_prior, calibration, delta),
             )
-            formats.check_output(path, force=force, inputs=inputs_named)
+            yield from check_output(path, force=force, inputs=inputs_named)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to search lambda")
@@ -551,55 +551,54 @@ def search_lambda(
         source_prior=source_prior, target_prior=target_prior, unseen=unseen, fusion=fusion, weights=weights,
         order=order, delta=delta, delta_power=delta_power,
     )  # fmt: skip
-    resolved = resolve(wanted, data, chosen, notes, lam=1.0)
+    resolved = yield from resolve(wanted, data, chosen, notes, lam=1.0)
     assert resolved is not None
     if lam is not None:
-        resolved = replace(resolved, calibration=at_lambda(resolved.calibration, lam, "--lambda"))
+        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--lambda")))
         lattice = Lattice.single(resolved.calibration.lam)
-    tables = make_tables(data, by)
+    tables = yield from make_tables(data, by)
     apart = None
     if per_modality:
-        resolved, apart = _search_apart(
+        resolved, apart = yield from _search_apart(
             resolved, data, metric, constraints, absent, top, lattice, range is not None, chosen, notes
         )
-    ready = make_method(resolved.calibration, data, resolved.factors, chosen)
+    ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(method, ready, top)
-    spans = data.spans(whole_samples=ready.view.needs_samples)
-    plan = plan_folds(data, spans, folds, seed or 0) if folds else None
-    problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, chosen, tables)
+    folding = Folding(folds, seed or 0) if folds else None
+    problem = Problem(data, ready, metric, constraints, absent, top, folding, chosen, tables)
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
-    result = _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
+    result = yield from _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
     if output is not None:
-        write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
+        yield from write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
     if curve_output is not None:
-        write_text(curve_output, curve_tsv(result))
+        yield from write_text(curve_output, curve_tsv(result))
     return result
 
 
 def search_prepared(
     data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: Options, notes: Notes
-) -> SearchResult:
+) -> Steps[SearchResult]:
     """The default search, cross-validated, for options that are resolved already."""
     metric = metric_name(metric, "--metric")
     constraints, top = _check_options(metric, None, folds, absent, None, data.n_classes)
-    ready = make_method(resolved.calibration, data, resolved.factors, options)
+    ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(None, ready, top)
-    spans = data.spans(whole_samples=ready.view.needs_samples)
-    plan = plan_folds(data, spans, folds, 0)
-    problem = Problem(data, ready, metric, constraints, absent, top, spans, plan, options)
-    return _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None, None)
+    problem = Problem(data, ready, metric, constraints, absent, top, Folding(folds, 0), options)
+    return (yield from _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None, None))
 
 
 def _solve(
     problem: Problem, lattice: Lattice, method: str, explicit: bool, notes: Notes, subject_to: str | None,
     apart: dict[str, dict[str, Any]] | None, given: str | None,
-) -> SearchResult:  # fmt: skip
+) -> Steps[SearchResult]:  # fmt: skip
     """Search, choose, and put the result together."""
-    found, plateau, reads = _search(problem, lattice, method, explicit, notes)
+    found, plateau, reads = yield from _search(problem, lattice, method, explicit, notes)
     for text in found.notes:
         notes.add(text)
     _tell_choice(problem, found, plateau, notes)
-    folds, more = _cross_validate(problem, found, lattice, method) if problem.folds else (None, 0)
+    folds, more = None, 0
+    if problem.folds is not None:
+        folds, more = yield from _cross_validate(problem, found, lattice, method)
     return _result(problem, found, plateau, notes, reads + more, method, subject_to, apart, given, folds)
 
 
@@ -619,17 +618,16 @@ def _check_method(method: str | None, ready: Method, top: int | None) -> str:
 def _search_apart(
     resolved: Resolved, data: DataSet, metric: str, constraints: tuple[Constraint, ...], absent: Absent,
     top: int | None, lattice: Lattice, explicit: bool, options: Options, notes: Notes,
-) -> tuple[Resolved, dict[str, dict[str, Any]]]:  # fmt: skip
+) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:  # fmt: skip
     """Each modality's own lambda by the exact path, as its share of the common one."""
     calibration = resolved.calibration
     modalities, found = [], {}
     for place, modality in enumerate(calibration.modalities):
         alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
-        ready = make_method(alone, data, resolved.factors, options, [place])
-        spans = data.spans(whole_samples=ready.view.needs_samples)
-        problem = Problem(data, ready, metric, constraints, absent, top, spans, None, options)
+        ready = yield from make_method(alone, data, resolved.factors, [place])
+        problem = Problem(data, ready, metric, constraints, absent, top, None, options)
         method = _check_method(None, ready, top)
-        searched, plateau, _ = _search(problem, lattice, method, explicit, Notes())
+        searched, plateau, _ = yield from _search(problem, lattice, method, explicit, Notes())
         assert problem.base is not None and modality.name is not None
         lam = float(searched.curve.lams[plateau.middle])
         modalities.append(replace(modality, share=lam))

@@ -9,6 +9,7 @@ from typing import Any
 
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import UsageError
+from unoic_cli.facts import Facts
 from unoic_cli.formats import split_name, stem_of
 
 BY = ("group", "file")
@@ -33,11 +34,11 @@ class Tables:
     keys: tuple[str, ...]
 
     def arguments(self) -> dict[str, Any]:
-        """What `unoic_cli.sweep.sweep` is told."""
+        """What a `unoic_cli.steps.Pass` is told."""
         return {"groups" if self.by == "group" else "files": {key: i for i, key in enumerate(self.keys)}}
 
 
-def make_tables(data: DataSet, by: str | None) -> Tables | None:
+def make_tables(data: DataSet, by: str | None) -> Facts[Tables | None]:
     """The conditions of a data set; None when they are not asked for.
 
     Raises
@@ -53,7 +54,7 @@ def make_tables(data: DataSet, by: str | None) -> Tables | None:
         data.require("group", "for --by group")
         seen: Counter[str] = Counter()
         for source in data.sources:
-            seen.update(text_counts(source, "group"))
+            seen.update((yield from text_counts(source, "group")))
         return Tables(by, tuple(seen), tuple(seen))
     for member in data.beside:
         ours, theirs = ([source.n_samples for source in m.sources] for m in (data, member))

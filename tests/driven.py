@@ -1,0 +1,20 @@
+"""Steps that are answered from the files as they are: what commands ask for, one by one."""
+
+from __future__ import annotations
+
+from unoic_cli import dataset, driver, steps
+
+
+def sweep(data, tallies, *, n_threads=None, progress=None, **how):
+    """One pass."""
+    driver.drive(steps.count(data, tallies, **how), threads=n_threads, progress=progress)
+
+
+def open_dataset(*args, **kwargs):
+    """A data set."""
+    return driver.drive(dataset.open_dataset(*args, **kwargs))
+
+
+def open_modalities(*args, **kwargs):
+    """Several modalities."""
+    return driver.drive(dataset.open_modalities(*args, **kwargs))

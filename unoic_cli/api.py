@@ -1,0 +1,38 @@
+"""Commands as functions that people call from Python: their keywords are checked, and a driver answers their steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from unoic_cli.calls import public
+from unoic_cli.driver import Run
+from unoic_cli.output import together
+from unoic_cli.steps import Steps
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def command(steps: Callable[P, Steps[R]]) -> Callable[P, R]:
+    """A function that drives a command from the files as they are; its outputs come together, or none does.
+
+    Parameters
+    ----------
+    steps : callable
+        Makes the generator of the command.
+
+    Raises
+    ------
+    ArgumentError
+        When called: as `unoic_cli.calls.public` says.
+    """
+
+    @functools.wraps(steps)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        how: dict[str, Any] = {name: kwargs.get(name) for name in ("threads", "progress", "tell")}
+        with together(how.pop("tell")):
+            return cast(R, Run(**how).drive(steps(*args, **kwargs)))
+
+    return public(call)
