@@ -20,6 +20,7 @@ FLOORS = (
         "block",
         "batch",
         "counters",
+        "facts",
         "ledger",
         "prior",
         "priors",
@@ -39,9 +40,9 @@ FLOORS = (
     {"formats", "tallies", "fusions"},
     {"metrics"},
     {"searches"},
-    {"dataset", "evidence", "folds", "sweep", "engines", "state"},
+    {"dataset", "evidence", "folds", "steps", "sweep", "rewrite", "driver", "engines", "state"},
     {"tasks"},
-    {"cli", "report"},
+    {"api", "cli", "report"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 SEPARATE = {"formats", "tallies", "searches", "fusions"}

@@ -19,14 +19,14 @@ from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, op
 from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.evidence import Evidence
-from unoic_cli.facts import exists, know
+from unoic_cli.facts import know
 from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
 from unoic_cli.formats.names import Asked
 from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.steps import Steps, count, here
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
-from unoic_cli.tasks.inputs import NAME, expand, expanded, is_pattern
+from unoic_cli.tasks.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _named_inputs(inputs: Any) -> Steps[dict[str, list[str]] | None]:
         return None
     matches = []
     for text in texts:
-        matches.append(None if (yield from exists(split_name(text)[0])) else NAME.fullmatch(text))
+        matches.append(None if (yield from is_there(text)) else NAME.fullmatch(text))
     if not any(matches):
         return None
     named: dict[str, list[str]] = {}

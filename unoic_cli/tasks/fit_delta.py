@@ -18,7 +18,7 @@ from unoic_cli import __version__, formats
 from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.facts import Facts, exists
+from unoic_cli.facts import Facts
 from unoic_cli.formats.names import check_kind
 from unoic_cli.output import storage_error
 from unoic_cli.steps import Steps, count, write_text
@@ -34,7 +34,7 @@ from unoic_cli.tasks.common import (
     output_path,
     provenance,
 )
-from unoic_cli.tasks.inputs import expand
+from unoic_cli.tasks.inputs import expand, is_there
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _take_names(inputs: Inputs, modality: str | None) -> Facts[tuple[Inputs, str
         return inputs, modality
     for i, item in enumerate(items):
         match = _NAMED.fullmatch(item) if isinstance(item, str) else None
-        if match is None or (yield from exists(formats.split_name(item)[0])):
+        if match is None or (yield from is_there(item)):
             continue
         name, items[i] = match.groups()
         if modality is not None and name != modality:

@@ -65,6 +65,11 @@ def expanded(inputs: Any) -> Any:
     return found
 
 
+def is_there(name: str) -> Facts[bool]:
+    """Whether the file of ``FILE`` or ``FILE::GROUP`` exists."""
+    return (yield from know(f"name {name}", lambda: os.path.exists(storage.split_name(name)[0])))
+
+
 def is_pattern(text: str) -> bool:
     """Whether a name without ``NAME=`` stands for others: a list, or a pattern that is no file's own name."""
     path, _ = storage.split_name(text)

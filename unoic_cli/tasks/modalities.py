@@ -14,8 +14,7 @@ from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_la
 from unoic_cli.calls import as_array
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.facts import Facts, exists, head, know
-from unoic_cli.formats import split_name
+from unoic_cli.facts import Facts, head, know
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
 from unoic_cli.kernels.fusion import MAXIMUM
@@ -39,7 +38,7 @@ from unoic_cli.tasks.common import (
     tell_slopes,
 )
 from unoic_cli.tasks.factors import FactorFile
-from unoic_cli.tasks.inputs import NAME
+from unoic_cli.tasks.inputs import NAME, is_there
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
 from unoic_cli.view import FactorSource, Look, SampleFactors, View
 
@@ -94,7 +93,7 @@ def split_by_name(
     items = [given] if isinstance(given, (str, os.PathLike)) or not _is_texts(given) else list(given)
     found: dict[str | None, Any] = {}
     for item in items:
-        is_file = not isinstance(item, str) or (yield from exists(split_name(item)[0]))
+        is_file = not isinstance(item, str) or (yield from is_there(item))
         match = None if is_file else NAME.fullmatch(item)
         if match is None:
             if found or len(items) > 1:

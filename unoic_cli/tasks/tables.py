@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from unoic_cli.dataset import DataSet, text_counts
 from unoic_cli.errors import UsageError
-from unoic_cli.facts import Facts
+from unoic_cli.facts import Facts, know
 from unoic_cli.formats import split_name, stem_of
 
 BY = ("group", "file")
@@ -65,22 +66,27 @@ def make_tables(data: DataSet, by: str | None) -> Facts[Tables | None]:
     keys = tuple(source.name for source in data.sources)
     if len(set(keys)) < len(keys):
         raise UsageError("--by", f"two files of the name {keys[0]}", "expected a name for each")
-    return Tables(by, short_names(keys), keys)
+    return Tables(by, (yield from short_names(keys)), keys)
 
 
-def short_names(names: Sequence[str]) -> tuple[str, ...]:
+def short_names(names: Sequence[str]) -> Facts[tuple[str, ...]]:
     """File names without folder and suffix, if that tells them apart.
 
     Examples
     --------
-    >>> short_names(["rgb/fog.h5", "rgb/rain.h5"])
+    >>> from unoic_cli.facts import find_out
+    >>> find_out(short_names(["rgb/fog.h5", "rgb/rain.h5"]))
     ('fog', 'rain')
-    >>> short_names(["a/x.h5", "b/x.h5"])
+    >>> find_out(short_names(["a/x.h5", "b/x.h5"]))
     ('a/x.h5', 'b/x.h5')
     """
     stems = []
     for name in names:
-        path, group = split_name(name)
-        stem = stem_of(path)[0]
-        stems.append(stem if group == "/" else f"{stem}:{group.strip('/')}")
+        stems.append((yield from know(f"stem {name}", partial(_stem, name))) if "::" in name else _stem(name))
     return tuple(stems) if len(set(stems)) == len(stems) else tuple(names)
+
+
+def _stem(name: str) -> str:
+    path, group = split_name(name)
+    stem = stem_of(path)[0]
+    return stem if group == "/" else f"{stem}:{group.strip('/')}"
