@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -741,7 +742,7 @@ def test_file_size_limit(output):
     pathlib.Path(output).write_text("old")
     before = snapshot()
     args = ["calibrate", "x.h5", "--lambda", "1", "-o", output, "--force"]
-    shown = subprocess.run([sys.executable, "-c", LIMITED, "20000", *args], capture_output=True, text=True, timeout=120)
+    shown = forked.run([sys.executable, "-c", LIMITED, "20000", *args], capture_output=True, text=True, timeout=120)
     lines = [line for line in shown.stderr.splitlines() if "note:" not in line]
     assert (shown.returncode, shown.stdout, len(lines)) == (STORAGE, "", 1), shown.stderr
     assert lines[0].startswith(f"unoic: error: {output}: ")
@@ -785,7 +786,7 @@ def medium(tmp_path_factory):
 @pytest.mark.parametrize("output", ["o.h5", "o.parquet"])
 def test_interrupts(medium, sent, output):
     pathlib.Path(output).write_text("old")
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "unoic_cli", "calibrate", medium, "--lambda", "1", "-o", output, "--force",
          "--threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -864,7 +865,7 @@ def test_a_signal_that_a_destructor_swallows_comes_again():
 
 
 def unoic(*args, **options):
-    return subprocess.run([sys.executable, "-m", "unoic_cli", *args], text=True, timeout=60, check=False, **options)
+    return forked.run([sys.executable, "-m", "unoic_cli", *args], text=True, timeout=60, check=False, **options)
 
 
 @pytest.mark.parametrize("args", [["search-lambda", "x.h5"], ["evaluate", "x.h5", "--format", "table"], ["--help"]])
@@ -991,7 +992,7 @@ print("all")
 
 def test_no_damaged_footer_kills_the_process():
     parquet()
-    shown = subprocess.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, timeout=120, check=False)
+    shown = forked.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, timeout=120, check=False)
     assert (shown.returncode, shown.stdout) == (0, "all\n"), shown.stderr[-500:]
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import h5py
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def start(place):
 
     def starter(*args, cwd="elsewhere", **environment):
         log = (place / "log").open("ab")
-        process = subprocess.Popen(
+        process = forked.Popen(
             [sys.executable, "-m", *map(str, args)], cwd=place / cwd, stdout=log, stderr=log,
             env={**os.environ, "PYTHONPATH": python_path(), **environment},
         )  # fmt: skip
@@ -130,7 +131,7 @@ def cluster(start, place):
 
 
 def run(place, *args, **environment):
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, "-m", "unoic_cli", *map(str, args)], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": python_path(), **environment},
     )  # fmt: skip
@@ -241,7 +242,7 @@ def test_a_signal_saves_the_run(place, cluster, whole, kept, sent):
 def test_ctrl_c_on_a_terminal_reaches_no_worker(place, whole, kept):
     """A terminal sends it to all processes of the group; workers of our own stay silent, and end with the run."""
     dask = ["--engine", "dask", "--workers", 2]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "unoic_cli", *LARGE, *map(str, dask), "--checkpoint", kept, "--every", "0.01s"],
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PYTHONPATH": python_path()},
@@ -272,7 +273,7 @@ def test_a_scheduler_that_is_frozen(place, cluster, whole, kept, stopped):
     program = f"from unoic_cli.engines import dask; dask._SILENT, dask._ASK = {silent}, 0.5; "
     program += "from unoic_cli.cli import main; main()"
     words = [*LARGE, "--engine", "dask", "--scheduler", address, "--checkpoint", kept, "--every", "0.01s"]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-c", program, *map(str, words)], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": python_path()},
     )  # fmt: skip
@@ -302,7 +303,7 @@ def test_workers_that_cannot_do_it(place, cluster):
 def test_no_workers_and_no_scheduler(place, cluster):
     address, _, _ = cluster()
     program = "from unoic_cli.engines import dask; dask._NO_WORKERS = 2.0; from unoic_cli.cli import main; main()"
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-c", program, "evaluate", "a.h5", "--engine", "dask", "--scheduler", address], cwd=place,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path()},
     )  # fmt: skip
@@ -317,7 +318,7 @@ def test_progress_shows(place, cluster):
     address, _, _ = cluster({"SLOW": "0.2"})
     program = "from unoic_cli.cli import common; common._SILENCE = 0.5; from unoic_cli.cli import main; main()"
     args = [arg for arg in LARGE if arg != "-q"]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-c", program, *args, "--engine", "dask", "--scheduler", address], cwd=place,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path()},
     )  # fmt: skip

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -598,7 +599,7 @@ def test_parquet_outputs_have_no_checkpoint(unoic):
 
 
 def launch(*args):
-    return subprocess.Popen([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return forked.Popen([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture

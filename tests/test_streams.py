@@ -14,6 +14,7 @@ import time
 from tempfile import TemporaryFile
 from types import SimpleNamespace
 
+import forked
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -415,15 +416,10 @@ def test_standard_output_must_be_there(monkeypatch):
 # pipelines
 
 
-UNOIC = f"{sys.executable} -m unoic_cli"
-
-
-def shell(line, **environment):
+def shell(line):
     """Run a pipeline; exit codes of its members, stdout and stderr."""
-    done = subprocess.run(
-        ["bash", "-c", f'{line}\necho "${{PIPESTATUS[@]}}" >&2'],
-        capture_output=True, env={**os.environ, **environment},
-    )  # fmt: skip
+    script = f'unoic() {{ {forked.command()} "$@"; }}\n{line}\necho "${{PIPESTATUS[@]}}" >&2'
+    done = subprocess.run(["bash", "-c", script], capture_output=True)
     said = done.stderr.decode().splitlines()
     return [int(code) for code in said[-1].split()], done.stdout, said[:-1]
 
@@ -431,56 +427,54 @@ def shell(line, **environment):
 def test_calibrate_into_evaluate():
     make(image=(5, 6), n=20)
     given = "x.h5 --lambda 0.7 --split a"
-    codes, streamed, said = shell(f"{UNOIC} calibrate {given} -o - | {UNOIC} evaluate -")
+    codes, streamed, said = shell(f"unoic calibrate {given} -o - | unoic evaluate -")
     assert (codes, said[0]) == ([0, 0], "unoic: note: 300 rows written (log-probs), lambda = 0.7")
-    codes, _, _ = shell(f"{UNOIC} calibrate {given} -o out.parquet; {UNOIC} evaluate out.parquet > plain.json")
+    codes, _, _ = shell(f"unoic calibrate {given} -o out.parquet; unoic evaluate out.parquet > plain.json")
     with open("plain.json") as file:
         assert {**json.loads(streamed), "files": ["out.parquet"]} == json.load(file)
-    codes, same, said = shell(f"{UNOIC} calibrate {given} -o - > out.arrows; {UNOIC} calibrate {given} -o -")
+    codes, same, said = shell(f"unoic calibrate {given} -o - > out.arrows; unoic calibrate {given} -o -")
     with open("out.arrows", "rb") as file:
         assert file.read() == same
 
 
 def test_a_chain_of_fits():
     make()
-    line = f"{UNOIC} convert x.h5 - | {UNOIC} calibrate - -o - | {UNOIC} evaluate -"
+    line = "unoic convert x.h5 - | unoic calibrate - -o - | unoic evaluate -"
     codes, streamed, said = shell(line)
     assert codes == [0, 0, 0]
     assert sum("rows written" in line for line in said) == 1
     assert not [name for name in os.listdir() if name.endswith(".json")]
-    codes, _, _ = shell(f"{UNOIC} calibrate x.h5 -o out.h5; {UNOIC} evaluate out.h5 > plain.json")
+    codes, _, _ = shell("unoic calibrate x.h5 -o out.h5; unoic evaluate out.h5 > plain.json")
     with open("plain.json") as file:
         assert {**json.loads(streamed), "files": ["out.h5"]} == json.load(file)
-    codes, _, said = shell(
-        f"{UNOIC} fuse a=x.h5 b=- -o - < <({UNOIC} convert x.h5 -) > f.arrows; {UNOIC} info f.arrows"
-    )
+    codes, _, said = shell("unoic fuse a=x.h5 b=- -o - < <(unoic convert x.h5 -) > f.arrows; unoic info f.arrows")
     assert codes == [0]
 
 
 def test_a_reader_that_goes_away():
     make(n=30_000, k=20)
-    codes, out, said = shell(f"{UNOIC} calibrate x.h5 --lambda 1 -o - | head -c 100")
+    codes, out, said = shell("unoic calibrate x.h5 --lambda 1 -o - | head -c 100")
     assert (codes, len(out), said) == ([141, 0], 100, [])
 
 
 def test_a_producer_that_fails():
     with h5py.File(make(n=400_000, k=20), "a") as file:
         file["logits"][399_999, 3] = np.nan
-    codes, out, said = shell(f"{UNOIC} calibrate x.h5 --lambda 1 -o - | {UNOIC} evaluate -")
+    codes, out, said = shell("unoic calibrate x.h5 --lambda 1 -o - | unoic evaluate -")
     assert (codes, out) == ([DATA, DATA], b"")
     assert sorted(line.split(";")[0].partition(" bytes")[0][:40] for line in said) == sorted(
         ["unoic: error: x.h5:logits: nan at row 39", "unoic: error: -: the stream breaks off a"]
     )
     with h5py.File("x.h5", "a") as file:
         file["logits"][0, 3] = np.nan
-    codes, out, said = shell(f"{UNOIC} calibrate x.h5 --lambda 1 -o - | {UNOIC} evaluate -")
+    codes, out, said = shell("unoic calibrate x.h5 --lambda 1 -o - | unoic evaluate -")
     assert (codes, out) == ([DATA, DATA], b"")
     assert any("an empty stream" in line for line in said)
 
 
 def test_a_full_disk_ends_a_stream():
     make(n=30_000, k=20)
-    codes, _, said = shell(f"{UNOIC} calibrate x.h5 --lambda 1 -o - > /dev/full")
+    codes, _, said = shell("unoic calibrate x.h5 --lambda 1 -o - > /dev/full")
     assert codes == [STORAGE]
     assert len(said) == 1
     assert "no space left" in said[0]
@@ -488,7 +482,7 @@ def test_a_full_disk_ends_a_stream():
 
 def test_a_kill_leaves_no_spool(folder):
     make()
-    process = subprocess.Popen([sys.executable, "-m", "unoic_cli", "evaluate", "-"], stdin=subprocess.PIPE)
+    process = forked.Popen([sys.executable, "-m", "unoic_cli", "evaluate", "-"], stdin=subprocess.PIPE)
     process.stdin.write(END[:4] + b"\x10\0\0\0" + bytes(1000))
     process.stdin.flush()
     time.sleep(2)
