@@ -2,8 +2,9 @@
 
 `Popen` and `run` take the place of those of `subprocess` for ``python -m MODULE`` and ``python -c CODE``, and `command`
 gives shells the words for ``python -m unoic_cli``. Each process has an id, signals, files, a folder, an environment and
-an exit code of its own. Whatever is decided while Python starts or modules are imported needs a process that starts anew.
+an exit code of its own. What is decided while Python starts, or modules are imported, needs a process that starts anew.
 """
+# ruff: noqa: SIM115  # files are handed over, and closed elsewhere
 
 from __future__ import annotations
 
@@ -58,6 +59,8 @@ def load():
     for name in [*(name for name in found if not name.endswith("__main__")), *LOADED.split()]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for name in unoic_cli.cli.COMMANDS:
+        unoic_cli.cli.load(name)
 
 
 def keep(asked):

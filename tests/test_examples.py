@@ -17,7 +17,6 @@ import subprocess
 import h5py
 import numpy as np
 import pytest
-import typer
 
 from unoic_cli import cli
 
@@ -76,9 +75,8 @@ def commands(blocks, folder):
 
 def read(words):
     """Let the parser of the command line read a command; it runs nothing."""
-    group = typer.main.get_command(cli.make_app())
-    assert words and words[0] in group.commands, f"no command: unoic {' '.join(words)}"
-    group.commands[words[0]].make_context(words[0], list(words[1:]))
+    assert words and words[0] in cli.COMMANDS, f"no command: unoic {' '.join(words)}"
+    cli.load(words[0]).make_context(words[0], list(words[1:]))
 
 
 @contextlib.contextmanager
@@ -172,9 +170,9 @@ def spoken():
     for page in PAGES:
         prose = re.sub(r"^ *```.*?^ *```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
         yield from ((page, " ".join(found.split())) for found in re.findall(r"`(unoic [a-z-]+ [^`]+)`", prose))
-    group = typer.main.get_command(cli.make_app())
-    for name, command in group.commands.items():
-        yield from ((name, found) for found in re.findall(r"^\s*Example: (unoic .+)$", command.help, re.MULTILINE))
+    for name in cli.COMMANDS:
+        help_text = cli.load(name).help
+        yield from ((name, found) for found in re.findall(r"^\s*Example: (unoic .+)$", help_text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("where, text", sorted(set(spoken())))
@@ -182,8 +180,7 @@ def test_commands_within_sentences(where, text):
     """Their options exist; words like FILES and dots may stand for others."""
     words = shlex.split(text, comments=True)[1:]
     words = words[: words.index("|")] if "|" in words else words
-    group = typer.main.get_command(cli.make_app())
-    known = {option for one in group.commands[words[0]].params for option in (*one.opts, *one.secondary_opts)}
+    known = {option for one in cli.load(words[0]).params for option in (*one.opts, *one.secondary_opts)}
     for word in words[1:]:
         if re.match(r"--?[a-z]", word):
             assert word.partition("=")[0] in known | {"--help"}, text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import itertools
 import logging
@@ -64,15 +65,17 @@ def _main_options(
     """
 
 
-def make_app() -> typer.Typer:
-    """The typer application with every command."""
+@functools.cache
+def parser() -> Any:
+    """The parser of the command line, with every command; made once a process."""
     app = _typer(cls=_Commands)
     app.callback()(_main_options)
     for name, summary in COMMANDS.items():
         app.command(name, help=summary)(lambda: None)
-    return app
+    return typer.main.get_command(app)
 
 
+@functools.cache
 def load(name: str) -> Any:
     """A command as the parser has it, with its options."""
     module = name.replace("-", "_")
@@ -158,7 +161,7 @@ def _run(args: list[str] | None) -> int:
     if sys.stdout is None:
         return _fail("stdout: closed; expected a place for the result", 74)
     try:
-        code: Any = typer.main.get_command(make_app()).main(args=args, prog_name="unoic", standalone_mode=False)
+        code: Any = parser().main(args=args, prog_name="unoic", standalone_mode=False)
         sys.stdout.flush()
     except UnoicError as error:
         return _fail(str(error), error.exit_code, words)
