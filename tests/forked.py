@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -103,6 +104,10 @@ def become(asked, files, args, cwd, env, session):
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(env)
+        if any(name.startswith("DASK_") for name in env):
+            import dask
+
+            dask.config.refresh()
         asked.sendall(os.getpid().to_bytes(4, "little"))
         asked.close()
         code = act(*args)
@@ -177,14 +182,16 @@ def ask(path, files, args, cwd, env, session=False):
     return number, asked
 
 
-def command():
-    """The words of a shell for ``python -m unoic_cli``; signals do not reach it."""
-    return f"{sys.executable} -S {__file__} {server()} -m unoic_cli"
+def command(*args):
+    """The words of a shell for ``python ARGS``, by default those of the program."""
+    return shlex.join([sys.executable, "-S", __file__, server(), *(args or ("-m", "unoic_cli"))])
 
 
 def stand_in(path, *args):
-    """Wait for a process as a shell does, and end as it does."""
-    _, asked = ask(path, [0, 1, 2], args, os.getcwd(), dict(os.environ))
+    """Wait for a process as a shell does, hand signals on to it, and end as it does."""
+    process, asked = ask(path, [0, 1, 2], args, os.getcwd(), dict(os.environ))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, lambda sent, _: os.kill(process, sent))
     for number in (0, 1, 2):
         os.close(number)
     code = int.from_bytes(asked.recv(4, socket.MSG_WAITALL), "little", signed=True)

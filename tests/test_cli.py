@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 
+import forked
 import h5py
 import naive
 import numpy as np
@@ -91,7 +92,7 @@ def command(*args, module=False, **options):
 def in_terminal(*args, env=None):
     """Run with stdout on a pseudo-terminal; return exit code and what it showed."""
     main, other = pty.openpty()
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "unoic_cli", *args], stdout=other, stderr=subprocess.PIPE, env=os.environ | (env or {})
     )
     os.close(other)
@@ -144,7 +145,9 @@ def test_light_start():
 def test_a_pipe_gets_json_and_no_escape_codes(rows):
     for args in (["search-lambda", rows], ["evaluate", rows], ["info", rows], ["prior", rows]):
         for env in ({}, {"NO_COLOR": "1"}, {"TERM": "xterm-256color"}):
-            shown = command(*args, module=not env, env=os.environ | env)
+            shown = forked.run(
+                [sys.executable, "-m", "unoic_cli", *args], capture_output=True, text=True, env=os.environ | env
+            )
             assert shown.returncode == 0
             assert "\x1b" not in shown.stdout + shown.stderr
             json.loads(shown.stdout, parse_constant=no_constant)

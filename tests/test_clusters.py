@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 
+import forked
 import h5py
 import numpy as np
 import pytest
@@ -21,14 +22,8 @@ K = 4
 COUNTS = [50, 20, 8, 2]
 RECORDED = "search-lambda val.*.h5 --range 0:2 --folds 3"
 
-UNOIC = f"""#!/bin/bash
-echo "$$ $*" >> "$HOME/unoic.log"
-exec {sys.executable} -m unoic_cli "$@"
-"""
-SLOW_UNOIC = f"""#!{sys.executable}
-import os, sys, time
-with open(os.path.expanduser("~/unoic.log"), "a") as log:
-    print(os.getpid(), *sys.argv[1:], file=log)
+SLOW = """
+import time
 from unoic_cli import dataset, sweep
 dataset.SPAN_BYTES = 512
 run = sweep.StreamWorker.run
@@ -127,13 +122,14 @@ def place(tmp_path):
 def bash(place):
     """Run a block of the page."""
 
-    def install(**programs):
+    def install(unoic=("-m", "unoic_cli"), **programs):
+        programs["unoic"] = f'#!/bin/bash\nexec {forked.command(*unoic)} "$@"\n'
         for name, text in programs.items():
             (place / "bin" / name).write_text(text)
             (place / "bin" / name).chmod(stat.S_IRWXU)
 
     def run(*words, code=0, **programs):
-        install(**{"unoic": UNOIC, **programs})
+        install(**programs)
         path = [str(place / "bin"), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]
         python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {
@@ -179,7 +175,7 @@ def test_slurm_requeues_what_was_interrupted(place, bash, script):
     submit = BLOCKS["submit.sh"].replace('"count.sh"', script).replace("count.sh", script)
     (place / script).write_text(BLOCKS[script].replace("--array=1-8", "--array=1-3"))
     (place / "submit.sh").write_text(submit)
-    bash("submit.sh", unoic=SLOW_UNOIC, sbatch=SBATCH, srun=SRUN, scontrol=SCONTROL)
+    bash("submit.sh", unoic=("-c", SLOW), sbatch=SBATCH, srun=SRUN, scontrol=SCONTROL)
     assert (place / "requeues").read_text() == "requeued 1\nrequeued 2\nrequeued 3\n"
     assert sorted(path.name for path in (place / "states").iterdir()) == ["1.unoic", "2.unoic", "3.unoic"]
     compare(place, bash)

@@ -15,6 +15,7 @@ import sys
 import zipfile
 import zlib
 
+import forked
 import fuzz
 import h5py
 import numpy as np
@@ -483,16 +484,14 @@ def test_messages_are_printable_and_short(refuse):
 @pytest.mark.parametrize(("line", "code"), [("evaluate x.h5 2>/dev/full", 0), ("evaluate y.h5 2>/dev/full", NO_INPUT)])
 def test_a_full_stderr_changes_no_exit_code(line, code):
     make()
-    shown = subprocess.run(
-        f"{sys.executable} -m unoic_cli {line}", shell=True, stdout=subprocess.PIPE, text=True, check=False
-    )
+    shown = subprocess.run(f"{forked.command()} {line}", shell=True, stdout=subprocess.PIPE, text=True, check=False)
     assert (shown.returncode, bool(shown.stdout)) == (code, code == 0)
 
 
 def test_a_full_stdout_is_an_error_of_storage():
     make()
     shown = subprocess.run(
-        f"{sys.executable} -m unoic_cli info x.h5 >/dev/full",
+        f"{forked.command()} info x.h5 >/dev/full",
         shell=True,
         stderr=subprocess.PIPE,
         text=True,

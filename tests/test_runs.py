@@ -598,8 +598,8 @@ def test_parquet_outputs_have_no_checkpoint(unoic):
     assert not {"c", "o.parquet"} & set(os.listdir())
 
 
-def launch(*args):
-    return forked.Popen([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def launch(*args, start=forked.Popen):
+    return start([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -686,7 +686,7 @@ def test_an_input_that_changes_during_the_run(unoic, monkeypatch):
 def test_cold_starts_on_one_cache(large, tmp_path, monkeypatch):
     monkeypatch.setenv("UNOIC_CACHE_DIR", str(tmp_path / "cache"))
     inputs()
-    running = [launch("evaluate", "a.h5", "-l", "1") for _ in range(3)]
+    running = [launch("evaluate", "a.h5", "-l", "1", start=subprocess.Popen) for _ in range(3)]
     ended = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0] * 3, ended
     assert len({out for out, _ in ended}) == 1
