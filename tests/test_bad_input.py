@@ -98,7 +98,7 @@ def test_not_a_logits_file(refuse, name):
     pathlib.Path("empty.h5").touch()
     assert "empty file" in refuse(DATA, name, "empty.h5")
     pathlib.Path("text.h5").write_text("logits")
-    assert "neither HDF5 nor Parquet" in refuse(DATA, name, "text.h5")
+    assert "unknown first bytes" in refuse(DATA, name, "text.h5")
     for size in (9, 100, 700, len(good) - 1):
         pathlib.Path("cut.h5").write_bytes(good[:size])
         assert refuse(DATA, name, "cut.h5").startswith("cut.h5")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unoic_cli import sweep
-from unoic_cli.formats import hdf5
+from unoic_cli.formats import hdf5_reader
 from unoic_cli.tasks import convert, pack
 
 DATA = 65
@@ -110,13 +110,13 @@ def test_an_input_that_changes_is_refused(refuse, monkeypatch, name, change):
 @pytest.mark.parametrize("delta", ["d.npy", "d.h5"])
 def test_factors_that_change_while_they_are_read(refuse, monkeypatch, delta, change):
     """A file that is cut short under a map of it would end the process."""
-    read = hdf5.Hdf5Reader.blocks
+    read = hdf5_reader.Hdf5Reader.blocks
 
     def blocks(self, *args):
         change(delta)
         yield from read(self, *args)
 
-    monkeypatch.setattr(hdf5.Hdf5Reader, "blocks", blocks)
+    monkeypatch.setattr(hdf5_reader.Hdf5Reader, "blocks", blocks)
     line = refuse(DATA, "evaluate", "a.h5", "-l", "1", "--delta", delta)
     assert line.startswith(delta)
     assert "changed while it was in use" in line

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from unoic_cli import formats
 from unoic_cli.errors import DataError, StorageError
-from unoic_cli.formats import chunks, hdf5
+from unoic_cli.formats import chunks, hdf5, hdf5_files
 from unoic_cli.kernels.octets import fletcher32, shuffle, unshuffle
 
 SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -201,7 +201,7 @@ def test_every_pipeline_equals_the_arrays(tmp_path, monkeypatch, case, seed):
         monkeypatch.setattr(chunks, "_use_library", True)
         theirs = formats.describe(str(path))
         monkeypatch.setattr(chunks, "_use_library", False)
-        assert theirs.locator["arrays"]["scores"]["layout"] is None
+        assert theirs.arrays["scores"].layout is None
         for name, ours in found.items():
             assert read(path, name, theirs).tobytes() == ours.tobytes()
 
@@ -220,7 +220,7 @@ def test_what_the_library_writes(tmp_path, pipeline, dtype):
         space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
         h5py.Dataset(h5py.h5d.create(file.id, b"logits", kind, space, plist))[...] = values
     source = formats.describe(str(path))
-    assert source.locator["arrays"]["scores"]["layout"] is not None
+    assert source.arrays["scores"].layout is not None
     assert read(path, "scores", source).tobytes() == values.tobytes()
 
 
@@ -229,8 +229,8 @@ def test_the_library_is_opened_once_for_the_map(tmp_path, monkeypatch):
     with h5py.File(path, "w") as file:
         save(file, "logits", np.ones((100, 3)), (7, 2), (SHUFFLE, DEFLATE))
     source = formats.describe(str(path))
-    opened, real = [], hdf5._open
-    monkeypatch.setattr(hdf5, "_open", lambda *given: opened.append(given) or real(*given))
+    opened, real = [], hdf5_files._open
+    monkeypatch.setattr(hdf5_files, "_open", lambda *given: opened.append(given) or real(*given))
     assert read(path, "scores", source).all() and read(path, "scores", source).all()
     assert len(opened) == 1
 
@@ -245,7 +245,7 @@ def test_other_filters_go_through_the_library(tmp_path, options):
         made = file.create_dataset("logits", data=values, chunks=(9, 4), **options)
         stored = made[...]
     source = formats.describe(str(path))
-    assert source.locator["arrays"]["scores"]["layout"] is None
+    assert source.arrays["scores"].layout is None
     np.testing.assert_array_equal(read(path, "scores", source).view("f4"), stored)
 
 
@@ -255,7 +255,7 @@ def test_an_old_library_reads_for_itself(tmp_path, monkeypatch):
         save(file, "logits", np.ones((100, 3)), (7, 2), (SHUFFLE, DEFLATE))
     monkeypatch.setattr(chunks, "_LISTS_CHUNKS", False)
     source = formats.describe(str(path))
-    assert source.locator["arrays"]["scores"]["layout"] is None
+    assert source.arrays["scores"].layout is None
     assert read(path, "scores", source).all()
 
 
@@ -267,7 +267,7 @@ def test_huge_chunks_go_through_the_library(tmp_path, monkeypatch):
         with h5py.File(path, "w") as file:
             save(file, "logits", values, (40, 3), pipeline)
         source = formats.describe(str(path))
-        assert (source.locator["arrays"]["scores"]["layout"] is not None) == ours
+        assert (source.arrays["scores"].layout is not None) == ours
         assert read(path, "scores", source).tobytes() == values.tobytes()
 
 
@@ -536,5 +536,5 @@ def test_tiny_chunks_go_through_the_library(tmp_path, monkeypatch):
         with h5py.File(path, "w") as file:
             save(file, "logits", values, (rows, 3), pipeline)
         source = formats.describe(str(path))
-        assert (source.locator["arrays"]["scores"]["layout"] is not None) == ours
+        assert (source.arrays["scores"].layout is not None) == ours
         assert read(path, "scores", source).tobytes() == values.tobytes()

@@ -85,7 +85,7 @@ def test_blocks_equal_the_arrays(n, k, image, last, strided, dtype, sort, target
 
 def test_blocks_do_not_alias_the_callers_arrays():
     scores = np.ones((4, 3), np.float32)
-    (block,) = arrays.open_reader(arrays.describe(scores)).blocks(0, 4, frozenset({"scores"}))
+    (block,) = arrays.describe(scores).open().blocks(0, 4, frozenset({"scores"}))
     assert not np.shares_memory(block.scores, scores)
 
 

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from unoic_cli import formats
 from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError
-from unoic_cli.formats import hdf5, schema
+from unoic_cli.formats import schema
+from unoic_cli.formats.hdf5 import Hdf5
+from unoic_cli.formats.names import Asked
 
 ALL = frozenset({"scores", "labels", "delta", "split", "group", "sample_id"})
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -26,7 +28,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 def describe(path, group="/", **options):
     name = str(path) if group == "/" else f"{path}::{group}"
-    return hdf5.describe(name, str(path), group, **options)
+    return Hdf5.describe(name, str(path), group, **{"allow_external": False, "asked": Asked(), **options})
 
 
 def collect(source, target_bytes=1 << 20, fields=None):
@@ -35,8 +37,8 @@ def collect(source, target_bytes=1 << 20, fields=None):
     out = {name: [] for name in wanted}
     at = 0
     source = pickle.loads(pickle.dumps(source))
-    reader = hdf5.open_reader(source)
-    for start, stop in hdf5.spans(source, target_bytes):
+    reader = source.open()
+    for start, stop in source.spans(target_bytes):
         assert start == at
         for block in reader.blocks(start, stop, wanted):
             assert block.start == at
@@ -168,7 +170,7 @@ def test_any_range_of_units_can_be_asked_for(tmp_path):
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file.create_dataset("logits", data=scores, chunks=chunks).attrs["class_axis"] = 1
         source = describe(tmp_path / "a.h5")
-        reader = hdf5.open_reader(source)
+        reader = source.open()
         for start in range(0, 80, 7):
             for stop in range(start + 1, 81, 9):
                 blocks = reader.blocks(start, stop, frozenset({"scores"}))
@@ -183,14 +185,14 @@ def test_contiguous_blocks_never_touch_the_library(tmp_path, monkeypatch):
         file["labels"] = np.arange(4)
         file["delta"] = np.ones(4)
     source = describe(tmp_path / "a.h5")
-    monkeypatch.setattr(hdf5.h5py, "File", None)
+    monkeypatch.setattr(h5py, "File", None)
     np.testing.assert_array_equal(collect(source)["scores"], np.arange(12.0).reshape(4, 3))
 
 
 def test_scores_are_followed_by_zeros(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["logits"] = np.ones((5, 3), np.float32)
-    reader = hdf5.open_reader(describe(tmp_path / "a.h5"))
+    reader = describe(tmp_path / "a.h5").open()
     for stop in (5, 2):
         (block,) = reader.blocks(0, stop, frozenset({"scores"}))
         after = np.frombuffer((np.ctypeslib.ctypes.c_char * 64).from_address(block.scores.ctypes.data + 12 * stop))
@@ -203,8 +205,8 @@ def test_spans_follow_chunks(tmp_path):
         file.create_dataset("logits", data=np.zeros((100, 4), np.float32), chunks=(10, 4))
     source = describe(tmp_path / "a.h5")
     assert source.storage == "chunked (10, 4)"
-    assert hdf5.spans(source, 350) == [(start, start + 20) for start in range(0, 100, 20)]
-    assert hdf5.spans(source, 1)[:2] == [(0, 10), (10, 20)]
+    assert source.spans(350) == [(start, start + 20) for start in range(0, 100, 20)]
+    assert source.spans(1)[:2] == [(0, 10), (10, 20)]
 
 
 def test_everything_else_is_described(tmp_path):
@@ -481,7 +483,7 @@ def test_bool_labels_and_signed_predictions(tmp_path):
         file["predictions"] = np.array([1, 0, 1, 1])
     source = describe(tmp_path / "a.h5")
     assert collect(source)["labels"].tolist() == [1, 0, 1, 1]
-    assert source.locator["has_predictions"]
+    assert source.has_predictions
 
 
 def test_soft_links_inside_the_file(tmp_path):
@@ -514,13 +516,13 @@ def test_a_file_that_changes_under_way(tmp_path):
     with h5py.File(path, "w") as file:
         file["logits"] = np.zeros((400, 3))
     source = describe(path)
-    reader = hdf5.open_reader(source)
+    reader = source.open()
     os.truncate(path, 3000)
     with pytest.raises(StorageError, match="ends too soon"):
         list(reader.blocks(0, 400, frozenset({"scores"})))
     reader.close()
     with pytest.raises(DataError, match="changed"):
-        hdf5.open_reader(source)
+        source.open()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -587,7 +589,7 @@ def test_written_files_read_back(tmp_path, spec, target, seed):
     pixels = int(np.prod(spec.image_shape))
     size = schema.score_dtype(spec.encoding).itemsize
     spans = schema.cut_spans(spec.n_samples, pixels, spec.n_classes * size, target)
-    writer = hdf5.create(path, spec)
+    writer = Hdf5.create(path, spec)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda span: writer.write(block_of(spec, data, *span)), spans[::-1]))
     writer.commit()
@@ -612,7 +614,7 @@ def test_written_files_read_back(tmp_path, spec, target, seed):
 
 def test_predictions_alone_are_written(tmp_path):
     spec = OutputSpec(3, 4, (2, 2), "predictions", "float32", "rows", dtypes={"sample_id": "int64"}, scalar_delta=0.5)
-    writer = hdf5.create(str(tmp_path / "a.h5"), spec)
+    writer = Hdf5.create(str(tmp_path / "a.h5"), spec)
     values = np.arange(12, dtype=np.uint8) % 4
     writer.write(LogitBlock(0, 12, predictions=values, sample_id=np.array([7, 8, 9])))
     writer.commit()
@@ -628,7 +630,7 @@ SPEC = OutputSpec(1000, 4, (), "logits", "float32", "rows", dtypes={"split": "st
 
 
 def test_incomplete_files_are_not_committed(tmp_path):
-    writer = hdf5.create(str(tmp_path / "a.h5"), SPEC)
+    writer = Hdf5.create(str(tmp_path / "a.h5"), SPEC)
     writer.write(LogitBlock(0, 10, scores=np.zeros((10, 4), np.float32)))
     with pytest.raises(ValueError, match="10 of 1000 units"):
         writer.commit()
@@ -639,7 +641,7 @@ def test_incomplete_files_are_not_committed(tmp_path):
 def test_abort_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"old")
-    writer = hdf5.create(str(path), SPEC)
+    writer = Hdf5.create(str(path), SPEC)
     writer.write(LogitBlock(0, 10, scores=np.zeros((10, 4), np.float32)))
     writer.abort()
     writer.abort()
@@ -650,13 +652,13 @@ def test_abort_keeps_the_old_file(tmp_path):
 def test_no_room_at_the_start(tmp_path, file_limit):
     (tmp_path / "a.h5").write_bytes(b"old")
     with file_limit(8000), pytest.raises(StorageError, match="larger than allowed"):
-        hdf5.create(str(tmp_path / "a.h5"), SPEC)
+        Hdf5.create(str(tmp_path / "a.h5"), SPEC)
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
 def test_no_room_at_the_end(tmp_path, file_limit):
     (tmp_path / "a.h5").write_bytes(b"old")
-    writer = hdf5.create(str(tmp_path / "a.h5"), SPEC)
+    writer = Hdf5.create(str(tmp_path / "a.h5"), SPEC)
     split = np.array(["x" * 50] * 1000, object)
     writer.write(LogitBlock(0, 1000, scores=np.zeros((1000, 4), np.float32), split=split))
     with file_limit(30000), pytest.raises(StorageError, match="larger than allowed"):
@@ -668,7 +670,7 @@ def test_no_room_at_the_end(tmp_path, file_limit):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_while_writing(tmp_path):
-    writer = hdf5.create(str(tmp_path / "a.h5"), SPEC)
+    writer = Hdf5.create(str(tmp_path / "a.h5"), SPEC)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, writer._output.file)
     os.close(full)
@@ -680,11 +682,11 @@ def test_a_full_disk_while_writing(tmp_path):
 
 def test_no_such_folder(tmp_path):
     with pytest.raises(CannotCreateError):
-        hdf5.create(str(tmp_path / "nowhere" / "a.h5"), SPEC)
+        Hdf5.create(str(tmp_path / "nowhere" / "a.h5"), SPEC)
 
 
 def test_blocks_of_the_wrong_width_are_a_mistake(tmp_path):
-    writer = hdf5.create(str(tmp_path / "a.h5"), SPEC)
+    writer = Hdf5.create(str(tmp_path / "a.h5"), SPEC)
     with pytest.raises(TypeError):
         writer.write(LogitBlock(0, 10, scores=np.zeros((10, 4))))
     writer.abort()

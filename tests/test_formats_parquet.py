@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from unoic_cli import formats
 from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import DataError, NoInputError, StorageError, UsageError
-from unoic_cli.formats import parquet, schema
+from unoic_cli.formats import schema
+from unoic_cli.formats.names import Asked
+from unoic_cli.formats.parquet import Parquet
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FORMS = ["wide", "fixed", "list", "large_list", "binary", "tensor"]
 
 
 def describe(path):
-    return parquet.describe(str(path), str(path))
+    return Parquet.describe(str(path), str(path), "/", allow_external=False, asked=Asked())
 
 
 def collect(source, target_bytes=1, fields=None):
@@ -32,8 +34,8 @@ def collect(source, target_bytes=1, fields=None):
     out = {name: [] for name in wanted}
     at = 0
     source = pickle.loads(pickle.dumps(source))
-    reader = parquet.open_reader(source)
-    for start, stop in parquet.spans(source, target_bytes):
+    reader = source.open()
+    for start, stop in source.spans(target_bytes):
         assert start == at
         for block in reader.blocks(start, stop, wanted):
             assert block.start == at
@@ -120,7 +122,7 @@ def test_blocks_equal_the_columns(tmp_path, case, seed):
     source = describe(tmp_path / "a.parquet")
     assert (source.n_samples, source.n_classes, source.image_shape) == (case["n"], case["k"], case["image"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_BATCH_BYTES", case["batch"])
+        patch.setattr("unoic_cli.formats.parquet._BATCH_BYTES", case["batch"])
         got = collect(source, case["target"])
     np.testing.assert_array_equal(got["scores"].view(case["dtype"]), scores)
     np.testing.assert_array_equal(got["labels"], labels)
@@ -132,7 +134,7 @@ def test_blocks_equal_the_columns(tmp_path, case, seed):
 def test_any_range_of_units_can_be_asked_for(tmp_path):
     scores = np.arange(60, dtype=np.float32).reshape(20, 3)
     store(tmp_path / "a.parquet", score_columns(scores, "fixed"), 6)
-    reader = parquet.open_reader(describe(tmp_path / "a.parquet"))
+    reader = describe(tmp_path / "a.parquet").open()
     for start in range(20):
         for stop in range(start + 1, 21):
             parts = [block.scores.copy() for block in reader.blocks(start, stop, frozenset({"scores"}))]
@@ -158,8 +160,8 @@ def test_everything_else_is_described(tmp_path):
     assert (source.source_counts, source.source_prior) == ((3.0, 1.0), (0.75, 0.25))
     assert source.attributes == {"made_by": "me"}
     assert source.storage == "2 row groups, snappy"
-    assert parquet.spans(source, 1) == [(0, 2), (2, 4)]
-    assert parquet.spans(source, 1000) == [(0, 4)]
+    assert source.spans(1) == [(0, 2), (2, 4)]
+    assert source.spans(1000) == [(0, 4)]
     with pytest.raises(UsageError):
         formats.describe(f"{tmp_path}/a.parquet::g")
 
@@ -301,7 +303,7 @@ def test_random_damage_is_never_silent(tmp_path):
     rng = np.random.default_rng(0)
     scores = rng.random((50, 4)).astype(np.float32)
     path = tmp_path / "a.parquet"
-    writer = parquet.create(str(path), spec)
+    writer = Parquet.create(str(path), spec)
     writer.write(LogitBlock(0, 50, scores=scores, labels=np.arange(50)))
     writer.commit()
     whole = path.read_bytes()
@@ -324,7 +326,7 @@ def test_a_file_that_changes_under_way(tmp_path):
     source = describe(tmp_path / "a.parquet")
     store(tmp_path / "a.parquet", WIDE, 3)
     with pytest.raises(DataError, match="changed"):
-        parquet.open_reader(source)
+        source.open()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -365,8 +367,8 @@ def test_written_files_read_back(tmp_path, encoding, image, planes, predictions,
     split = np.array([f"s{index % 2}" for index in range(n)], object)
     path = str(tmp_path / "a.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_GROUP_BYTES", group_bytes)
-        writer = parquet.create(path, spec)
+        patch.setattr("unoic_cli.formats.parquet._GROUP_BYTES", group_bytes)
+        writer = Parquet.create(path, spec)
     for first in range(0, n, step):
         last = min(first + step, n)
         start, stop = first * pixels, last * pixels
@@ -399,7 +401,7 @@ SPEC = OutputSpec(20000, 4, (), "logits", "float32", "rows")
 
 def test_predictions_alone_are_written(tmp_path):
     spec = OutputSpec(3, 300, (), "predictions", "float32", "rows")
-    writer = parquet.create(str(tmp_path / "a.parquet"), spec)
+    writer = Parquet.create(str(tmp_path / "a.parquet"), spec)
     writer.write(LogitBlock(0, 3, predictions=np.array([0, 299, 7])))
     writer.commit()
     got = collect(describe(tmp_path / "a.parquet"))["scores"]
@@ -408,7 +410,7 @@ def test_predictions_alone_are_written(tmp_path):
 
 
 def test_mistakes_of_the_caller(tmp_path):
-    writer = parquet.create(str(tmp_path / "a.parquet"), SPEC)
+    writer = Parquet.create(str(tmp_path / "a.parquet"), SPEC)
     with pytest.raises(ValueError, match="comes next"):
         writer.write(LogitBlock(1, 2, scores=np.zeros((1, 4), np.float32)))
     with pytest.raises(TypeError):
@@ -420,7 +422,7 @@ def test_mistakes_of_the_caller(tmp_path):
 
 def test_incomplete_files_are_not_committed(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"old")
-    writer = parquet.create(str(tmp_path / "a.parquet"), SPEC)
+    writer = Parquet.create(str(tmp_path / "a.parquet"), SPEC)
     writer.write(LogitBlock(0, 2, scores=np.zeros((2, 4), np.float32)))
     with pytest.raises(ValueError, match="2 of 20000 units"):
         writer.commit()
@@ -431,7 +433,7 @@ def test_incomplete_files_are_not_committed(tmp_path):
 
 def test_no_room(tmp_path, file_limit):
     (tmp_path / "a.parquet").write_bytes(b"old")
-    writer = parquet.create(str(tmp_path / "a.parquet"), SPEC)
+    writer = Parquet.create(str(tmp_path / "a.parquet"), SPEC)
     writer.write(LogitBlock(0, 20000, scores=np.random.rand(20000, 4).astype(np.float32)))
     with file_limit(30000), pytest.raises(StorageError, match="larger than allowed"):
         writer.commit()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from unoic_cli import convert, info, pack
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import hdf5
+from unoic_cli.formats import chunks, hdf5
 from unoic_cli.report.info import render_info
 from unoic_cli.tasks import info as task
 
@@ -301,7 +301,7 @@ def test_how_fast_it_is_read(tmp_path, monkeypatch, case):
     monkeypatch.setattr(task, "_LARGE", 1)
     monkeypatch.setattr(task, "BLOCK_BYTES", 100)
     monkeypatch.setattr(hdf5, "_TINY", 100)
-    monkeypatch.setattr(hdf5.chunks, "SMALLEST", 100 if case == "tiny" else 0)
+    monkeypatch.setattr(chunks, "SMALLEST", 100 if case == "tiny" else 0)
     name = str(tmp_path / "x.h5")
     with h5py.File(name, "w") as file:
         file.create_dataset("logits", data=RNG.normal(size=(80, 8)).astype("f4"), **options)
@@ -322,7 +322,7 @@ def test_how_fast_it_is_read(tmp_path, monkeypatch, case):
 def test_small_parts_of_many_images_are_slow(tmp_path, monkeypatch):
     monkeypatch.setattr(task, "_LARGE", 1)
     monkeypatch.setattr(hdf5, "MOST_BYTES", 1000)
-    monkeypatch.setattr(hdf5.chunks, "SMALLEST", 0)
+    monkeypatch.setattr(chunks, "SMALLEST", 0)
     name = str(tmp_path / "x.h5")
     with h5py.File(name, "w") as file:
         file.create_dataset("logits", data=RNG.normal(size=(9, 3, 8, 8)), chunks=(9, 3, 2, 2)).attrs["class_axis"] = 1

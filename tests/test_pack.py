@@ -18,7 +18,7 @@ from unoic_cli import formats, pack
 from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.cli import run
 from unoic_cli.errors import CannotCreateError, DataError, StorageError, UsageError
-from unoic_cli.formats import chunk_writer, hdf5, schema
+from unoic_cli.formats import chunk_writer, chunks, hdf5_writer, schema
 from unoic_cli.report.pack import render_pack
 from unoic_cli.tasks import pack as task
 from unoic_cli.tasks.pack import as_encoding
@@ -404,7 +404,7 @@ def test_options_that_make_no_sense(tmp_path, out, options, message):
 
 
 def test_outputs_are_complete_or_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5.chunks, "SMALLEST", 0)
+    monkeypatch.setattr(chunks, "SMALLEST", 0)
     name = write(tmp_path / "a.h5", np.random.default_rng(0), 400, 3, (), "rows", "f4", chunk=(10, 3), codec="gzip")
     (tmp_path / "b.h5").write_bytes(b"old")
     with pytest.raises(CannotCreateError):
@@ -446,14 +446,14 @@ def test_blocks_off_the_chunks_are_a_mistake(tmp_path):
 def test_the_library_never_sees_the_scores(tmp_path):
     name = write(tmp_path / "a.h5", np.random.default_rng(0), 4000, 3, (), "rows", "f4")
     kept = []
-    real = hdf5._Skeleton.write
+    real = hdf5_writer.Skeleton.write
 
     def spy(self, data):
         kept.append(len(data))
         return real(self, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hdf5._Skeleton, "write", spy)
+        patch.setattr(hdf5_writer.Skeleton, "write", spy)
         pack(name, tmp_path / "b.h5", codec="none", chunk="4K")
     with h5py.File(tmp_path / "b.h5") as file:
         assert file["logits"].chunks == (341, 3)

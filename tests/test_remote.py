@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 
 import unoic_cli
-from unoic_cli import cli, formats
+from unoic_cli import cli, formats, urls
 from unoic_cli.errors import DataError, NoInputError, StorageError
-from unoic_cli.formats import storage
+from unoic_cli.storage import objects, reasons
 
 USAGE, DATA, NO_INPUT, CANNOT_CREATE, STORAGE = 2, 65, 66, 73, 74
 SECRET = "MyVerySecretKey"
@@ -141,8 +141,8 @@ def test_spans_of_remote_objects(s3, files, monkeypatch, name):
     source = formats.describe(f"s3://bucket/some/{name}")
     local = formats.describe(f"{files}/{name}")
     assert len(formats.spans(source, 100)) < len(formats.spans(local, 100)) or "parquet" in name
-    monkeypatch.setattr(storage, "SPAN_BYTES", 1)
-    monkeypatch.setattr(storage, "IMAGE_BYTES", 1)
+    monkeypatch.setattr(objects, "SPAN_BYTES", 1)
+    monkeypatch.setattr(objects, "IMAGE_BYTES", 1)
     assert formats.spans(source, 100) == formats.spans(local, 100)
     plain = unoic_cli.evaluate(local, confusion=True).confusion
     found = unoic_cli.evaluate(source, confusion=True).confusion
@@ -201,7 +201,7 @@ def test_what_is_not_there(s3, refuse, monkeypatch):
     s3.put_object(Bucket="bucket", Key="text.h5", Body=b"logits")
     s3.put_object(Bucket="bucket", Key="empty.h5", Body=b"")
     s3.put_object(Bucket="bucket", Key="x.npz", Body=b"PK\x03\x04....")
-    assert "neither HDF5 nor Parquet" in refuse(DATA, "evaluate", "s3://bucket/text.h5")
+    assert "unknown first bytes" in refuse(DATA, "evaluate", "s3://bucket/text.h5")
     assert "an empty file" in refuse(DATA, "evaluate", "s3://bucket/empty.h5")
     assert "a remote npz or npy file" in refuse(DATA, "convert", "s3://bucket/x.npz", "out.h5")
     assert "a remote Arrow stream" in refuse(DATA, "evaluate", "s3://bucket/some/rows.arrows")
@@ -227,12 +227,12 @@ def test_a_dead_endpoint_is_refused_soon(s3, refuse, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        storage._s3_system.cache_clear()
+        objects._s3_system.cache_clear()
         began = time.monotonic()
         assert "the server cannot be reached" in refuse(NO_INPUT, "evaluate", "s3://bucket/some/rows.h5")
         assert "cannot be listed (the server cannot be reached)" in refuse(NO_INPUT, "evaluate", "s3://bucket/some/*")
         assert time.monotonic() - began < 30
-    storage._s3_system.cache_clear()
+    objects._s3_system.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["rows.h5", "rows.parquet"])
@@ -259,7 +259,7 @@ def test_an_object_that_changes_unseen(s3, files, refuse, monkeypatch, name, com
     data = bytearray((files / name).read_bytes())
     s3.put_object(Bucket="bucket", Key=name, Body=bytes(data))
     data[len(data) // 2] ^= 1
-    read = storage.RemoteFile.read
+    read = objects.RemoteFile.read
 
     def read_and_change(self, *given):
         found = read(self, *given)
@@ -269,7 +269,7 @@ def test_an_object_that_changes_unseen(s3, files, refuse, monkeypatch, name, com
         return found
 
     state = {"reads": 0}
-    monkeypatch.setattr(storage.RemoteFile, "read", read_and_change)
+    monkeypatch.setattr(objects.RemoteFile, "read", read_and_change)
     more = {"calibrate": ("--lambda", "1", "-o", "out.h5"), "convert": ("out.h5",)}.get(command, ())
     said = refuse(DATA, command, f"s3://bucket/{name}", *more)
     assert "changed while it was in use" in said
@@ -289,7 +289,7 @@ def test_where_pyarrow_has_no_s3(s3, files, monkeypatch):
     def lacking(url):
         raise KeyError(url)
 
-    monkeypatch.setattr(storage, "_arrow_system", lacking)
+    monkeypatch.setattr(objects, "_arrow_system", lacking)
     for name in ("rows.h5", "rows.parquet"):
         remote = unoic_cli.evaluate(f"s3://bucket/some/{name}").to_dict()
         assert {**remote, "files": 0} == {**unoic_cli.evaluate(f"{files}/{name}").to_dict(), "files": 0}
@@ -444,8 +444,8 @@ def test_a_page_that_changes(web, kind):
 
 
 def test_servers_that_do_not_answer(refuse, monkeypatch):
-    monkeypatch.setattr(storage, "READ_SECONDS", 1)
-    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(reasons, "READ_SECONDS", 1)
+    monkeypatch.setattr(reasons, "CONNECT_SECONDS", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setattr(time, "sleep", lambda _: None)
@@ -497,7 +497,7 @@ PART = b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-4095/100000\r\nContent-Length
 @pytest.mark.parametrize("what", ["headers", "body"])
 def test_servers_that_trickle(refuse, monkeypatch, what):
     """Each byte comes in time, and the whole of them never would."""
-    monkeypatch.setattr(storage, "REQUEST_SECONDS", 1)
+    monkeypatch.setattr(reasons, "REQUEST_SECONDS", 1)
 
     def respond(connection, number):
         if what == "headers":
@@ -570,7 +570,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_no_command_shows_what_a_url_keeps_to_itself(files, run, monkeypatch, place):
     shutil.copy(files / "rows.h5", "rows.h5")
-    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(reasons, "CONNECT_SECONDS", 1)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     urls = URLS if place in ("evaluate", "method", "prior") else URLS[:7]
     for url in urls:
@@ -657,11 +657,11 @@ def google(tmp_path, monkeypatch):
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{int(server.stdout.readline())}")
             monkeypatch.delenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", raising=False)
             monkeypatch.delenv("http_proxy", raising=False)
-            storage._google_system.cache_clear()
+            objects._google_system.cache_clear()
             yield place
         finally:
             server.kill()
-            storage._google_system.cache_clear()
+            objects._google_system.cache_clear()
 
 
 def test_google_equals_local(google, files, run):
@@ -697,11 +697,11 @@ def test_a_key_of_azure(refuse):
     pytest.importorskip("pyarrow._azurefs")
     name = "127.0.0.1:1/box/x.h5?enable_tls=false"
     assert "no valid credentials" in refuse(NO_INPUT, "evaluate", f"abfs://account:{SECRET}!@{name}")
-    known = storage._azure_system("account:a2V5", "127.0.0.1:1", "enable_tls=false").__reduce__()[1][0]
+    known = objects._azure_system("account:a2V5", "127.0.0.1:1", "enable_tls=false").__reduce__()[1][0]
     assert (known["account_name"], known["account_key"], known["blob_storage_scheme"]) == ("account", "a2V5", "http")
-    found = storage.split_url("abfs://box:a2V5@account.dfs.core.windows.net/x.h5")
+    found = urls.split_url("abfs://box:a2V5@account.dfs.core.windows.net/x.h5")
     assert found == ("abfs", ":a2V5", "box@account.dfs.core.windows.net/x.h5", "")
-    assert storage._inside_azure(found[2]) == "box/x.h5"
+    assert objects._inside_azure(found[2]) == "box/x.h5"
 
 
 # ------------------------------------------------------------------------------------------------

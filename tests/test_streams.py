@@ -462,6 +462,7 @@ def test_a_producer_that_fails():
         file["logits"][399_999, 3] = np.nan
     codes, out, said = shell("unoic calibrate x.h5 --lambda 1 -o - | unoic evaluate -")
     assert (codes, out) == ([DATA, DATA], b"")
+    said = [line for line in said if not re.match(r"unoic: \d+%", line)]  # where the machine is slow
     assert sorted(line.split(";")[0].partition(" bytes")[0][:40] for line in said) == sorted(
         ["unoic: error: x.h5:logits: nan at row 39", "unoic: error: -: the stream breaks off a"]
     )

@@ -9,7 +9,7 @@ or each of its pixels. Units are numbered ``sample * pixels_per_sample + pixel``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from unoic_cli.brief import short
@@ -32,12 +32,15 @@ FIELDS = ("labels", "delta", "split", "group", "sample_id")
 class Source:
     """Where one file's scores lie and what they are: small, picklable, reopened by each worker.
 
+    Each format has a class of its own, which also knows where the arrays are and how they are read; one of this class
+    is what is known from a state file: it can be spoken of, not read.
+
     Attributes
     ----------
     name : str
         The input as the user typed it (``FILE`` or ``FILE::GROUP``); errors start with it.
     format : str
-        Name in the registry of formats; ``arrays`` for data in memory, ``nowhere`` for what is known from a state file.
+        Name in the registry of formats; ``arrays`` for data in memory, ``nowhere`` for what cannot be read.
     n_samples, n_classes : int
         N and K.
     image_shape : tuple of int
@@ -60,14 +63,24 @@ class Source:
         One phrase for `info`: ``contiguous``, ``chunked (64, 14), gzip``, ``3 row groups, zstd`` ...
     attributes : dict of str to str
         Other text metadata worth showing (provenance written by `calibrate`, for one).
-    locator : dict
-        What the format needs to find its arrays again; nobody else looks inside.
     single : bool
         One score of each unit is stored, and read as two classes (K = 2).
     members : dict of str to str
         What ``scores`` and ``labels`` are called in the file, where the name is not the schema's.
     notes : tuple of str
         What is worth saying of how the file is read.
+    undecided : bool
+        No name says what the scores are: `kind` is to be found out by their values.
+    has_predictions : bool
+        Usable predictions lie beside the scores; readers then give ``predictions`` when asked.
+    others : tuple of str
+        Arrays and columns that are not read.
+    stored_bytes : int or None
+        Bytes that the scores take in the file, where the format says so.
+    checksums : str or None
+        What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows.
+    stored_encoding : str or None
+        Of the one score of a `single` source, as `encoding` of all others.
     """
 
     name: str
@@ -84,10 +97,15 @@ class Source:
     class_names: tuple[str, ...] | None = None
     storage: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
-    locator: dict[str, Any] = field(default_factory=dict)
     single: bool = False
     members: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    undecided: bool = field(default=False, kw_only=True)
+    has_predictions: bool = field(default=False, kw_only=True)
+    others: tuple[str, ...] = field(default=(), kw_only=True)
+    stored_bytes: int | None = field(default=None, kw_only=True)
+    checksums: str | None = field(default="none", kw_only=True)
+    stored_encoding: Encoding | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         rows = (self.n_samples, self.n_classes)
@@ -100,8 +118,8 @@ class Source:
 
     def to_dict(self) -> dict[str, Any]:
         """All but where it lies, as JSON."""
-        content = {key: value for key, value in vars(self).items() if key not in ("format", "locator")}
-        return {**content, "fields": sorted(self.fields)}
+        said = [one.name for one in fields(Source) if one.name != "format" and not one.kw_only]
+        return {name: getattr(self, name) for name in said} | {"fields": sorted(self.fields)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Source:
@@ -109,6 +127,31 @@ class Source:
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         known |= {"format": "nowhere", "fields": frozenset(content["fields"])}
         return cls(**known)
+
+    def open(self) -> Reader:
+        """A reader, for one thread."""
+        raise TypeError(f"{self.name} is known, and cannot be read")
+
+    def spans(self, target_bytes: int) -> list[tuple[int, int]]:
+        """Runs of units that one worker reads at once, about `target_bytes` of scores each."""
+        return [(0, self.n_units)] if self.n_units else []
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file, or of the arrays in memory."""
+        return 0
+
+    def read_path(self) -> tuple[str, str]:
+        """How scores are read, in a word or two, and why that is slower than it could be (or nothing)."""
+        return self.format, ""
+
+    def decoded_whole(self) -> int:
+        """Bytes of scores that must be decoded at once, however little memory there is; 0 where buffers are bounded."""
+        return 0
+
+    def delta_storage(self) -> tuple[bool, str]:
+        """Whether delta is stored once per image, and as which dtype."""
+        return False, "float64"
 
     @property
     def pixels(self) -> int:

@@ -1,67 +1,54 @@
-"""File formats: one file each; this registry is the only other place that knows their names.
+"""File formats: one file and one class each; this registry lists the classes, and knows nothing else of them.
 
-A format module offers
-    NAME, SUFFIXES
-    matches(head: bytes) -> bool                 does a file that starts like this belong to the format?
-    describe(name, path, group, *, allow_external, strict) -> Source
-    open_reader(source) -> Reader
-    spans(source, target_bytes) -> list[(start, stop)]   units; what one worker reads at once
-    create(path, spec: OutputSpec) -> Writer             (formats that can be written)
-Modules are imported late: reading Parquet does not load h5py, and the other way round. `storage` says where bytes lie.
+The class of a format is that of the sources that it finds (`unoic_cli.formats.source.FileSource`): it says by what its
+files are known, describes one, opens it, cuts it into spans, and creates one where it is writable.
+Libraries are imported late: reading Parquet does not load h5py, and the other way round. `storage` says where bytes
+lie.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
 from typing import Any, TypeVar
 
+from unoic_cli import storage as storage
 from unoic_cli import witness
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
-from unoic_cli.formats import names, storage
-from unoic_cli.formats.storage import split_name as split_name
+from unoic_cli.formats import arrow, hdf5, names, parquet
+from unoic_cli.formats.arrow import STANDARD as STANDARD
+from unoic_cli.formats.source import FileSource
+from unoic_cli.storage import objects
+from unoic_cli.storage import split_name as split_name
 from unoic_cli.whole import open_regular
 
 T = TypeVar("T")
 
-MODULES = {name: f"unoic_cli.formats.{name}" for name in ("hdf5", "parquet", "arrow")}
-"""Formats that commands read and write; conversion also knows npz and npy (`formats.numpy_files`)."""
+FORMATS: dict[str, type[FileSource]] = {one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow)}
+"""In the order in which files are asked whether they are one."""
+SUFFIXES = {suffix: one.NAME for one in FORMATS.values() if one.WRITABLE for suffix in one.SUFFIXES}
+"""Of outputs."""
+MODULES = FORMATS
+_ARRAYS = {"npz": b"PK\x03\x04", "npy": b"\x93NUMPY"}
+"""What conversion alone reads (`formats.numpy_files`)."""
 
 _PAGES, _PAGE = 64, 4096
-SIGNATURES = {
-    "hdf5": b"\x89HDF\r\n\x1a\n",
-    "parquet": b"PAR1",
-    "arrow": b"\xff\xff\xff\xff",
-    "npz": b"PK\x03\x04",
-    "npy": b"\x93NUMPY",
-}
-SUFFIXES = {
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".hdf": "hdf5",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrows": "arrow",
-}
-STANDARD = "-"
-"""Standard input or output, as an Arrow IPC stream."""
-_ARROW_FILE = b"ARROW1"
+_STREAM = next(one for one in FORMATS.values() if one.STREAM)
 
 
-def module(name: str) -> ModuleType:
-    """Import the module of a registered format."""
-    return importlib.import_module(MODULES[name])
+def expected() -> str:
+    """What a file should be."""
+    *some, last = (one.TITLE for one in FORMATS.values())
+    return f"expected {', '.join(some)} or {last}"
 
 
 def detect(name: str) -> str:
-    """Tell the kind of a file by its first bytes: a key of `SIGNATURES`.
+    """Tell the format of a file by its first bytes: a key of `FORMATS`, ``npz`` or ``npy``.
 
     Raises
     ------
@@ -72,41 +59,39 @@ def detect(name: str) -> str:
     """
     path, _ = split_name(name)
     if path == STANDARD:
-        return "arrow"
-    expected = "an HDF5 or Parquet file"
+        return _STREAM.NAME
     if not path:
-        raise NoInputError("FILES", "an empty name", f"expected {expected}")
+        raise NoInputError("FILES", "an empty name", expected())
     if storage.is_remote(path):
         head, size = storage.first_bytes(path)
         starts = [head[at : at + 16] for at in (0, 512, 1024, 2048)]
     else:
-        starts, size = _first_bytes(path, expected)
+        starts, size = _first_bytes(path)
     where = storage.shown(path)
     if not size:
-        raise DataError(where, "an empty file (0 bytes)", f"expected {expected}")
-    if any(start.startswith(SIGNATURES["hdf5"]) for start in starts):
-        return "hdf5"
-    if starts[0].startswith(_ARROW_FILE):
-        return "arrow"
-    for kind, signature in SIGNATURES.items():
+        raise DataError(where, "an empty file (0 bytes)", expected())
+    for one in FORMATS.values():
+        if one.matches(starts, where):
+            return one.NAME
+    for kind, signature in _ARRAYS.items():
         if starts[0].startswith(signature):
             return kind
-    raise DataError(where, "neither HDF5 nor Parquet (unknown first bytes)", f"expected {expected}")
+    raise DataError(where, "unknown first bytes", expected())
 
 
-def _first_bytes(path: str, expected: str) -> tuple[list[bytes], int]:
+def _first_bytes(path: str) -> tuple[list[bytes], int]:
     """What stands where signatures may, and how much stands at the very start."""
     scheme = storage.foreign_scheme(path)
     if scheme is not None and not os.path.exists(path):
         known = ", ".join(f"{known}://" for known in storage.SCHEMES)
         raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}")
-    file = open_regular(path, f"expected {expected}")
+    file = open_regular(path, expected())
     try:
         size = os.fstat(file).st_size
         offsets = itertools.takewhile(lambda offset: offset < size, (512 << n for n in range(50)))
         starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in offsets)]  # behind any user block
     except OSError as error:
-        raise NoInputError(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
+        raise NoInputError(path, f"cannot be read ({error.strerror})", expected()) from None
     finally:
         witness.let_go(file)
     return starts, len(starts[0])
@@ -126,16 +111,17 @@ def describe(name: str, *, allow_external: bool = False, asked: names.Asked | No
     """
     kind = detect(name)
     path, group = split_name(name)
-    where = storage.shown(path)
-    if kind not in MODULES:
+    where = storage.shown(name)
+    if kind not in FORMATS:
         raise DataError(where, f"a {kind} file", f"make a logits file of it first: unoic convert {where} OUT.h5")
-    if kind != "hdf5" and group != "/":
-        raise UsageError(storage.shown(name), f"a group of a {kind} file", "FILE::GROUP is for HDF5")
-    if kind == "arrow":
-        storage.refuse_remote(path, "Arrow stream")
+    one = FORMATS[kind]
+    if group != "/" and not one.GROUPS:
+        able = " and ".join(kind.NAME.upper() for kind in FORMATS.values() if kind.GROUPS)
+        raise UsageError(where, f"a group of a {one.NAME} file", f"FILE::GROUP is for {able}")
+    if not one.REMOTE:
+        storage.refuse_remote(path, one.TITLE.partition(" ")[2])
     wanted = names.Asked() if asked is None else asked
-    shown = storage.shown(name)
-    source: Source = module(kind).describe(shown, path, group, allow_external=allow_external, asked=wanted)
+    source = one.describe(where, path, group, allow_external=allow_external, asked=wanted)
     return understood(source, wanted.kind)
 
 
@@ -143,9 +129,9 @@ def understood(source: Source, kind: Kind | None) -> Source:
     """What a format found, with one score of each unit as two classes, and a kind by the values where none is said."""
     from unoic_cli.formats import single
 
-    if source.locator.get("undecided") and kind is not None:
+    if source.undecided and kind is not None:
         source = replace(source, kind=kind)
-    elif source.locator.get("undecided"):
+    elif source.undecided:
         reader = open_reader(source)
         try:
             source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
@@ -159,8 +145,8 @@ def fingerprint(source: Source) -> dict[str, Any]:
     path, _ = split_name(source.name)
     if not source.n_samples:
         return {"bytes": 0}
-    if storage.is_remote(path):
-        _, size, state = source.locator["stamp"]
+    if isinstance(source, FileSource) and storage.is_remote(path):
+        _, size, state = source.stamp
         return {"bytes": size, "digest": state}
     return fingerprint_of(path)
 
@@ -204,12 +190,12 @@ def check_unchanged(sources: Iterable[Source]) -> None:
     DataError
         One of them is another now: parts of both may have been read.
     """
-    known = [source for source in sources if source.locator.get("stamp") is not None]
+    known = [source for source in sources if isinstance(source, FileSource) and source.stamp is not None]
     far = [source for source in known if storage.is_remote(source.name)]
     for source in known:
-        if source not in far and source.format in MODULES:
-            witness.check(source.name, source.locator["path"], source.locator["stamp"])
-    checks = [partial(storage.check_stamp, s.name, s.locator["path"], s.locator["stamp"]) for s in far]
+        if source not in far:
+            witness.check(source.name, source.path, source.stamp)
+    checks = [partial(storage.check_stamp, source.name, source.path, source.stamp) for source in far]
     _at_once(checks, [source.name for source in far])
 
 
@@ -232,7 +218,7 @@ def identity(source: Source) -> tuple[Any, str]:
     """Tells a source from others: the file that its name leads to, links or not, and the group."""
     path, group = split_name(source.name)
     if storage.is_remote(path):
-        return str(source.locator.get("path", path)), group
+        return source.path if isinstance(source, FileSource) else path, group
     return file_identity(path), group
 
 
@@ -249,12 +235,7 @@ def file_identity(path: str) -> Any:
 
 def size_of(source: Source) -> int:
     """Bytes of the file, or of the arrays in memory."""
-    if source.format == "arrays":
-        return sum(getattr(one, "nbytes", 0) for one in source.locator.values())
-    if source.format == "arrow":
-        return int(source.locator["size"])
-    stamp = source.locator.get("stamp")
-    return os.path.getsize(split_name(source.name)[0]) if stamp is None else int(stamp[1])
+    return source.n_bytes
 
 
 def is_elsewhere(path: str) -> bool:
@@ -276,14 +257,14 @@ def stem_of(name: str) -> tuple[str, str]:
 
 def has_predictions(source: Source) -> bool:
     """Tell whether usable predictions lie beside the scores; readers then give ``predictions`` when asked."""
-    return bool(source.locator.get("has_predictions"))
+    return source.has_predictions
 
 
 def others(sources: Iterable[Source]) -> str | None:
     """What to say of arrays and columns that lie in the files and are written to no output; None if there are none."""
     found: dict[str, list[str]] = {}
     for source in sources:
-        for name in source.locator.get("others", ()):
+        for name in source.others:
             found.setdefault(name, []).append(source.name)
     if not found:
         return None
@@ -295,36 +276,27 @@ def others(sources: Iterable[Source]) -> str | None:
 
 def read_path(source: Source) -> tuple[str, str]:
     """How scores are read, in a word or two, and why that is slower than it could be (or nothing)."""
-    if source.format != "hdf5":
-        return {"parquet": "row groups"}.get(source.format, source.format), ""
-    found: tuple[str, str] = module("hdf5").read_path(source)
-    return found
+    return source.read_path()
 
 
 def decoded_whole(source: Source) -> int:
     """Bytes of scores that must be decoded at once, however little memory there is; 0 where buffers are bounded."""
-    found: int = module("hdf5").decoded_whole(source) if source.format == "hdf5" else 0
-    return found
+    return source.decoded_whole()
 
 
 def checksums(source: Source) -> str | None:
     """What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows."""
-    found: str | None = source.locator.get("checksums", "none")
-    return found
+    return source.checksums
 
 
 def stored_bytes(source: Source) -> int | None:
     """Bytes that the scores take in the file, where the format says so."""
-    found: int | None = source.locator.get("stored_bytes")
-    return found
+    return source.stored_bytes
 
 
 def delta_storage(source: Source) -> tuple[bool, str]:
     """Whether delta is stored once per image, and as which dtype."""
-    import numpy as np
-
-    entry = source.locator.get("arrays", {}).get("delta", {})
-    return source.locator.get("delta") == "sample", np.dtype(entry.get("dtype", "f8")).name
+    return source.delta_storage()
 
 
 def open_reader(source: Source) -> Reader:
@@ -333,12 +305,7 @@ def open_reader(source: Source) -> Reader:
         from unoic_cli.formats import single
 
         return single.TwoClasses(source, open_reader(single.as_stored(source)))
-    if source.format == "arrays":
-        from unoic_cli.formats import arrays
-
-        return arrays.open_reader(source)
-    reader: Reader = module(source.format).open_reader(source)
-    return reader
+    return source.open()
 
 
 def first_block(reader: Reader, source: Source, stop: int, fields: frozenset[str]) -> LogitBlock:
@@ -361,19 +328,12 @@ def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
         from unoic_cli.formats import single
 
         return spans(single.as_stored(source), max(1, target_bytes // 2))
-    if source.format == "arrays":
-        from unoic_cli.formats import arrays
-
-        return arrays.spans(source, target_bytes)
-    if source.format == "nowhere":
-        return [(0, source.n_units)] if source.n_units else []
     if storage.is_remote(source.name):
-        target_bytes = max(target_bytes, storage.SPAN_BYTES)
+        target_bytes = max(target_bytes, objects.SPAN_BYTES)
         if source.layout == "planes":
             image = source.pixels * source.n_classes * (8 if source.encoding == "float64" else 4)
-            target_bytes = max(target_bytes, min(image, storage.IMAGE_BYTES))
-    result: list[tuple[int, int]] = module(source.format).spans(source, target_bytes)
-    return result
+            target_bytes = max(target_bytes, min(image, objects.IMAGE_BYTES))
+    return source.spans(target_bytes)
 
 
 def check_output(
@@ -424,17 +384,14 @@ def check_stream(*, force: bool) -> None:
     """Refuse a stream on standard output where it cannot go, and options that mean nothing to it."""
     if force:
         raise UsageError("--force", "--force with a stream on standard output", "expected it for files only")
-    module("arrow").check_standard_output()
+    arrow.check_standard_output()
 
 
 def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
     """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
     if path == STANDARD:
-        stream: Writer = module("arrow").create(path, spec)
-        return stream
+        return _STREAM.create(path, spec)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
-    more = {} if unfinished is None else {"unfinished": unfinished}
-    writer: Writer = module(SUFFIXES[suffix]).create(path, spec, **more)
-    return writer
+    return FORMATS[SUFFIXES[suffix]].create(path, spec, unfinished)

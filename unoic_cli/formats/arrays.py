@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Source
+from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Source
 from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema, single
@@ -17,6 +18,33 @@ from unoic_cli.priors import weights_by_class
 NAME = "arrays"
 
 _ENCODINGS: dict[str, Encoding] = {"float16": "float16", "float32": "float32", "float64": "float64"}
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Arrays(Source):
+    """Scores in memory.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        By ``scores`` or the name of a field.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+
+    def open(self) -> Reader:
+        """A reader, for one thread."""
+        return ArrayReader(self)
+
+    def spans(self, target_bytes: int) -> list[tuple[int, int]]:
+        """Whole samples of about `target_bytes`, or pieces of one image."""
+        unit_bytes = self.arrays["scores"].dtype.itemsize * (1 if self.kind == "predictions" else self.n_classes)
+        return schema.cut_spans(self.n_samples, self.pixels, unit_bytes, target_bytes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
 
 
 @public
@@ -101,7 +129,7 @@ def from_arrays(
             arrays[key] = _field(f"{name}:{key}", key, as_array(values, f"{name}:{key}"), shape)
     texts = None if class_names is None else as_array(class_names, f"{name}:class_names")
     known = None if texts is None else schema.class_names(f"{name}:class_names", texts, shape.known_classes)
-    source = Source(
+    source = Arrays(
         name=name,
         format=NAME,
         n_samples=shape.n_samples,
@@ -113,7 +141,7 @@ def from_arrays(
         fields=frozenset(arrays) - {"scores"},
         class_names=known,
         storage="in memory",
-        locator=arrays,
+        arrays=arrays,
         source_counts=_vector(f"{name}:source_counts", source_counts, shape.known_classes, known),
         source_prior=_vector(f"{name}:source_prior", source_prior, shape.known_classes, known),
         notes=notes,
@@ -127,7 +155,8 @@ describe = from_arrays
 
 def look_like_probabilities(source: Source) -> bool:
     """Whether scores given as logits are probabilities: all in [0, 1], and every unit's sum to 1."""
-    array = source.locator["scores"]
+    assert isinstance(source, Arrays)
+    array = source.arrays["scores"]
     for part in (array[:1], array):  # the first sample says no, mostly
         if part.size == 0 or not (part.min() >= 0 and part.max() <= 1):
             return False
@@ -195,22 +224,10 @@ def _field(where: str, key: str, values: NDArray[Any], shape: schema.ScoreShape)
     return values
 
 
-def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
-    """Whole samples of about `target_bytes`, or pieces of one image."""
-    array = source.locator["scores"]
-    unit_bytes = array.dtype.itemsize * (1 if source.kind == "predictions" else source.n_classes)
-    return schema.cut_spans(source.n_samples, source.pixels, unit_bytes, target_bytes)
-
-
-def open_reader(source: Source) -> ArrayReader:
-    """Open a reader over the arrays of a source made by `describe`."""
-    return ArrayReader(source)
-
-
 class ArrayReader:
     """Copies blocks out of arrays, whatever their strides and byte order."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Arrays) -> None:
         self._source = source
         self._buffers = schema.Buffers()
 
@@ -228,7 +245,7 @@ class ArrayReader:
 
     def _fill(self, block: LogitBlock, name: str) -> None:
         source, (start, stop) = self._source, (block.start, block.stop)
-        array = source.locator[name]
+        array = source.arrays[name]
         if name == "scores" and source.kind != "predictions":
             block.scores = self._scores(array, start, stop)
         elif name == "scores":

@@ -15,20 +15,19 @@ import stat
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import pyarrow as pa
 
-from unoic_cli import witness
-from unoic_cli.block import LogitBlock, OutputSpec, Source
-from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import columns, names, schema, storage
+from unoic_cli import storage, witness
+from unoic_cli.block import LogitBlock, OutputSpec, Reader, Writer
+from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError
+from unoic_cli.formats import schema
+from unoic_cli.formats.names import Asked
+from unoic_cli.formats.source import ColumnSource
 
-NAME = "arrow"
-_NOTHING = names.Asked()
-SUFFIXES = (".arrows",)
 STANDARD = "-"
 """The name of standard input, and of standard output."""
 
@@ -45,9 +44,72 @@ _EXPECTED = "expected an Arrow IPC stream"
 _OTHERS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PAR1": "a Parquet file", b"PK\x03\x04": "an npz file"}
 
 
-def matches(head: bytes) -> bool:
-    """Tell whether a file that starts like this is an Arrow stream, or an Arrow file, which holds one."""
-    return head.startswith((_CONTINUATION, _FILE_MAGIC))
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Arrow(ColumnSource):
+    """Scores in the columns of an Arrow stream, or of an Arrow file, which holds one.
+
+    Attributes
+    ----------
+    held : _Held or None
+        The file of a stream that came through a pipe.
+    head, batches : tuple of _Message
+        Where the schema and dictionaries, and where the record batches lie.
+    size : int
+        Bytes of the stream.
+    """
+
+    NAME = "arrow"
+    TITLE = "an Arrow stream"
+    SUFFIXES = (".arrows",)
+    SIGNATURES = (_CONTINUATION, _FILE_MAGIC)
+    WRITABLE = True
+    REMOTE = False
+    STREAM = True
+
+    held: _Held | None
+    head: tuple[_Message, ...]
+    batches: tuple[_Message, ...]
+    size: int
+
+    @classmethod
+    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> Arrow:
+        """Find the scores, and where record batches lie; standard input is read to its end. See `FileSource.describe`.
+
+        Raises
+        ------
+        StorageError
+            There is no room for a stream from a pipe.
+        """
+        held, start, stamp = None, 0, None
+        if path == STANDARD:
+            held, start = _standard_input()
+            file: int = held.file
+        else:
+            stamp = storage.local_stamp(path)
+            try:
+                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise NoInputError(name, f"cannot be opened ({error.strerror})", _EXPECTED) from None
+        try:
+            place = path if held is not None else os.path.abspath(path)
+            return _describe(name, file, start, asked, path=place, held=held, stamp=stamp)
+        finally:
+            if held is None:
+                witness.let_go(file)
+
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file, or, for ``-``, a stream on standard output; see `FileSource.create`."""
+        return ArrowWriter(path, spec)
+
+    def open(self) -> Reader:
+        """A reader, for one thread."""
+        return ArrowReader(self)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the stream."""
+        return self.size
 
 
 # ------------------------------------------------------------------------------------------------
@@ -81,86 +143,28 @@ class _Message(NamedTuple):
     rows: int
 
 
-def describe(
-    name: str, path: str, group: str = "/", *, allow_external: bool = False, asked: names.Asked = _NOTHING
-) -> Source:
-    """Find the scores of a stream by its schema and metadata, and where its record batches lie.
+def _describe(name: str, file: int, start: int, asked: Asked, **more: Any) -> Arrow:
+    from unoic_cli.formats import columns
 
-    Parameters
-    ----------
-    name : str
-        The input as typed; messages start with it.
-    path : str
-        The file; ``-`` is standard input, which is read to its end.
-    group : str
-        Only HDF5 has groups.
-    allow_external : bool
-        A stream never refers to a file.
-    asked : Asked
-        What was said of the names of columns.
-
-    Raises
-    ------
-    NoInputError
-        There is nothing to read from.
-    DataError
-        It is no Arrow stream, is not complete, or does not hold what the schema asks for.
-    StorageError
-        There is no room for a stream from a pipe.
-    """
-    held, start, stamp = None, 0, None
-    if path == STANDARD:
-        held, start = _standard_input()
-        file: int = held.file
-    else:
-        stamp = storage.local_stamp(path)
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise NoInputError(name, f"cannot be opened ({error.strerror})", _EXPECTED) from None
-    try:
-        messages = list(_scan(name, file, start))
-        locator = {
-            "path": None if held is not None else os.path.abspath(path),
-            "held": held,
-            "stamp": stamp,
-            "start": start,
-            "batches": [tuple(message) for message in messages if message.sort == _BATCH],
-            "head": [tuple(message) for message in messages if message.sort != _BATCH],
-            "size": os.fstat(file).st_size - start,
-        }
-        return _describe(name, file, locator, asked)
-    finally:
-        if held is None:
-            witness.let_go(file)
-
-
-def _describe(name: str, file: int, locator: dict[str, Any], asked: names.Asked) -> Source:
-    batches = [_Message(*found) for found in locator["batches"]]
-    table = _Batches(name, file, locator).schema()
+    messages = list(_scan(name, file, start))
+    batches = tuple(message for message in messages if message.sort == _BATCH)
+    head = tuple(message for message in messages if message.sort != _BATCH)
+    read = _Batches(name, file, head, batches)
+    table = read.schema()
 
     def first(column: str) -> Any:
         place = next((i for i, batch in enumerate(batches) if batch.rows), None)
-        if place is None:
-            return None
-        return _Batches(name, file, locator).read(place).column(table.get_field_index(column))
+        return None if place is None else read.read(place).column(table.get_field_index(column))
 
-    n_rows = sum(batch.rows for batch in batches)
-    storage_phrase = f"{len(batches)} record batch{'' if len(batches) == 1 else 'es'}"
-    with _arrow_errors(name):
-        return columns.describe(name, NAME, table, n_rows, storage_phrase, first, locator, asked)
+    phrase = f"{len(batches)} record batch{'' if len(batches) == 1 else 'es'}"
+    more |= {"head": head, "batches": batches, "rows": tuple(batch.rows for batch in batches)}
+    with _damaged(name):
+        return columns.describe(Arrow, name, table, phrase, first, asked, size=os.fstat(file).st_size - start, **more)
 
 
-@contextlib.contextmanager
-def _arrow_errors(where: str) -> Iterator[None]:
+def _damaged(where: str) -> contextlib.AbstractContextManager[None]:
     """Turn what pyarrow raises on damaged bytes into one error of ours."""
-    try:
-        yield
-    except UnoicError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise DataError(where, f"a corrupt record batch or schema ({reason})", _EXPECTED) from error
+    return schema.damaged(where, "a corrupt record batch or schema", _EXPECTED)
 
 
 def _scan(name: str, file: int, start: int) -> Iterator[_Message]:
@@ -297,7 +301,7 @@ def _spool(where: str, file: int) -> _Held:
         if not count:
             return held
         head += bytes(buffer[: max(0, 8 - len(head))]) if len(head) < 8 else b""
-        if len(head) >= 8 and not matches(head[:8]):
+        if len(head) >= 8 and not head.startswith(Arrow.SIGNATURES):
             _refuse_start(where, head)
         view = buffer[:count]
         while view:
@@ -313,26 +317,13 @@ def _spool(where: str, file: int) -> _Held:
 # reading
 
 
-def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
-    """Record batches, small ones taken together up to `target_bytes`."""
-    size = schema.score_dtype(source.encoding).itemsize
-    unit_bytes = 8 if source.kind == "predictions" else size * source.n_classes
-    return columns.joined_spans([batch[3] for batch in source.locator["batches"]], unit_bytes, target_bytes)
-
-
-def open_reader(source: Source) -> ArrowReader:
-    """Open a source for one thread."""
-    return ArrowReader(source)
-
-
 class _Batches:
     """Record batches of a stream, each read by itself: a short stream is made of it and what it needs."""
 
-    def __init__(self, name: str, file: int, locator: dict[str, Any]) -> None:
+    def __init__(self, name: str, file: int, head: Sequence[_Message], batches: Sequence[_Message]) -> None:
         self._name = name
         self._file = file
-        self._batches = [_Message(*found) for found in locator["batches"]]
-        self._head = [_Message(*found) for found in locator["head"]]
+        self._head, self._batches = head, batches
         self._known = b""
         self._known_until = -1
 
@@ -346,19 +337,23 @@ class _Batches:
 
     def schema(self) -> Any:
         """The schema alone."""
+        import pyarrow as pa
+
         first = self._head[0]
-        with _arrow_errors(self._name):
+        with _damaged(self._name):
             return pa.ipc.open_stream(_pread(self._name, self._file, first.offset, first.size) + _END).schema
 
     def read(self, index: int) -> Any:
         """One record batch, checked as far as it can be."""
+        import pyarrow as pa
+
         batch = self._batches[index]
         prefix = self._prefix(batch.offset)
         data = np.empty(len(prefix) + batch.size + len(_END), np.uint8)
         data[: len(prefix)] = np.frombuffer(prefix, np.uint8)
         schema.pread_into(self._name, self._file, data[len(prefix) : -len(_END)], batch.offset)
         data[-len(_END) :] = np.frombuffer(_END, np.uint8)
-        with _arrow_errors(self._name):
+        with _damaged(self._name):
             found = pa.ipc.open_stream(pa.py_buffer(data)).read_next_batch()
             found.validate(full=True)
             if found.num_rows != batch.rows:
@@ -369,17 +364,17 @@ class _Batches:
 class ArrowReader:
     """Reads record batches one by one."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._columns = columns.ColumnBlocks(source, _arrow_errors)
-        locator = source.locator
-        self._held = locator["held"]
+    def __init__(self, source: Arrow) -> None:
+        from unoic_cli.formats import columns
+
+        self._columns = columns.ColumnBlocks(source, _damaged)
         self._file: Any = -1
-        if self._held is None:
-            self._file = storage.open_file(source.name, locator["path"], locator["stamp"], _EXPECTED)
+        if source.held is None:
+            self._file = storage.open_file(source.name, source.path, source.stamp, _EXPECTED)
+        self._held = source.held  # kept: the last who lets go of it closes the file
         file = self._file if self._held is None else self._held.file
-        self._batches = _Batches(source.name, file, locator)
-        self._edges = np.cumsum([0, *(batch[3] for batch in locator["batches"])])
+        self._batches = _Batches(source.name, file, source.head, source.batches)
+        self._edges = np.cumsum([0, *source.rows])
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
         """Units [start, stop); see `unoic_cli.block.Reader`."""
@@ -401,17 +396,6 @@ class ArrowReader:
 
 # ------------------------------------------------------------------------------------------------
 # writing
-
-
-def create(path: str, spec: OutputSpec) -> ArrowWriter:
-    """Start a stream: a file under a temporary name, or, for ``-``, standard output.
-
-    Raises
-    ------
-    CannotCreateError
-        The folder is not writable, or standard output is a terminal or closed.
-    """
-    return ArrowWriter(path, spec)
 
 
 def check_standard_output() -> int:
@@ -443,6 +427,8 @@ class ArrowWriter:
     ordered = True
 
     def __init__(self, path: str, spec: OutputSpec) -> None:
+        from unoic_cli.formats import columns
+
         self._rows = columns.RowWriter(spec, _GROUP_BYTES)
         self._output: schema.TemporaryOutput | None = None
         if path == STANDARD:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.block import LogitBlock, OutputSpec
-from unoic_cli.formats import chunks, hdf5, schema
+from unoic_cli.formats import chunks, hdf5_writer, schema
 
 Codec = Literal["none", "gzip", "zstd"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -69,7 +69,7 @@ def create(path: str, spec: OutputSpec, codec: Codec, chunk: tuple[int, ...]) ->
     return ChunkWriter(path, spec, codec, chunk)
 
 
-class _Skeleton(hdf5._Skeleton):
+class _Skeleton(hdf5_writer.Skeleton):
     """Also says where the library puts a chunk, of which nothing is kept."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class _Skeleton(hdf5._Skeleton):
         return super().write(data)
 
 
-class ChunkWriter(hdf5.Hdf5Writer):
+class ChunkWriter(hdf5_writer.Hdf5Writer):
     """Writes blocks in order; `prepare` encodes them, in any thread and order."""
 
     ordered = True
@@ -122,7 +122,7 @@ class ChunkWriter(hdf5.Hdf5Writer):
             plist.set_filter(chunks.ZSTD, h5py.h5z.FLAG_OPTIONAL, (_LEVEL,))
         if self._spec.checksums:  # gzip has one of its own, but not where a chunk is stored as it is
             plist.set_fletcher32()
-        kind, space = hdf5._float_type(self._spec.encoding), h5py.h5s.create_simple(shape)
+        kind, space = hdf5_writer.float_type(self._spec.encoding), h5py.h5s.create_simple(shape)
         h5py.h5d.create(file.id, self._spec.kind.encode(), kind, space, plist)
 
     def prepare(self, block: LogitBlock) -> LogitBlock:

@@ -22,8 +22,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli import storage
 from unoic_cli.errors import DataError
-from unoic_cli.formats import schema, storage
+from unoic_cli.formats import schema
 
 DEFLATE, SHUFFLE, FLETCHER32, ZSTD = 1, 2, 3, 32015
 """Registered numbers of the filters that are undone here."""

@@ -5,25 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, schema
+from unoic_cli.formats.source import ColumnSource
 
 _ENCODINGS: dict[Any, Encoding] = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}
 _ARROW = {encoding: kind for kind, encoding in _ENCODINGS.items()}
 _PREFIX = "unoic."
 _LISTS = (*names.COUNTS, "source_prior", "class_names")
 _KNOWN_KEYS = (*_LISTS, "image_shape", "n_classes", "dtype", "schema")
-_NOTHING = names.Asked()
+Found = TypeVar("Found", bound=ColumnSource)
 _EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS)}, one list column of such a name"
 
 # ------------------------------------------------------------------------------------------------
@@ -31,36 +32,36 @@ _EXPECTED = f"expected columns {', '.join(f'{kind}_0...' for kind in SCORE_KINDS
 
 
 def describe(
+    kind_of_source: type[Found],
     name: str,
-    format: str,
     table: Any,
-    n_rows: int,
     storage: str,
     first: Callable[[str], Any],
-    locator: dict[str, Any],
-    asked: names.Asked = _NOTHING,
-) -> Source:
+    asked: names.Asked,
+    **more: Any,
+) -> Found:
     """Find the scores by the schema and its metadata.
 
     Parameters
     ----------
-    name, format, storage : str
+    kind_of_source : class
+        Of the format.
+    name, storage : str
         As in `Source`.
     table : pyarrow.Schema
-    n_rows : int
-        Units in all.
     first : callable
         Gives an array with at least the first row of a column, or None when there is no row.
-    locator : dict
-        What the format itself must know; the columns are added to it.
     asked : Asked
         What was said of the names of columns.
+    **more
+        What the format itself must know: its own attributes, the number of `rows` of each piece among them.
 
     Raises
     ------
     DataError
         The columns are not what the logits schema asks for.
     """
+    n_rows = sum(more["rows"])
     metadata = _metadata(table.metadata)
     names.refuse(replace(asked, logits_key=None, labels_key=None), name, "holds a row for each unit")
     kind, columns, form, notes = _find_scores(name, table, asked)
@@ -74,14 +75,14 @@ def describe(
         raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
     # the same limits as for HDF5: K >= 2, at least one sample
     shape = schema.score_shape(f"{name}:{columns[0]}", (n_rows // pixels, n_classes))
-    fields, more = _fields(name, table, shape.known_classes, asked, columns)
+    fields, more_notes = _fields(name, table, shape.known_classes, asked, columns)
     lengths = [len(values) for values in (_json(name, metadata, key) for key in _LISTS) if isinstance(values, list)]
     if form != "predictions" and not image_shape and "labels" not in fields:
-        more += names.check_turned(f"{name}:{columns[0]}", (n_rows, n_classes), None, lengths)
+        more_notes += names.check_turned(f"{name}:{columns[0]}", (n_rows, n_classes), None, lengths)
     member = columns[0] if form != "wide" else (names.stem(columns[0]) or (columns[0],))[0]
-    return Source(
+    return kind_of_source(
         name=name,
-        format=format,
+        format=kind_of_source.NAME,
         n_samples=n_rows // pixels,
         n_classes=n_classes,
         image_shape=image_shape,
@@ -94,20 +95,18 @@ def describe(
         class_names=_class_names(name, metadata, shape.known_classes),
         storage=storage,
         attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
-        locator={
-            **locator,
-            "columns": columns,
-            "form": form,
-            "fields": fields,
-            "others": [one for one in table.names if one not in {*columns, *fields.values(), "predictions"}],
-            "has_predictions": kind != "predictions" and _are_predictions(table, n_classes),
-            "undecided": kind is None,
-        },
         members={
             **({"scores": member} if member != kind else {}),
             **({"labels": fields["labels"]} if fields.get("labels", "labels") != "labels" else {}),
         },
-        notes=(*notes, *more),
+        notes=(*notes, *more_notes),
+        undecided=kind is None,
+        has_predictions=kind != "predictions" and _are_predictions(table, n_classes),
+        others=tuple(one for one in table.names if one not in {*columns, *fields.values(), "predictions"}),
+        columns=tuple(columns),
+        form=form,
+        places=fields,
+        **more,
     )
 
 
@@ -373,25 +372,6 @@ def _check_field(where: str, field: str, kind: Any, n_classes: int) -> None:
 # reading
 
 
-def joined_spans(pieces: Sequence[int], unit_bytes: int, target_bytes: int) -> list[tuple[int, int]]:
-    """Runs of units for pieces of so many rows, small ones taken together up to `target_bytes`.
-
-    Examples
-    --------
-    >>> joined_spans([4, 0, 2, 9], 10, 60)
-    [(0, 6), (6, 15)]
-    """
-    found: list[tuple[int, int]] = []
-    at = 0
-    for rows in pieces:
-        if found and (at + rows - found[-1][0]) * unit_bytes <= target_bytes:
-            found[-1] = (found[-1][0], at + rows)
-        elif rows:
-            found.append((at, at + rows))
-        at += rows
-    return found
-
-
 class ColumnBlocks:
     """Makes blocks of record batches, for one reader.
 
@@ -402,20 +382,19 @@ class ColumnBlocks:
         Makes a context, for a place in messages, that turns what pyarrow raises into errors of ours.
     """
 
-    def __init__(self, source: Source, errors: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(self, source: ColumnSource, errors: Callable[[str], AbstractContextManager[None]]) -> None:
         self._source = source
         self._errors = errors
         self._buffers = schema.Buffers()
 
     def columns(self, fields: frozenset[str]) -> list[str]:
         """Names of the columns that hold these fields."""
-        locator = self._source.locator
         columns: list[str] = []
         for field in sorted(fields):
             if field == "scores":
-                columns += locator["columns"]
+                columns += self._source.columns
             else:
-                columns += [field if field == "predictions" else locator["fields"][field]]
+                columns += [field if field == "predictions" else self._source.places[field]]
         return columns
 
     def rows(self, target_bytes: int) -> int:
@@ -432,7 +411,7 @@ class ColumnBlocks:
             elif field == "scores":
                 block.scores = self._scores(batch, start)
             elif field in ("labels", "delta"):
-                values = self._numbers(batch, self._source.locator["fields"][field])
+                values = self._numbers(batch, self._source.places[field])
                 setattr(block, field, values.astype(np.float64) if field == "delta" else values)
             else:
                 setattr(block, field, self._per_sample(batch, field, start, stop))
@@ -464,8 +443,8 @@ class ColumnBlocks:
         source = self._source
         dtype = schema.score_dtype(source.encoding)
         out = self._buffers.take("scores", (batch.num_rows, source.n_classes), dtype)
-        columns = source.locator["columns"]
-        if source.locator["form"] == "wide":
+        columns = source.columns
+        if source.form == "wide":
             for index, column in enumerate(columns):
                 out[:, index] = self._numbers(batch, column).view(dtype)
         else:
@@ -497,7 +476,7 @@ class ColumnBlocks:
     def _per_sample(self, batch: Any, field: str, start: int, stop: int) -> NDArray[Any]:
         """Take the value of each touched sample from its first row in the batch."""
         pixels = self._source.pixels
-        array = self._column(batch, self._source.locator["fields"][field])
+        array = self._column(batch, self._source.places[field])
         first, last = schema.samples_of(start, stop, pixels)
         if pixels > 1:
             array = array.take(pa.array(np.maximum(np.arange(first, last) * pixels - start, 0)))

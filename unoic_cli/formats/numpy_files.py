@@ -20,9 +20,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli import witness
+from unoic_cli import storage, witness
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.formats import schema, storage
+from unoic_cli.formats import schema
 from unoic_cli.whole import open_regular
 
 _CORRUPT = (

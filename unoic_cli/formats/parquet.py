@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from unoic_cli import witness
-from unoic_cli.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Source
-from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.formats import columns, names, schema, storage
-
-NAME = "parquet"
-_NOTHING = names.Asked()
-SUFFIXES = (".parquet", ".pq")
+from unoic_cli import storage, witness
+from unoic_cli.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Reader, Writer
+from unoic_cli.errors import DataError
+from unoic_cli.formats import schema
+from unoic_cli.formats.names import Asked
+from unoic_cli.formats.source import ColumnSource
 
 _BATCH_BYTES = 6 << 20
 _GROUP_BYTES = 8 << 20
@@ -30,56 +25,43 @@ _ROOM = 16 << 20
 """Bytes of a row group besides those of its values."""
 
 
-def matches(head: bytes) -> bool:
-    """Tell whether a file that starts like this is Parquet."""
-    return head.startswith(b"PAR1")
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Parquet(ColumnSource):
+    """Scores in the columns of a Parquet file."""
+
+    NAME = "parquet"
+    TITLE = "a Parquet file"
+    SUFFIXES = (".parquet", ".pq")
+    SIGNATURES = (b"PAR1",)
+    WRITABLE = True
+
+    @classmethod
+    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> Parquet:
+        """Find the scores by the schema of a file, which never refers to another; see `FileSource.describe`."""
+        with storage.described(path) as (there, stamp, _), _open(name, there) as file, _damaged(name):
+            return _describe(name, path, stamp, file, asked)
+
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file; see `FileSource.create`."""
+        return ParquetWriter(path, spec)
+
+    def open(self) -> Reader:
+        """A reader, for one thread."""
+        return ParquetReader(self)
+
+    def read_path(self) -> tuple[str, str]:
+        """Row by row group."""
+        return "row groups", ""
 
 
 # ------------------------------------------------------------------------------------------------
 # describing
 
 
-def describe(
-    name: str, path: str, group: str = "/", *, allow_external: bool = False, asked: names.Asked = _NOTHING
-) -> Source:
-    """Find the scores of a file by its schema and metadata.
-
-    Parameters
-    ----------
-    name : str
-        The input as typed; messages start with it.
-    path : str
-        The file.
-    group : str
-        Only HDF5 has groups.
-    allow_external : bool
-        A Parquet file never refers to another.
-    asked : Asked
-        What was said of the names of columns.
-
-    Raises
-    ------
-    NoInputError
-        The file is missing or not readable.
-    DataError
-        It is not a Parquet file, or does not hold what the schema asks for.
-    """
-    with storage.described(path) as (there, stamp, _), _open(name, there) as file, _parquet_errors(name):
-        return _describe(name, path, stamp, file, asked)
-
-
-@contextlib.contextmanager
-def _parquet_errors(where: str) -> Iterator[None]:
+def _damaged(where: str) -> contextlib.AbstractContextManager[None]:
     """Turn what pyarrow raises on a damaged file into one error of ours."""
-    try:
-        yield
-    except UnoicError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            raise StorageError(where, f"reading failed ({reason})", "expected readable data") from error
-        raise DataError(where, f"a corrupt page or footer ({reason})", "expected an intact Parquet file") from error
+    return schema.damaged(where, "a corrupt page or footer", "expected an intact Parquet file")
 
 
 def _open(name: str, there: Any, texts: Sequence[str] = (), *, ahead: bool = False) -> Any:
@@ -87,37 +69,28 @@ def _open(name: str, there: Any, texts: Sequence[str] = (), *, ahead: bool = Fal
 
     Columns of `texts` come as dictionaries: each text once, however often it occurs.
     """
+    import pyarrow.parquet as pq
+
     options = {"page_checksum_verification": True, "read_dictionary": list(texts)}
-    try:
+    with schema.opening(name, Parquet.TITLE):
         return pq.ParquetFile(there, pre_buffer=ahead, **options)
-    except UnoicError:
-        raise
-    except FileNotFoundError:
-        raise NoInputError(name, "no such file", "expected a Parquet file") from None
-    except PermissionError:
-        raise NoInputError(name, "permission denied", "expected a readable file") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise DataError(name, f"truncated or not Parquet ({reason})", "expected an intact Parquet file") from error
 
 
-def _describe(name: str, path: str, stamp: Any, file: Any, asked: names.Asked) -> Source:
-    n_rows = file.metadata.num_rows
+def _describe(name: str, path: str, stamp: Any, file: Any, asked: Asked) -> Parquet:
+    from unoic_cli.formats import columns
 
     def first(column: str) -> Any:
         batches = file.iter_batches(batch_size=1, columns=[column], use_threads=False)
         return next((batch.column(0) for batch in batches if batch.num_rows), None)
 
-    locator = {
-        "path": path if storage.is_remote(path) else os.path.abspath(path),
-        "stamp": stamp,
-        "group_rows": [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)],
-    }
-    source = columns.describe(name, NAME, file.schema_arrow, n_rows, "", first, locator, asked)
+    place = path if storage.is_remote(path) else os.path.abspath(path)
+    rows = tuple(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
+    source = columns.describe(
+        Parquet, name, file.schema_arrow, "", first, asked, rows=rows, path=place, stamp=stamp, checksums=None
+    )
     _check_sizes(name, file, source.n_classes)
     source = replace(source, storage=_storage(file))  # which reads a column: before that, metadata may not be asked
-    source.locator["checksums"] = None if storage.is_remote(path) or not n_rows else _checksums(path, file)
-    return source
+    return source if storage.is_remote(path) else replace(source, checksums=_checksums(path, file))
 
 
 def _checksums(path: str, file: Any) -> str:
@@ -141,6 +114,8 @@ def _check_sizes(name: str, file: Any, n_classes: int) -> None:
 
     Only where all columns are ours: others may hold anything, and are not read.
     """
+    import pyarrow as pa
+
     width = 0
     for field in file.schema_arrow:
         kind = field.type
@@ -169,37 +144,26 @@ def _storage(file: Any) -> str:
 # reading
 
 
-def spans(source: Source, target_bytes: int) -> list[tuple[int, int]]:
-    """Row groups, small ones taken together up to `target_bytes`."""
-    size = schema.score_dtype(source.encoding).itemsize
-    unit_bytes = 8 if source.kind == "predictions" else size * source.n_classes
-    return columns.joined_spans(source.locator["group_rows"], unit_bytes, target_bytes)
-
-
-def open_reader(source: Source) -> ParquetReader:
-    """Open a source for one thread."""
-    return ParquetReader(source)
-
-
 class ParquetReader:
     """Decodes row groups batch by batch, so that a huge one does not fill the memory."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Parquet) -> None:
+        from unoic_cli.formats import columns
+
         self._source = source
-        self._columns = columns.ColumnBlocks(source, _parquet_errors)
+        self._columns = columns.ColumnBlocks(source, _damaged)
         self._remote: Any = None
         self._file: Any = None
-        path = source.locator["path"]
         try:
-            if storage.is_remote(path):
-                self._remote = storage.open_file(source.name, path, source.locator["stamp"], "expected a Parquet file")
-            fields = source.locator["fields"]
-            texts = [fields[name] for name in ("split", "group", "sample_id") if name in fields]
-            there = path if self._remote is None else self._remote.as_file()
+            if storage.is_remote(source.path):
+                expected = f"expected {source.TITLE}"
+                self._remote = storage.open_file(source.name, source.path, source.stamp, expected)
+            texts = [source.places[name] for name in ("split", "group", "sample_id") if name in source.places]
+            there = source.path if self._remote is None else self._remote.as_file()
             self._file = _open(source.name, there, texts, ahead=self._remote is not None)
             metadata = self._file.metadata
-            rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-            if rows != source.locator["group_rows"]:
+            rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+            if rows != source.rows:
                 raise witness.changed(source.name)
         except BaseException:
             self.close()
@@ -236,7 +200,7 @@ class ParquetReader:
         rows = self._columns.rows(_BATCH_BYTES)
         batches = self._file.iter_batches(batch_size=rows, row_groups=groups, columns=names, use_threads=False)
         while True:
-            with _parquet_errors(self._source.name):
+            with _damaged(self._source.name):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -245,19 +209,6 @@ class ParquetReader:
 
 # ------------------------------------------------------------------------------------------------
 # writing
-
-
-def create(path: str, spec: OutputSpec) -> ParquetWriter:
-    """Start an output file under a temporary name.
-
-    Raises
-    ------
-    CannotCreateError
-        The folder is not writable.
-    StorageError
-        Writing failed, of a full disk for one.
-    """
-    return ParquetWriter(path, spec)
 
 
 class _Sink(io.RawIOBase):
@@ -292,6 +243,8 @@ class ParquetWriter:
     ordered = True
 
     def __init__(self, path: str, spec: OutputSpec) -> None:
+        from unoic_cli.formats import columns
+
         self._spec = spec
         self._rows = columns.RowWriter(spec, _GROUP_BYTES)
         self._output = schema.TemporaryOutput(path)
@@ -304,6 +257,8 @@ class ParquetWriter:
             raise
 
     def _open(self) -> None:
+        import pyarrow.parquet as pq
+
         names = self._rows.schema.names
         repeated = [name for name in ("sample_id", "split", "group") if name in names]
         repeated += ["delta"] if self._spec.scalar_delta is not None else []

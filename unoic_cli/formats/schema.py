@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import functools
 import math
 import mmap
@@ -15,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.block import Layout
-from unoic_cli.errors import DataError, StorageError
-from unoic_cli.formats.storage import File
+from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
 from unoic_cli.output import TemporaryOutput as TemporaryOutput
 from unoic_cli.output import storage_error as storage_error
+from unoic_cli.storage import File
 
 SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 """What a block holds for each encoding: 16-bit floats travel as their bits."""
@@ -182,15 +184,23 @@ def check_delta(where: str, shape: Sequence[int], dtype: np.dtype[Any], scores: 
     """Which sort of delta this is: ``scalar``, ``sample`` or ``unit``."""
     if dtype.kind not in "fiu":
         raise DataError(where, f"{_dtype_name(dtype)} values", "expected floats")
-    sorts = {
+    if tuple(shape) not in _delta_sorts(scores):
+        wanted = " or ".join(str(known) for known in _delta_sorts(scores))
+        raise DataError(where, f"shape {tuple(shape)}", f"expected {wanted}")
+    return sort_of_delta(shape, scores)
+
+
+def _delta_sorts(scores: ScoreShape) -> dict[tuple[int, ...], str]:
+    return {
         (): "scalar",
         (scores.n_samples, *scores.image_shape): "unit",
         (scores.n_samples,): "sample" if scores.image_shape else "unit",
     }
-    if tuple(shape) not in sorts:
-        wanted = " or ".join(str(known) for known in sorts)
-        raise DataError(where, f"shape {tuple(shape)}", f"expected {wanted}")
-    return sorts[tuple(shape)]
+
+
+def sort_of_delta(shape: Sequence[int], scores: ScoreShape) -> str:
+    """``scalar``, ``sample`` or ``unit``, of a delta that was checked."""
+    return _delta_sorts(scores)[tuple(shape)]
 
 
 def check_vector(where: str, shape: Sequence[int], dtype: np.dtype[Any], n_classes: int) -> None:
@@ -381,6 +391,67 @@ def cut_spans(
         for sample in range(n_samples)
         for at in range(0, pixels, step)
     ]
+
+
+def joined_spans(pieces: Sequence[int], unit_bytes: int, target_bytes: int) -> list[tuple[int, int]]:
+    """Runs of units for pieces of so many rows, small ones taken together up to `target_bytes`.
+
+    Examples
+    --------
+    >>> joined_spans([4, 0, 2, 9], 10, 60)
+    [(0, 6), (6, 15)]
+    """
+    found: list[tuple[int, int]] = []
+    at = 0
+    for rows in pieces:
+        if found and (at + rows - found[-1][0]) * unit_bytes <= target_bytes:
+            found[-1] = (found[-1][0], at + rows)
+        elif rows:
+            found.append((at, at + rows))
+        at += rows
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# what libraries raise
+
+_RAISED = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError)
+"""What h5py and pyarrow raise on files that are not what they say."""
+
+
+@contextlib.contextmanager
+def opening(name: str, what: str) -> Iterator[None]:
+    """Turn what opening a file raises into one error of ours; `what` it should be, such as ``an HDF5 file``."""
+    try:
+        yield
+    except UnoicError:
+        raise
+    except FileNotFoundError:
+        raise NoInputError(name, "no such file", f"expected {what}") from None
+    except (PermissionError, IsADirectoryError, BlockingIOError) as error:
+        raise NoInputError(name, f"cannot be opened ({error.strerror or error})", f"expected {what}") from None
+    except _RAISED as error:
+        kind = what.split()[1]
+        raise DataError(
+            name, f"truncated or not {kind} ({_reason(error)})", f"expected an intact {kind} file"
+        ) from error
+
+
+@contextlib.contextmanager
+def damaged(where: str, found: str, expected: str) -> Iterator[None]:
+    """Turn what a library raises on damaged bytes into one error of ours; a disk that fails is no damage."""
+    try:
+        yield
+    except UnoicError:
+        raise
+    except _RAISED as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise StorageError(where, f"reading failed ({_reason(error)})", "expected readable data") from error
+        raise DataError(where, f"{found} ({_reason(error)})", expected) from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).split("\n", maxsplit=1)[0]
 
 
 # ------------------------------------------------------------------------------------------------

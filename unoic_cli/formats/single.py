@@ -29,7 +29,8 @@ _MEANING = {
 
 def as_stored(source: Source) -> Source:
     """The source that the format itself reads: one column, in the encoding of the file."""
-    return replace(source, n_classes=1, encoding=source.locator["stored_encoding"], single=False)
+    assert source.stored_encoding is not None
+    return replace(source, n_classes=1, encoding=source.stored_encoding, single=False)
 
 
 def widened(source: Source) -> Source:
@@ -45,7 +46,7 @@ def widened(source: Source) -> Source:
         n_classes=2,
         encoding=encoding,
         single=True,
-        locator={**source.locator, "stored_encoding": source.encoding},
+        stored_encoding=source.encoding,
         notes=(*source.notes, meaning(source.kind)),
     )
 
@@ -77,7 +78,7 @@ class TwoClasses:
             if block.scores is not None:
                 shape = (block.scores.shape[0], 2, *block.scores.shape[2:])
                 out = self._buffers.take("two", shape, schema.score_dtype(self._source.encoding))
-                fill(block.scores, self._source.locator["stored_encoding"], self._source.kind, out)
+                fill(block.scores, as_stored(self._source).encoding, self._source.kind, out)
                 block.scores = out
             yield block
 

@@ -425,7 +425,7 @@ def _stored_input(name: str, allow_external: bool, asked: Asked) -> _Input:
     if source.single:
         notes.remove(one_column.meaning(source.kind))
         source = one_column.as_stored(source)
-    dropped = tuple(source.locator.get("others", ()))
+    dropped = source.others
     return _Input(source, source.scores_name, blocks, dtypes, scalar, has_predictions, dropped, notes)
 
 

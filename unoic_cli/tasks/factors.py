@@ -112,10 +112,10 @@ class FactorFile:
         """The dataset, opened for a moment: nothing keeps the file from others."""
         import h5py
 
-        from unoic_cli.formats import elsewhere, hdf5
+        from unoic_cli.formats import elsewhere, hdf5_files
 
         try:
-            file = hdf5.InputFile(self._path)
+            file = hdf5_files.InputFile(self._path)
         except OSError:
             raise NoInputError(self.where, "cannot be opened as HDF5", "expected a file of factors") from None
         with file:

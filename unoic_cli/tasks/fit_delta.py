@@ -437,16 +437,16 @@ def _open_passes(item: Any, allow_external: bool) -> Iterator[_Passes]:
 
 
 def _hdf5_passes(name: str, allow_external: bool, stack: contextlib.ExitStack) -> _Passes:
-    from unoic_cli.formats import hdf5
+    from unoic_cli.formats import hdf5_files
 
     path, member = formats.split_name(name)
     member = member.strip("/") or _DEFAULT
     where = f"{path}:{member}"
-    file = stack.enter_context(hdf5._open(path, path))
-    with hdf5._hdf5_errors(where):
-        dataset = hdf5._Place(path, file, "/", allow_external).dataset(member)
+    file = stack.enter_context(hdf5_files.opened(path, path, watched=False))
+    with hdf5_files.damaged(where):
+        dataset = hdf5_files.Place(path, file, "/", allow_external).dataset(member)
         if dataset is None:
-            raise DataError(where, f"no such dataset among: {hdf5._listing(file)}", f"expected {path}::DATASET")
+            raise DataError(where, f"no such dataset among: {hdf5_files.listing(file)}", f"expected {path}::DATASET")
         shape = _pass_shape(where, dataset.shape, dataset.dtype)
         samples, rows = _steps(shape, dataset.dtype.itemsize)
         if dataset.chunks:  # each chunk is decoded once
@@ -457,7 +457,7 @@ def _hdf5_passes(name: str, allow_external: bool, stack: contextlib.ExitStack) -
                 rows = -(-rows // tall) * tall
 
     def read(samples: slice, rows: slice) -> NDArray[Any]:
-        with hdf5._hdf5_errors(where):
+        with hdf5_files.damaged(where):
             found = dataset[samples] if dataset.ndim == 3 else dataset[samples, :, :, rows, :]
             return np.asarray(found).reshape(*found.shape[:3], -1, shape[4])
 
@@ -678,7 +678,7 @@ def _write(
         yield from write_text(output, json.dumps(result.statistics.to_dict(), indent=1) + "\n")
     if write_delta is None:
         return
-    from unoic_cli.formats import hdf5
+    from unoic_cli.formats import hdf5_writer
 
     assert kept is not None
     short = replace(result.statistics, provenance={})  # attributes are small
@@ -686,4 +686,4 @@ def _write(
         {"delta": result.statistics.delta(piece), "uncertainty": piece} for piece in _in_pieces(kept) if piece.size
     )
     attributes = {"unoic_delta_statistics": json.dumps(short.to_dict())}
-    hdf5.write_columns(write_delta, ("delta", "uncertainty"), result.n, attributes, pieces)
+    hdf5_writer.write_columns(write_delta, ("delta", "uncertainty"), result.n, attributes, pieces)

@@ -1,4 +1,4 @@
-"""Where bytes lie: local files by their descriptors, remote objects by ranges of bytes.
+"""Remote objects, read by ranges of bytes.
 
 S3 and Google Cloud Storage go through pyarrow's own file systems, http(s) through `web`; Azure without a key, and
 what a pyarrow was built without, through fsspec. An object is opened once to learn its size and state, and then read
@@ -8,7 +8,6 @@ at offsets.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import fnmatch
 import functools
@@ -18,35 +17,21 @@ import io
 import logging
 import os
 import re
-import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from unoic_cli import witness
-from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
-from unoic_cli.urls import AZURE, split_group
-from unoic_cli.urls import SCHEMES as SCHEMES
-from unoic_cli.urls import foreign_scheme as foreign_scheme
-from unoic_cli.urls import is_remote as is_remote
-from unoic_cli.urls import scrub as scrub
-from unoic_cli.urls import shown as shown
-from unoic_cli.urls import split_url as split_url
+from unoic_cli.errors import NoInputError, StorageError, UsageError
+from unoic_cli.storage import reasons
+from unoic_cli.urls import AZURE, shown, split_url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CONNECT_SECONDS = 5
-"""To reach a server, for each of `ATTEMPTS`."""
-READ_SECONDS = 15
-"""Without a byte, before an attempt to read is given up."""
-REQUEST_SECONDS = 60
-"""For the whole of a request to a web server, however steadily its bytes trickle."""
-ATTEMPTS = 3
 SPAN_BYTES = 8 << 20
 """What one worker reads at once of a remote object, at least: requests cost time."""
 IMAGE_BYTES = 64 << 20
@@ -58,34 +43,6 @@ _BLOCK = 1 << 20
 _BLOCKS = 32
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Split ``FILE::GROUP`` into the file's path and the group (``/`` when none is named).
-
-    What exists comes first: a file that has ``::`` in its own name, or in that of its folder, is that file.
-    """
-    path, separator, group = split_group(name) if is_remote(name) else _split_local(name)
-    return path, ("/" + group.strip("/")) if separator else "/"
-
-
-def _split_local(name: str) -> tuple[str, str, str]:
-    if "::" not in name:
-        return name, "", ""
-    for cut in [len(name), *(found.start() for found in reversed([*re.finditer("(?=::)", name)]))]:
-        if cut and os.path.exists(name[:cut]):
-            return name[:cut], name[cut : cut + 2], name[cut + 2 :]
-    folders = [found.start() for found in re.finditer("/", name) if "::" in name[: found.start()]]
-    there = (cut + 1 for cut in folders if os.path.exists(name[:cut]))
-    begin = max(there, default=0)  # a missing file or pattern in it
-    path, separator, group = name[begin:].partition("::")
-    return name[:begin] + path, separator, group
-
-
-def base_name(name: str) -> str:
-    """Last part of a file's name, without folders, query and group."""
-    return os.path.basename(shown(split_name(name)[0]))
-
-
-# ------------------------------------------------------------------------------------------------
 # engines: what can be asked of an object
 
 
@@ -126,7 +83,7 @@ class _ArrowEngine:
         except FileNotFoundError:
             raise NoInputError(shown(url), _missing(system, path), "expected an object that exists") from None
         except (OSError, pa.ArrowException) as error:
-            cannot_open(url, reason_of(error))
+            reasons.cannot_open(url, reasons.reason_of(error))
 
     def read(self, offset: int, size: int) -> Any:
         return self._file.read_at(size, offset)
@@ -147,15 +104,15 @@ class _SpecEngine:
         except FileNotFoundError:
             raise NoInputError(shown(url), "no such object", "expected an object that exists") from None
         except Exception as error:
-            cannot_open(url, reason_of(error))
+            reasons.cannot_open(url, reasons.reason_of(error))
         if info.get("size") is None or info.get("type") == "directory":
-            cannot_open(url, "a folder")
+            reasons.cannot_open(url, "a folder")
         self.size = int(info["size"])
         self.state = str(next((info[key] for key in _STATES if info.get(key)), ""))
 
     def read(self, offset: int, size: int) -> Any:
         collecting = gc.isenabled()
-        gc.disable()  # see formats/web.py: garbage of h5py must not be collected in fsspec's thread meanwhile
+        gc.disable()  # see `web`: garbage of h5py must not be collected in fsspec's thread meanwhile
         try:
             return self._system.cat_file(self._path, start=offset, end=min(offset + size, self.size))
         finally:
@@ -166,11 +123,6 @@ class _SpecEngine:
         """Connections are fsspec's own, and shared."""
 
 
-def cannot_open(url: str, reason: str) -> NoReturn:
-    """Refuse an object, with the reason in words of ours."""
-    raise NoInputError(shown(url), f"cannot be opened ({reason})", "expected an object that can be read") from None
-
-
 def _missing(system: Any, path: str) -> str:
     """Whether the object is missing, or its bucket."""
     bucket, inside, _ = path.partition("/")
@@ -178,79 +130,6 @@ def _missing(system: Any, path: str) -> str:
         if inside and int(system.get_file_info(bucket).type) == 0:
             return f"no such bucket {bucket}"
     return "no such object"
-
-
-_UNREACHABLE, _LATE = "the server cannot be reached", "no answer in time"
-_REASONS = {
-    "ACCESS_DENIED": "access denied",
-    "PERMISSION_DENIED": "access denied",
-    "UNAUTHENTICATED": "no valid credentials",
-    "INVALID_ACCESS_KEY_ID": "no valid credentials",
-    "SIGNATURE_DOES_NOT_MATCH": "no valid credentials",
-    "NETWORK_CONNECTION": _UNREACHABLE,
-    "UNAVAILABLE": _UNREACHABLE,
-    "REQUEST_TIMEOUT": _LATE,
-    "DEADLINE_EXCEEDED": _LATE,
-    "NO_SUCH_BUCKET": "no such bucket",
-    "301": "another region than that of the bucket",
-    "401": "no valid credentials",
-    "403": "access denied",
-    "404": "no such object",
-    "412": "it changed while it was in use",
-    "416": "it ends too soon",
-}
-
-
-def is_lost(reason: str) -> bool:
-    """Whether there was no answer at all."""
-    return reason in (_UNREACHABLE, _LATE)
-
-
-def _status(error: BaseException) -> int | None:
-    """The status that a server answered with."""
-    found = getattr(error, "code", getattr(error, "status", None))
-    return found if isinstance(found, int) else None
-
-
-class SlowError(TimeoutError):
-    """A server whose answer is not complete in time."""
-
-
-def reason_of(error: BaseException) -> str:
-    """Why, in a few words of ours: what libraries say may hold addresses with credentials."""
-    inner = getattr(error, "reason", None)
-    if isinstance(inner, BaseException):  # of urllib
-        error = inner
-    if isinstance(error, SlowError):
-        return f"an answer that takes more than {REQUEST_SECONDS} s"
-    if isinstance(error, socket.gaierror):
-        return _UNREACHABLE
-    if "OAuth2 access token" in str(error) or isinstance(error, binascii.Error):  # the server was not even asked
-        return "no valid credentials"
-    code = _status(error)
-    status = "" if code is None else str(code)
-    if not status:
-        text = str(error)
-        found = re.search(r"AWS Error ([A-Z_]+)|Status\(([A-Z_]+)|HTTP status (\d+)|Azure.*?\b([345]\d\d)\b", text)
-        network = re.search(r"curlCode: (\d+)", text)
-        status = next((part for part in found.groups() if part), "") if found else ""
-        if status in ("UNKNOWN", "INTERNAL_FAILURE") and (http := re.search(r"HTTP status (\d+)", text)):
-            status = http[1]
-        if network and network[1] == "28":
-            status = "REQUEST_TIMEOUT"
-    known = _REASONS.get(status)
-    if known:
-        return known
-    if status:
-        return f"HTTP status {status}" if status.isdigit() else status.lower().replace("_", " ")
-    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return _LATE
-    unreachable = "Fail to get a new connection" in str(error) or "resolve" in str(error)
-    if isinstance(error, ConnectionError) or re.search("Connect|ServiceRe", type(error).__name__) or unreachable:
-        return _UNREACHABLE
-    if isinstance(error, PermissionError) or re.search("Credential|Authentic", type(error).__name__):
-        return "access denied, or no credentials"
-    return "storage that does not work" if type(error) is OSError else type(error).__name__
 
 
 def _arrow_system(url: str) -> tuple[Any, str]:
@@ -272,7 +151,7 @@ def _arrow_system(url: str) -> tuple[Any, str]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, pa.ArrowNotImplementedError) or "without" in str(error):
             raise KeyError(scheme) from None
-        cannot_open(url, reason_of(error))
+        reasons.cannot_open(url, reasons.reason_of(error))
 
 
 def _inside_azure(address: str) -> str:
@@ -308,8 +187,9 @@ def _s3_system(bucket: str, user: str, query: str) -> Any:
         made |= {"access_key": unquote(key), "secret_key": unquote(secret)}
     if _says_anonymous(options):
         made["anonymous"] = True
-    strategy = AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
-    return S3FileSystem(**made, request_timeout=READ_SECONDS, connect_timeout=CONNECT_SECONDS, retry_strategy=strategy)
+    made |= {"request_timeout": reasons.READ_SECONDS, "connect_timeout": reasons.CONNECT_SECONDS}
+    strategy = AwsStandardS3RetryStrategy(max_attempts=reasons.ATTEMPTS)
+    return S3FileSystem(**made, retry_strategy=strategy)
 
 
 @functools.lru_cache(maxsize=64)
@@ -324,7 +204,7 @@ def _google_system(host: str, query: str) -> Any:
         before, separator, after = emulator.partition("://")
         made = {"scheme": before if separator else "http", "endpoint_override": (after or before).rstrip("/")}
     anonymous = host.startswith("anonymous@") or bool(emulator) or _says_anonymous(options)
-    limit = timedelta(seconds=float(options.get("retry_limit_seconds", CONNECT_SECONDS * ATTEMPTS)))
+    limit = timedelta(seconds=float(options.get("retry_limit_seconds", reasons.CONNECT_SECONDS * reasons.ATTEMPTS)))
     return GcsFileSystem(anonymous=anonymous, retry_time_limit=limit, **made)
 
 
@@ -380,14 +260,20 @@ def _spec_system(url: str) -> tuple[Any, str]:
         importlib.import_module(_EXTRA[scheme])
         _silence(_EXTRA[scheme])
         place, _, address, _ = split_url(url)
-        limits = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS} if place in _AZURES else {}
+        limits = (
+            {"connection_timeout": reasons.CONNECT_SECONDS, "read_timeout": reasons.READ_SECONDS}
+            if place in _AZURES
+            else {}
+        )
         known: tuple[Any, str] = fsspec.core.url_to_fs(f"{'gs' if place == 'gcs' else place}://{address}", **limits)
         return known
     except ValueError as error:
         azure = _EXTRA[scheme] == "adlfs"
-        cannot_open(url, "no account: AZURE_STORAGE_ACCOUNT_NAME names one" if azure else reason_of(error))
+        reasons.cannot_open(
+            url, "no account: AZURE_STORAGE_ACCOUNT_NAME names one" if azure else reasons.reason_of(error)
+        )
     except OSError as error:
-        cannot_open(url, reason_of(error))
+        reasons.cannot_open(url, reasons.reason_of(error))
     except ImportError:
         found = f"{scheme}:// needs packages that are not installed"
         raise NoInputError(shown(url), found, "expected them: pip install 'unoic[cloud]'") from None
@@ -428,7 +314,7 @@ class RemoteFile:
 
     def _make(self) -> _Engine:
         if self._url.startswith("http"):
-            from unoic_cli.formats import web
+            from unoic_cli.storage import web
 
             return web.Page(self._url)
         with contextlib.suppress(KeyError):
@@ -444,20 +330,20 @@ class RemoteFile:
             The connection broke, or the object changed or ends too soon.
         """
         where, began = where or self.name, time.monotonic()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(reasons.ATTEMPTS):
             try:
                 data = self._engine.read(offset, size)
             except Exception as error:
-                reason = reason_of(error)
-                slow = isinstance(error, SlowError) or time.monotonic() - began > REQUEST_SECONDS
-                lost = is_lost(reason) or slow
-                known = _status(error) == 200
+                reason = reasons.reason_of(error)
+                slow = isinstance(error, reasons.SlowError) or time.monotonic() - began > reasons.REQUEST_SECONDS
+                lost = reasons.is_lost(reason) or slow
+                known = reasons.status_of(error) == 200
                 if not lost and not known and self._changed():
                     raise witness.changed(where, "object") from None
                 if known:
                     raise StorageError(where, "a server that sends no parts of files", _SAME_PARTS) from None
-                hopeless = slow or (_status(error) or 500) < 500 or (lost and self._engine.patient)
-                if hopeless or attempt + 1 == ATTEMPTS:
+                hopeless = slow or (reasons.status_of(error) or 500) < 500 or (lost and self._engine.patient)
+                if hopeless or attempt + 1 == reasons.ATTEMPTS:
                     raise StorageError(
                         where, f"reading failed ({reason})", "expected a connection that lasts"
                     ) from error
@@ -567,93 +453,6 @@ class _LibraryFile(io.RawIOBase):
         return found
 
 
-File = int | RemoteFile
-"""An open file: a descriptor, or a remote object."""
-
-
-def open_file(name: str, path: str, stamp: Any, expected: str) -> File:
-    """Open a file again that was described before.
-
-    Raises
-    ------
-    NoInputError
-        It cannot be opened.
-    DataError
-        It is not what it was when `stamp` was taken.
-    """
-    file: File
-    if is_remote(path):
-        file = RemoteFile(path)
-        now: Any = file.stamp
-    else:
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise NoInputError(name, f"cannot be opened ({error.strerror})", expected) from None
-        now = local_stamp(path)
-    if now != stamp:
-        close_file(file)
-        raise witness.changed(name, "object" if is_remote(path) else "file")
-    return file
-
-
-def check_stamp(name: str, path: str, stamp: Any) -> None:
-    """Refuse an object that is not what it was when `stamp` was taken."""
-    close_file(open_file(name, path, stamp, ""))
-
-
-def close_file(file: File) -> None:
-    """Close what `open_file` gave."""
-    if isinstance(file, int):
-        witness.let_go(file)
-    else:
-        file.close()
-
-
-def local_stamp(path: str) -> tuple[int, int, int] | None:
-    """Identify a file's state, so that stored offsets are never used on another file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # opening it will say why
-    return witness.state_of(status)
-
-
-@contextlib.contextmanager
-def described(path: str) -> Iterator[tuple[Any, Any, int]]:
-    """What h5py and pyarrow open, the file's stamp, and its size (-1 when that is for opening to say)."""
-    if not is_remote(path):
-        stamp = local_stamp(path)
-        yield path, stamp, -1 if stamp is None else stamp[1]
-        return
-    remote = RemoteFile(path)
-    try:
-        yield remote.as_file(), remote.stamp, remote.size
-    finally:
-        remote.close()
-
-
-def first_bytes(path: str) -> tuple[bytes, int]:
-    """The first bytes of a remote object, enough to know a format by, and its size."""
-    remote = RemoteFile(path)
-    try:
-        return bytes(remote.read(0, min(remote.size, 4096))), remote.size
-    finally:
-        remote.close()
-
-
-def refuse_output(path: str) -> None:
-    """Refuse to write to a remote place."""
-    if is_remote(path) or foreign_scheme(path):
-        raise CannotCreateError(shown(path), "a remote place", "expected a local file: write there, then copy it")
-
-
-def refuse_remote(path: str, what: str) -> None:
-    """Refuse a remote file where only local ones are read."""
-    if is_remote(path):
-        raise DataError(shown(path), f"a remote {what}", "expected a local one: copy it first")
-
-
 def listing(pattern: str) -> list[str]:
     """Names of remote objects that a pattern matches: ``*`` and ``?`` within a folder, ``**`` across folders.
 
@@ -685,7 +484,9 @@ def listing(pattern: str) -> list[str]:
         deep = "/" in address[len(fixed) + 1 :]
         infos = system.get_file_info(FileSelector(base, recursive=deep, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
-        raise NoInputError(shown(pattern), f"cannot be listed ({reason_of(error)})", "expected a bucket") from None
+        raise NoInputError(
+            shown(pattern), f"cannot be listed ({reasons.reason_of(error)})", "expected a bucket"
+        ) from None
     wanted = path.split("/")
     kept = [info.path for info in infos if info.type == FileType.File and _matches(info.path.split("/"), wanted)]
     at = pattern.index(address)

@@ -18,7 +18,8 @@ from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from unoic_cli import __version__
 from unoic_cli.errors import NoInputError
-from unoic_cli.formats import storage
+from unoic_cli.storage import reasons
+from unoic_cli.urls import shown, split_url
 
 _PIECE = 8 << 20
 """Bytes of one request, at most."""
@@ -45,14 +46,14 @@ class _Timely(io.RawIOBase):
         """Wait for some bytes, at most until the deadline."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise storage.SlowError
-        self._connection.settimeout(min(storage.READ_SECONDS, left))
+            raise reasons.SlowError
+        self._connection.settimeout(min(reasons.READ_SECONDS, left))
         try:
             count: int | None = self._raw.readinto(buffer)
         except TimeoutError:
             if time.monotonic() < self._deadline:
                 raise
-            raise storage.SlowError from None
+            raise reasons.SlowError from None
         return count
 
     def close(self) -> None:
@@ -86,11 +87,11 @@ def _ask(request: Request, deadline: float) -> Any:
         def do_open(self, http_class: Any, req: Request, **more: Any) -> HTTPResponse:
             return super().do_open(_timely(HTTPSConnection, deadline), req, **more)
 
-    return build_opener(Plain, Secure).open(request, timeout=storage.READ_SECONDS)
+    return build_opener(Plain, Secure).open(request, timeout=reasons.READ_SECONDS)
 
 
 class Page:
-    """An engine of `unoic_cli.formats.storage.RemoteFile`.
+    """An engine of `unoic_cli.storage.RemoteFile`.
 
     Parameters
     ----------
@@ -105,13 +106,13 @@ class Page:
     patient = False
 
     def __init__(self, url: str) -> None:
-        scheme, user, address, query = storage.split_url(url)
+        scheme, user, address, query = split_url(url)
         self._url = quote(f"{scheme}://{address}" + (f"?{query}" if query else ""), safe="%/:=&?~#+!$,;'@()*[]")
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"unoic/{__version__}"}
         self._login = "Basic " + b64encode(unquote(user).encode()).decode() if user else ""
         known, total = self._first(url)
         if total is None:
-            storage.cannot_open(url, "a server that does not tell the size")
+            reasons.cannot_open(url, "a server that does not tell the size")
         self.size = total
         self.state: str = known.get("ETag") or known.get("Last-Modified") or ""
         if known.get("ETag", "").startswith('"'):
@@ -121,8 +122,8 @@ class Page:
 
     def _first(self, url: str) -> tuple[Any, int | None]:
         """Headers and size, from one byte: signed addresses often allow nothing but GET."""
-        deadline = time.monotonic() + storage.REQUEST_SECONDS
-        for attempt in range(storage.ATTEMPTS):
+        deadline = time.monotonic() + reasons.REQUEST_SECONDS
+        for attempt in range(reasons.ATTEMPTS):
             try:
                 with self._open("bytes=0-0", deadline) as answer:
                     return answer.headers, _size(answer.status, answer.headers)
@@ -131,12 +132,12 @@ class Page:
                 if error.code == 416:  # nothing there to take a byte of
                     return error.headers, _size(206, error.headers)
                 if error.code in (404, 410):
-                    raise NoInputError(storage.shown(url), "no such object", "expected one that exists") from None
-                storage.cannot_open(url, storage.reason_of(error))
+                    raise NoInputError(shown(url), "no such object", "expected one that exists") from None
+                reasons.cannot_open(url, reasons.reason_of(error))
             except (OSError, HTTPException, ValueError) as error:
-                reason = storage.reason_of(error)
-                if attempt + 1 == storage.ATTEMPTS or not storage.is_lost(reason):
-                    storage.cannot_open(url, reason)
+                reason = reasons.reason_of(error)
+                if attempt + 1 == reasons.ATTEMPTS or not reasons.is_lost(reason):
+                    reasons.cannot_open(url, reason)
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError
 
@@ -158,7 +159,7 @@ class Page:
         return data
 
     def _piece(self, first: int, stop: int) -> bytes:
-        deadline = time.monotonic() + storage.REQUEST_SECONDS
+        deadline = time.monotonic() + reasons.REQUEST_SECONDS
         with self._open(f"bytes={first}-{stop - 1}", deadline) as answer:
             told = answer.headers.get("Content-Range", "").lower()
             parts = answer.status == 206 and told.startswith(f"bytes {first}-")
