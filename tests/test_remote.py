@@ -203,7 +203,7 @@ def test_what_is_not_there(s3, refuse, monkeypatch):
     s3.put_object(Bucket="bucket", Key="x.npz", Body=b"PK\x03\x04....")
     assert "unknown first bytes" in refuse(DATA, "evaluate", "s3://bucket/text.h5")
     assert "an empty file" in refuse(DATA, "evaluate", "s3://bucket/empty.h5")
-    assert "a remote npz or npy file" in refuse(DATA, "convert", "s3://bucket/x.npz", "out.h5")
+    assert "a remote npz file" in refuse(DATA, "convert", "s3://bucket/x.npz", "out.h5")
     assert "a remote Arrow stream" in refuse(DATA, "evaluate", "s3://bucket/some/rows.arrows")
     assert "--allow-external" in refuse(USAGE, "evaluate", "s3://bucket/some/rows.h5", "--allow-external")
     assert "no group /none" in refuse(DATA, "evaluate", "s3://bucket/some/rows.h5::none")

@@ -57,7 +57,7 @@ class FitDeltaOptions(SplitOptions, FileOptions, total=False):
 SCORES = Argument(
     "files",
     "[NAME=]FILES",
-    "Logits files of one modality (HDF5, also FILE::GROUP, or Parquet); several are one data set. Labels "
+    "Logits files of one modality, of any format (in HDF5 also FILE::GROUP); several are one data set. Labels "
     "are not needed. NAME is kept in the statistics. Remote names, patterns, @LIST and - as for unoic info.",
 )
 

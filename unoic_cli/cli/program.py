@@ -43,13 +43,13 @@ class Argument:
 FILES = Argument(
     "files",
     "FILES",
-    "Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. Also s3://, gs://, abfs:// "
+    "Logits files of any format (in HDF5 also FILE::GROUP); several are one data set. Also s3://, gs://, abfs:// "
     "and https:// names, patterns ('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
 )
 MODALITIES = Argument(
     "files",
     "FILES",
-    "Logits files (HDF5, also FILE::GROUP, or Parquet); several are one data set. NAME=FILE for each modality "
+    "Logits files of any format (in HDF5 also FILE::GROUP); several are one data set. NAME=FILE for each modality "
     "of the same samples, which are then fused. Also s3://, gs://, abfs:// and https:// names, patterns "
     "('val/*.h5'), @LIST (one a line), and - (an Arrow stream on stdin).",
 )

@@ -20,7 +20,7 @@ from unoic_cli import storage as storage
 from unoic_cli import witness
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
-from unoic_cli.formats import arrow, hdf5, names, parquet
+from unoic_cli.formats import arrow, hdf5, names, npz, parquet
 from unoic_cli.formats.arrow import STANDARD as STANDARD
 from unoic_cli.formats.source import FileSource
 from unoic_cli.storage import objects
@@ -29,26 +29,20 @@ from unoic_cli.whole import open_regular
 
 T = TypeVar("T")
 
-FORMATS: dict[str, type[FileSource]] = {one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow)}
+FORMATS: dict[str, type[FileSource]] = {
+    one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow, npz.Npz, npz.Npy)
+}
 """In the order in which files are asked whether they are one."""
 SUFFIXES = {suffix: one.NAME for one in FORMATS.values() if one.WRITABLE for suffix in one.SUFFIXES}
 """Of outputs."""
-MODULES = FORMATS
-_ARRAYS = {"npz": b"PK\x03\x04", "npy": b"\x93NUMPY"}
-"""What conversion alone reads (`formats.numpy_files`)."""
 
+_EXPECTED = "expected a logits file"
 _PAGES, _PAGE = 64, 4096
 _STREAM = next(one for one in FORMATS.values() if one.STREAM)
 
 
-def expected() -> str:
-    """What a file should be."""
-    *some, last = (one.TITLE for one in FORMATS.values())
-    return f"expected {', '.join(some)} or {last}"
-
-
 def detect(name: str) -> str:
-    """Tell the format of a file by its first bytes: a key of `FORMATS`, ``npz`` or ``npy``.
+    """Tell the format of a file by its first bytes: a key of `FORMATS`.
 
     Raises
     ------
@@ -61,7 +55,7 @@ def detect(name: str) -> str:
     if path == STANDARD:
         return _STREAM.NAME
     if not path:
-        raise NoInputError("FILES", "an empty name", expected())
+        raise NoInputError("FILES", "an empty name", _EXPECTED)
     if storage.is_remote(path):
         head, size = storage.first_bytes(path)
         starts = [head[at : at + 16] for at in (0, 512, 1024, 2048)]
@@ -69,14 +63,12 @@ def detect(name: str) -> str:
         starts, size = _first_bytes(path)
     where = storage.shown(path)
     if not size:
-        raise DataError(where, "an empty file (0 bytes)", expected())
+        raise DataError(where, "an empty file (0 bytes)", _EXPECTED)
     for one in FORMATS.values():
         if one.matches(starts, where):
             return one.NAME
-    for kind, signature in _ARRAYS.items():
-        if starts[0].startswith(signature):
-            return kind
-    raise DataError(where, "unknown first bytes", expected())
+    *some, last = (one.TITLE for one in FORMATS.values())
+    raise DataError(where, "unknown first bytes", f"expected {', '.join(some)} or {last}")
 
 
 def _first_bytes(path: str) -> tuple[list[bytes], int]:
@@ -85,13 +77,13 @@ def _first_bytes(path: str) -> tuple[list[bytes], int]:
     if scheme is not None and not os.path.exists(path):
         known = ", ".join(f"{known}://" for known in storage.SCHEMES)
         raise NoInputError(path, f"{scheme}:// is not known", f"expected a file or one of {known}")
-    file = open_regular(path, expected())
+    file = open_regular(path, _EXPECTED)
     try:
         size = os.fstat(file).st_size
         offsets = itertools.takewhile(lambda offset: offset < size, (512 << n for n in range(50)))
         starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in offsets)]  # behind any user block
     except OSError as error:
-        raise NoInputError(path, f"cannot be read ({error.strerror})", expected()) from None
+        raise NoInputError(path, f"cannot be read ({error.strerror})", _EXPECTED) from None
     finally:
         witness.let_go(file)
     return starts, len(starts[0])
@@ -109,12 +101,9 @@ def describe(name: str, *, allow_external: bool = False, asked: names.Asked | No
     asked : Asked, optional
         What was said of the names of arrays, and of the class axis.
     """
-    kind = detect(name)
+    one = FORMATS[detect(name)]
     path, group = split_name(name)
     where = storage.shown(name)
-    if kind not in FORMATS:
-        raise DataError(where, f"a {kind} file", f"make a logits file of it first: unoic convert {where} OUT.h5")
-    one = FORMATS[kind]
     if group != "/" and not one.GROUPS:
         able = " and ".join(kind.NAME.upper() for kind in FORMATS.values() if kind.GROUPS)
         raise UsageError(where, f"a group of a {one.NAME} file", f"FILE::GROUP is for {able}")
@@ -123,6 +112,11 @@ def describe(name: str, *, allow_external: bool = False, asked: names.Asked | No
     wanted = names.Asked() if asked is None else asked
     source = one.describe(where, path, group, allow_external=allow_external, asked=wanted)
     return understood(source, wanted.kind)
+
+
+def says_little(name: str) -> bool:
+    """Whether a file is of a format whose names alone say what its scores are: conversion looks at all values."""
+    return FORMATS[detect(name)].PLAIN
 
 
 def understood(source: Source, kind: Kind | None) -> Source:

@@ -8,13 +8,11 @@ tells a stream that is complete from one whose producer failed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import stat
 import struct
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
@@ -27,6 +25,7 @@ from unoic_cli.errors import CannotCreateError, DataError, NoInputError, Storage
 from unoic_cli.formats import schema
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ColumnSource
+from unoic_cli.storage import spool
 
 STANDARD = "-"
 """The name of standard input, and of standard output."""
@@ -50,7 +49,7 @@ class Arrow(ColumnSource):
 
     Attributes
     ----------
-    held : _Held or None
+    held : spool.Held or None
         The file of a stream that came through a pipe.
     head, batches : tuple of _Message
         Where the schema and dictionaries, and where the record batches lie.
@@ -66,7 +65,7 @@ class Arrow(ColumnSource):
     REMOTE = False
     STREAM = True
 
-    held: _Held | None
+    held: spool.Held | None
     head: tuple[_Message, ...]
     batches: tuple[_Message, ...]
     size: int
@@ -114,24 +113,6 @@ class Arrow(ColumnSource):
 
 # ------------------------------------------------------------------------------------------------
 # describing
-
-
-class _Held:
-    """A descriptor of a file that has no name; readers in other processes open it by way of this one."""
-
-    def __init__(self, file: int) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (os.getpid(), self.file)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            witness.let_go(self.file)
-
-
-def _reopen(process: int, file: int) -> _Held:
-    return _Held(os.dup(file) if process == os.getpid() else os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY))
 
 
 class _Message(NamedTuple):
@@ -262,7 +243,7 @@ def _pread(name: str, file: int, offset: int, size: int) -> bytes:
 # standard input
 
 
-def _standard_input() -> tuple[_Held, int]:
+def _standard_input() -> tuple[spool.Held, int]:
     """Standard input as a file that can be read at any place, and where the stream starts in it."""
     where = STANDARD
     try:
@@ -275,19 +256,13 @@ def _standard_input() -> tuple[_Held, int]:
     if stat.S_ISDIR(status.st_mode):
         raise NoInputError(where, "standard input is a folder", f"{_EXPECTED} from a pipe")
     if stat.S_ISREG(status.st_mode):
-        return _Held(os.dup(file)), os.lseek(file, 0, os.SEEK_CUR)
+        return spool.Held(os.dup(file)), os.lseek(file, 0, os.SEEK_CUR)
     return _spool(where, file), 0
 
 
-def _spool(where: str, file: int) -> _Held:
+def _spool(where: str, file: int) -> spool.Held:
     """Copy a pipe to a nameless file in ``TMPDIR``; something else than a stream is refused at its first bytes."""
-    folder = tempfile.gettempdir()
-    try:
-        with tempfile.TemporaryFile(dir=folder) as named:
-            held = _Held(os.dup(named.fileno()))
-    except OSError as error:
-        found = f"no temporary file for standard input ({error.strerror})"
-        raise StorageError(folder, found, "expected a folder that can be written to: TMPDIR names another") from None
+    held = spool.nameless("standard input")
     buffer = memoryview(bytearray(_COPY_BYTES))
     head = b""
     while True:
@@ -303,14 +278,7 @@ def _spool(where: str, file: int) -> _Held:
         head += bytes(buffer[: max(0, 8 - len(head))]) if len(head) < 8 else b""
         if len(head) >= 8 and not head.startswith(Arrow.SIGNATURES):
             _refuse_start(where, head)
-        view = buffer[:count]
-        while view:
-            try:
-                view = view[os.write(held.file, view) :]
-            except OSError as error:
-                reason = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-                expected = "expected room for the whole of standard input: TMPDIR names another folder"
-                raise StorageError(folder, f"{reason} for a stream", expected) from None
+        spool.append(held, buffer[:count], "standard input")
 
 
 # ------------------------------------------------------------------------------------------------

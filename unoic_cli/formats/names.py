@@ -47,6 +47,8 @@ class Asked:
         Of 4-D scores: 1, or 3 / -1.
     kind : str or None
         What scores are whose name does not say it.
+    labels_file : str or None
+        Another file that holds them, for files that may lack them.
     lenient : bool
         Another file was meant: keys count where it has such arrays.
     """
@@ -55,6 +57,7 @@ class Asked:
     labels_key: str | None = None
     class_axis: int | None = None
     kind: Kind | None = None
+    labels_file: str | None = None
     lenient: bool = False
 
     def options(self) -> list[str]:

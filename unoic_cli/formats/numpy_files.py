@@ -1,17 +1,16 @@
-"""Arrays of ``.npy`` and ``.npz`` files as streams: no pickles, and no member loaded whole.
-
-Only conversion reads these files; they carry no schema of their own.
-"""
+"""Arrays of ``.npy`` and ``.npz`` files: as streams, or at their places; no pickles, and no member loaded whole."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import lzma
 import math
 import os
 import re
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from unoic_cli import storage, witness
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
+from unoic_cli.storage import spool
 from unoic_cli.whole import open_regular
 
 _CORRUPT = (
@@ -36,6 +36,11 @@ _MOST_HEADER = 1 << 16
 _HEADER = re.compile(r"[\w\s'\"<>|=,:()\[\]{}.+-]*", re.ASCII)
 """What a header is made of: nothing that would be more than a literal."""
 _MOST_MEMBERS = 100_000
+_MOST_UNPACKED = 16
+"""Arrays that a process keeps unpacked."""
+_NAME_AT = 26
+"""Where the header of a member has the lengths of what follows it, in bytes behind its start."""
+_PIECE = 1 << 20
 
 
 class _Header(NamedTuple):
@@ -83,6 +88,93 @@ def read(path: str, member: str) -> NDArray[Any]:
         _check_end(where, file)
     flat = np.frombuffer(data, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+class Place(NamedTuple):
+    """Where the bytes of an array lie.
+
+    Attributes
+    ----------
+    offset : int or None
+        Of its first byte in the file; None where it must be unpacked first.
+    how : str
+        In words.
+    """
+
+    offset: int | None
+    how: str
+
+
+def place(path: str, member: str) -> Place:
+    """Where an array lies in a file; all of its bytes are looked at once where they have a checksum.
+
+    Raises
+    ------
+    DataError
+        It is truncated or damaged, or no array of numbers or text.
+    """
+    where = f"{path}:{member}"
+    with _stream(path, member) as file:
+        header = _header(where, file)
+        begin: int | None = file.tell()
+        size = math.prod(header.shape) * header.dtype.itemsize
+        if isinstance(file, zipfile.ZipExtFile):
+            begin, whole = _in_archive(where, path, member, file.tell())
+            if header.fortran and len(header.shape) > 1:
+                return Place(None, "Fortran order")
+            if begin is None:
+                return Place(None, "compressed")
+            _skip(where, file, size)
+        else:
+            whole = os.fstat(file.fileno()).st_size - file.tell()
+        if whole < size:
+            raise DataError(where, f"truncated ({whole:,} bytes)", f"expected {size:,}")
+        if header.fortran and len(header.shape) > 1:
+            return Place(None, "Fortran order")
+    return Place(begin, "contiguous")
+
+
+def _in_archive(where: str, path: str, member: str, header_bytes: int) -> tuple[int | None, int]:
+    """Offset of a stored array in an archive (None if it is compressed), and its bytes."""
+    begin: int | None
+    with _corrupt(where), _open(path) as file, zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(member + ".npy")
+        file.seek(info.header_offset + _NAME_AT)
+        sizes = struct.unpack("<HH", file.read(4))
+        begin = info.header_offset + _NAME_AT + 4 + sum(sizes) + header_bytes
+    return (begin if info.compress_type == zipfile.ZIP_STORED else None), info.file_size - header_bytes
+
+
+def _skip(where: str, file: IO[bytes], size: int) -> None:
+    """Read to the end of an array, where its checksum is compared."""
+    for done in range(0, size, _PIECE):
+        _exactly(where, file, min(_PIECE, size - done))
+    _check_end(where, file)
+
+
+@functools.lru_cache(maxsize=_MOST_UNPACKED)
+def _unpacked(path: str, stamp: Any, member: str) -> spool.Held:
+    held, what = spool.nameless(f"{path}:{member}"), f"{path}:{member}, unpacked"
+    for block in rows(path, member, _PIECE):
+        spool.append(held, np.ascontiguousarray(block).reshape(-1).view(np.uint8), what)
+    return held
+
+
+_UNPACKING = threading.Lock()
+
+
+def unpacked(path: str, stamp: Any, member: str) -> spool.Held:
+    """An array that is compressed, or in Fortran order, as a nameless file with nothing but its rows.
+
+    Each process has its own, made when it is first asked for.
+
+    Raises
+    ------
+    DataError, StorageError
+        The array is damaged, or there is no room.
+    """
+    with _UNPACKING:
+        return _unpacked(path, stamp, member)
 
 
 class PlainRows:

@@ -27,9 +27,9 @@ class FileSource(Source):
         Of its files; the first is what outputs get.
     SIGNATURES : tuple of bytes
         What its files begin with; without any, they are known by their suffixes.
-    WRITABLE, GROUPS, REMOTE, STREAM : bool
+    WRITABLE, GROUPS, REMOTE, STREAM, PLAIN : bool
         `create` makes such files; ``FILE::GROUP`` means something; remote files can be read; it is the format of
-        standard input and output.
+        standard input and output; it has no schema, so that conversion looks at all values for what they are.
     path : str
         The file: absolute, or as typed where it is remote.
     stamp : tuple or None
@@ -44,6 +44,7 @@ class FileSource(Source):
     GROUPS: ClassVar[bool] = False
     REMOTE: ClassVar[bool] = True
     STREAM: ClassVar[bool] = False
+    PLAIN: ClassVar[bool] = False
 
     path: str
     stamp: Any = None
@@ -52,7 +53,7 @@ class FileSource(Source):
     def matches(cls, starts: Sequence[bytes], name: str) -> bool:
         """Tell whether a file is of this format by what stands at its start (and behind any user block)."""
         if not cls.SIGNATURES:
-            return os.path.splitext(name)[1].lower() in cls.SUFFIXES
+            return name.lower().endswith(cls.SUFFIXES)
         return starts[0].startswith(cls.SIGNATURES)
 
     @classmethod
@@ -146,6 +147,8 @@ class Stored:
     is_text : bool
     value : float or None
         Of a single number.
+    path : str
+        The file, where it is another one.
     """
 
     dtype: str = ""
@@ -156,6 +159,7 @@ class Stored:
     layout: Layout | None = None
     is_text: bool = False
     value: float | None = None
+    path: str = ""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

@@ -20,7 +20,7 @@ from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.evidence import Evidence
 from unoic_cli.facts import know
-from unoic_cli.formats import MODULES, STANDARD, detect, split_name, storage
+from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
 from unoic_cli.formats.names import Asked
 from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.steps import Steps, count, here
@@ -334,7 +334,7 @@ def _is_logits(path: str) -> bool:
     if path == STANDARD or not os.path.isfile(path):
         return False
     try:
-        return detect(path) in MODULES
+        return bool(FORMATS[detect(path)].SIGNATURES)  # lines of text are a prior
     except UnoicError:
         return False
 

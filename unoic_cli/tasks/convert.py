@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unoic_cli import formats
 from unoic_cli.batch import choose_split, ignored_units, where_is
-from unoic_cli.block import Encoding, Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import SourceEvidence
-from unoic_cli.formats import names, numpy_files, schema
+from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
 from unoic_cli.output import together
@@ -162,19 +162,14 @@ def convert(
     source, out = os.fspath(source), os.fspath(out)
     if kind is not None:
         names.check_kind("--kind", kind)
-    source, asked = single(source, (yield from expand(source))), Asked(logits_key, labels_key, class_axis, kind)
-    is_arrays = formats.detect(source) not in formats.MODULES
-    if is_arrays:
-        formats.storage.refuse_remote(source, "npz or npy file")
-    elif labels is not None:
+    asked = Asked(logits_key, labels_key, class_axis, kind, labels)
+    source = single(source, (yield from expand(source)))
+    is_arrays = formats.says_little(source)
+    if labels is not None and not is_arrays:
         found = f"given, but {formats.storage.shown(source)} is no npz or npy file"
         raise UsageError("--labels", found, "expected it for such files only")
     _check_output(out, force, (source,) if labels is None else (source, labels))
-    if is_arrays:
-        arrays = _Arrays(source, asked, labels)
-        given = arrays.as_input()
-    else:
-        given = _stored_input(source, allow_external, asked)
+    given = _stored_input(source, allow_external, asked, is_arrays)
     decided, reason = _decide_kind(given, kind, is_arrays)
     if given.source.n_classes == 1:
         given = _two_classes(given, decided)
@@ -184,8 +179,9 @@ def convert(
         if out != formats.STANDARD:
             written = replace(formats.describe(outputs.found(out)), name=out)
         given.notes.extend(map(str, evidence.findings(written)))
-    if given.dropped:
-        given.notes.append(f"not used: {', '.join(given.dropped)}")
+    left = f"not used: {', '.join(given.dropped)}"
+    if given.dropped and left not in given.notes:
+        given.notes.append(left)
     return _result(given, out, decided, reason, fields)
 
 
@@ -402,12 +398,13 @@ def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------------
-# HDF5 and Parquet
+# the input
 
 
-def _stored_input(name: str, allow_external: bool, asked: Asked) -> _Input:
-    """Open a logits file as an input."""
-    source = formats.describe(name, allow_external=allow_external, asked=asked)
+def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool) -> _Input:
+    """Open a file as an input; what scores of plain arrays are is decided by all of their values."""
+    provisional = replace(asked, kind="logits") if is_arrays else asked
+    source = formats.describe(name, allow_external=allow_external, asked=provisional)
 
     def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
         reader = formats.open_reader(source)
@@ -422,11 +419,23 @@ def _stored_input(name: str, allow_external: bool, asked: Asked) -> _Input:
     fields = source.fields - {"delta"} if scalar is not None else source.fields
     dtypes = field_dtypes(source, fields)
     notes = list(source.notes)
+    if is_arrays:
+        origin = f"{os.path.basename(source.name)}:{source.scores_name.rpartition(':')[2]}"
+        source = replace(source, attributes={"converted_from": origin})
+        notes = _array_notes(source)
     if source.single:
         notes.remove(one_column.meaning(source.kind))
         source = one_column.as_stored(source)
     dropped = source.others
     return _Input(source, source.scores_name, blocks, dtypes, scalar, has_predictions, dropped, notes)
+
+
+def _array_notes(source: Source) -> list[str]:
+    """What to say of plain arrays: the names that they take become the schema's own."""
+    notes = [note for note in source.notes if not note.startswith("labels are read from")]
+    if "labels" not in source.fields and not any("labels" in note for note in notes):
+        notes.append(f"no labels (none of {', '.join(names.LABELS)}; --labels-key NAME takes another)")
+    return notes
 
 
 def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
@@ -440,228 +449,3 @@ def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
         reader.close()
     dtypes = {name: getattr(first, name).dtype for name in sorted(fields)}
     return {name: "str" if dtype.kind == "O" else dtype.name for name, dtype in dtypes.items()}
-
-
-# ------------------------------------------------------------------------------------------------
-# npz and npy
-
-
-class _Arrays:
-    """Which arrays of an npz or npy file are what, and streams over them."""
-
-    def __init__(self, path: str, asked: Asked, labels: str | None) -> None:
-        self.path, self.asked = path, asked
-        self.members = numpy_files.members(path)
-        self.there = {name: names.Facts(*facts) for name, facts in self.members.items()}
-        self.notes: list[str] = []
-        self.places: dict[str, tuple[str, str]] = {}
-        """Path and member of each field that is streamed."""
-        self.arrays: Members = {}
-        """Shape and dtype of each of these."""
-        member = self._choose_logits()
-        self.where = f"{path}:{member}"
-        self._take("scores", path, member)
-        self.encoding = self._encoding(member)
-        self._find_labels(labels, member)
-        self.shape = self._shape()
-        if "labels" in self.places:
-            self._check_labels(":".join(self.places["labels"]))
-        self.scalar_delta = self._find_delta()
-        for name in PER_SAMPLE:
-            if name in self.members and self._is_free(name):
-                numpy_files.check(f"{path}:{name}", self.members[name][1])
-                self._take(name, path, name)
-                schema.check_per_sample(f"{path}:{name}", self.arrays[name][0], self.shape.n_samples)
-                schema.check_length(f"{path}:{name}", self.arrays[name][1])
-
-    def _choose_logits(self) -> str:
-        """Name of the member that holds the scores."""
-        if len(self.members) == 1 and self.asked.logits_key is None and formats.detect(self.path) == "npy":
-            return next(iter(self.members))
-        chosen = names.choose_scores(self.path, self.there, self.asked)
-        self.notes += chosen.notes
-        if chosen.name is None:
-            expected = f"expected --logits-key NAME, or one of {', '.join(names.SCORES)} or logits_..."
-            raise DataError(self.path, f"no scores among {_listing(self.there)}", expected)
-        return chosen.name
-
-    def _shape(self) -> schema.ScoreShape:
-        """Shape of the scores, by what lies beside them where they are images."""
-        shape = self.arrays["scores"][0]
-        labels = self.arrays["labels"][0] if "labels" in self.arrays else None
-        axis = self.asked.class_axis
-        if axis is None and labels is not None and labels not in names.unit_shapes(shape or (0,)):
-            axis = 1  # what is wrong with the labels is said where they are checked
-        if len(shape) == 3 and labels in (shape, (shape[0], 1, *shape[1:])):
-            axis = 0
-        beside = [labels or (), *([self.members["delta"][0]] if "delta" in self.members else [])]
-        per_class = (*names.COUNTS, "source_prior", "class_names")
-        lengths = [self.members[name][0][0] for name in per_class if name in self.members and self.members[name][0]]
-        axis, notes = names.settle_axis(self.where, shape, axis, beside, lengths)
-        self.notes += [*notes, *names.check_turned(self.where, shape, labels, lengths)]
-        return schema.score_shape(self.where, shape, axis)
-
-    def _take(self, role: str, path: str, member: str) -> None:
-        self.places[role] = (path, member)
-        self.arrays[role] = (self.members if path == self.path else numpy_files.members(path))[member]
-
-    def _is_free(self, member: str) -> bool:
-        return (self.path, member) not in self.places.values()
-
-    def _encoding(self, member: str) -> Encoding:
-        dtype = self.arrays["scores"][1]
-        numpy_files.check(f"{self.path}:{member}", dtype)
-        if dtype.kind in "iub":
-            hint = "; class indices are stored as predictions" if len(self.arrays["scores"][0]) in (1, 3) else ""
-            raise DataError(f"{self.path}:{member}", f"{dtype.name} values", f"expected floats{hint}")
-        if dtype.name not in ("float16", "float32", "float64"):
-            raise DataError(f"{self.path}:{member}", f"{dtype.name} values", "expected float16, float32 or float64")
-        return cast("Encoding", dtype.name)
-
-    def _find_labels(self, path: str | None, scores: str) -> None:
-        asked, shape = self.asked, self.arrays["scores"][0]
-        there, units = self.there, names.unit_shapes(shape) if shape else []
-        if path is not None:
-            there = {name: names.Facts(*facts) for name, facts in numpy_files.members(path).items()}
-            if len(there) == 1 and asked.labels_key is None:
-                asked = dataclasses.replace(asked, labels_key=next(iter(there)))
-        chosen = names.choose_labels(path or self.path, there, units, asked, scores if path is None else "")
-        told = chosen.notes if chosen.name is None else chosen.notes[1:]  # the names that it takes are its own
-        self.notes += told
-        if chosen.name is not None:
-            self._take("labels", path or self.path, chosen.name)
-            numpy_files.check(f"{path or self.path}:{chosen.name}", self.arrays["labels"][1])
-        elif path is not None:
-            raise DataError(path, f"no labels among {_listing(there)}", "expected --labels-key NAME")
-        elif not chosen.notes:
-            self.notes.append(f"no labels (none of {', '.join(names.LABELS)}; --labels-key NAME takes another)")
-
-    def _check_labels(self, where: str) -> None:
-        shape, dtype = self.arrays["labels"]
-        scores = self.arrays["scores"][0]
-        wanted = (self.shape.n_samples, *self.shape.image_shape)
-        if shape == scores and self.shape.n_classes > 1:
-            raise DataError(
-                where, f"shape {shape}, as of the scores", "expected class indices (one-hot? store its argmax)"
-            )
-        if dtype.kind == "f":
-            raise DataError(
-                where, f"{dtype.name} values", "expected integers (whole numbers? store labels.astype(int))"
-            )
-        if shape == scores[:-1] != wanted:
-            raise DataError(
-                where, f"shape {shape}", f"expected {wanted}; or --class-axis -1 for classes on the last axis"
-            )
-        schema.check_labels(where, shape, dtype, self.shape)
-
-    def _find_delta(self) -> float | None:
-        if "delta" not in self.members or not self._is_free("delta"):
-            return None
-        shape, dtype = self.members["delta"]
-        self._take("delta", self.path, "delta")
-        if schema.check_delta(f"{self.path}:delta", shape, dtype, self.shape) != "scalar":
-            return None
-        return float(numpy_files.read(self.path, "delta"))
-
-    def as_input(self) -> _Input:
-        """Everything that `convert` needs."""
-        counts = next((name for name in names.COUNTS if name in self.members and self._is_free(name)), None)
-        source_counts, source_prior = self._vector(counts), self._vector("source_prior")
-        class_names = self._class_names()
-        used = {member for path, member in self.places.values() if path == self.path} | {counts}
-        used |= {"source_prior", "class_names"}
-        source = Source(
-            name=self.path,
-            format="numpy",
-            n_samples=self.shape.n_samples,
-            n_classes=self.shape.n_classes,
-            image_shape=self.shape.image_shape,
-            kind="logits",
-            encoding=self.encoding,
-            layout=self.shape.layout,
-            fields=frozenset(self.places) - {"scores"},
-            source_counts=source_counts,
-            source_prior=source_prior,
-            class_names=class_names,
-            attributes={"converted_from": f"{os.path.basename(self.path)}:{self.places['scores'][1]}"},
-        )
-        dtypes = {name: self._dtype(name) for name in self.places if name != "scores"}
-        if self.scalar_delta is not None:
-            del dtypes["delta"]
-        reasons = {name: numpy_files.unreadable(dtype) for name, (_, dtype) in self.members.items()}
-        dropped = tuple(
-            f"{name} ({reasons[name]})" if reasons[name] else name for name in self.members if name not in used
-        )
-        return _Input(source, self.where, self.blocks, dtypes, self.scalar_delta, False, dropped, self.notes)
-
-    def _vector(self, member: str | None) -> tuple[float, ...] | None:
-        if member is None or member not in self.members:
-            return None
-        where = f"{self.path}:{member}"
-        schema.check_vector(where, *self.members[member], self.shape.known_classes)
-        return schema.class_vector(where, numpy_files.read(self.path, member), self.shape.known_classes)
-
-    def _class_names(self) -> tuple[str, ...] | None:
-        if "class_names" not in self.members:
-            return None
-        where = f"{self.path}:class_names"
-        schema.check_names(where, *self.members["class_names"], self.shape.known_classes)
-        return schema.class_names(where, numpy_files.read(self.path, "class_names"), self.shape.known_classes)
-
-    def _dtype(self, role: str) -> str:
-        dtype = self.arrays[role][1]
-        if role == "labels":
-            return "uint8" if dtype.kind == "b" else dtype.name
-        if role == "delta":
-            return dtype.name if dtype.name in ("float16", "float32") else "float64"
-        if dtype.kind in "iu" and role != "sample_id":
-            self.notes.append(f"{role}: integers, stored as text")
-        return dtype.name if dtype.kind in "iu" and role == "sample_id" else "str"
-
-    def blocks(self, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """All units in order, whole samples at a time."""
-        n_samples, pixels = self.shape.n_samples, self.shape.pixels
-        itemsize = self.arrays["scores"][1].itemsize
-        step = max(1, BLOCK_BYTES // (itemsize * self.shape.n_classes * pixels))
-        streams = {name: self._stream(name, step) for name in fields}
-        try:
-            for first in range(0, n_samples, step):
-                last = min(first + step, n_samples)
-                block = LogitBlock(first * pixels, last * pixels)
-                for name, stream in streams.items():
-                    setattr(block, name, self._block_field(name, next(stream), block))
-                yield block
-        finally:
-            for stream in streams.values():
-                stream.close()
-
-    def _stream(self, role: str, step: int) -> Any:
-        path, member = self.places[role]
-        shape, dtype = self.arrays[role]
-        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        return numpy_files.rows(path, member, step * max(1, row_bytes))
-
-    def _block_field(self, role: str, values: NDArray[Any], block: LogitBlock) -> NDArray[Any]:
-        """Rows of one member as a block holds them."""
-        pixels = self.shape.pixels
-        if role in PER_SAMPLE:
-            if values.dtype.kind not in "iu":
-                return schema.text(f"{self.path}:{role}", values)
-            return values if role == "sample_id" else values.astype(str).astype(object)
-        values = np.ascontiguousarray(values, schema.native(values.dtype))
-        if role == "labels":
-            return values.reshape(-1).view(np.uint8) if values.dtype.kind == "b" else values.reshape(-1)
-        if role == "delta":
-            flat = values.reshape(-1).astype(np.float64)
-            whole = flat.size == block.stop - block.start
-            return flat if whole else schema.per_unit(flat, block.start, block.stop, pixels)
-        scores = values.view(np.uint16) if values.dtype == np.float16 else values
-        if self.shape.layout == "planes":
-            return scores.reshape(len(scores), self.shape.n_classes, pixels)
-        return scores.reshape(-1, self.shape.n_classes)
-
-
-def _listing(there: Mapping[str, names.Facts]) -> str:
-    """Names, shapes and dtypes, as far as they fit on a line."""
-    listed = [f"{name}{facts}" for name, facts in there.items()]
-    return ", ".join(listed[:12]) + (", ..." if len(listed) > 12 else "") if listed else "nothing"
