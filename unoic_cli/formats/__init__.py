@@ -20,7 +20,7 @@ from unoic_cli import storage as storage
 from unoic_cli import witness
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
-from unoic_cli.formats import arrow, hdf5, names, npz, parquet
+from unoic_cli.formats import arrow, csv, hdf5, names, npz, parquet
 from unoic_cli.formats.arrow import STANDARD as STANDARD
 from unoic_cli.formats.source import FileSource
 from unoic_cli.storage import objects
@@ -30,7 +30,7 @@ from unoic_cli.whole import open_regular
 T = TypeVar("T")
 
 FORMATS: dict[str, type[FileSource]] = {
-    one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow, npz.Npz, npz.Npy)
+    one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow, npz.Npz, npz.Npy, csv.Csv)
 }
 """In the order in which files are asked whether they are one."""
 SUFFIXES = {suffix: one.NAME for one in FORMATS.values() if one.WRITABLE for suffix in one.SUFFIXES}
