@@ -230,3 +230,10 @@ def test_integers_are_texts_where_texts_are_meant():
     assert block(source, "group").tolist() == ["3", "1", "2"] * 30
     assert block(source, "sample_id").tolist() == list(range(90))
     assert isinstance(source, npz.Npz) and schema.native(source.arrays["scores"].dtype) == np.float32
+
+
+def test_a_nan_that_signals_is_one_error(run):
+    scores = LOGITS.copy()
+    scores.view("u4")[7, 1] = 0x7F800001
+    np.save("x.npy", scores)
+    assert "nan at row 7" in run("calibrate", "x.npy", "--lambda", "1", "--source-prior", "1,2,3,4", code=65).lower()

@@ -117,7 +117,8 @@ def wide(scores: NDArray[Any], encoding: str) -> NDArray[np.float64]:
         scores = (scores.astype(np.uint32) << 16).view(np.float32)
     elif encoding == "float16":
         scores = np.ascontiguousarray(scores).view(np.float16)
-    return scores.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a NaN that signals
+        return scores.astype(np.float64)
 
 
 def decided(source: Source, reader: Reader, stop: int) -> Source:
