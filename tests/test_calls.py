@@ -13,8 +13,9 @@ import pytest
 import unoic_cli
 from unoic_cli.calls import ArgumentError, annotations_of, public
 from unoic_cli.errors import UnoicError, UsageError
-from unoic_cli.metrics import NAMES, SPELLINGS, metric_name
+from unoic_cli.metrics import NAMES, find, known
 
+SPELLINGS = {one.NAME: one.ALIASES for one in known()}
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(60, 3)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 60)
@@ -250,7 +251,7 @@ def test_results_are_shown_in_a_handful_of_lines(tmp_path):
 def test_other_names_of_metrics(own):
     for name in (own, *SPELLINGS[own]):
         for text in (name, name.upper(), name.replace(" ", "_"), name.replace(" ", "-"), name.replace(" ", "")):
-            assert metric_name(text, "--metric") == own
+            assert find(text, "--metric").name == own
     found = unoic_cli.search_lambda(LOGITS, LABELS, source_prior=COUNTS, metric=SPELLINGS[own][0])
     assert found.metric == own and own in found.best
 
@@ -267,7 +268,7 @@ def test_other_names_of_metrics_everywhere(answer, refuse, tmp_path):
         "miou",
     )
     line = refuse(2, "search-lambda", made.output, *options, "--metric", "balanced_acuracy")
-    assert "did you mean macc? expected one of acc, macc, miou, f1, top5" in line
+    assert "did you mean macc? expected one of acc, macc, miou, f1, topN" in line
     assert "did you mean" not in refuse(2, "search-lambda", made.output, *options, "--metric", "zzz")
 
 

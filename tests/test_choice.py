@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import h5py
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from measured import compute_all, exact
 
 import unoic_cli
 from unoic_cli.driver import drive
 from unoic_cli.errors import DataError
-from unoic_cli.metrics import ABSENT, NAMES, Counts, compute_all, exact, rounding
+from unoic_cli.metrics import ABSENT, NAMES, Counts, find, rounding
 from unoic_cli.priors import FAINT, Prior, make_slopes
 from unoic_cli.searches import METHODS, Curve
 from unoic_cli.searches.choice import best_plateau, parse_constraints, settled
+from unoic_cli.tasks.asked import ask
 from unoic_cli.tasks.common import Notes, Options, open_inputs
 from unoic_cli.tasks.modalities import Wanted, make_method, resolve
 from unoic_cli.tasks.problem import Problem
@@ -46,14 +49,14 @@ def agree(found, expected):
         assert found[name] == pytest.approx(math.nan if value is None else float(value), abs=1e-14, nan_ok=True), name
 
 
-def problem_of(n_classes, metric, absent="reference", ignored=(), subject_to=None, **more):
+def problem_of(n_classes, metric, absent="reference", ignored=(), subject_to=None):
     """A problem whose data nobody looks at: curves are given to it."""
     options, notes = Options(ignore_index=ignored), Notes()
     data = drive(open_inputs(np.zeros((2, n_classes), "f4"), [0, 1], options, notes))
     resolved = drive(resolve(Wanted(source_prior="uniform"), data, options, notes, lam=1.0))
-    constraints = parse_constraints(subject_to) if subject_to else ()
     method = drive(make_method(resolved.calibration, data, {}))
-    return Problem(data, method, metric, constraints, absent, more.get("top"), None, options)
+    asked = ask(None, data, absent, metric=metric, subject_to=subject_to)
+    return Problem(data, method, asked, None, options)
 
 
 # ---------------------------------------------------------------- ignored classes
@@ -375,20 +378,18 @@ def test_the_wider_of_two_equal_plateaus_wins_whatever_the_last_bit(metric):
     def stacked(name):
         return np.stack([getattr(one, name) for one in points])[None]
 
-    curve = Curve(lams, Counts(stacked("hits"), stacked("predicted"), large.support[None, None]), None)
+    curve = Curve(lams, Counts(stacked("hits"), stacked("predicted"), large.support[None, None]))
     problem = problem_of(6, metric)
-    rough = problem.values(curve, metric)
+    rough = problem.values(curve, find(metric, ""))
     assert rough[1] > rough[4]
     assert rough[1] - rough[4] < rounding(6)
     values = problem.objective(curve)
     assert values[1] == values[4]
     assert best_plateau(values, lams).middle == 6
     problem = problem_of(6, metric, subject_to=f"{metric}>=base")
-    problem.base = Curve(
-        lams[:1], Counts(*(getattr(large, n)[None, None] for n in ("hits", "predicted", "support"))), None
-    )
+    problem.base = Curve(lams[:1], Counts(*(getattr(large, n)[None, None] for n in ("hits", "predicted", "support"))))
     assert np.isfinite(problem.objective(curve)).tolist() == [value > 0 for value in rough]
-    problem.constraints = parse_constraints(f"{metric}>base")
+    problem.asked = replace(problem.asked, constraints=parse_constraints(f"{metric}>base"))
     assert not np.isfinite(problem.objective(curve)).any()
 
 
@@ -401,7 +402,7 @@ def test_values_that_differ_by_less_than_a_float_are_not_equal():
 def test_constraints_are_decided_by_integers():
     """4 of 5 is .8, and not a bit less: macc of (4/5 + 4/5 + 4/5) / 3."""
     counts = Counts(*(np.array([[[4, 4, 4]]]) for _ in range(2)), np.array([[[5, 5, 5]]]))
-    curve = Curve(np.array([0.5]), counts, None)
+    curve = Curve(np.array([0.5]), counts)
     for text, holds in (("macc>=0.8", True), ("macc>0.8", False), ("macc<=0.8", True), ("macc<0.8", False)):
         problem = problem_of(3, "acc", subject_to=text)
         problem.base = curve

@@ -681,7 +681,7 @@ class Fake:
         self.asked += lams
         lams = np.array(lams)
         empty = np.zeros((1, lams.size, 2), np.int64)
-        return Curve(lams, Counts(empty, empty, empty[:, :1]), None)
+        return Curve(lams, Counts(empty, empty, empty[:, :1]))
 
     def path(self, lattice):
         return self._curve(lattice.values().tolist())

@@ -123,7 +123,7 @@ def test_every_form(calibrations, capsys):
         (["-m", "rgb@depth=1"], 2, "--method: the unknown modality depth; expected rgb"),
         (["-m", "rgb@1", "-m", "X=average", "-m", "rgb@1"], 2, "--method: rgb@1 twice"),
         (["--metrics", "miou,miou"], 2, "--metrics"),
-        (["--metrics", "top5"], 2, "--metrics: 'top5'"),
+        (["--metrics", "top5"], 2, "--metrics: top5 with average"),
         (["--by", "day"], 2, "--by: 'day'"),
         (["--delta", "fit", "-m", "average"], 2, "--delta: --delta without the method uno"),
         (["--delta-power", "2"], 2, "--delta-power"),

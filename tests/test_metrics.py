@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pathlib
 import re
 from fractions import Fraction
 
+import h5py
 import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import unoic_cli
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, Counted, Counts, Rules, find, known, rounding
 from unoic_cli.metrics.metric import ClassMean, fold
@@ -212,7 +215,7 @@ def test_classes_by_name_and_by_number():
     ("name", "found", "expected"),
     [
         ("macca", "the unknown metric 'macca'", "did you mean macc?"),
-        ("nothing", "the unknown metric 'nothing'", "expected one of acc, macc, miou, f1, "),
+        ("nothing", "the unknown metric 'nothing'", "expected one of acc, macc, miou, f1, topN"),
         ("recall[4]", "the unknown class '4'", "expected a number below 4, or the name of one"),
         ("recall[-1]", "the unknown class '-1'", "expected a number below 4"),
         ("iou[birb]", "the unknown class 'birb'", "did you mean bird?"),
@@ -231,3 +234,173 @@ def test_metrics_are_values():
     assert find("top5", "") != find("top6", "")
     assert len({find("top5", ""), find("top-5", ""), find("acc", "")}) == 2
     assert repr(find("top 5", "")) == "<metric top5>"
+
+
+# ---------------------------------------------------------------- commands
+
+
+K, SOURCE = 4, (900, 60, 19, 21)
+LATTICE = [round(0.1 * i, 10) for i in range(21)]
+
+
+def draw(n=300, seed=0):
+    """Imbalanced labels, scores in steps that tie now and then, groups."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(K, n, p=[0.6, 0.2, 0.1, 0.1])
+    scores = np.round(rng.normal(size=(n, K)) * 1.5 + 1.5 * np.eye(K)[labels], 1).astype("f4")
+    return scores, labels, np.array(["day", "night"])[rng.integers(0, 2, n)]
+
+
+@pytest.fixture
+def data(tmp_path):
+    scores, labels, groups = draw()
+    path = str(tmp_path / "val.h5")
+    with h5py.File(path, "w") as file:
+        file["logits"], file["labels"], file["source_counts"] = scores, labels, SOURCE
+        file["group"] = groups.astype("S")
+        file["class_names"] = np.array(["car", "bus, old", "bike", "tram"], "S")
+    return path
+
+
+def measured(names, scores, labels, lam, training=SOURCE):
+    """Metrics of counts, from the formulas, at a lambda."""
+    predicted = naive.predict(scores, naive.slopes(SOURCE, np.ones(K)), lam)
+    table = table_of(labels, predicted, K)
+    more = {"absent": "reference", "ignored": (), "training": training}
+    return {name: float(naive.METRICS[name](table, **more)) for name in names}
+
+
+def test_evaluate_measures_what_it_is_asked(data, answer, run):
+    scores, labels, groups = draw()
+    listed = [name for name in COUNTED if name not in ("acc", "f1")]
+    found = answer("evaluate", data, "-l", 0.5, "--metrics", ",".join([*listed, "recall[bus, old]"]), "--by", "group")
+    expected = measured(COUNTED, scores, labels, 0.5)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-12)
+    assert found["recall[bus, old]"] == found["per_class"][1]["recall"]
+    for group in found["groups"]:
+        some = measured(COUNTED, scores[groups == group["group"]], labels[groups == group["group"]], 0.5)
+        assert {name: group[name] for name in COUNTED} == pytest.approx(some, nan_ok=True)
+    code, out, _ = run("evaluate", data, "--metrics", "g-mean, MCC", "--format", "table")
+    assert code == 0
+    assert out.splitlines()[4].split()[:2] == ["G-mean", "MCC"]
+    code, out, _ = run("evaluate", data, "--metrics", "gmean", "--by", "group", "--format", "tsv")
+    assert out.splitlines()[0].split("\t") == ["group", "n", "n_ignored", "acc", "macc", "miou", "f1", "gmean"]
+
+
+def test_bounds_of_shots_are_options(data, answer):
+    scores, labels, _ = draw()
+    recalls = [row["recall"] for row in answer("evaluate", data)["per_class"]]
+    plain = answer("evaluate", data, "--metrics", "many,medium,few")
+    assert [plain[name] for name in ("many", "medium", "few")] == [recalls[0], sum(recalls[1::2]) / 2, recalls[2]]
+    other = answer("evaluate", data, "--metrics", "few", "--shots", "60:900")
+    assert other["few"] == pytest.approx((recalls[2] + recalls[3]) / 2)
+    result = unoic_cli.evaluate(scores, labels, lam=0, source_prior=SOURCE, metrics=["few", "many"], shots=(20, 900))
+    assert (result.overall.values["few"], math.isnan(result.overall.values["many"])) == (recalls[2], True)
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTED if name not in ("acc", "macc", "miou", "f1")])
+def test_any_metric_is_a_goal(name, data, answer):
+    scores, labels, _ = draw()
+    found = answer("search-lambda", data, "--metric", name, "--range", "0:2:0.1", "--folds", 2)
+    curve = [measured([name], scores, labels, lam)[name] for lam in LATTICE]
+    assert found["curve"][name] == pytest.approx(curve, abs=1e-12)
+    assert (found["method"], found["metric"], found["reads"]) == ("path", name, 1)
+    assert found["best"][name] == max(found["curve"][name])
+    assert found["calibration"]["provenance"]["metric"] == name
+    assert set(found["folds"]["held_out"]) == {"acc", "macc", "miou", "f1", name}
+
+
+def test_a_class_is_a_goal_and_a_constraint(data, answer, run):
+    found = answer("search-lambda", data, "--metric", "recall[bike]", "--range", "0:2:0.1")
+    assert found["metric"] == "recall[bike]"
+    assert found["best"]["recall[bike]"] == max(found["curve"]["recall[bike]"])
+    bound = found["baseline"]["recall[bike]"] + 0.05
+    text = f"sensitivity[bus, old]>=base-0.1, recall[2] >= {bound} and gmean>base-0.1"
+    kept = answer("search-lambda", data, "--metric", "acc", "--range", "0:2:0.1", "--subject-to", text)
+    curve = {name: np.array(values) for name, values in kept["curve"].items()}
+    allowed = (curve["recall[bus, old]"] >= kept["baseline"]["recall[bus, old]"] - 0.1) & (
+        (curve["recall[bike]"] >= bound) & (curve["gmean"] > kept["baseline"]["gmean"] - 0.1)
+    )
+    assert 0 < allowed.sum() < len(allowed)
+    assert kept["best"]["acc"] == curve["acc"][allowed].max()
+    code, out, err = run("search-lambda", data, "--subject-to", "recall[tram]>=0.99 and few<=0.01")
+    assert (code, out) == (65, "")
+    assert "recall[tram] reaches" in err
+
+
+def test_roots_are_bounds_to_the_last_bit():
+    """gmean of recalls 1 and 1/4 is 1/2, and not a bit less."""
+    scores = np.array([[3, 0], [0, 3], [3, 0], [3, 0], [3, 0]], "f4")
+    labels = [0, 1, 1, 1, 1]
+    more = {"source_prior": [3, 1], "metric": "acc", "range": "0:0"}
+    for text, holds in (("gmean>=0.5", True), ("gmean>0.5", False), ("gmean>=base", True), ("gmean>base-1e-300", True)):
+        if holds:
+            assert unoic_cli.search_lambda(scores, labels, subject_to=text, **more).best["gmean"] == 0.5
+        else:
+            with pytest.raises(unoic_cli.UnoicError, match=r"meets gmean>0\.5"):
+                unoic_cli.search_lambda(scores, labels, subject_to=text, **more)
+
+
+def test_compare_shows_what_it_is_asked(data, answer, run, tmp_path):
+    made = answer("search-lambda", data, "-o", str(tmp_path / "c.json"), "--metrics", "few,mcc")
+    line = ("compare", data, "-m", str(tmp_path / "c.json"), "-m", f"{tmp_path}/c.json@0")
+    found = answer(*line, "--metrics", "few,MCC,miou")
+    assert found["metrics"] == ["few", "mcc", "miou"]
+    assert found["methods"][0]["average"]["few"] == made["best"]["few"]
+    assert set(found["methods"][0]["average"]) == {"acc", "macc", "miou", "f1", "few", "mcc"}
+    code, out, _ = run(*line, "--metrics", "few,MCC", "--format", "table")
+    assert code == 0
+    assert "few | MCC, percent (MCC: as it is)" in out
+    assert f"{100 * made['best']['few']:.2f} | {made['best']['mcc']:.4f}" in out
+    assert "**" in run(*line, "--metrics", "kappa", "--format", "markdown")[1]
+    assert run(*line, "--metrics", "kappa", "--format", "tsv")[1].split("\n")[0].endswith("f1\tkappa\tlambda")
+
+
+def test_metrics_of_shards_are_those_of_the_whole(data, run, answer, tmp_path):
+    for command, args in (
+        ("evaluate", ("-l", 0.3, "--metrics", "few,gmean,top2", "--by", "group")),
+        ("search-lambda", ("--metric", "mcc", "--subject-to", "top2>=base-0.2, recall[0]>=0.1", "--by", "group")),
+    ):
+        states = [str(tmp_path / f"{command}{i}.unoic") for i in (1, 2)]
+        for i, state in enumerate(states, 1):
+            assert run(command, data, *args, "--shard", f"{i}/2", "--state", state)[0] == 0
+        whole = run(command, data, *args)[1]
+        answer("merge", *states, "-o", str(tmp_path / f"{command}.unoic"))
+        assert run("report", str(tmp_path / f"{command}.unoic"))[1] == whole
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("evaluate", "--metrics", "acc,acc"), "--metrics: 'acc,acc'; expected each metric once"),
+        (("evaluate", "--metrics", ""), "--metrics: ''; expected each metric once"),
+        (("evaluate", "--metrics", "acc,recall[truck]"), "--metrics: the unknown class 'truck'"),
+        (("evaluate", "--metrics", "top4"), "--metrics: top4 with 4 classes, which is always 1; expected N < 4"),
+        (("evaluate", "--shots", "1:2"), "--shots: --shots without a metric that it is for; expected many, medium"),
+        (("evaluate", "--metrics", "few", "--shots", "20"), "--shots: '20'; expected FEW:MANY training samples"),
+        (("evaluate", "--metrics", "few", "--shots", "20:10"), "--shots: '20:10'; expected FEW:MANY"),
+        (("search-lambda", "--metric", "recall"), "--metric: the unknown metric 'recall'"),
+        (("search-lambda", "--subject-to", "recall[9]>=0"), "--subject-to: the unknown class '9'"),
+        (("search-lambda", "--subject-to", "acc>=0.5, and miou>=0"), "--subject-to: ' and miou>=0'"),
+        (("search-lambda", "--subject-to", "acc>=0.5,"), "--subject-to: "),
+        (("compare", "-m", "c.json@0", "--metrics", "acc,kapa"), "--metrics: the unknown metric 'kapa'; did you mean"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(args, line, data, refuse):
+    assert line in refuse(2, args[0], data, *args[1:])
+
+
+def test_shots_need_training_counts(refuse, tmp_path):
+    scores, labels, _ = draw(60)
+    path = str(tmp_path / "x.h5")
+    with h5py.File(path, "w") as file:
+        file["logits"], file["labels"] = scores, labels
+    said = (
+        "few without the numbers of training samples; expected source_counts in the file, or --source-prior with counts"
+    )
+    assert said in refuse(2, "evaluate", path, "--metrics", "few")
+    assert said in refuse(2, "search-lambda", path, "--metric", "few")  # its own labels are no training counts
+    assert said in refuse(2, "search-lambda", path, "--metric", "few", "--source-prior", "0.4,0.3,0.2,0.1")
+    found = unoic_cli.search_lambda(path, metric="few", source_prior=list(SOURCE))
+    assert json.loads(json.dumps(found.to_dict()))["metric"] == "few"

@@ -15,6 +15,7 @@ import pytest
 from driven import sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import compute, compute_all
 
 from unoic_cli.batch import Batch, choose_split
 from unoic_cli.block import LogitBlock
@@ -25,7 +26,7 @@ from unoic_cli.kernels.fusion import LOG_LINEAR
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.lattice import Lattice
-from unoic_cli.metrics import ABSENT, NAMES, Counts, compute, compute_all
+from unoic_cli.metrics import ABSENT, NAMES, Counts
 from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list, read_prior_file
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import predict

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypedDict
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AbsentOption, DataOptions, DeltaOptions
+from unoic_cli.tasks.options import AbsentOption, DataOptions, DeltaOptions, ShotsOption
 
 
 class CompareOptions(DeltaOptions, DataOptions, total=False):
@@ -30,8 +30,9 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
     ]
     metrics: Annotated[
         str | Sequence[str],
-        Option("--metrics", "NAMES", "What a cell shows: some of miou, macc, acc, f1.", default="miou,macc"),
+        Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
     ]
+    shots: ShotsOption
     absent: AbsentOption
 
 

@@ -7,7 +7,7 @@ from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AbsentOption, DataOptions, MethodOptions
+from unoic_cli.tasks.options import AbsentOption, DataOptions, MethodOptions, MetricsOption, ShotsOption
 
 
 class EvaluateOptions(MethodOptions, DataOptions, total=False):
@@ -18,6 +18,8 @@ class EvaluateOptions(MethodOptions, DataOptions, total=False):
         str | None,
         Option("--by", "WHAT", "Also for each group (the files' group field), or for each file."),
     ]
+    metrics: MetricsOption
+    shots: ShotsOption
     absent: AbsentOption
 
 

@@ -8,7 +8,15 @@ from unoic_cli.cli.common import check_format, check_quoted, show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AbsentOption, CalibrationOptions, DataOptions, ForceOption, ScoreOptions
+from unoic_cli.tasks.options import (
+    AbsentOption,
+    CalibrationOptions,
+    DataOptions,
+    ForceOption,
+    MetricsOption,
+    ScoreOptions,
+    ShotsOption,
+)
 
 
 class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
@@ -28,7 +36,8 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         Option(
             "--metric",
             "METRIC",
-            "What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), or topN (top5).",
+            "What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), topN (top5), or "
+            "another of --metrics; what is better when it is less (nll, ece) is minimised, by grid.",
             default="macc",
         ),
     ]
@@ -57,10 +66,12 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         Option(
             "--subject-to",
             "TEXT",
-            "Constraints joined by and, such as 'miou>=0.8 and acc>=base-0.005'; base is the value of the scores "
-            "as they are.",
+            "Constraints joined by and, such as 'recall[melanoma]>=0.8 and acc>=base-0.005'; base is the value of the "
+            "scores as they are.",
         ),
     ]
+    metrics: MetricsOption
+    shots: ShotsOption
     folds: Annotated[
         int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
     ]

@@ -10,7 +10,6 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from unoic_cli.calls import nearest
 from unoic_cli.errors import UsageError
@@ -32,15 +31,9 @@ from unoic_cli.metrics.metric import (
 )
 from unoic_cli.tallies.counts import Counts
 
-if TYPE_CHECKING:
-    from fractions import Fraction
-
-    import numpy as np
-    from numpy.typing import NDArray
-
 __all__ = [
     "ABSENT", "ABSENT_RULES", "NAMES", "SHOTS", "Absent", "Counted", "Counts", "Exact", "Metric", "OfClass", "Recipe",
-    "Rules", "find", "known", "rounding",
+    "Rules", "find", "in_percent", "is_better", "known", "rounding", "title",
 ]  # fmt: skip
 
 NAMES = ("acc", "macc", "miou", "f1")
@@ -76,7 +69,7 @@ def find(name: str, option: str, n_classes: int = 0, class_names: Sequence[str] 
     Raises
     ------
     UsageError
-        An unknown metric, or class; the message names the known ones, and the one that is probably meant.
+        An unknown metric, or class; the message names the one that is probably meant.
 
     Examples
     --------
@@ -93,17 +86,14 @@ def find(name: str, option: str, n_classes: int = 0, class_names: Sequence[str] 
         metric = one.called(folded)
         if metric is not None:
             return metric
-    raise UsageError(option, f"the unknown metric {name!r}", f"{_meant(folded)}expected one of {', '.join(_listed())}")
+    listed = f"expected one of {', '.join(NAMES)}, topN, or another of docs/metrics.md"
+    raise UsageError(option, f"the unknown metric {name!r}", _meant(folded) + listed)
 
 
 def _meant(folded: str) -> str:
     """The metric that is probably meant by another name."""
     near = nearest(folded, names := {fold(other): one.NAME for one in known() for other in (one.NAME, *one.ALIASES)})
     return "" if near is None else f"did you mean {names[near]}? "
-
-
-def _listed() -> list[str]:
-    return [name for one in known() for name in one.names()]
 
 
 def _of_class(name: str, label: str, option: str, n_classes: int, class_names: Sequence[str] | None) -> Metric:
@@ -121,37 +111,16 @@ def _of_class(name: str, label: str, option: str, n_classes: int, class_names: S
     return OfClass(mean(), int(label), names[int(label)] if names else str(int(label)))
 
 
-# what the commands call until they take metrics as they are
-
-SPELLINGS = {one.NAME: one.ALIASES for one in known() if one.NAME in NAMES}
-
-
-def top_of(name: str) -> int | None:
-    """K of ``topk``, else None."""
-    k = next((one.called(fold(name)) for one in known() if one.NAME == "topN"), None)
-    return getattr(k, "k", None)
+def title(name: str) -> str:
+    """The title of a metric of a command's result."""
+    return name if "[" in name else find(name, "").title
 
 
-def metric_name(name: str, option: str, *, tops: bool = True) -> str:
-    """The program's name of a metric that may be called otherwise."""
-    if fold(name) in {fold(other): own for own in NAMES for other in (own, *SPELLINGS[own])} or (tops and top_of(name)):
-        return find(name, option).name
-    listed = f"expected one of {', '.join(NAMES)}" + (", top5 (or another topN)" if tops else "")
-    raise UsageError(option, f"the unknown metric {name!r}" if tops else f"{name!r}", _meant(fold(name)) + listed)
+def in_percent(name: str) -> bool:
+    """Whether tables show it in percent."""
+    return "[" in name or find(name, "").PERCENT
 
 
-def compute(
-    counts: Counts, name: str, absent: Absent = "reference", ignored: Sequence[int] = ()
-) -> NDArray[np.float64]:
-    """One metric at every position of the leading axes."""
-    return find(name, "").values(Counted(counts), Rules(absent, tuple(ignored)))
-
-
-def compute_all(counts: Counts, absent: Absent = "reference", ignored: Sequence[int] = ()) -> dict[str, Any]:
-    """All of `NAMES`."""
-    return {name: compute(counts, name, absent, ignored) for name in NAMES}
-
-
-def exact(counts: Counts, name: str, absent: Absent = "reference", ignored: Sequence[int] = ()) -> Fraction | None:
-    """One metric of counts (K,) without any rounding; None where nothing can be averaged."""
-    return find(name, "").exact(Counted(counts), Rules(absent, tuple(ignored)))  # type: ignore[return-value]  # of NAMES
+def is_better(name: str, one: float, other: float) -> bool:
+    """Whether one of two values of a metric is the better one."""
+    return one > other if "[" in name or find(name, "").HIGHER else one < other

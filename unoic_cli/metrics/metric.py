@@ -79,12 +79,22 @@ class Decider(Protocol):
 class Recipe(Protocol):
     """What is counted beside predictions. Equal recipes are counted once, for all metrics that need them."""
 
-    def along(self, lines: Lines, n_tables: int) -> Tally | None:
-        """A tally of every lattice point from one visit; None where there is none."""
+    @property
+    def on_path(self) -> bool:
+        """Whether `along` counts it; else it is counted at single lambdas."""
         ...
 
-    def at(self, decider: Decider, lams: Sequence[float], n_tables: int) -> Tally | None:
-        """A tally of single lambdas; None where the decider's scores do not allow it."""
+    @property
+    def any_scores(self) -> bool:
+        """Whether it can be counted where scores are no lines in lambda."""
+        ...
+
+    def along(self, lines: Lines, n_tables: int) -> Tally:
+        """A tally of every lattice point from one visit."""
+        ...
+
+    def at(self, decider: Decider, lams: Sequence[float], n_tables: int) -> Tally:
+        """A tally of single lambdas."""
         ...
 
     def arrays(self, tally: Any) -> dict[str, NDArray[np.int64]]:
@@ -137,6 +147,8 @@ class Metric:
     """Whether tables show it in percent."""
     RECIPE: ClassVar[Recipe | None] = None
     """What it needs beside the counts of predictions, which every command has."""
+    BY_TRAINING: ClassVar[bool] = False
+    """Whether it must know how many samples of each class were trained on."""
     HITS_ALONE: ClassVar[bool] = False
     """Whether wrong predictions are all the same to it."""
 
@@ -160,18 +172,13 @@ class Metric:
         """The metric of a name, `folded`; None for that of another one."""
         return cls() if folded in map(fold, (cls.NAME, *cls.ALIASES)) else None
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Names that are listed where one is not known."""
-        return (cls.NAME,)
-
-    def check(self, option: str, n_classes: int, rules: Rules) -> None:
-        """Refuse data that it has no value for.
+    def check(self, option: str, n_classes: int) -> None:
+        """Refuse data that it says nothing about.
 
         Raises
         ------
         UsageError
-            The same for all units, or something that is not known.
+            Its value is always the same.
         """
 
     def values(self, counted: Counted, rules: Rules) -> NDArray[np.float64]:

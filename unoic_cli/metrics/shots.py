@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unoic_cli.errors import UsageError
 from unoic_cli.metrics.macc import MeanClassAccuracy
 from unoic_cli.metrics.metric import Rules, averaged
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 class Shots(MeanClassAccuracy):
     """Mean recall of the classes whose number of training samples lies within bounds."""
 
+    BY_TRAINING = True
+
     @staticmethod
     def within(samples: NDArray[np.float64], low: int, high: int) -> NDArray[np.bool_]:
         """Which classes these are, (K,)."""
@@ -28,12 +29,6 @@ class Shots(MeanClassAccuracy):
         import numpy as np
 
         return averaged(counts, rules, predicted=False) & self.within(np.array(rules.training), *rules.shots)
-
-    def check(self, option: str, n_classes: int, rules: Rules) -> None:
-        """Refuse data whose training samples are not known."""
-        if rules.training is None:
-            expected = "expected source_counts in the file, or --source-prior with counts"
-            raise UsageError(option, f"{self.name} without the numbers of training samples", expected)
 
 
 class Many(Shots):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics.metric import Counted, Decider, Exact, Metric, Recipe, Rules
@@ -26,6 +26,8 @@ class TopHits:
     """Hits among the k best classes."""
 
     k: int
+    on_path: ClassVar[bool] = True
+    any_scores: ClassVar[bool] = False
 
     def along(self, lines: Lines, n_tables: int) -> TopKTally:
         """Every lattice point."""
@@ -33,11 +35,11 @@ class TopHits:
 
         return TopKTally([lines], self.k, n_tables)
 
-    def at(self, decider: Decider, lams: Sequence[float], n_tables: int) -> TopKTally | None:
-        """Single lambdas, where scores are lines in lambda."""
+    def at(self, decider: Decider, lams: Sequence[float], n_tables: int) -> TopKTally:
+        """Single lambdas."""
         from unoic_cli.tallies.top_k import TopKTally
 
-        return TopKTally([decider.point(lam) for lam in lams], self.k, n_tables) if decider.linear else None
+        return TopKTally([decider.point(lam) for lam in lams], self.k, n_tables)
 
     def arrays(self, tally: Any) -> dict[str, NDArray[np.int64]]:
         """The hits, (F, G)."""
@@ -76,12 +78,7 @@ class TopK(Metric):
         match = _NAME.fullmatch(folded)
         return cls(int(match[1])) if match else None
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """An example."""
-        return ("top5 (or another topN)",)
-
-    def check(self, option: str, n_classes: int, rules: Rules) -> None:
+    def check(self, option: str, n_classes: int) -> None:
         """Refuse a k that no unit can miss."""
         if self.k >= n_classes:
             found = f"{self.name} with {n_classes} classes, which is always 1"

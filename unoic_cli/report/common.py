@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from unoic_cli.errors import printable
+from unoic_cli.metrics import in_percent, title
 from unoic_cli.report.layout import Facts, Grid
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration, Modality
 
-METRIC_TITLES = {"acc": "acc", "macc": "mAcc", "miou": "mIoU", "f1": "F1"}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -27,6 +27,17 @@ def cell(text: str) -> str:
 def percent(value: float | None, digits: int = 2) -> str:
     """A fraction as a percentage; a dash where there is none."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def value_of(name: str, value: float | None) -> str:
+    """A metric's value, as its kind is written."""
+    return percent(value) if value is None or math.isnan(value) or in_percent(name) else f"{value:.4f}"
+
+
+def units(names: Iterable[str]) -> str:
+    """What metrics are shown in."""
+    others = [title(name) for name in names if not in_percent(name)]
+    return f"percent ({', '.join(others)}: as it is)" if others else "percent"
 
 
 def facts(rows: Iterable[tuple[str, str]], style: str = "dim") -> Facts:
@@ -69,16 +80,16 @@ def _weights(calibration: Calibration) -> str:
 
 
 def metric_table(
-    rows: Sequence[tuple[str, dict[str, float]]], names: Sequence[str], title: str | None = None
+    rows: Sequence[tuple[str, dict[str, float]]], names: Sequence[str], above: str | None = None
 ) -> RenderableType:
-    """Metrics in percent, one row for each setting, under a title that may be wider than the table."""
+    """Metrics, one row for each setting, under a title that may be wider than the table."""
     table = Grid()
     table.add_column("")
     for name in names:
-        table.add_column(METRIC_TITLES.get(name, name), justify="right")
+        table.add_column(title(name), justify="right")
     for label, values in rows:
-        table.add_row(label, *(percent(values.get(name)) for name in names))
-    return table if title is None else Group(Text(title, style="italic"), table)
+        table.add_row(label, *(value_of(name, values.get(name)) for name in names))
+    return table if above is None else Group(Text(above, style="italic"), table)
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.report.common import METRIC_TITLES, cell, facts, percent
+from unoic_cli.metrics import in_percent, is_better, title
+from unoic_cli.report.common import cell, facts, units, value_of
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
@@ -26,12 +27,20 @@ def _values(row: Row, column: str) -> dict[str, float]:
 
 
 def _title(result: CompareResult) -> str:
-    return " | ".join(METRIC_TITLES[name] for name in result.metrics)
+    return " | ".join(title(name) for name in result.metrics)
 
 
 def _best(result: CompareResult, column: str, name: str) -> float:
-    values = [round(100 * _values(row, column)[name], 2) for row in result.rows]
-    return max((value for value in values if not math.isnan(value)), default=math.nan)
+    best = math.nan
+    for row in result.rows:
+        value = _shown(name, _values(row, column)[name])
+        best = value if math.isnan(best) or is_better(name, value, best) else best
+    return best
+
+
+def _shown(name: str, value: float) -> float:
+    """A value as it is printed."""
+    return round(100 * value, 2) if in_percent(name) else round(value, 4)
 
 
 def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
@@ -41,8 +50,8 @@ def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
         texts = []
         for name in result.metrics:
             value = _values(row, column)[name]
-            best = len(result.rows) > 1 and round(100 * value, 2) == _best(result, column, name)
-            texts.append(mark.format(percent(value)) if best else percent(value))
+            best = len(result.rows) > 1 and _shown(name, value) == _best(result, column, name)
+            texts.append(mark.format(value_of(name, value)) if best else value_of(name, value))
         cells.append(" | ".join(texts))
     return cells
 
@@ -62,11 +71,11 @@ def render_compare(result: CompareResult) -> RenderableType:
             table.add_column(column, justify="right")
         for row in result.rows:
             table.add_row(row.name, *_cells(result, row, "{}"))
-    title = f"{_title(result)}, percent"
+    above = f"{_title(result)}, {units(result.metrics)}"
     if len(result.conditions) > 1:
-        title += "; average: the plain mean over the conditions"
+        above += "; average: the plain mean over the conditions"
     about = facts((row.name, row.about) for row in result.rows)
-    return Group(about, Text(), Text(title, style="italic"), table)
+    return Group(about, Text(), Text(above, style="italic"), table)
 
 
 def compare_tsv(result: CompareResult) -> str:
@@ -115,7 +124,7 @@ def compare_latex(result: CompareResult) -> str:
     columns = _columns(result)
     head = " & ".join(["", *map(_latex, columns)])
     lines = [
-        f"% {_title(result)}, percent",
+        f"% {_title(result)}, {units(result.metrics)}",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
         r"\toprule",
         head + r" \\",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import cell, facts, metric_table, percent
 from unoic_cli.report.layout import Grid
 
@@ -41,7 +40,7 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
     rows = [("all", result.overall.values)]
     if result.groups is not None:
         rows += [(name, group.values) for name, group in result.groups.items()]
-    parts: list[RenderableType] = [facts(about), Text(), metric_table(rows, NAMES), Text(), _classes(result)]
+    parts: list[RenderableType] = [facts(about), Text(), metric_table(rows, result.metrics), Text(), _classes(result)]
     if result.confusion is not None:
         parts += [Text(), _confusion(result)]
     return Group(*parts)
@@ -88,11 +87,9 @@ def _confusion(result: EvaluateResult) -> RenderableType:
 def evaluate_tsv(result: EvaluateResult) -> str:
     """A row for each class, or for each group when there are groups, after a header line."""
     if result.groups is not None:
-        lines = ["\t".join(["group", "n", "n_ignored", *NAMES])]
+        lines = ["\t".join(["group", "n", "n_ignored", *result.overall.values])]
         for name, group in {"(all)": result.overall, **result.groups}.items():
-            lines.append(
-                "\t".join([cell(name), str(group.n), str(group.n_ignored), *(repr(group.values[m]) for m in NAMES)])
-            )
+            lines.append("\t".join([cell(name), str(group.n), str(group.n_ignored), *map(repr, group.values.values())]))
         return "\n".join(lines) + "\n"
     rows = result.overall.per_class(result.class_names)
     lines = ["\t".join(rows[0])]

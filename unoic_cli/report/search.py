@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.report.common import METRIC_TITLES, about_calibration, facts, metric_table, percent, sparkline
+from unoic_cli.metrics import title as title_of
+from unoic_cli.report.common import about_calibration, facts, metric_table, sparkline, units, value_of
 
 if TYPE_CHECKING:
     from unoic_cli.tasks.search import Folds, SearchResult
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 def render_search(result: SearchResult) -> RenderableType:
     """The choice, metrics before and after, the folds, and the curve in one line."""
-    names = list(result.curve)
+    names = list(result.metrics)
     lam = f"{result.lam:g}"
-    title = METRIC_TITLES.get(result.metric, result.metric)
+    title = title_of(result.metric)
     about = [
         _about_lambda(result, title),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
@@ -51,7 +52,8 @@ def render_search(result: SearchResult) -> RenderableType:
     values = result.curve[result.metric].tolist()
     finite = [value for value in values if value == value]
     if finite and len(values) > 1:
-        ends = f"{result.lams[0]:g} to {result.lams[-1]:g}: {percent(min(finite))} to {percent(max(finite))}"
+        reach = f"{value_of(result.metric, min(finite))} to {value_of(result.metric, max(finite))}"
+        ends = f"{result.lams[0]:g} to {result.lams[-1]:g}: {reach}"
         gaps = [b - a for a, b in itertools.pairwise(result.lams.tolist())]
         parts += [Text(), Text(f"{title} over lambda {ends}")]
         if max(gaps) - min(gaps) <= 1e-9 * max(gaps):  # a search that looks where it likes has no even axis
@@ -91,7 +93,8 @@ def _masked(label: str, values: dict[str, float] | None) -> list[tuple[str, dict
 
 
 def _measured(result: SearchResult) -> str:
-    return "percent" if result.details.get("given") else "percent, tuned and measured on the same data"
+    said = units(result.metrics)
+    return said if result.details.get("given") else f"{said}, tuned and measured on the same data"
 
 
 def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str | None) -> RenderableType:

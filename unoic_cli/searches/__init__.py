@@ -7,12 +7,12 @@ never sees the data; what the counts are counted from is not its business.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from unoic_cli.lattice import Lattice
-from unoic_cli.metrics import Counts
+from unoic_cli.metrics import Counted, Counts, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,20 +36,23 @@ class Curve:
         Ascending.
     counts : Counts
         (F, G, K), per fold.
-    top_hits : (F, G) int64 or None
-        Units whose label is among the k best, where top-k accuracy was asked for.
+    beside : mapping of Recipe to dict of str to int64
+        (F, G, ...): what other recipes counted there.
     """
 
     lams: NDArray[np.float64]
     counts: Counts
-    top_hits: NDArray[np.int64] | None
+    beside: Mapping[Recipe, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, curves: Sequence[Curve]) -> Curve:
         """Curves of the same units, one behind the other."""
         import numpy as np
 
-        tops = [curve.top_hits for curve in curves if curve.top_hits is not None]
+        beside = {
+            recipe: {name: np.concatenate([curve.beside[recipe][name] for curve in curves], axis=1) for name in arrays}
+            for recipe, arrays in curves[0].beside.items()
+        }
         return cls(
             np.concatenate([curve.lams for curve in curves]),
             Counts(
@@ -57,8 +60,24 @@ class Curve:
                 np.concatenate([curve.counts.predicted for curve in curves], axis=1),
                 curves[0].counts.support,
             ),
-            np.concatenate(tops, axis=1) if tops else None,
+            beside,
         )
+
+    def take(self, indices: Sequence[int]) -> Curve:
+        """Some points of it."""
+        at = list(indices)
+        counts = Counts(self.counts.hits[:, at], self.counts.predicted[:, at], self.counts.support)
+        beside = {recipe: {name: one[:, at] for name, one in arrays.items()} for recipe, arrays in self.beside.items()}
+        return Curve(self.lams[at], counts, beside)
+
+    def pooled(self, folds: Sequence[int] | None = None) -> Counted:
+        """What was counted at its points, (G, ...), in some folds (all by default) together."""
+        chosen = slice(None) if folds is None else list(folds)
+        counts = (part[chosen].sum(0) for part in (self.counts.hits, self.counts.predicted, self.counts.support))
+        beside = {
+            recipe: {name: one[chosen].sum(0) for name, one in arrays.items()} for recipe, arrays in self.beside.items()
+        }
+        return Counted(Counts(*counts), beside)
 
 
 @dataclass(frozen=True)

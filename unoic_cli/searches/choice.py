@@ -11,17 +11,22 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import UsageError
-from unoic_cli.metrics import metric_name
+from unoic_cli.metrics import Exact, Metric, find
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
-_TERM = re.compile(r"\s*(\w[\w-]*)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
+CLASS = r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+"""A class in brackets, whose name may hold brackets, too."""
+_TERM = re.compile(rf"\s*(\w[\w-]*(?:\s*{CLASS})?)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-_EXPECTED = "expected comparisons like miou>=0.8 or acc>=base-0.005, joined by and"
+_JOINT = re.compile(rf"((?:{CLASS}|[^,\[])+?)(?:\s+and\s+|,|$)")
+_EXPECTED = "expected comparisons like miou>=0.8, acc>=base-0.005 or recall[CLASS]>=0.5, joined by and"
 _UNQUOTED = f"{_EXPECTED}, and quoted for the shell: --subject-to 'acc>=0.8'"
 
 
@@ -43,7 +48,7 @@ class Plateau:
     value: float
 
 
-def settled(values: NDArray[np.float64], near: float, exactly: Callable[[int], Fraction | None]) -> NDArray[np.float64]:
+def settled(values: NDArray[np.float64], near: float, exactly: Callable[[int], Exact | None]) -> NDArray[np.float64]:
     """Values of which the best are told apart by integers.
 
     Parameters
@@ -75,7 +80,7 @@ def settled(values: NDArray[np.float64], near: float, exactly: Callable[[int], F
         return values
     places = np.flatnonzero(values >= top - near).tolist()
     fractions = [exactly(i) for i in places]
-    rounded: dict[Fraction | None, float] = {None: -np.inf}
+    rounded: dict[Exact | None, float] = {None: -np.inf}
     above = np.inf
     for fraction in sorted({one for one in fractions if one is not None}, reverse=True):
         above = min(float(fraction), float(np.nextafter(above, -np.inf)))  # one float for one fraction
@@ -118,21 +123,22 @@ def best_plateau(values: NDArray[np.float64], lams: NDArray[np.float64]) -> Plat
 class Constraint:
     """One comparison: ``metric >= value`` or ``metric >= base + value``."""
 
-    metric: str
+    metric: Metric
     comparison: str
     relative: bool
     value: float
 
     def holds(
-        self, values: NDArray[np.float64], base: Fraction | None, near: float, exactly: Callable[[int], Fraction | None]
-    ) -> NDArray[np.bool_]:
+        self, values: NDArray[np.float64], base: Exact | None, near: NDArray[np.float64],
+        exactly: Callable[[int], Exact | None],
+    ) -> NDArray[np.bool_]:  # fmt: skip
         """Where on a curve of the metric the comparison holds; where a value is near the bound, fractions decide."""
         import numpy as np
 
         compare = _COMPARE[self.comparison]
         if self.relative and base is None:
             return np.zeros(values.shape, dtype=np.bool_)
-        bound = Fraction(repr(self.value)) + (base if self.relative and base is not None else 0)
+        bound = Fraction(repr(self.value)) + (base if self.relative and base is not None else Fraction(0))
         holds: NDArray[np.bool_] = compare(values, float(bound))
         for i in np.flatnonzero(np.abs(values - float(bound)) <= near).tolist():
             value = exactly(i)
@@ -141,37 +147,54 @@ class Constraint:
 
     def __str__(self) -> str:
         bound = f"{self.value:g}" if not self.relative else f"base{self.value:+g}" if self.value else "base"
-        return f"{self.metric}{self.comparison}{bound}"
+        return f"{self.metric.name}{self.comparison}{bound}"
 
 
-def parse_constraints(text: str) -> tuple[Constraint, ...]:
-    """Comparisons joined by ``and``.
+def parse_constraints(
+    text: str, n_classes: int = 0, class_names: Sequence[str] | None = None
+) -> tuple[Constraint, ...]:
+    """Comparisons joined by ``and``, or by commas.
+
+    Parameters
+    ----------
+    text : str
+    n_classes, class_names
+        See `unoic_cli.metrics.find`.
 
     Raises
     ------
     UsageError
-        It does not read as comparisons, or names an unknown metric.
+        It does not read as comparisons, or names an unknown metric, or class.
 
     Examples
     --------
     >>> [str(c) for c in parse_constraints("miou>=0.8 and acc >= base - 0.005")]
     ['miou>=0.8', 'acc>=base-0.005']
+    >>> [str(c) for c in parse_constraints("recall[car, red]>=0.8, IoU[1]>base", 2, ("car, red", "car and bus"))]
+    ['recall[car, red]>=0.8', 'iou[car and bus]>base']
     """
-    constraints = []
-    for part in re.split(r"\s+and\s+", text.strip()):
-        match = _TERM.fullmatch(part)
-        if not match:
-            raise UsageError("--subject-to", f"{part!r}", _EXPECTED if re.search("[<>]", part) else _UNQUOTED)
-        name, comparison, bound, sign, offset = match.groups()
-        name = metric_name(name, "--subject-to")
-        relative = bound.startswith("base")
-        try:
-            value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
-            if not math.isfinite(value):
-                raise ValueError
-        except ValueError:
-            raise UsageError(
-                "--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
-            ) from None
-        constraints.append(Constraint(name, comparison, relative, value))
-    return tuple(constraints)
+    return tuple(_constraint(part, n_classes, class_names) for part in _parts(text.strip()))
+
+
+def _parts(text: str) -> list[str]:
+    """Comparisons as they are written; what does not read as some is one part."""
+    found = _JOINT.findall(text)
+    return found if found and not _JOINT.sub("", text) and not text.endswith(",") else [text]
+
+
+def _constraint(part: str, n_classes: int, class_names: Sequence[str] | None) -> Constraint:
+    match = _TERM.fullmatch(part)
+    if not match:
+        raise UsageError("--subject-to", f"{part!r}", _EXPECTED if re.search("[<>]", part) else _UNQUOTED)
+    name, comparison, bound, sign, offset = match.groups()
+    metric = find(name, "--subject-to", n_classes, class_names)
+    relative = bound.startswith("base")
+    try:
+        value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
+        if not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            "--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
+        ) from None
+    return Constraint(metric, comparison, relative, value)

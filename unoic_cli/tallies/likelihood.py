@@ -133,16 +133,19 @@ class LikelihoodTally(Tally):
         return sorted(found)
 
 
-def whole(halves: NDArray[np.int64]) -> Any:
-    """Python's integers of sums in two parts, (..., 2)."""
-    wide = np.asarray(halves, dtype=object)
+def whole(halves: NDArray[np.int64], kind: Any = object) -> Any:
+    """Sums in two parts, (..., 2), as Python's integers, or rounded to another type."""
+    wide = np.asarray(halves, dtype=kind)
     return wide[..., 1] * (1 << HALF) + wide[..., 0]
 
 
-def gap_sums(away: NDArray[np.int64]) -> Any:
+def gap_sums(away: NDArray[np.int64], kind: Any = object) -> Any:
     """Sums of gaps in units of 2**-40, of those of each tier, (..., N_TIERS, 2)."""
-    tiers = [tier for tier in range(N_TIERS) if away[..., tier, :].any()]
-    return sum((whole(away[..., tier, :]) << STEP * tier for tier in tiers), whole(away[..., 0, :]) * 0)
+    total = whole(away[..., 0, :], kind)
+    for tier in range(1, N_TIERS):
+        if away[..., tier, :].any():
+            total = total + whole(away[..., tier, :], kind) * np.asarray(1 << STEP * tier, dtype=kind)
+    return total
 
 
 class _Confidence(Tally):

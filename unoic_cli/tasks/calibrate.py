@@ -19,13 +19,14 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.metrics import ABSENT, Absent, Counts
+from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
 from unoic_cli.priors import Unseen
 from unoic_cli.rewrite import as_stored
 from unoic_cli.steps import Rewritten, Steps, here, rewrite, write_text
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.tasks.asked import ask
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -316,13 +317,13 @@ def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, 
     """What was counted beside the writing, if there are labels."""
     points, units, *beside = written.tallies
     counts = points.counts()
-    support = counts.support[0, 0]
+    support, asked = counts.support[0, 0], ask(None, data, absent)
     if not support.any():
         return _Measured()
 
     def of(counts: Counts, i: int) -> Metrics:
         one = Counts(counts.hits[0, i], counts.predicted[0, i], support)
-        return Metrics.of(one, units.n_ignored, absent, data.ignored_classes)
+        return Metrics.of(Counted(one), units.n_ignored, asked)
 
     first, after = of(counts, 0), of(counts, -1)
     before = of(beside[0].tally.counts(), 0) if beside else first
@@ -570,7 +571,7 @@ def _calibrate(
         yield from write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
     before, masked, after = _metrics(written, method, absent, data, notes)
     if fitted is not None and fitted.folds is not None and before is not None:
-        after = Metrics.of(fitted.folds.pooled_after, before.n_ignored, absent, data.ignored_classes)
+        after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,

@@ -9,17 +9,21 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
 from unoic_cli.brief import brief, short, wrapped
 from unoic_cli.calibration import ORDERS, Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, exists
 from unoic_cli.fusions import FUSIONS, resolve_weights
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name
+from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.priors import Prior
+from unoic_cli.searches import Curve
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.tasks.asked import Beside, ask, check_countable, tell_infinite, with_training
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -148,6 +152,7 @@ def compare(
     delta: Any = None,
     delta_power: float | None = None,
     metrics: str | Sequence[str] = ("miou", "macc"),
+    shots: str | Sequence[int] | None = None,
     absent: Absent = "reference",
     **options: Unpack[OptionArguments],
 ) -> Steps[CompareResult]:
@@ -171,9 +176,11 @@ def compare(
     delta, delta_power
         For ``uno``; as in `search_lambda`.
     metrics : sequence of str, or text with commas
-        What a cell shows: miou, macc, acc, f1.
+        What a cell shows, as docs/metrics.md names it; acc, macc, miou and f1 are counted in any case.
+    shots
+        As in `evaluate`.
     absent : {"reference", "truth-only", "zero"}
-        Which classes miou and f1 average.
+        Which classes are averaged.
     **options
         Fields of `unoic_cli.tasks.common.Options`.
 
@@ -197,9 +204,7 @@ def compare(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
-    if absent not in ABSENT:
-        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
-    shown = _metrics(metrics)
+    asked = ask(metrics, data, absent, shots)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to compare")
@@ -219,47 +224,48 @@ def compare(
     ready = []
     for _, resolved, places in made:
         ready.append((yield from make_method(resolved.calibration, data, resolved.factors, places)))
+    asked = with_training(asked, data, ready[0].calibration)
+    for one in ready:
+        check_countable(asked, data, one)
     counted = [one.tally([one.calibration.lam], n_tables) for one in ready]
-    tallies = [ViewedTally(one.view, tally) for one, tally in zip(ready, counted, strict=True)]
+    beside = [Beside.at(asked.recipes(), one, [one.calibration.lam], n_tables) for one in ready]
+    tallies = [
+        ViewedTally(one.view, tally)
+        for one, first, more in zip(ready, counted, beside, strict=True)
+        for tally in (first, *more.tallies.values())
+    ]
     units = UnitTally(n_tables)
     whole = any(one.view.needs_samples for one in ready)
-    more = {} if tables is None else tables.arguments()
-    yield from count(data, [units, *tallies], raw=True, whole_samples=whole, **more)
+    given = {} if tables is None else tables.arguments()
+    yield from count(data, [units, *tallies], raw=True, whole_samples=whole, **given)
     names = tables.names if tables else ("all",)
     rows = []
-    for (title, _, _), one, tally in zip(made, ready, counted, strict=True):
+    for (title, _, _), one, tally, more in zip(made, ready, counted, beside, strict=True):
         counts = tally.counts()
+        curve = Curve(np.array([one.calibration.lam]), counts, more.arrays())
         cells = {
-            name: Metrics.of(
-                Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0]),
-                int(units.ignored[i]),
-                absent,
-                data.ignored_classes,
-            )
+            name: Metrics.of(curve.pooled([i]).at(0), int(units.ignored[i]), asked)
             for i, name in enumerate(names)
             if counts.support[i].any()
         }
         if not cells:
             raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
-        average = {name: _mean([cell.values[name] for cell in cells.values()]) for name in NAMES}
+        average = {
+            name: _mean([cell.values[name] for cell in cells.values()]) for name in cells[next(iter(cells))].values
+        }
         predicted, support = counts.predicted.sum(axis=(0, 1)), counts.support.sum(axis=(0, 1))
         tell_predictions(predicted, support, one.slopes.masked, one.calibration.lam, data, notes)
+        tell_infinite(average, notes)
         rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average))
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
-    return CompareResult(tuple(rows), tuple(rows[0].cells), shown, absent, {"by": by, **about}, tuple(notes.texts))
+    return CompareResult(
+        tuple(rows), tuple(rows[0].cells), asked.names, absent, {"by": by, **about}, tuple(notes.texts)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
     kept = [value for value in values if not math.isnan(value)]
     return sum(kept) / len(kept) if kept else math.nan
-
-
-def _metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    given = metrics.split(",") if isinstance(metrics, str) else metrics
-    chosen = tuple(metric_name(str(name), "--metrics", tops=False) for name in given)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise UsageError("--metrics", f"{metrics!r}", "expected each metric once")
-    return chosen
 
 
 def _titles(

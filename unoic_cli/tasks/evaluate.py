@@ -15,10 +15,12 @@ from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, Absent, Counts, compute_all
+from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
 from unoic_cli.priors import Unseen
+from unoic_cli.searches import Curve
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tasks.asked import Asked, Beside, ask, check_countable, tell_infinite, with_training
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -45,7 +47,7 @@ class Metrics:
     n, n_ignored : int
         Labelled and ignored units.
     values : dict of str to float
-        acc, macc, miou and f1; NaN where nothing can be averaged.
+        acc, macc, miou and f1, and what else was asked for; NaN where nothing can be averaged.
     counts : Counts
         (K,) hits, predicted and support.
     ignored : tuple of int
@@ -61,10 +63,11 @@ class Metrics:
     __repr__ = brief
 
     @classmethod
-    def of(cls, counts: Counts, n_ignored: int, absent: Absent, ignored: tuple[int, ...]) -> Metrics:
-        """From counts of shape (K,)."""
-        values = {name: float(value) for name, value in compute_all(counts, absent, ignored).items()}
-        return cls(int(counts.support.sum()), n_ignored, values, counts, ignored)
+    def of(cls, counted: Counted, n_ignored: int, asked: Asked) -> Metrics:
+        """From what was counted at one point."""
+        values = {metric.name: float(metric.values(counted, asked.rules)) for metric in asked.metrics}
+        counts = counted.counts
+        return cls(int(counts.support.sum()), n_ignored, values, counts, asked.rules.ignored)
 
     def per_class(self, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
         """A row for each class; ratios without a denominator, and those of an ignored class, are None."""
@@ -91,7 +94,7 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """n, n_ignored and the metrics."""
-        values = {name: None if math.isnan(value) else value for name, value in self.values.items()}
+        values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
         return {"n": self.n, "n_ignored": self.n_ignored, **values}
 
 
@@ -115,6 +118,8 @@ class EvaluateResult:
         What was applied; 0 and 1 when the scores were taken as they are.
     absent : str
         The rule for absent classes.
+    metrics : tuple of str
+        What tables show.
     class_names : tuple of str or None
         (K,).
     details : dict
@@ -132,6 +137,7 @@ class EvaluateResult:
     class_names: tuple[str, ...] | None
     details: dict[str, Any]
     notes: tuple[str, ...]
+    metrics: tuple[str, ...] = NAMES
 
     __repr__ = brief
 
@@ -175,6 +181,8 @@ def evaluate(
     delta_power: float | None = None,
     confusion: bool = False,
     by: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    shots: str | Sequence[int] | None = None,
     absent: Absent = "reference",
     **options: Unpack[OptionArguments],
 ) -> Steps[EvaluateResult]:
@@ -198,8 +206,12 @@ def evaluate(
         Also count the confusion matrix.
     by : {"group", "file"}, optional
         Also per value of the files' ``group``, or per file.
+    metrics : sequence of str, or text with commas, optional
+        What tables show, as docs/metrics.md names it: acc, macc, miou and f1 by default, which are counted in any case.
+    shots : (int, int) or str, optional
+        Classes of fewer training samples than the first are few-shot, of more than the second many-shot; ``"20:100"``.
     absent : {"reference", "truth-only", "zero"}
-        Which classes miou and f1 average.
+        Which classes are averaged.
     **options
         Fields of `unoic_cli.tasks.common.Options`.
 
@@ -223,8 +235,7 @@ def evaluate(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
-    if absent not in ABSENT:
-        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    asked_for = ask(metrics, data, absent, shots)
     data.require("labels", "to evaluate")
     wanted = Wanted(
         calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
@@ -240,20 +251,31 @@ def evaluate(
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
     if not asked and ready.plain is not None:
         ready = ready.plain
+    asked_for = with_training(asked_for, data, resolved.calibration)
+    check_countable(asked_for, data, ready)
     n_tables = len(tables.names) if tables else 1
+    beside = Beside.at(asked_for.recipes(), ready, [resolved.calibration.lam], n_tables)
     tally = ready.tally([resolved.calibration.lam], n_tables, confusion=confusion)
     ignored = UnitTally(n_tables)
-    yield from count(data, [tally, ignored], view=ready.view, **({} if tables is None else tables.arguments()))
-    counts = tally.counts()
-    overall = Counts(counts.hits.sum(0)[0], counts.predicted.sum(0)[0], counts.support.sum(0)[0])
-    if not overall.support.any():
+    yield from count(
+        data,
+        [tally, ignored, *beside.tallies.values()],
+        view=ready.view,
+        **({} if tables is None else tables.arguments()),
+    )
+    curve = Curve(np.array([resolved.calibration.lam]), tally.counts(), beside.arrays())
+    overall = curve.pooled().at(0)
+    if not overall.counts.support.any():
         raise DataError(data.name, f"no labelled sample ({ignored.n_ignored} ignored)", "expected labels")
     matrix = None if tally.confusion is None else tally.confusion[0].reshape(data.n_classes, data.n_classes)
     used = resolved.calibration
-    tell_predictions(overall.predicted, overall.support, ready.slopes.masked, used.lam, data, notes)
+    counts = overall.counts
+    tell_predictions(counts.predicted, counts.support, ready.slopes.masked, used.lam, data, notes)
+    measured = Metrics.of(overall, ignored.n_ignored, asked_for)
+    tell_infinite(measured.values, notes)
     return EvaluateResult(
-        overall=Metrics.of(overall, ignored.n_ignored, absent, data.ignored_classes),
-        groups=None if tables is None else _by_table(tables, counts, ignored.ignored, absent, data),
+        overall=measured,
+        groups=None if tables is None else _by_table(tables, curve, ignored.ignored, asked_for),
         confusion=matrix,
         lam=used.lam,
         temperature=used.temperature,
@@ -261,6 +283,7 @@ def evaluate(
         class_names=data.class_names,
         details=_details(data, chosen, calibration, by, ready),
         notes=tuple(notes.texts),
+        metrics=asked_for.names,
     )
 
 
@@ -278,13 +301,11 @@ def _details(
     }
 
 
-def _by_table(
-    tables: Tables, counts: Counts, ignored: NDArray[np.int64], absent: Absent, data: DataSet
-) -> dict[str, Metrics]:
+def _by_table(tables: Tables, curve: Curve, ignored: NDArray[np.int64], asked: Asked) -> dict[str, Metrics]:
     """Metrics of the conditions that have labelled units in the evaluated split."""
     result = {}
     for i, name in enumerate(tables.names):
-        one = Counts(counts.hits[i, 0], counts.predicted[i, 0], counts.support[i, 0])
-        if one.support.any() or ignored[i]:
-            result[name] = Metrics.of(one, int(ignored[i]), absent, data.ignored_classes)
+        one = curve.pooled([i]).at(0)
+        if one.counts.support.any() or ignored[i]:
+            result[name] = Metrics.of(one, int(ignored[i]), asked)
     return result

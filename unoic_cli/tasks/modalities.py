@@ -207,6 +207,12 @@ class Method:
         return self.rule is None
 
     @property
+    def how(self) -> str:
+        """What makes scores something else than lines, for messages."""
+        what = self.calibration.fusion or f"{self.calibration.order} and a delta"
+        return f"{what}, whose scores are no lines in lambda"
+
+    @property
     def masks(self) -> bool:
         """Whether a class of some modality is masked."""
         return bool((self.slopes.masked if self.rule is None else self.rule.masked).any())

@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from unoic_cli.priors import Unseen
     from unoic_cli.tasks.common import PriorLike, Progress
 
+MetricsOption: TypeAlias = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "--metrics",
+        "LIST",
+        "What tables show: some of acc, macc, miou, f1, top5, gmean, kappa, mcc, many, medium, few, nll, ece ..., or "
+        "of one class recall[NAME] (all: docs/metrics.md). Default: acc,macc,miou,f1, which JSON has in any case.",
+    ),
+]
+ShotsOption: TypeAlias = Annotated[
+    str | Sequence[int] | None,
+    Option(
+        "--shots",
+        "FEW:MANY",
+        "Training samples: classes of less than FEW are few-shot, of more than MANY many-shot. Default: 20:100.",
+    ),
+]
 AbsentOption: TypeAlias = Annotated[
     "Absent",
     Option(

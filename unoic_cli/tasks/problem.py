@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,15 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.folds import Folding
 from unoic_cli.kernels.lines import make_lines
 from unoic_cli.lattice import Lattice
-from unoic_cli.metrics import NAMES, Absent, Counts, compute, exact, rounding, top_of
+from unoic_cli.metrics import Counted, Exact, Metric, Recipe, rounding
 from unoic_cli.priors import Slopes
 from unoic_cli.searches import Curve
-from unoic_cli.searches.choice import Constraint, settled
+from unoic_cli.searches.choice import settled
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.path import PathTally
-from unoic_cli.tallies.top_k import TopKTally
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.tasks.asked import Arrays, Asked, Beside
 from unoic_cli.tasks.common import Options
 from unoic_cli.tasks.modalities import Method
 from unoic_cli.tasks.tables import Tables
@@ -40,16 +39,26 @@ class Problem:
 
     data: DataSet
     method: Method
-    metric: str
-    constraints: tuple[Constraint, ...]
-    absent: Absent
-    top: int | None
+    asked: Asked
     folds: Folding | None
     options: Options
     tables: Tables | None = None
     units: UnitTally | None = None
     base: Curve | None = None
     anchors: Curve | None = None
+    late: dict[float, Arrays] = field(default_factory=dict)
+
+    @property
+    def goal(self) -> Metric:
+        """What is maximised, or minimised."""
+        assert self.asked.goal is not None
+        return self.asked.goal
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What curves are counted with: what decides, and what the path has for nothing."""
+        deciding = self.asked.recipes(self.asked.deciding)
+        return tuple(one for one in self.asked.recipes() if one.on_path or one in deciding)
 
     @property
     def n_tables(self) -> int:
@@ -73,12 +82,11 @@ class Problem:
         """Every lattice point from one read, by the lambda path, with lambda 0 and 1 where they are off it."""
         lams = lattice.values()
         lines = make_lines(self.slopes.values, self.slopes.masked, lams)
-        path = PathTally(lines, self.n_tables)
-        top = None if self.top is None else TopKTally([lines], self.top, self.n_tables)
+        path, more = PathTally(lines, self.n_tables), Beside.along(self.recipes, lines, self.n_tables)
         off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
         beside, plain = self._points(self.method, off), self._plain()
-        yield from self._count([tally for tally in (path, top) if tally is not None] + beside.tallies + plain.tallies)
-        curve = Curve(lams, path.counts(), None if top is None else top.hits())
+        yield from self._count([path, *more.tallies.values(), *beside.tallies, *plain.tallies])
+        curve = Curve(lams, path.counts(), more.arrays())
         if self.base is None:
             self._anchor(Curve.joined([curve, beside.curve()]) if off else curve, plain)
         return curve
@@ -92,80 +100,97 @@ class Problem:
         curve = points.curve()
         if self.base is None:
             self._anchor(curve, plain)
-        return take(curve, list(range(len(wanted))))
+        return curve.take(range(len(wanted)))
+
+    def measure(self, lams: Sequence[float]) -> Steps[int]:
+        """Count at some lambdas, and at 0 and 1, what curves are not counted with; returns reads."""
+        assert self.base is not None
+        late = [recipe for recipe in self.asked.recipes() if recipe not in self.recipes]
+        if not late:
+            return 0
+        wanted, plain = sorted({0.0, 1.0, *lams}), self.method.plain
+        beside = Beside.at(late, self.method, wanted, self.n_tables)
+        as_is = Beside.at(late if plain is not None else [], plain, [0.0], self.n_tables)
+        views = [] if plain is None else [ViewedTally(plain.view, tally) for tally in as_is.tallies.values()]
+        yield from self._count([*beside.tallies.values(), *views])
+        arrays = beside.arrays()
+        for i, lam in enumerate(wanted):
+            self.late[lam] = {
+                recipe: {name: one[:, [i]] for name, one in found.items()} for recipe, found in arrays.items()
+            }
+        self.base = replace(self.base, beside={**self.base.beside, **as_is.arrays()})
+        return 1
 
     def _points(self, method: Method, lams: Sequence[float]) -> _Points:
         """Tallies that evaluate single lambdas."""
         if not lams:
-            return _Points([], None, [])
-        tops = [] if self.top is None else [TopKTally([method.point(lam)], self.top, self.n_tables) for lam in lams]
-        return _Points(list(lams), method.tally(lams, self.n_tables), tops)
+            return _Points([], None, None)
+        beside = Beside.at(self.recipes, method, lams, self.n_tables)
+        return _Points(list(lams), method.tally(lams, self.n_tables), beside)
 
     def _plain(self) -> _Points:
         """Tallies of the scores as they are, where those of the method at lambda 0 do not tell."""
         plain = self.method.plain
         if self.base is not None or plain is None:
-            return _Points([], None, [])
+            return _Points([], None, None)
         return replace(self._points(plain, [0.0]), view=plain.view)
 
     def _anchor(self, curve: Curve, plain: _Points) -> None:
         """Keep what every curve is compared with."""
         places = [int(np.flatnonzero(curve.lams == lam)[0]) for lam in (0.0, 1.0)]
-        self.anchors = take(curve, places)
-        self.base = plain.curve() if plain.lams else take(curve, places[:1])
+        self.anchors = curve.take(places)
+        self.base = plain.curve() if plain.lams else curve.take(places[:1])
 
-    def values(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
+    def values(self, curve: Curve, metric: Metric, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
         """A metric along a curve, (G,), over some folds (all by default)."""
-        counts = pooled(curve.counts, folds)
-        if top_of(name) is None:
-            return compute(counts, name, self.absent, self.data.ignored_classes)
-        hits, n = self._top_hits(curve, folds), int(counts.support.sum())
-        return hits / n if n else np.full(curve.lams.size, np.nan)
+        return metric.values(curve.pooled(folds), self.asked.rules)
 
-    def exactly(self, curve: Curve, name: str, folds: Sequence[int] | None = None) -> Callable[[int], Fraction | None]:
-        """What gives the same metric at one point of the curve as a fraction of integers."""
-        counts = pooled(curve.counts, folds)
-        hits, n = None if top_of(name) is None else self._top_hits(curve, folds), int(counts.support.sum())
-        runs = _runs(counts, hits)
+    def exactly(
+        self, curve: Curve, metric: Metric, folds: Sequence[int] | None = None
+    ) -> Callable[[int], Exact | None]:
+        """What gives the same metric at one point of the curve without any rounding."""
+        counted = curve.pooled(folds)
+        runs = _runs(counted, metric.recipe)
 
         @functools.cache
-        def find(i: int) -> Fraction | None:
-            if hits is None:
-                one = Counts(counts.hits[i], counts.predicted[i], counts.support[0])
-                return exact(one, name, self.absent, self.data.ignored_classes)
-            return Fraction(int(hits[i]), n) if n else None
+        def find(i: int) -> Exact | None:
+            return metric.exact(counted.at(i), self.asked.rules)
 
         return lambda i: find(int(runs[i]))
 
-    @staticmethod
-    def _top_hits(curve: Curve, folds: Sequence[int] | None) -> NDArray[np.int64]:
-        assert curve.top_hits is not None
-        chosen = curve.top_hits if folds is None else curve.top_hits[list(folds)]
-        return np.asarray(chosen.sum(axis=0))
-
     def metrics(self, curve: Curve, index: int, folds: Sequence[int] | None = None) -> dict[str, float]:
         """All metrics at one point."""
-        names = [*NAMES, *([f"top{self.top}"] if self.top else [])]
-        one = take(curve, [index])
-        return {name: float(self.values(one, name, folds)[0]) for name in names}
+        one = curve.take([index])
+        counted = replace(one, beside={**self.late.get(float(one.lams[0]), {}), **one.beside}).pooled(folds)
+        return {metric.name: float(metric.values(counted, self.asked.rules)[0]) for metric in self.asked.metrics}
+
+    def curves(self, curve: Curve) -> dict[str, NDArray[np.float64]]:
+        """Metrics along a curve: those that it is counted with."""
+        along = [one for one in self.asked.metrics if one.recipe is None or one.recipe in self.recipes]
+        return {metric.name: self.values(curve, metric) for metric in along}
 
     def objective(self, curve: Curve, folds: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """The metric where every constraint holds, else -inf.
+        """The metric (its opposite, if less is better) where every constraint holds, else -inf.
 
         Values that are equal as fractions are equal here, and the best are in the order of their fractions: no last bit
         of a sum decides.
         """
-        values = np.asarray(self.values(curve, self.metric, folds), dtype=np.float64)
+        values = self.values(curve, self.goal, folds) * (1.0 if self.goal.HIGHER else -1.0)
         values = np.where(np.isnan(values), -np.inf, values)
-        near = rounding(self.data.n_classes)
-        for constraint in self.constraints:
+        for constraint in self.asked.constraints:
             assert self.base is not None
-            bound = self.exactly(self.base, constraint.metric, folds)(0)
-            met = constraint.holds(
-                self.values(curve, constraint.metric, folds), bound, near, self.exactly(curve, constraint.metric, folds)
-            )
+            bound, theirs = self.exactly(self.base, constraint.metric, folds)(0), constraint.metric
+            measured = self.values(curve, theirs, folds)
+            near = rounding(self.data.n_classes, measured)
+            met = constraint.holds(measured, bound, near, self.exactly(curve, theirs, folds))
             values = np.where(met, values, -np.inf)
-        return settled(values, near, self.exactly(curve, self.metric, folds))
+        top = float(values.max(initial=-np.inf))
+        exactly = self.exactly(curve, self.goal, folds)
+        return settled(
+            values,
+            float(rounding(self.data.n_classes, top)),
+            exactly if self.goal.HIGHER else lambda i: None if (one := exactly(i)) is None else -one,
+        )
 
     def masked(self, folds: Sequence[int] | None = None) -> dict[str, float] | None:
         """All metrics at lambda 0 with masked classes, where these change anything; else None."""
@@ -175,47 +200,39 @@ class Problem:
         same = same and np.array_equal(plain.predicted[:, 0], masked.predicted[:, 0])
         return None if same or not self.method.masks else self.metrics(self.anchors, 0, folds)
 
-    def moved(self, curve: Curve, index: int) -> int:
+    def moved(self, curve: Curve, index: int) -> int | None:
         """How many units at least are predicted otherwise than at lambda 0, as far as the goal can tell."""
         assert self.anchors is not None
-        if top_of(self.metric) is not None:
-            here, there = self._top_hits(curve, None)[index], self._top_hits(self.anchors, None)[0]
-            return int(abs(here - there))
-        ours, theirs = pooled(curve.counts)[index], pooled(self.anchors.counts)[0]
-        hits = int(np.abs(ours.hits - theirs.hits).sum())
-        if self.metric in ("acc", "macc"):
-            return hits
-        return max(hits, -(-int(np.abs(ours.predicted - theirs.predicted).sum()) // 2))
+        return self.goal.moved(curve.pooled().at(index), self.anchors.pooled().at(0))
 
 
 @dataclass(frozen=True)
 class _Points:
-    """Single lambdas, and what counts them: in one tally, and one for each where top-k hits are asked for."""
+    """Single lambdas, and what counts them: predictions in one tally, and what else is asked for."""
 
     lams: list[float]
     counts: Any
-    tops: list[TopKTally]
+    beside: Beside | None
     view: View | None = None
 
     @property
     def tallies(self) -> list[Any]:
-        """For a sweep; those with a view of their own look at the data in their own way."""
-        own = [self.counts, *self.tops] if self.lams else []
+        """For a pass; those with a view of their own look at the data in their own way."""
+        own = [self.counts, *self.beside.tallies.values()] if self.beside is not None else []
         return own if self.view is None else [ViewedTally(self.view, tally) for tally in own]
 
     def curve(self) -> Curve:
         """What was counted."""
-        hits = np.concatenate([tally.hits() for tally in self.tops], axis=1) if self.tops else None
-        return Curve(np.array(self.lams), self.counts.counts(), hits)
+        return Curve(np.array(self.lams), self.counts.counts(), {} if self.beside is None else self.beside.arrays())
 
 
-def _runs(counts: Counts, top_hits: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _runs(counted: Counted, recipe: Recipe | None) -> NDArray[np.int64]:
     """For every point of a curve, (G,), the first of those before it that have its very counts."""
-    changed = np.ones(len(counts.hits), dtype=bool)
-    changed[1:] = (counts.hits[1:] != counts.hits[:-1]).any(axis=1)
-    changed[1:] |= (counts.predicted[1:] != counts.predicted[:-1]).any(axis=1)
-    if top_hits is not None:
-        changed[1:] |= top_hits[1:] != top_hits[:-1]
+    arrays = [counted.counts.hits, counted.counts.predicted, *(counted.beside[recipe].values() if recipe else ())]
+    changed = np.zeros(len(counted.counts.hits), dtype=bool)
+    changed[:1] = True
+    for array in arrays:
+        changed[1:] |= (array[1:] != array[:-1]).any(axis=tuple(range(1, array.ndim)))
     return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
 
 
@@ -250,15 +267,3 @@ class Complement:
     def objective(self, curve: Curve) -> NDArray[np.float64]:
         """The metric on these folds."""
         return self.problem.objective(curve, self.folds)
-
-
-def pooled(counts: Counts, folds: Sequence[int] | None = None) -> Counts:
-    """Counts summed over folds (all by default): (F, G, K) to (G, K)."""
-    chosen = slice(None) if folds is None else list(folds)
-    return Counts(counts.hits[chosen].sum(0), counts.predicted[chosen].sum(0), counts.support[chosen].sum(0))
-
-
-def take(curve: Curve, indices: list[int]) -> Curve:
-    """Some points of a curve."""
-    counts = Counts(curve.counts.hits[:, indices], curve.counts.predicted[:, indices], curve.counts.support)
-    return Curve(curve.lams[indices], counts, None if curve.top_hits is None else curve.top_hits[:, indices])

@@ -17,12 +17,13 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import Folding
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
-from unoic_cli.metrics import ABSENT, ABSENT_RULES, NAMES, Absent, Counts, metric_name, top_of
+from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.priors import Unseen
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
-from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, parse_constraints, run_of
+from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
 from unoic_cli.steps import Steps, write_text
+from unoic_cli.tasks.asked import Asked, ask, check_countable, tell_infinite, with_training
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
@@ -37,7 +38,7 @@ from unoic_cli.tasks.common import (
     tell_predictions,
 )
 from unoic_cli.tasks.modalities import Method, Resolved, Wanted, at_lambda, make_method, resolve
-from unoic_cli.tasks.problem import Complement, Problem, pooled, take
+from unoic_cli.tasks.problem import Complement, Problem
 from unoic_cli.tasks.tables import make_tables
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 
 MOST_FOLDS = 1000
+MOST_CELLS = 1 << 21
+"""Lambdas times classes at which probabilities are counted: each takes 300 bytes of a thread."""
 FEW = 2
 """Units by which a curve may rise without telling anything: chance moves more."""
 
@@ -123,7 +126,7 @@ class SearchResult:
         First and last lambda of the run of equal values that `lam` is chosen from: its middle lattice point, or 0 where
         no lambda is better than 0, or the priors say nothing.
     metric : str
-        What was maximised.
+        What was maximised (or minimised, as less of it is better).
     calibration : Calibration
         Ready for `calibrate` and `evaluate`.
     n, n_ignored, n_classes : int
@@ -133,7 +136,7 @@ class SearchResult:
     lams : (G,) float64
         The lambdas of the curve.
     curve : dict of str to (G,) float64
-        Each metric at every lambda.
+        Metrics at every lambda, but for those that are measured at single ones alone.
     counts : Counts
         Per-class counts (G, K) behind the curve.
     folds : Folds or None
@@ -149,6 +152,8 @@ class SearchResult:
         For each modality, with `per_modality`: its own lambda, and metrics of that modality alone before and after.
     masked : dict or None
         Metrics at lambda 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
+    metrics : tuple of str
+        What tables show.
     """
 
     lam: float
@@ -170,6 +175,7 @@ class SearchResult:
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
     masked: dict[str, float] | None = None
+    metrics: tuple[str, ...] = NAMES
 
     __repr__ = brief
 
@@ -199,22 +205,22 @@ class SearchResult:
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> DataError:
     """No lambda meets the constraints: show how close each comes."""
     parts = []
-    for constraint in problem.constraints:
+    for constraint in problem.asked.constraints:
         values = problem.values(curve, constraint.metric, folds)
         if np.isnan(values).all():
             continue
         reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
         lam = curve.lams[int(np.nanargmax(values == reach))]
         parts.append(
-            f"{constraint.metric} reaches {reach:.6g} (at lambda {lam:g}){_bound_of(problem, constraint, folds)}"
+            f"{constraint.metric.name} reaches {reach:.6g} (at lambda {lam:g}){_bound_of(problem, constraint, folds)}"
         )
-    wanted = " and ".join(map(str, problem.constraints))
+    wanted = " and ".join(map(str, problem.asked.constraints))
     if folds is not None:
         wanted += f" on folds {', '.join(map(str, folds))}"
     return DataError(
@@ -227,7 +233,7 @@ def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> 
 def _bound_of(problem: Problem, constraint: Constraint, folds: Sequence[int] | None) -> str:
     """What a bound means, where that is not what is written."""
     if not constraint.relative:
-        above = constraint.value > 1 and ">" in constraint.comparison
+        above = constraint.value > 1 and ">" in constraint.comparison and constraint.metric.PERCENT
         return f"; metrics are fractions: {constraint.value / 100:g} for {constraint.value:g} %" if above else ""
     assert problem.base is not None
     base = problem.values(problem.base, constraint.metric, folds)[0]
@@ -269,7 +275,7 @@ def _search(
     reads = found.reads
     if found.choice is not None:
         if not np.isfinite(plateau.value):
-            raise _infeasible(problem, take(found.curve, [found.choice]), None)
+            raise _infeasible(problem, found.curve.take([found.choice]), None)
         if explicit and found.curve.lams[-1] > float(lattice.stop):
             notes.add(f"Algorithm 2 moves its upper end: it looked beyond the range {lattice}")
         return found, _anchored(problem, found), reads
@@ -316,46 +322,50 @@ def _tuned(
     return own.curve, zero if problem.slopes.faint and np.isfinite(values[zero]) else own.choice
 
 
-def _cross_validate(problem: Problem, found: Found, lattice: Lattice, method: str) -> Steps[tuple[Folds, int]]:
-    """Tune on all folds but one, test on that one; strategies that do not look everywhere read on: how often, too."""
-    assert problem.folds is not None and problem.base is not None
-    k, search = problem.folds.n_folds, find_method(method)
+def _tune(problem: Problem, found: Found, lattice: Lattice, method: str) -> Steps[tuple[list[tuple[Curve, int]], int]]:
+    """What all folds but one lead to, for each; strategies that do not look everywhere read on: how often, too."""
+    k = 0 if problem.folds is None else problem.folds.n_folds
+    search, support = find_method(method), found.curve.counts.support
     kept = {} if found.choice is None else {
-        float(lam): take(found.curve, [i]) for i, lam in enumerate(found.curve.lams)
+        float(lam): found.curve.take([i]) for i, lam in enumerate(found.curve.lams)
     }  # fmt: skip
-    counted = len(kept)
-    lams, tested, baseline, masked, after = [], [], [], [], []
+    counted, tuned = len(kept), []
     for fold in range(k):
         others = [i for i in range(k) if i != fold]
-        support = found.curve.counts.support
         if not support[fold].any() or not support[others].any():
             raise DataError(
                 problem.data.name,
                 f"fold {fold} of {k} or its complement has no labelled unit",
                 "expected more data, or fewer --folds",
             )
-        curve, index = yield from _tuned(problem, found, search, lattice, others, kept)
-        lams.append(float(curve.lams[index]))
-        tested.append(problem.metrics(curve, index, [fold]))
-        baseline.append(problem.metrics(problem.base, 0, [fold]))
-        masked.append(problem.masked([fold]))
-        after.append(pooled(take(curve, [index]).counts, [fold])[0])
-    folds = Folds(
-        k=k,
+        tuned.append((yield from _tuned(problem, found, search, lattice, others, kept)))
+    return tuned, len(kept) - counted
+
+
+def _tested(problem: Problem, tuned: Sequence[tuple[Curve, int]]) -> Folds | None:
+    """Each fold at what the others lead to."""
+    if problem.folds is None:
+        return None
+    assert problem.base is not None
+    points = [(fold, curve.take([index])) for fold, (curve, index) in enumerate(tuned)]
+    after = [curve.pooled([fold]).counts for fold, curve in points]
+    masked = [problem.masked([fold]) for fold, _ in points]
+    before = problem.base.pooled().counts
+    return Folds(
+        k=problem.folds.n_folds,
         seed=problem.folds.seed,
         unit="images" if problem.data.has_images else "samples",
-        lams=tuple(lams),
-        tested=tuple(tested),
-        baseline=tuple(baseline),
-        pooled_before=pooled(problem.base.counts)[0],
+        lams=tuple(float(curve.lams[0]) for _, curve in points),
+        tested=tuple(problem.metrics(curve, 0, [fold]) for fold, curve in points),
+        baseline=tuple(problem.metrics(problem.base, 0, [fold]) for fold, _ in points),
+        pooled_before=before[0],
         pooled_after=Counts(
-            np.sum([c.hits for c in after], 0),
-            np.sum([c.predicted for c in after], 0),
+            np.sum([c.hits[0] for c in after], 0),
+            np.sum([c.predicted[0] for c in after], 0),
             np.sum([c.support[0] for c in after], 0),
         ),
         masked=tuple(one for one in masked if one is not None) or None,
     )
-    return folds, len(kept) - counted
 
 
 def _check_given(lam: Any, choosing: dict[str, Any]) -> None:
@@ -380,28 +390,14 @@ def _lattice(given: str | Sequence[float] | None, step: str | float | None, meth
     return Lattice.parse(DEFAULT_RANGE if given is None else given, None if step is None else str(step), default)
 
 
-def _check_options(
-    metric: str, method: str | None, folds: int | None, absent: str, subject_to: str | None, n_classes: int
-) -> tuple[tuple[Constraint, ...], int | None]:
-    """Refuse options that make no sense; return the constraints and the k of top-k accuracy."""
+def _check_options(method: str | None, folds: int | None) -> None:
+    """Refuse options that make no sense."""
     if method is not None and method not in METHODS:
         raise UsageError("--method", f"{method!r}", f"expected one of {', '.join(METHODS)}")
-    if absent not in ABSENT:
-        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
     if folds is not None and folds < 2:
         raise UsageError("--folds", str(folds), "expected at least 2")
     if folds is not None and folds > MOST_FOLDS:
         raise UsageError("--folds", str(folds), f"expected at most {MOST_FOLDS}")
-    constraints = parse_constraints(subject_to) if subject_to is not None else ()
-    tops = {top for name in (metric, *(c.metric for c in constraints)) if (top := top_of(name)) is not None}
-    if len(tops) > 1:
-        raise UsageError("--subject-to", "two different topN metrics", "expected one N")
-    top = tops.pop() if tops else None
-    if top is not None and top >= n_classes:
-        raise UsageError(
-            "--metric", f"top{top} with {n_classes} classes, which is always 1", f"expected N < {n_classes}"
-        )
-    return constraints, top
 
 
 def search_lambda(
@@ -413,6 +409,8 @@ def search_lambda(
     step: str | float | None = None,
     method: str | None = None,
     subject_to: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    shots: str | Sequence[int] | None = None,
     folds: int | None = None,
     seed: int | None = None,
     by: str | None = None,
@@ -443,8 +441,9 @@ def search_lambda(
         modalities ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    metric : {"macc", "acc", "miou", "f1", "top5"}
-        What to maximise; ``topN`` for any N < K. Other names of these are known: `unoic_cli.metrics.SPELLINGS`.
+    metric : str
+        What to maximise (or minimise, where less is better): macc, acc, miou, f1, top5 ..., as docs/metrics.md names
+        it; of one class ``recall[NAME]``.
     range, step : str or numbers, optional
         ``(A, B)`` or ``"A:B"``, and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
         while the best value sits on its upper end; Algorithm 2 has steps of 0.1. ``"A:A"`` is one lambda.
@@ -452,7 +451,10 @@ def search_lambda(
         One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
         read (the default for other fusions); Algorithm 2, repaired; or by its text (docs/reproduction.md).
     subject_to : str, optional
-        Constraints like ``"miou>=0.8 and acc>=base-0.005"``; ``base`` is the metric of the scores as they are.
+        Constraints like ``"miou>=0.8 and acc>=base-0.005, recall[melanoma]>=0.5"``; ``base`` is the metric of the
+        scores as they are.
+    metrics, shots
+        What tables show, beside `metric` and constraints; as in `evaluate`.
     folds : int, optional
         Also cross-validate: tune on k - 1 folds, test on the one held out.
     seed : int, optional
@@ -483,7 +485,7 @@ def search_lambda(
     per_modality : bool
         First find each modality's own lambda, then one factor of all of them.
     absent : {"reference", "truth-only", "zero"}
-        Which classes miou and f1 average.
+        Which classes are averaged.
     output, curve_output : str, optional
         Write the calibration (JSON), and the curve (TSV).
     force : bool
@@ -516,8 +518,8 @@ def search_lambda(
     """
     chosen, notes = Options(**options), Notes(options.get("tell"))
     data = yield from open_inputs(inputs, labels, chosen, notes)
-    metric = metric_name(metric, "--metric")
-    constraints, top = _check_options(metric, method, folds, absent, subject_to, data.n_classes)
+    _check_options(method, folds)
+    asked = ask(metrics, data, absent, shots, metric=metric, subject_to=subject_to)
     _check_given(
         lam, {"--range": range, "--step": step, "--method": method, "--subject-to": subject_to, "--folds": folds,
               "--seed": seed, "--per-modality": per_modality or None},
@@ -556,16 +558,16 @@ def search_lambda(
     if lam is not None:
         resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--lambda")))
         lattice = Lattice.single(resolved.calibration.lam)
+    asked = with_training(asked, data, resolved.calibration)
     tables = yield from make_tables(data, by)
     apart = None
     if per_modality:
-        resolved, apart = yield from _search_apart(
-            resolved, data, metric, constraints, absent, top, lattice, range is not None, chosen, notes
-        )
+        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, range is not None, chosen)
+        if not any(modality.share for modality in resolved.calibration.modalities):
+            notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
-    method = _check_method(method, ready, top)
-    folding = Folding(folds, seed or 0) if folds else None
-    problem = Problem(data, ready, metric, constraints, absent, top, folding, chosen, tables)
+    method = _check_method(method, ready, asked, data, lattice)
+    problem = Problem(data, ready, asked, Folding(folds, seed or 0) if folds else None, chosen, tables)
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     result = yield from _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
     if output is not None:
@@ -579,12 +581,14 @@ def search_prepared(
     data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: Options, notes: Notes
 ) -> Steps[SearchResult]:
     """The default search, cross-validated, for options that are resolved already."""
-    metric = metric_name(metric, "--metric")
-    constraints, top = _check_options(metric, None, folds, absent, None, data.n_classes)
-    ready = yield from make_method(resolved.calibration, data, resolved.factors)
-    method = _check_method(None, ready, top)
-    problem = Problem(data, ready, metric, constraints, absent, top, Folding(folds, 0), options)
-    return (yield from _solve(problem, Lattice.parse(DEFAULT_RANGE), method, False, notes, None, None, None))
+    asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
+    ready, lattice = (
+        (yield from make_method(resolved.calibration, data, resolved.factors)),
+        Lattice.parse(DEFAULT_RANGE),
+    )
+    method = _check_method(None, ready, asked, data, lattice)
+    problem = Problem(data, ready, asked, Folding(folds, 0), options)
+    return (yield from _solve(problem, lattice, method, False, notes, None, None, None))
 
 
 def _solve(
@@ -596,40 +600,46 @@ def _solve(
     for text in found.notes:
         notes.add(text)
     _tell_choice(problem, found, plateau, notes)
-    folds, more = None, 0
-    if problem.folds is not None:
-        folds, more = yield from _cross_validate(problem, found, lattice, method)
-    return _result(problem, found, plateau, notes, reads + more, method, subject_to, apart, given, folds)
+    tuned, more = yield from _tune(problem, found, lattice, method)
+    own = _own_places(problem, found, plateau.middle)
+    lams = [*(curve.lams[i] for curve, i in tuned), *found.curve.lams[[plateau.middle, *own.values()]]]
+    reads += more + (yield from problem.measure(list(map(float, lams))))
+    folds = _tested(problem, tuned)
+    return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given, folds, own)
 
 
-def _check_method(method: str | None, ready: Method, top: int | None) -> str:
-    """The search to use: what was asked for, if the fusion allows it."""
-    if ready.linear:
-        return method or "path"
-    how = ready.calibration.fusion or f"{ready.calibration.order} and a delta"
-    what = f"{how}, whose scores are no lines in lambda"
-    if method == "path":
-        raise UsageError("--method", f"path with {what}", "expected grid, paper or paper-printed")
-    if top is not None:
-        raise UsageError("--metric", f"top{top} with {what}", f"expected one of {', '.join(NAMES)}")
-    return method or "grid"
+def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet, lattice: Lattice) -> str:
+    """The search to use: what was asked for, if the fusion and the metrics allow it."""
+    check_countable(asked, data, ready)
+    if not ready.linear:
+        if method == "path":
+            raise UsageError("--method", f"path with {ready.how}", "expected grid, paper or paper-printed")
+        return method or "grid"
+    singly = [one for one in asked.deciding if one.recipe is not None and not one.recipe.on_path]
+    if singly and method == "path":
+        found = f"path with {singly[0].name}, which is measured at single lambdas"
+        raise UsageError("--method", found, "expected grid, paper or paper-printed")
+    if singly and lattice.size * data.n_classes > MOST_CELLS:
+        found = f"{singly[0].name} at {lattice.size:,} lambdas of {data.n_classes:,} classes"
+        raise UsageError("--metric", found, "expected fewer lambdas (--range, --step), or a metric of predictions")
+    return method or ("grid" if singly else "path")
 
 
 def _search_apart(
-    resolved: Resolved, data: DataSet, metric: str, constraints: tuple[Constraint, ...], absent: Absent,
-    top: int | None, lattice: Lattice, explicit: bool, options: Options, notes: Notes,
-) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:  # fmt: skip
+    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: Options
+) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:
     """Each modality's own lambda by the exact path, as its share of the common one."""
     calibration = resolved.calibration
     modalities, found = [], {}
     for place, modality in enumerate(calibration.modalities):
         alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
         ready = yield from make_method(alone, data, resolved.factors, [place])
-        problem = Problem(data, ready, metric, constraints, absent, top, None, options)
-        method = _check_method(None, ready, top)
+        problem = Problem(data, ready, asked, None, options)
+        method = _check_method(None, ready, asked, data, lattice)
         searched, plateau, _ = yield from _search(problem, lattice, method, explicit, Notes())
         assert problem.base is not None and modality.name is not None
         lam = float(searched.curve.lams[plateau.middle])
+        yield from problem.measure([lam])
         modalities.append(replace(modality, share=lam))
         found[modality.name] = {
             "lambda": lam,
@@ -637,8 +647,6 @@ def _search_apart(
             **_apart(problem.masked()),
             "best": problem.metrics(searched.curve, plateau.middle),
         }
-    if not any(modality.share for modality in modalities):
-        notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
     shared = replace(calibration, lam=1.0, modalities=tuple(modalities))
     return replace(resolved, calibration=shared), found
 
@@ -662,25 +670,29 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
         notes.add("priors that are nearly equal tell nothing about lambda: it stays 0")
     elif lam == 0 and found.choice is None:
         notes.add("no lambda of the range is better than 0: it stays 0")
-    elif 0 < moved <= FEW:
+    elif moved is not None and 0 < moved <= FEW:
         notes.add(
             f"the best value differs from that at lambda 0 by {moved} of {n:,} units (net, class by class): "
             "so little tells next to nothing about lambda"
         )
     assert problem.base is not None
-    mine, plain = problem.exactly(curve, problem.metric)(index), problem.exactly(problem.base, problem.metric)(0)
-    if mine is not None and plain is not None and mine < plain and curve.lams.size > 1:
+    goal = problem.goal
+    mine, plain = problem.exactly(curve, goal)(index), problem.exactly(problem.base, goal)(0)
+    worse = mine is not None and plain is not None and (mine < plain if goal.HIGHER else mine > plain)
+    if mine is not None and plain is not None and worse and curve.lams.size > 1:
+        how = "lower" if goal.HIGHER else "higher"
         notes.add(
-            f"{problem.metric} at lambda {lam:g} is lower than that of the scores as they are "
+            f"{goal.name} at lambda {lam:g} is {how} than that of the scores as they are "
             f"({float(mine):.4f} instead of {float(plain):.4f})"
         )
-    counts = pooled(curve.counts)
+    counts = curve.pooled().counts
     tell_predictions(counts.predicted[index], counts.support[0], slopes.masked, lam, problem.data, notes)
 
 
 def _result(
     problem: Problem, found: Found, plateau: Plateau, notes: Notes, reads: int, method: str,
     subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None, folds: Folds | None,
+    own: dict[int, int],
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
     curve, data, used, index = found.curve, problem.data, problem.method.calibration, plateau.middle
@@ -699,26 +711,27 @@ def _result(
         "order": used.order,
         "unseen": used.unseen,
         **problem.method.masked_classes(),
-        "absent": problem.absent,
-        "absent_rule": ABSENT_RULES[problem.absent],
+        "absent": problem.asked.rules.absent,
+        "absent_rule": ABSENT_RULES[problem.asked.rules.absent],
     }
-    origin = provenance(data, problem.options, metric=problem.metric, **more, n=n)
+    origin = provenance(data, problem.options, metric=problem.goal.name, **more, n=n)
     calibration = replace(used, lam=lam, provenance=origin)
-    names = [*NAMES, *([f"top{problem.top}"] if problem.top else [])]
+    best = problem.metrics(curve, index)
+    tell_infinite(best, notes)
     return SearchResult(
         lam=lam,
         plateau=(float(curve.lams[plateau.first]), float(curve.lams[plateau.last])),
-        metric=problem.metric,
+        metric=problem.goal.name,
         calibration=calibration,
         n=n,
         n_ignored=problem.units.n_ignored,
         n_classes=data.n_classes,
         baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
         rebalanced={"lambda": 1.0, **problem.metrics(problem.anchors, 1)},
-        best={"lambda": lam, **problem.metrics(curve, index)},
+        best={"lambda": lam, **best},
         lams=curve.lams,
-        curve={name: problem.values(curve, name) for name in names},
-        counts=pooled(curve.counts),
+        curve=problem.curves(curve),
+        counts=curve.pooled().counts,
         folds=folds,
         notes=tuple(notes.texts),
         details={
@@ -727,31 +740,39 @@ def _result(
             "ignore_index": list(problem.options.ignore_index),
             **more,
         },
-        groups=None if problem.tables is None else _by_condition(problem, found, index),
+        groups=None if problem.tables is None else _by_condition(problem, found, index, own),
         modalities=apart,
         masked=None if masked is None else {"lambda": 0.0, **masked},
+        metrics=problem.asked.names,
     )
 
 
-def _by_condition(problem: Problem, found: Found, index: int) -> dict[str, dict[str, Any]]:
+def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
+    """Where on the curve each condition that has labels would be served best."""
+    if problem.tables is None:
+        return {}
+    places = {}
+    for i in np.flatnonzero(found.curve.counts.support.any(axis=(1, 2))).tolist():
+        reached = np.isfinite(problem.objective(found.curve, [i])).any()
+        places[i] = _anchored(problem, found, [i]).middle if reached else index
+    return places
+
+
+def _by_condition(problem: Problem, found: Found, index: int, places: dict[int, int]) -> dict[str, dict[str, Any]]:
     """What each condition has of the chosen lambda, and which would serve it best."""
     assert problem.tables is not None and problem.base is not None
-    result, curve = {}, found.curve
-    for i, name in enumerate(problem.tables.names):
-        n = int(curve.counts.support[i].sum())
-        if not n:
-            continue
-        values = problem.objective(curve, [i])
-        own = _anchored(problem, found, [i]).middle if np.isfinite(values).any() else index
-        result[name] = {
-            "n": n,
+    curve = found.curve
+    return {
+        problem.tables.names[i]: {
+            "n": int(curve.counts.support[i].sum()),
             "baseline": problem.metrics(problem.base, 0, [i]),
             **_apart(problem.masked([i])),
             "best": problem.metrics(curve, index, [i]),
             "own_lambda": float(curve.lams[own]),
             "own_best": problem.metrics(curve, own, [i]),
         }
-    return result
+        for i, own in places.items()
+    }
 
 
 def curve_tsv(result: SearchResult) -> str:
