@@ -174,6 +174,10 @@ METRICS: dict[str, Callable[..., Any]] = {
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
 
+SCORED: dict[str, Callable[[Floats, Counts], float]] = {}
+"""Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
+
+
 def mean(values: Sequence[Any]) -> Any:
     """Sum over count, NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")

@@ -19,12 +19,15 @@ import unoic_cli
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, Counted, Counts, Rules, find, known, rounding
 from unoic_cli.metrics.metric import ClassMean, fold
+from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.metrics.root import Root, root
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 COUNTED = [one.NAME for one in known() if one.RECIPE is None and one.NAME != "topN"]
 """Metrics of the counts of predictions."""
+SCORED = [one.NAME for one in known() if isinstance(one.RECIPE, Probabilities)]
+"""Metrics of probabilities."""
 few = settings(max_examples=30, deadline=None)
 
 TRUTH = [0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 0]
@@ -44,6 +47,10 @@ KNOWN = {
     "few": 4 / 6,
 }
 """Of `TRUTH` and `PREDICTED`, by hand, and by the functions of scikit-learn that the page names."""
+
+POSTERIOR = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.25, 0.5, 0.25], [0.9, 0.05, 0.05]]
+KNOWN_SCORED = {}
+"""Of `POSTERIOR` and the labels 0, 2, 0, 1, 2, by hand, and by scikit-learn."""
 
 
 def table_of(truth, predicted, n_classes):
@@ -268,6 +275,89 @@ def measured(names, scores, labels, lam, training=SOURCE):
     table = table_of(labels, predicted, K)
     more = {"absent": "reference", "ignored": (), "training": training}
     return {name: float(naive.METRICS[name](table, **more)) for name in names}
+
+
+def posteriors(scores, lam):
+    """The posterior of every unit."""
+    return naive.posterior(scores, naive.slopes(SOURCE, np.ones(K)), lam)
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_metrics_of_probabilities_as_other_programs_have_them(name):
+    source = unoic_cli.from_arrays(np.array(POSTERIOR), [0, 2, 0, 1, 2], kind="probs")
+    assert unoic_cli.evaluate(source, metrics=[name]).overall.values[name] == pytest.approx(
+        KNOWN_SCORED[name], abs=1e-11
+    )
+
+
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("lam", [0, 0.7])
+def test_metrics_of_probabilities_are_their_formulas(name, lam, data, answer):
+    scores, labels, groups = draw()
+    found = answer("evaluate", data, "-l", lam, "--metrics", name, "--by", "group", "--threads", 2)
+    p = posteriors(scores, lam)
+    assert found[name] == pytest.approx(naive.SCORED[name](p, labels), abs=1e-10)
+    for group in found["groups"]:
+        some = groups == group["group"]
+        assert group[name] == pytest.approx(naive.SCORED[name](p[some], labels[some]), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_probabilities_are_a_goal_by_grid(name, data, answer):
+    scores, labels, _ = draw()
+    found = answer("search-lambda", data, "--metric", name, "--range", "0:2:0.1", "--folds", 2)
+    curve = [naive.SCORED[name](posteriors(scores, lam), labels) for lam in LATTICE]
+    assert found["curve"][name] == pytest.approx(curve, abs=1e-10)
+    assert (found["method"], found["reads"]) == ("grid", 1)
+    assert found["best"][name] == min(found["curve"][name])
+    assert len(found["folds"]["held_out"][name]["values"]) == 2
+
+
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("fusion", ["noisy-or", "product"])
+def test_fused_probabilities(name, fusion, answer, tmp_path):
+    labels, modalities = draw()[1], {}
+    for i, modality in enumerate(("depth", "rgb")):
+        path = str(tmp_path / f"{modality}.h5")
+        modalities[modality] = np.random.default_rng(i).normal(size=(300, K)).astype("f4") + 1.5 * np.eye(K)[labels]
+        with h5py.File(path, "w") as file:
+            file["logits"], file["labels"], file["source_counts"] = modalities[modality], labels, SOURCE
+    p = [posteriors(np.asarray(scores, "f8"), 0.4) for scores in modalities.values()]
+    expected = naive.SCORED[name](naive.noisy_or(p) if fusion == "noisy-or" else naive.product(p), labels)
+    inputs = [f"{modality}={tmp_path / modality}.h5" for modality in modalities]
+    found = answer("evaluate", *inputs, "-l", 0.4, "--fusion", fusion, "--metrics", name)
+    assert found[name] == pytest.approx(expected, abs=1e-5 if name == "ece" else 1e-9)
+
+
+def test_what_curves_do_not_have_is_measured_at_the_end(data, answer):
+    """At lambda 0, 1, the chosen one, and those of folds and groups, in one more read."""
+    scores, labels, groups = draw()
+    listed = ",".join(SCORED)
+    for more in (("--folds", 2), ("--by", "group"), ("-l", 0.4)):
+        plain = answer("search-lambda", data, *(more if "-l" in more else (*more, "--range", "0:2:0.1")))
+        found = answer(
+            "search-lambda", data, *(more if "-l" in more else (*more, "--range", "0:2:0.1")), "--metrics", listed
+        )
+        assert (found["reads"], found["curve"], found["lambda"]) == (
+            plain["reads"] + 1,
+            plain["curve"],
+            plain["lambda"],
+        )
+        for where, lam in (("baseline", 0), ("rebalanced", 1), ("best", found["lambda"])):
+            for name in SCORED:
+                expected = naive.SCORED[name](posteriors(scores, lam), labels)
+                assert found[where][name] == pytest.approx(expected, abs=1e-10)
+        for group, one in (found["groups"] or {}).items():
+            some = groups == group
+            expected = naive.SCORED[SCORED[0]](posteriors(scores, one["own_lambda"])[some], labels[some])
+            assert one["own_best"][SCORED[0]] == pytest.approx(expected, abs=1e-10)
+    assert answer("compare", data, "-m", data_calibration(data, answer), "--metrics", listed)["metrics"] == SCORED
+
+
+def data_calibration(data, answer):
+    path = data.replace("val.h5", "c.json")
+    answer("search-lambda", data, "-l", 0.4, "-o", path)
+    return path
 
 
 def test_evaluate_measures_what_it_is_asked(data, answer, run):
