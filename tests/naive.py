@@ -174,7 +174,14 @@ METRICS: dict[str, Callable[..., Any]] = {
 """Metrics of a confusion matrix (rows = truth) of integers or of `Fraction` objects."""
 
 
-SCORED: dict[str, Callable[[Floats, Counts], float]] = {}
+def nll(p: Floats, labels: Counts) -> float:
+    """Mean of -log P(label)."""
+    return float(-np.mean(np.log(p[np.arange(len(labels)), labels])))
+
+
+SCORED: dict[str, Callable[[Floats, Counts], float]] = {
+    "nll": nll,
+}
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
 
 
