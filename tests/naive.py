@@ -179,8 +179,14 @@ def nll(p: Floats, labels: Counts) -> float:
     return float(-np.mean(np.log(p[np.arange(len(labels)), labels])))
 
 
+def brier(p: Floats, labels: Counts) -> float:
+    """Mean of the squared distance to the indicator of the label."""
+    return float(np.mean(np.sum((p - np.eye(p.shape[1])[labels]) ** 2, axis=1)))
+
+
 SCORED: dict[str, Callable[[Floats, Counts], float]] = {
     "nll": nll,
+    "brier": brier,
 }
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
 

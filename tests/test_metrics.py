@@ -51,6 +51,7 @@ KNOWN = {
 POSTERIOR = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.25, 0.5, 0.25], [0.9, 0.05, 0.05]]
 KNOWN_SCORED = {
     "nll": 1.0945341507385629,
+    "brier": 0.606,
 }
 """Of `POSTERIOR` and the labels 0, 2, 0, 1, 2, by hand, and by scikit-learn."""
 
