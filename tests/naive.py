@@ -184,9 +184,17 @@ def brier(p: Floats, labels: Counts) -> float:
     return float(np.mean(np.sum((p - np.eye(p.shape[1])[labels]) ** 2, axis=1)))
 
 
+def ece(p: Floats, labels: Counts) -> float:
+    """Mean over units of |accuracy - mean confidence| of their bin, (i / 15, (i + 1) / 15] of the confidence."""
+    confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
+    place = np.ceil(confidence * 15).astype(int)
+    return float(sum(abs(np.sum(hit[place == i]) - np.sum(confidence[place == i])) for i in range(16)) / len(labels))
+
+
 SCORED: dict[str, Callable[[Floats, Counts], float]] = {
     "nll": nll,
     "brier": brier,
+    "ece": ece,
 }
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
 

@@ -52,6 +52,7 @@ POSTERIOR = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.25, 0.5, 0.25
 KNOWN_SCORED = {
     "nll": 1.0945341507385629,
     "brier": 0.606,
+    "ece": (0.3 + 0.2 + 0.4 + 0.5 + 0.9) / 5,
 }
 """Of `POSTERIOR` and the labels 0, 2, 0, 1, 2, by hand, and by scikit-learn."""
 
