@@ -191,10 +191,16 @@ def ece(p: Floats, labels: Counts) -> float:
     return float(sum(abs(np.sum(hit[place == i]) - np.sum(confidence[place == i])) for i in range(16)) / len(labels))
 
 
+def balanced_nll(p: Floats, labels: Counts) -> float:
+    """Mean over the classes of the truth of the mean of -log P(label) over the units of the class."""
+    return float(np.mean([nll(p[labels == k], labels[labels == k]) for k in np.unique(labels)]))
+
+
 SCORED: dict[str, Callable[[Floats, Counts], float]] = {
     "nll": nll,
     "brier": brier,
     "ece": ece,
+    "balanced-nll": balanced_nll,
 }
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
 
