@@ -359,6 +359,56 @@ def test_what_curves_do_not_have_is_measured_at_the_end(data, answer):
     assert answer("compare", data, "-m", data_calibration(data, answer), "--metrics", listed)["metrics"] == SCORED
 
 
+def test_likelihood_is_that_of_fit_temperature(data, answer):
+    fitted = answer("fit-temperature", data)
+    found = answer("evaluate", data, "--metrics", "nll,ece")
+    assert (found["nll"], found["ece"]) == (fitted["nll"]["before"], fitted["ece"]["before"])
+
+
+def test_a_label_of_probability_zero_has_no_likelihood(run, answer, tmp_path):
+    scores, labels, _ = draw()
+    path = str(tmp_path / "x.h5")
+    with h5py.File(path, "w") as file:
+        file["logits"], file["labels"], file["source_counts"] = scores, labels, [900, 60, 0, 21]
+    listed = ("--metrics", "nll,brier,balanced-nll")
+    code, out, err = run("search-lambda", path, *listed)
+    found = json.loads(out)
+    assert code == 0
+    assert "note: nll and balanced-nll: infinite, as the label of some unit has probability zero" in err
+    assert (found["best"]["nll"], found["masked"]["balanced-nll"]) == (None, None)
+    assert found["baseline"]["nll"] == pytest.approx(naive.nll(naive.softmax(scores), labels), abs=1e-10)
+    some = labels != 2  # the masked class has no probability, and the others share it
+    p = np.insert(naive.softmax(scores[:, [0, 1, 3]]), 2, 0, axis=1)
+    assert found["masked"]["brier"] == pytest.approx(naive.brier(p, labels), abs=1e-10)
+    assert naive.nll(p[some], labels[some]) < 10
+    code, out, err = run("search-lambda", path, "--metric", "nll")
+    assert (code, out) == (65, "")
+    assert "--metric: nll, which has no finite value at any lambda that was looked at; expected units" in err
+
+
+def test_probabilities_of_shards_are_those_of_the_whole(data, run, answer, tmp_path):
+    args = ("-l", 0.3, "--metrics", "nll,brier,ece,balanced-nll,top3", "--by", "group")
+    states = [str(tmp_path / f"{i}.unoic") for i in (1, 2, 3)]
+    for i, state in enumerate(states, 1):
+        assert run("evaluate", data, *args, "--shard", f"{i}/3", "--state", state)[0] == 0
+    whole = run("evaluate", data, *args, "--state", tmp_path / "whole.unoic")
+    answer("merge", *states[::-1], "-o", str(tmp_path / "all.unoic"))
+    assert run("report", str(tmp_path / "all.unoic"))[1] == run("evaluate", data, *args)[1]
+    assert whole[0] == 0
+
+
+def test_where_probabilities_are_no_goal(data, refuse, tmp_path):
+    said = "--method: path with nll, which is measured at single lambdas; expected grid, paper or paper-printed"
+    assert said in refuse(2, "search-lambda", data, "--metric", "nll", "--method", "path")
+    assert said in refuse(2, "search-lambda", data, "--subject-to", "nll<=base", "--method", "path")
+    path = str(tmp_path / "p.h5")
+    with h5py.File(path, "w") as file:
+        file["predictions"], file["labels"] = [0, 1, 2], [0, 1, 1]
+        file["predictions"].attrs["n_classes"] = 3
+        file["class_names"] = np.array(["a", "b", "c"], "S")
+    assert "--metrics: nll of a file of predictions; expected scores" in refuse(2, "evaluate", path, "--metrics", "nll")
+
+
 def data_calibration(data, answer):
     path = data.replace("val.h5", "c.json")
     answer("search-lambda", data, "-l", 0.4, "-o", path)

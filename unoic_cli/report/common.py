@@ -37,7 +37,8 @@ def value_of(name: str, value: float | None) -> str:
 def units(names: Iterable[str]) -> str:
     """What metrics are shown in."""
     others = [title(name) for name in names if not in_percent(name)]
-    return f"percent ({', '.join(others)}: as it is)" if others else "percent"
+    how = "as it is" if len(others) == 1 else "as they are"
+    return f"percent ({', '.join(others)}: {how})" if others else "percent"
 
 
 def facts(rows: Iterable[tuple[str, str]], style: str = "dim") -> Facts:

@@ -246,6 +246,9 @@ def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) 
         assert problem.units is not None
         raise DataError(problem.data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
     if not np.isfinite(values).any():
+        if not np.isfinite(problem.values(found.curve, problem.goal, folds)).any():
+            none = f"{problem.goal.name}, which has no finite value at any lambda that was looked at"
+            raise DataError("--metric", none, "expected units that it is for, and no label of probability zero")
         raise _infeasible(problem, found.curve, folds)
     if found.choice is not None:
         chosen = found.choice if folds is None else int(np.argmax(values))
