@@ -245,7 +245,7 @@ def test_metrics_are_values():
     assert find("mAcc", "") == find("macro recall", "")
     assert find("top5", "") != find("top6", "")
     assert len({find("top5", ""), find("top-5", ""), find("acc", "")}) == 2
-    assert repr(find("top 5", "")) == "<metric top5>"
+    assert repr(find("top 5", "")) == "<metric top5: Accuracy among the N best classes: top5, or another N.>"
 
 
 # ---------------------------------------------------------------- commands

@@ -207,7 +207,7 @@ class Metric:
         return hash(self.name)
 
     def __repr__(self) -> str:
-        return f"<metric {self.name}>"
+        return f"<metric {self.name}: {self.HELP}>"
 
 
 class ClassMean(Metric):
@@ -251,6 +251,8 @@ class OfClass(Metric):
     label : str
         What it is called.
     """
+
+    HELP = "The ratio of one class."
 
     def __init__(self, mean: ClassMean, k: int, label: str) -> None:
         self.mean, self.k, self.label = mean, k, label
