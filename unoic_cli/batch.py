@@ -427,3 +427,15 @@ def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:
         sample_id=None if block.sample_id is None else block.sample_id[chosen],
     )
     return Part(part, source, units, samples[chosen], scalar)
+
+
+def stored_batch(part: Part) -> Batch:
+    """A batch of what is stored, with nothing checked and no scores made; labels that are no class count as ignored."""
+    block, n_classes = part.block, part.source.n_classes
+    labels, predictions = block.labels, block.predictions if block.scores is None else None
+    if labels is not None:
+        labels = np.where((labels >= 0) & (labels < n_classes), labels, -1).astype(np.int32)
+    n_units = block.stop - block.start if part.units is None else part.units.size
+    seen = None if predictions is None else predictions.astype(np.int64)
+    n_ignored = 0 if labels is None else int((labels < 0).sum())
+    return Batch(n_units, None, seen, labels, n_ignored, np.zeros(0, np.int32), part, (part,))  # type: ignore[arg-type]  # of any integers

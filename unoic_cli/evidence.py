@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import Part, where_is
+from unoic_cli.batch import where_is
 from unoic_cli.block import Source
-from unoic_cli.facts import Facts, find_out, know
+from unoic_cli.facts import Facts, know
 from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen, steps
 
 if TYPE_CHECKING:
@@ -267,54 +267,28 @@ _ID_BYTES = 4 << 20
 # what runs keep
 
 
-class SourceEvidence:
-    """What one source looks like, for those that read its blocks themselves.
+def findings_of(
+    source: Source, seen: EvidenceTally, *, split: str | None = None, memory: Source | None = None
+) -> Facts[list[Finding]]:
+    """What there is to say of one source, in the order in which `info` lists it.
 
     Parameters
     ----------
     source : Source
-
-    Examples
-    --------
-    >>> from unoic_cli.batch import choose_split
-    >>> from unoic_cli.formats.arrays import describe
-    >>> source = describe(np.full((4, 2), 0.5), None)
-    >>> seen = SourceEvidence(source)
-    >>> for block in formats.open_reader(source).blocks(0, 4, frozenset({"scores"})):
-    ...     seen.look(choose_split(block, source, None))
-    >>> [finding.code for finding in seen.findings()]
-    ['named-not-probs']
+    seen : EvidenceTally
+        What its rows and labels look like; of a copy, those of the original.
+    split : str, optional
+        The samples that were looked at.
+    memory : Source, optional
+        The original of a copy, where that may be an array in memory.
     """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.rows, self.labels = RowsSeen(), LabelsSeen(source.n_classes)
-
-    def look(self, part: Part) -> None:
-        """Look at a part; labels out of range tell nothing."""
-        labels = part.block.labels
-        if labels is not None:
-            labels = np.where((labels >= 0) & (labels < self.source.n_classes), labels, -1).astype(np.int32)
-            self.labels.look(labels)
-        if part.block.scores is not None:
-            self.rows.look(part, labels)
-        elif part.block.predictions is not None and labels is not None:
-            self.rows.compare(part.block.predictions.astype(np.int64), labels)
-
-    def add(self, other: SourceEvidence) -> None:
-        """Take over what another thread saw."""
-        self.rows.absorb(other.rows.counters())
-        self.labels.absorb(other.labels.counters())
-
-    def findings(self, source: Source | None = None, split: str | None = None) -> list[Finding]:
-        """What there is to say; of another source, where that is a copy."""
-        found = [] if source is None else [*memory_findings(self.source)]
-        source = source or self.source
-        found += source_findings(source)
-        if source.kind != "predictions":
-            found += row_findings(source, self.rows)
-        found += label_findings(source.name, self.labels, [self.rows])
-        return [*found, *find_out(id_findings([source], split))]
+    rows = next(iter(seen.rows.values()), RowsSeen())
+    found = [] if memory is None else [*memory_findings(memory)]
+    found += source_findings(source)
+    if source.kind != "predictions":
+        found += row_findings(source, rows)
+    found += label_findings(source.name, seen.labels, [rows])
+    return [*found, *(yield from id_findings([source], split))]
 
 
 @dataclass

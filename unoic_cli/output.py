@@ -379,6 +379,12 @@ def _refusal(path: str, error: BaseException, lost: list[_Ready]) -> BaseExcepti
 _OPEN: ContextVar[Outputs | None] = ContextVar("outputs", default=None)
 
 
+def place_of(path: str) -> str:
+    """Where an output is that is finished: under its temporary name, as long as it waits for others."""
+    held = _OPEN.get()
+    return path if held is None else held.found(path)
+
+
 @contextlib.contextmanager
 def together(tell: Callable[[str], None] | None = None) -> Iterator[Outputs]:
     """Outputs that are written within are put into place in the end, all or none; a block inside another joins it.

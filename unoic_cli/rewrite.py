@@ -18,13 +18,15 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import UsageError
 from unoic_cli.ledger import Counted, Extent, Ledger, joined
-from unoic_cli.output import remove, temporary_start
+from unoic_cli.output import place_of, remove, temporary_start
 from unoic_cli.steps import Rewrite, Rewritten
 from unoic_cli.sweep import BatchReader, absorb_all, add_all
 from unoic_cli.tallies.evidence import EvidenceTally
 
 _LOOKED_AT = frozenset({"scores", "labels"})
 _TEXTS = frozenset({"group", "sample_id", "split"})
+_HELD_BYTES = 24 << 20
+"""Encoded chunks that a thread holds until it is its turn to store them."""
 
 
 @dataclass
@@ -46,8 +48,10 @@ class _Worker:
         self.job, self.todo = job, todo
         data, maker = job.step.data, job.step.maker
         self.reader = BatchReader(
-            data, _LOOKED_AT | maker.fields, view=maker.view, whole_samples=maker.view.needs_samples, careful=True
-        )
+            data, maker.fields, view=maker.view, whole_samples=maker.view.needs_samples, careful=True,
+            as_stored=maker.as_stored, pieces=maker.pieces,
+        )  # fmt: skip
+        self.encode = getattr(job.writer, "prepare", None)
         self.tallies = _tallies(job.step)
         self.look = self.tallies[-1] if isinstance(self.tallies[-1], EvidenceTally) else None
         self.make = maker.worker(job.spec, [tally for tally in self.tallies if tally is not self.look])
@@ -66,12 +70,24 @@ class _Worker:
             raise
 
     def _batch(self, index: int, batch: Batch) -> None:
-        block = self.make(batch, self.at)
+        """Write what is made of a batch; encoded chunks wait for their turn, so that they lie in the file in order."""
+        held: list[LogitBlock] = []
+        size = 0
+        for block in self.make(batch, self.at):
+            held.append(block if self.encode is None else self.encode(block))
+            size += sum(len(data) for _, _, data in held[-1].cache.get("chunks", ()))
+            if self.encode is None or size > _HELD_BYTES:
+                self._store(index, held)
+                held, size = [], 0
+        self._store(index, held)
         if self.look is not None:
             self.look.update(batch)
-        if self.job.turnstile is None or self.job.turnstile.wait(index):
-            self.job.writer.write(block)
         self.at += batch.n_units
+
+    def _store(self, index: int, blocks: Sequence[LogitBlock]) -> None:
+        for block in blocks:
+            if self.job.turnstile is None or self.job.turnstile.wait(index):
+                self.job.writer.write(block)
 
     def close(self) -> None:
         self.reader.close()
@@ -180,7 +196,7 @@ def rewrite(
 ) -> Rewritten:
     """Answer a rewrite: stream the data through its maker into the output; all or nothing."""
     data = step.data
-    spans = data.spans(whole_samples=step.maker.view.needs_samples)
+    spans = step.maker.spans(data)
     *starts, n_units = split_units(data, spans)
     if not n_units:
         raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
@@ -190,7 +206,7 @@ def rewrite(
             remove(kept.unfinished)  # its other name
         return _rewritten(step, _sum(step, kept, ()), n_units)
     spec = step.maker.spec(n_units // spans[0].source.pixels)
-    writer = formats.create(step.path, spec, unfinished=kept.unfinished)
+    writer = step.maker.create(step.path, spec, kept.unfinished)
     job = _Job(step, spans, starts, spec, writer, Turnstile() if writer.ordered else None)
     todo = [i for i in range(len(spans)) if i not in kept]
     watch = _Watch(job, todo, kept, progress)
@@ -214,7 +230,8 @@ def _rewritten(step: Rewrite, tallies: Sequence[Tally], n_units: int) -> Rewritt
     for look in tallies:
         if isinstance(look, EvidenceTally) and step.data.evidence is not None:
             step.data.evidence.take(step.data, look, _LOOKED_AT)
-    return Rewritten([tally for tally in tallies if not isinstance(tally, EvidenceTally)], n_units)
+    kept = [tally for tally in tallies if not isinstance(tally, EvidenceTally)]
+    return Rewritten(kept, n_units, place_of(step.path))
 
 
 def _write_texts(job: _Job, indices: Sequence[int]) -> None:

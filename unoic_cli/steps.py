@@ -6,12 +6,12 @@ files, from threads, from a cluster, from a checkpoint, or from the states of sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from unoic_cli.batch import Batch
-from unoic_cli.block import LogitBlock, OutputSpec
+from unoic_cli.block import Layout, LogitBlock, OutputSpec
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.facts import Fact
 from unoic_cli.folds import Folding
@@ -41,6 +41,8 @@ class Pass:
         Tables of the units are their folds.
     groups, files : dict of str to int or None
         Tables by the files' ``group``, or by the name of the file, instead.
+    as_stored : bool
+        Nothing is checked, and no scores are made: see `unoic_cli.batch.stored_batch`.
     shared : bool
         Every shard of a run counts all of it: it is cheap, and the rest depends on it.
     """
@@ -54,6 +56,7 @@ class Pass:
     folds: Folding | None = None
     groups: dict[str, int] | None = None
     files: dict[str, int] | None = None
+    as_stored: bool = False
     shared: bool = False
 
 
@@ -67,7 +70,25 @@ class Maker(Protocol):
 
     @property
     def fields(self) -> frozenset[str]:
-        """Block fields that are read beside the scores and labels, where there are any."""
+        """Block fields that are read, where there are any."""
+        ...
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether batches come as they are stored, unchecked, and without scores made of them."""
+        ...
+
+    @property
+    def pieces(self) -> Layout | None:
+        """As stored, in whole pieces of an output of this layout."""
+        ...
+
+    def spans(self, data: DataSet) -> list[Span]:
+        """What a worker reads, and writes, at once."""
+        ...
+
+    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Any:
+        """Start the output, or go on with an unfinished one."""
         ...
 
     def spec(self, n_samples: int) -> OutputSpec:
@@ -78,7 +99,7 @@ class Maker(Protocol):
         """Empty tallies, which `worker` fills."""
         ...
 
-    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> Callable[[Batch, int], LogitBlock]:
+    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> Callable[[Batch, int], Iterable[LogitBlock]]:
         """What makes blocks in one thread: of a batch, whose first unit has a place in the output."""
         ...
 
@@ -109,10 +130,13 @@ class Rewritten(NamedTuple):
         Those of the maker, filled.
     n_units : int
         Units written.
+    place : str
+        Where the output is as long as it waits for its name.
     """
 
     tallies: list[Any]
     n_units: int
+    place: str
 
 
 @dataclass(frozen=True)

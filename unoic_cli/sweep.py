@@ -20,14 +20,16 @@ from unoic_cli.batch import (
     choose_split,
     fill_blanks,
     make_scores,
+    stored_batch,
     where_is,
 )
-from unoic_cli.block import LogitBlock, Reader, Source
+from unoic_cli.block import Layout, LogitBlock, Reader, Source
 from unoic_cli.counters import Counters, Tally
 from unoic_cli.dataset import DataSet, Span, span_bytes
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import FoldAssigner, FoldPlan
+from unoic_cli.formats import schema
 from unoic_cli.ledger import Counted, Extent, Ledger, joined
 from unoic_cli.state import sensible
 from unoic_cli.steps import Pass
@@ -55,6 +57,10 @@ class BatchReader:
         Each batch is a whole span (and spans were cut between samples).
     careful : bool
         Scores of units whose label is ignored may be anything, and -inf among logits is a mask.
+    as_stored : bool
+        Nothing is checked, and no scores are made: see `unoic_cli.batch.stored_batch`.
+    pieces : {"rows", "planes"} or None
+        As stored, each batch holds whole pieces of an output of this layout.
     """
 
     def __init__(
@@ -68,10 +74,12 @@ class BatchReader:
         files: dict[str, int] | None = None,
         whole_samples: bool = False,
         careful: bool = False,
+        as_stored: bool = False,
+        pieces: Layout | None = None,
     ) -> None:
-        self.data, self.careful = data, careful
+        self.data, self.careful, self.as_stored, self.pieces = data, careful, as_stored, pieces
         self.fields = fields | ({"split"} if data.split is not None else set())
-        if "scores" in fields:
+        if "scores" in fields and not as_stored:
             self.fields |= {"delta"}
             if data.beside:
                 self.fields |= {"sample_id"}
@@ -110,6 +118,9 @@ class BatchReader:
             self.assigner.begin(index)
         for blocks in self._blocks(span):
             parts = self._parts(blocks, span)
+            if self.as_stored:
+                use(stored_batch(parts[0]))
+                continue
             if self.careful:
                 parts = tuple(replace(part, masks=True) for part in parts)
             batch = self._batch(parts)
@@ -151,8 +162,13 @@ class BatchReader:
 
     def _blocks(self, span: Span) -> Iterator[list[LogitBlock]]:
         """The span's blocks of all modalities, the reference first."""
+        if self.pieces is not None:
+            for first, last in schema.pieces(span.start, span.stop, span.source.pixels, self.pieces):
+                reader = self._reader(span.source, 0)
+                yield [gather(reader.blocks(first, last, self.fields), span.source, last)]
+            return
         if not self.whole:
-            fields = self.fields & (span.source.fields | {"scores"})
+            fields = self.fields if self.as_stored else self.fields & (span.source.fields | {"scores"})
             for block in self._reader(span.source, 0).blocks(span.start, span.stop, fields):
                 yield [block]
             return
@@ -351,7 +367,7 @@ class Stream:
         Make empty tallies.
     fields : frozenset of str
         Block fields that are wanted.
-    view, folds, groups, files, whole_samples, careful
+    view, folds, groups, files, whole_samples, careful, as_stored
         As in `BatchReader`.
     """
 
@@ -365,6 +381,7 @@ class Stream:
     files: dict[str, int] | None = None
     whole_samples: bool = False
     careful: bool = False
+    as_stored: bool = False
 
     def extents(self) -> list[Extent]:
         """Where each span lies among the units of all inputs."""
@@ -389,7 +406,7 @@ class Stream:
         """What counts some of the spans in one thread."""
         reader = BatchReader(
             self.data, self.fields, view=self.view, folds=self.folds, groups=self.groups, files=self.files,
-            whole_samples=self.whole_samples, careful=self.careful,
+            whole_samples=self.whole_samples, careful=self.careful, as_stored=self.as_stored,
         )  # fmt: skip
         return StreamWorker(reader, self.spans, indices, self.tallies())
 
@@ -518,7 +535,7 @@ def count(
 
 def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset[str]) -> Stream:
     """A pass as those see it who count it."""
-    used = None if step.raw else step.view or View((Look(),) * len(data.modalities))
+    used = None if step.raw or step.as_stored else step.view or View((Look(),) * len(data.modalities))
     whole = step.whole_samples or (used is not None and used.needs_samples)
     spans = data.spans(whole_samples=whole) if step.spans is None else list(step.spans)
     return Stream(
@@ -532,6 +549,7 @@ def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset
         step.files,
         whole,
         data.care.on,
+        step.as_stored,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
-from unoic_cli.block import Kind, LogitBlock, OutputSpec
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Order
-from unoic_cli.dataset import DataSet
+from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
@@ -37,6 +37,7 @@ from unoic_cli.tasks.common import (
     files_among,
     files_of,
     open_inputs,
+    part_name,
     tell_predictions,
 )
 from unoic_cli.tasks.evaluate import Metrics
@@ -178,10 +179,17 @@ class _Posterior:
         """How scores are made."""
         return self.method.view
 
-    @property
-    def fields(self) -> frozenset[str]:
-        """What is carried over."""
-        return frozenset({"group", "sample_id", "split"})
+    as_stored = False
+    pieces = None
+    fields = frozenset({"scores", "labels", "group", "sample_id", "split"})
+
+    def spans(self, data: DataSet) -> list[Span]:
+        """What a worker reads at once."""
+        return data.spans(whole_samples=self.view.needs_samples)
+
+    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Writer:
+        """Start the output, or go on with an unfinished one."""
+        return formats.create(path, spec, unfinished=unfinished)
 
     def spec(self, n_samples: int) -> OutputSpec:
         """The form of the output."""
@@ -210,7 +218,7 @@ class _Maker:
         self.points: Any
         self.points, *self.others = tallies
 
-    def __call__(self, batch: Batch, start: int) -> LogitBlock:
+    def __call__(self, batch: Batch, start: int) -> Iterator[LogitBlock]:
         spec, method = self.spec, self.method
         predictions = np.empty(batch.n_units, dtype=np.int32)
         block = batch.part.block
@@ -247,7 +255,7 @@ class _Maker:
                 out.reshape(shape)[image, :, pixel] = np.nan
             elif out.size:
                 out.reshape(shape)[batch.blank] = np.nan
-        return LogitBlock(
+        yield LogitBlock(
             start=start,
             stop=start + batch.n_units,
             scores=out.reshape(shape) if out.size else None,
@@ -348,19 +356,6 @@ def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
             raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
     name = begun.get(output, "")
     return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
-
-
-def part_name(path: str, i: int, n: int) -> str:
-    """The name of the i-th of n parts of an output; in the order of their names they are in that of the data.
-
-    Examples
-    --------
-    >>> part_name("out/test.calibrated.h5", 3, 12)
-    'out/test.calibrated.0003-of-0012.h5'
-    """
-    stem, suffix = os.path.splitext(path)
-    width = max(4, len(str(n)))
-    return f"{stem}.{i:0{width}}-of-{n:0{width}}{suffix}"
 
 
 def calibrate(

@@ -304,6 +304,19 @@ def output_path(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
+def part_name(path: str, i: int, n: int) -> str:
+    """The name of the i-th of n parts of an output; in the order of their names they are in that of the data.
+
+    Examples
+    --------
+    >>> part_name("out/test.calibrated.h5", 3, 12)
+    'out/test.calibrated.0003-of-0012.h5'
+    """
+    stem, suffix = os.path.splitext(path)
+    width = max(4, len(str(n)))
+    return f"{stem}.{i:0{width}}-of-{n:0{width}}{suffix}"
+
+
 def files_among(*specs: Any) -> tuple[str, ...]:
     """Those arguments that may name a file which an output must not replace, ``NAME=FILE`` too."""
     found: list[str] = []

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import choose_split, ignored_units, where_is
+from unoic_cli.batch import choose_split, ignored_units, stored_batch, where_is
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import SourceEvidence
+from unoic_cli.evidence import findings_of
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
 from unoic_cli.output import together
 from unoic_cli.steps import Steps
+from unoic_cli.tallies.contents import ClassCounts, CopyTally, ScoreValues, as_floats
 from unoic_cli.tallies.evidence import TOLERANCE
-from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, ScoreValues, as_floats, scalar_delta
+from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
 
 if TYPE_CHECKING:
@@ -174,11 +175,11 @@ def convert(
     if given.source.n_classes == 1:
         given = _two_classes(given, decided)
     with together(given.notes.append) as outputs:
-        fields, evidence = _copy(given, decided, out)
+        fields, seen = _copy(given, decided, out)
         written = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # not read twice
         if out != formats.STANDARD:
             written = replace(formats.describe(outputs.found(out)), name=out)
-        given.notes.extend(map(str, evidence.findings(written)))
+        given.notes.extend(map(str, (yield from findings_of(written, seen.evidence, memory=given.source))))
     left = f"not used: {', '.join(given.dropped)}"
     if given.dropped and left not in given.notes:
         given.notes.append(left)
@@ -330,7 +331,7 @@ def _two_classes(given: _Input, kind: Kind) -> _Input:
 # copying
 
 
-def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], SourceEvidence]:
+def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], CopyTally]:
     """Write all blocks; return the names of what was kept beside the scores, and what was seen."""
     source = given.source
     spec = OutputSpec(
@@ -349,13 +350,11 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], SourceE
         attributes=source.attributes,
     )
     fields = frozenset(given.dtypes) | {"scores"} | ({"predictions"} if given.has_predictions else set())
-    labels, evidence = ClassCounts(source.n_classes), SourceEvidence(source)
+    seen = CopyTally(source)
     writer = formats.create(out, spec)
     try:
         for block in given.blocks(fields):
-            evidence.look(choose_split(block, source, None))
-            if block.labels is not None:
-                labels.update(block.labels)
+            seen.update(stored_batch(choose_split(block, source, None)))
             if given.has_predictions:
                 check_predictions(source, block)
             writer.write(block)
@@ -364,11 +363,11 @@ def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], SourceE
     except BaseException:
         writer.abort()
         raise
-    given.notes.extend(label_notes(labels, source.n_classes))
+    given.notes.extend(label_notes(seen.labels, source.n_classes))
     extras = ["predictions"] if given.has_predictions else []
     extras += ["delta"] if given.scalar_delta is not None else []
     extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
-    return tuple(sorted([*given.dtypes, *extras])), evidence
+    return tuple(sorted([*given.dtypes, *extras])), seen
 
 
 def check_predictions(source: Source, block: LogitBlock) -> None:

@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shlex
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import IGNORED_LABELS, choose_split, where_is
-from unoic_cli.block import Encoding, LogitBlock, Source
+from unoic_cli.batch import IGNORED_LABELS, where_is
+from unoic_cli.block import Source
 from unoic_cli.brief import brief
 from unoic_cli.calls import ArgumentError
+from unoic_cli.dataset import DataSet, open_dataset
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import Finding, SourceEvidence, beside
+from unoic_cli.evidence import Finding, beside, findings_of
+from unoic_cli.facts import know
 from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.names import Asked, refuse
-from unoic_cli.tallies.evidence import TOLERANCE, log_tolerance
+from unoic_cli.steps import Steps, count, here
+from unoic_cli.tallies.contents import ClassCounts, ContentsTally, Factors, Look, ScoreValues
+from unoic_cli.tasks.common import Inputs
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from unoic_cli.steps import Steps
-from unoic_cli.tasks.common import Inputs
-
-Look = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
+    from numpy.typing import ArrayLike
 
 BLOCK_BYTES = 4 << 20
 MEASURED_BYTES, MEASURED_SECONDS = 32 << 20, 0.3
 """How much is read to say how fast that is, whichever comes first."""
-
-MOST_NAMES = 1000
-"""Distinct split names, group names or labels outside [0, K) that are counted one by one."""
 
 _NEARLY_BALANCED = 1.2
 _LARGE = 16 << 20
@@ -47,214 +41,6 @@ _LARGE = 16 << 20
 
 _TUNING_SPLITS = ("val", "valid", "validation", "dev", "cal", "calibration")
 _TEST_SPLITS = ("test", "tst", "eval", "evaluation")
-
-
-# ------------------------------------------------------------------------------------------------
-# what is gathered block by block
-
-
-class FirstUnit(NamedTuple):
-    """The first unit of its sort: where it is, and the value (or the sum of the row) found there."""
-
-    unit: int
-    value: float
-
-
-class ScoreValues:
-    """What scores look like, gathered block by block; NaN takes part in nothing but its own count.
-
-    Parameters
-    ----------
-    encoding : str
-        How a score is stored.
-    n_classes : int
-        K.
-
-    Attributes
-    ----------
-    n_nan, n_pos_inf, n_neg_inf : int
-        Values of these sorts.
-    minimum, maximum : float
-        Of the finite values; ``inf`` and ``-inf`` when there are none.
-    first : dict of str to FirstUnit
-        First unit with ``nan``, ``+inf``, ``-inf``, a value ``outside`` [0, 1], a ``positive`` value;
-        first row whose values (``sum``) or their exponentials (``exp_sum``) do not sum to 1. The sums
-        are no longer looked at once they cannot change what the scores look like.
-
-    Examples
-    --------
-    >>> values = ScoreValues("float32", 2)
-    >>> values.update(np.array([[0.25, 0.75], [1.0, 0.0]], np.float32), lambda i: i)
-    >>> values.look
-    'probabilities'
-    >>> values.update(np.array([[0.25, 0.5]], np.float32), lambda i: 2 + i)
-    >>> values.look, values.first["sum"]
-    ('logits', FirstUnit(unit=2, value=0.75))
-    """
-
-    def __init__(self, encoding: Encoding, n_classes: int) -> None:
-        self.n_nan = self.n_pos_inf = self.n_neg_inf = 0
-        self.minimum, self.maximum = math.inf, -math.inf
-        self.first: dict[str, FirstUnit] = {}
-        self.tolerance = TOLERANCE
-        self._log_tolerance = log_tolerance(n_classes)
-        self._brain = encoding == "bfloat16"
-
-    @property
-    def look(self) -> Look:
-        """What the values look like."""
-        if self.minimum > self.maximum:
-            return "nothing finite"
-        if not self.first.keys() & {"outside", "sum"}:
-            return "probabilities"
-        if not self.first.keys() & {"positive", "exp_sum"}:
-            return "log-probabilities"
-        return "logits"
-
-    def update(self, scores: NDArray[Any], unit_of: Callable[[int], int]) -> None:
-        """Add scores as blocks hold them, (T, K) or (B, K, P); `unit_of` numbers their units."""
-        if scores.size == 0:
-            return
-        values = as_floats(scores, self._brain)
-        with np.errstate(invalid="ignore"):
-            low, high = float(values.min()), float(values.max())
-            if not (math.isfinite(low) and math.isfinite(high)):
-                low, high = self._not_finite(values, unit_of)
-            self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-            self._check_probs(values, unit_of)
-            self._check_log_probs(values, unit_of)
-
-    def _not_finite(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> tuple[float, float]:
-        """Count what is not finite; return the range of the rest."""
-        nan, pos_inf, neg_inf = np.isnan(values), values == np.inf, values == -np.inf
-        self.n_nan += int(nan.sum())
-        self.n_pos_inf += int(pos_inf.sum())
-        self.n_neg_inf += int(neg_inf.sum())
-        for name, wrong in (("nan", nan), ("+inf", pos_inf), ("-inf", neg_inf)):
-            self._remember(name, wrong, values, unit_of)
-        finite = values[np.isfinite(values)]
-        return (float(finite.min()), float(finite.max())) if finite.size else (math.inf, -math.inf)
-
-    def _check_probs(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> None:
-        self._remember("outside", (values < 0) | (values > 1 + self.tolerance), values, unit_of)
-        if not self.first.keys() & {"outside", "sum"}:
-            sums = values.sum(axis=1, dtype=np.float64, keepdims=True)
-            self._remember("sum", np.abs(sums - 1) > self.tolerance, sums, unit_of)
-
-    def _check_log_probs(self, values: NDArray[Any], unit_of: Callable[[int], int]) -> None:
-        self._remember("positive", values > self._log_tolerance, values, unit_of)
-        if not self.first.keys() & {"positive", "exp_sum"}:
-            sums = np.exp(values).sum(axis=1, dtype=np.float64, keepdims=True)
-            self._remember("exp_sum", np.abs(sums - 1) > self._log_tolerance, sums, unit_of)
-
-    def _remember(
-        self, name: str, wrong: NDArray[np.bool_], values: NDArray[Any], unit_of: Callable[[int], int]
-    ) -> None:
-        """Keep the first unit that is `wrong`; axis 1 is that of the classes, or of length 1."""
-        if name in self.first or not wrong.any():
-            return
-        width = wrong.shape[1]
-        flags = np.moveaxis(wrong, 1, -1).reshape(-1, width)
-        unit = int(flags.any(axis=1).argmax())
-        value = np.moveaxis(values, 1, -1).reshape(-1, width)[unit, flags[unit].argmax()]
-        self.first[name] = FirstUnit(unit_of(unit), float(value))
-
-
-def as_floats(scores: NDArray[Any], brain: bool) -> NDArray[Any]:
-    """Bits of 16-bit floats as float32; anything else as it is."""
-    if scores.dtype != np.uint16:
-        return scores
-    if brain:
-        return (scores.astype(np.uint32) << 16).view(np.float32)
-    return scores.view(np.float16).astype(np.float32)
-
-
-class ClassCounts:
-    """How often each class occurs among labels (or predictions), and which values are no class.
-
-    Attributes
-    ----------
-    counts : (K,) int64
-        Values in [0, K).
-    outside : Names
-        Values outside, with their counts.
-
-    Examples
-    --------
-    >>> labels = ClassCounts(3)
-    >>> labels.update(np.array([0, 2, 2, 255], np.uint8))
-    >>> labels.counts.tolist(), dict(labels.outside.counts)
-    ([1, 0, 2], {255: 1})
-    """
-
-    def __init__(self, n_classes: int) -> None:
-        self.counts = np.zeros(n_classes, np.int64)
-        self.outside = Names()
-
-    def update(self, labels: NDArray[Any]) -> None:
-        """Count (T,) integers of any type."""
-        inside = (labels >= 0) & (labels < self.counts.size)
-        self.counts += np.bincount(labels[inside].astype(np.int64), minlength=self.counts.size)
-        if not inside.all():
-            self.outside.update(labels[~inside].tolist())
-
-    def add(self, other: ClassCounts) -> None:
-        """Take over what another thread counted."""
-        self.counts += other.counts
-        self.outside.add(other.outside)
-
-
-class Names:
-    """Counts by name for up to `MOST_NAMES` names; later ones are counted together.
-
-    Attributes
-    ----------
-    counts : Counter
-        Of each name.
-    n_more : int
-        Entries of all other names.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[Any] = Counter()
-        self.n_more = 0
-
-    def update(self, names: Iterable[Any]) -> None:
-        """Count each of `names`."""
-        for name, count in Counter(names).items():
-            if name in self.counts or len(self.counts) < MOST_NAMES:
-                self.counts[name] += count
-            else:
-                self.n_more += count
-
-    def add(self, other: Names) -> None:
-        """Take over other counts."""
-        for name, count in other.counts.items():
-            if name in self.counts or len(self.counts) < MOST_NAMES:
-                self.counts[name] += count
-            else:
-                self.n_more += count
-        self.n_more += other.n_more
-
-    def sorted(self) -> dict[Any, int]:
-        """Return the counts in the order of the names."""
-        return dict(sorted(self.counts.items()))
-
-
-class _Delta:
-    """Range of delta, and how many factors cannot be used."""
-
-    def __init__(self, scalar: float | None) -> None:
-        self.scalar = scalar is not None
-        self.minimum, self.maximum = math.inf, -math.inf
-        self.n_invalid = 0
-
-    def update(self, delta: NDArray[np.float64]) -> None:
-        valid = delta[np.isfinite(delta)]
-        if valid.size:
-            self.minimum = min(self.minimum, float(valid.min()))
-            self.maximum = max(self.maximum, float(valid.max()))
-        self.n_invalid += int(delta.size - valid.size + (valid < 0).sum())
 
 
 def scalar_delta(source: Source) -> float | None:
@@ -501,11 +287,11 @@ def info(
     """
     asked = Asked(logits_key, labels_key, class_axis)
     given = yield from _given(inputs, labels, asked)
-    sources = (
-        one if isinstance(one, Source) else formats.describe(one, allow_external=allow_external, asked=asked)
-        for one in given
-    )
-    return InfoResult(tuple(_look(source, split) for source in sources))
+    found = []
+    for one in given:
+        source = yield from _described(one, allow_external=allow_external, asked=asked)
+        found.append((yield from _look(source, split)))
+    return InfoResult(tuple(found))
 
 
 def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
@@ -527,60 +313,29 @@ def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
     return [arrays.describe(found, labels, class_axis=asked.class_axis)]
 
 
-class _Gathered:
-    """Everything that one read of a source gathers."""
-
-    def __init__(self, source: Source, split: str | None) -> None:
-        self.source = source
-        self.split = split
-        self.scores = ScoreValues(source.encoding, source.n_classes)
-        self.labels = ClassCounts(source.n_classes)
-        self.predictions = ClassCounts(source.n_classes)
-        scalar = scalar_delta(source)
-        self.delta = _Delta(scalar)
-        if scalar is not None:
-            self.delta.update(np.array([scalar]))
-        self.splits, self.groups = Names(), Names()
-        self.dtypes = {"labels": "", "predictions": ""}
-        self.evidence = SourceEvidence(source)
-
-    def update(self, block: LogitBlock) -> None:
-        # an image that was cut is counted by the block that has its first pixel
-        begun = int(block.start % self.source.pixels > 0)
-        if block.split is not None:
-            self.splits.update(block.split[begun:].tolist())
-        part = choose_split(block, self.source, self.split)
-        self.evidence.look(part)
-        if part.block.group is not None:
-            self.groups.update(part.block.group[part.samples * self.source.pixels >= block.start].tolist())
-        if part.block.scores is not None:
-            self.scores.update(part.block.scores, part.unit_of)
-        for name, counts in (("labels", self.labels), ("predictions", self.predictions)):
-            values = getattr(part.block, name)
-            if values is not None:
-                self.dtypes[name] = values.dtype.name
-                counts.update(values)
-        if part.block.delta is not None and not self.delta.scalar:
-            self.delta.update(part.block.delta)
+def _described(name: str | Source, *, allow_external: bool, asked: Asked) -> Steps[Source]:
+    if isinstance(name, Source):
+        return name
+    data = yield from open_dataset([name], allow_external=allow_external, asked=asked)
+    return data.sources[0]
 
 
-def _look(source: Source, split: str | None) -> FileInfo:
+def _look(source: Source, split: str | None) -> Steps[FileInfo]:
     if split is not None and "split" not in source.fields:
         raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
-    gathered = _Gathered(source, split)
-    fields = (source.fields | {"scores"}) - {"sample_id"}
-    reader = formats.open_reader(source)
-    try:
-        for start, stop in formats.spans(source, BLOCK_BYTES):
-            for block in reader.blocks(start, stop, fields):
-                gathered.update(block)
-    finally:
-        reader.close()
-    if split is not None and split not in gathered.splits.counts:
-        known = ", ".join(sorted(gathered.splits.counts)[:20])
+    run = yield from here()
+    gathered = ContentsTally(source, split)
+    data = DataSet((source,), None, frozenset(), source.n_samples, shard=run.shard)
+    yield from count(data, [gathered], as_stored=True)
+    splits = gathered.splits.sorted()
+    if split is not None and split not in splits:
+        known = ", ".join([*splits][:20])
         raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
-    seen = dataclasses.replace(_file_info(source, gathered), read=_measure(source))
-    findings = gathered.evidence.findings(split=split)
+    stored = yield from know(f"storage {source.name}", lambda: _stored(source))
+    if "delta" in source.fields and stored["delta"] is not None:
+        gathered.delta.update(np.array([stored["delta"]]))
+    seen = _file_info(source, gathered, stored)
+    findings = yield from findings_of(source, gathered.evidence, split=split)
     warnings = [*_warnings(seen, gathered), *(f"{finding.array}: {finding.said}" for finding in findings)]
     masks = seen.values.n_neg_inf if seen.values is not None and seen.kind == "logits" else 0
     if masks and not any(finding.code == "masked-logits" for finding in findings):
@@ -592,6 +347,19 @@ def _look(source: Source, split: str | None) -> FileInfo:
     return dataclasses.replace(
         seen, warnings=tuple(warnings), findings=tuple(findings), advice=advice, next=tuple(_next(seen))
     )
+
+
+def _stored(source: Source) -> dict[str, Any]:
+    """What the file itself tells of how it is stored."""
+    read = _measure(source)
+    return {
+        "format": source.format,
+        "storage": source.storage,
+        "bytes": formats.size_of(source),
+        "checksums": formats.checksums(source),
+        "delta": scalar_delta(source),
+        "read": None if read is None else dataclasses.asdict(read),
+    }
 
 
 def _measure(source: Source) -> ReadInfo | None:
@@ -621,16 +389,16 @@ def _measure(source: Source) -> ReadInfo | None:
     return ReadInfo(path, round(rate, 1), None if share is None else round(rate * share, 1), slow)
 
 
-def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
+def _file_info(source: Source, gathered: ContentsTally, stored: Mapping[str, Any]) -> FileInfo:
     is_predictions = source.kind == "predictions"
     axes, shape = _axes(source)
     weights = source.source_counts or source.source_prior
     return FileInfo(
         name=source.name,
-        format=source.format,
-        storage=source.storage,
-        n_bytes=formats.size_of(source),
-        checksums=formats.checksums(source),
+        format=stored["format"],
+        storage=stored["storage"],
+        n_bytes=stored["bytes"],
+        checksums=stored["checksums"],
         kind=source.kind,
         encoding=None if is_predictions else source.encoding,
         layout=None if is_predictions else source.layout,
@@ -642,9 +410,9 @@ def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
         n_units=source.n_units,
         split=gathered.split,
         values=None if is_predictions else _values_info(gathered.scores),
-        labels=_counts_info(gathered, "labels", IGNORED_LABELS) if "labels" in source.fields else None,
-        predictions=_counts_info(gathered, "predictions", ()) if is_predictions else None,
-        delta=_delta_info(gathered.delta) if "delta" in source.fields else None,
+        labels=_counts_info(gathered.labels, IGNORED_LABELS) if "labels" in source.fields else None,
+        predictions=_counts_info(gathered.predictions, ()) if is_predictions else None,
+        delta=_delta_info(gathered.delta, scalar=stored["delta"] is not None) if "delta" in source.fields else None,
         source_counts=source.source_counts,
         source_prior=source.source_prior,
         source_imbalance=None if weights is None else imbalance_ratio(weights),
@@ -653,6 +421,7 @@ def _file_info(source: Source, gathered: _Gathered) -> FileInfo:
         fields=tuple(sorted(source.fields)),
         class_names=source.class_names,
         attributes=dict(source.attributes),
+        read=None if stored["read"] is None else ReadInfo(**stored["read"]),
     )
 
 
@@ -679,23 +448,22 @@ def imbalance_ratio(weights: Sequence[float]) -> float | None:
 
 
 def _values_info(values: ScoreValues) -> ValuesInfo:
-    finite = values.minimum <= values.maximum
+    known = values.range.known
     return ValuesInfo(
         look=values.look,
-        n_nan=values.n_nan,
-        n_pos_inf=values.n_pos_inf,
-        n_neg_inf=values.n_neg_inf,
-        minimum=values.minimum if finite else None,
-        maximum=values.maximum if finite else None,
+        n_nan=values.sorts["nan"],
+        n_pos_inf=values.sorts["+inf"],
+        n_neg_inf=values.sorts["-inf"],
+        minimum=values.range.minimum if known else None,
+        maximum=values.range.maximum if known else None,
     )
 
 
-def _counts_info(gathered: _Gathered, name: str, ignorable: tuple[int, ...]) -> CountsInfo:
-    found: ClassCounts = getattr(gathered, name)
+def _counts_info(found: ClassCounts, ignorable: tuple[int, ...]) -> CountsInfo:
     counts = tuple(found.counts.tolist())
     outside = {value: n for value, n in found.outside.sorted().items() if value not in ignorable}
     return CountsInfo(
-        dtype=gathered.dtypes[name],
+        dtype=found.dtype,
         counts=counts,
         imbalance=imbalance_ratio(counts),
         n_empty=counts.count(0),
@@ -705,12 +473,11 @@ def _counts_info(gathered: _Gathered, name: str, ignorable: tuple[int, ...]) -> 
     )
 
 
-def _delta_info(delta: _Delta) -> DeltaInfo:
-    finite = delta.minimum <= delta.maximum
+def _delta_info(delta: Factors, *, scalar: bool) -> DeltaInfo:
     return DeltaInfo(
-        form="scalar" if delta.scalar else "per unit",
-        minimum=delta.minimum if finite else None,
-        maximum=delta.maximum if finite else None,
+        form="scalar" if scalar else "per unit",
+        minimum=delta.range.minimum if delta.range.known else None,
+        maximum=delta.range.maximum if delta.range.known else None,
         n_invalid=delta.n_invalid,
     )
 
@@ -719,7 +486,7 @@ def _delta_info(delta: _Delta) -> DeltaInfo:
 # what stands in the way, and what to do next
 
 
-def _warnings(seen: FileInfo, gathered: _Gathered) -> list[str]:
+def _warnings(seen: FileInfo, gathered: ContentsTally) -> list[str]:
     found = _label_warnings(seen)
     if seen.values is not None:
         places = {key: where_is(gathered.source, finding.unit) for key, finding in gathered.scores.first.items()}
@@ -733,9 +500,9 @@ def _value_warnings(seen: FileInfo, values: ValuesInfo, places: dict[str, str]) 
     found = []
     bad = [("nan", "NaN", values.n_nan), ("+inf", "+inf", values.n_pos_inf)]
     bad += [("-inf", "-inf", values.n_neg_inf)] if seen.kind == "probs" else []
-    for key, label, count in bad:
-        if count:
-            said = f"{seen.kind}: {count:,} values are {label}, the first at {places[key]}"
+    for key, label, n in bad:
+        if n:
+            said = f"{seen.kind}: {n:,} values are {label}, the first at {places[key]}"
             found.append(f"{said}; they will be refused, except where the label is ignored")
     return found
 

@@ -8,25 +8,26 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import choose_split, where_is
+from unoic_cli.batch import Batch, where_is
 from unoic_cli.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
-from unoic_cli.dataset import Span, span_bytes
-from unoic_cli.engines import threads as engine
-from unoic_cli.engines.turnstile import Turnstile
+from unoic_cli.counters import Tally
+from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import SourceEvidence
+from unoic_cli.evidence import findings_of
 from unoic_cli.formats import schema
-from unoic_cli.output import together
-from unoic_cli.steps import Steps
-from unoic_cli.tasks.common import parse_size
+from unoic_cli.steps import Steps, here, rewrite
+from unoic_cli.tallies.contents import CopyTally
+from unoic_cli.tasks.common import check_output, parse_size, part_name
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
-from unoic_cli.tasks.info import BLOCK_BYTES, ClassCounts, scalar_delta
+from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
+from unoic_cli.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +42,6 @@ LAYOUTS = ("keep", "rows", "planes")
 CODECS = ("none", "gzip", "zstd")
 SLICE_BYTES = 2 << 20
 """Scores that are converted, counted and encoded at a time."""
-
-HELD_BYTES = 24 << 20
-"""Encoded chunks that a thread holds until it is its turn to store them."""
 
 CHUNK_LIMITS = (1 << 12, 64 << 20)
 """Bytes of a chunk: smaller ones cost more than they hold, larger ones are not read in parallel."""
@@ -208,7 +206,9 @@ def pack(
         if calibration is None or not isinstance(calibration, (str, os.PathLike))
         else (name, os.fspath(calibration))
     )
-    formats.check_output(path, force=force, inputs=used)
+    run = yield from here()
+    path = path if run.shard is None else part_name(path, *run.shard)
+    yield from check_output(path, force=force, inputs=used)
     opened = formats.describe(name, allow_external=allow_external)
     scalar = scalar_delta(opened)
     spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
@@ -222,20 +222,16 @@ def pack(
         from unoic_cli.tasks.rounding import make_watch
 
         watch = yield from make_watch(opened, spec.encoding, calibration)
-    job = _Job(opened, spec, scalar, watch, *_grain(spec, codec, chunk, chunk_bytes))
-    notes: list[str] = []
-    evidence = SourceEvidence(opened)
-    with together(notes.append) as outputs:
-        workers = _write(job, path, codec or "none", threads, progress)
-        written = formats.describe(outputs.found(path))
-        n_bytes = os.path.getsize(outputs.found(path))
-        labels = ClassCounts(opened.n_classes)
-        for worker in workers:
-            labels.add(worker.labels)
-            evidence.add(worker.evidence)
-        notes += label_notes(labels, opened.n_classes)
-        changed = _changed(watch, workers, opened.n_units)
-    notes += map(str, evidence.findings())
+    shape, grain = _grain(spec, codec, chunk, chunk_bytes)
+    data = DataSet((opened,), None, frozenset(), opened.n_samples, shard=run.shard)
+    first = 0 if run.shard is None else data.shard_units(*run.shard)[0]
+    maker = _Packed(opened, spec, scalar, watch, shape, grain, codec or "none", first)
+    packed = yield from rewrite(data, path, maker)
+    seen, *rounding = packed.tallies
+    written, n_bytes = formats.describe(packed.place), os.path.getsize(packed.place)
+    notes = label_notes(seen.labels, opened.n_classes)
+    changed = () if watch is None else _changed(watch, rounding[0], packed.n_units)
+    notes += map(str, (yield from findings_of(opened, seen.evidence)))
     left = formats.others([opened])
     if left is not None:
         notes.append(left)
@@ -363,59 +359,100 @@ def _grain(
 # copying
 
 
+class RoundingTally(Tally):
+    """How many decisions rounding changed, at each lambda of a `Watch`."""
+
+    COUNTED = ("changed",)
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, n_lams: int) -> None:
+        self.changed = [0] * n_lams
+
+    def recipe(self) -> partial[RoundingTally]:
+        """What makes an empty tally like this one."""
+        return partial(RoundingTally, len(self.changed))
+
+
 @dataclass(frozen=True)
-class _Job:
+class _Packed:
     """What is copied, and how.
 
     Attributes
     ----------
     chunk, grain
         Shape of an output chunk, () for none, and its units.
+    codec : str
+    first : int
+        Unit of the source that comes first in the output.
     """
 
     source: Source
-    spec: OutputSpec
+    output: OutputSpec
     scalar: float | None
     watch: Watch | None
     chunk: tuple[int, ...]
     grain: int
+    codec: str
+    first: int = 0
+
+    view = View()
+    as_stored = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether samples must be seen whole."""
+        return self.watch is not None and self.watch.needs_samples
 
     @property
     def turned(self) -> bool:
         """Whether the classes move to another axis."""
-        return bool(self.spec.image_shape) and self.spec.layout != self.source.layout
+        return bool(self.output.image_shape) and self.output.layout != self.source.layout
 
     @property
     def fields(self) -> frozenset[str]:
         """What is read."""
-        return frozenset(self.spec.dtypes) | {"scores"} | ({"predictions"} if self.spec.predictions else set())
+        return frozenset(self.output.dtypes) | {"scores"} | ({"predictions"} if self.output.predictions else set())
 
-    def spans(self) -> list[tuple[int, int]]:
+    @property
+    def pieces(self) -> Layout | None:
+        """Blocks as they come, or as large as they have to be."""
+        return self.output.layout if self.chunk or self.turned or self.whole else None
+
+    def spec(self, n_samples: int) -> OutputSpec:
+        """The form of the output."""
+        return replace(self.output, n_samples=n_samples)
+
+    def spans(self, data: DataSet) -> list[Span]:
         """Spans of the input, moved to where output chunks (and samples, where these must be seen whole) begin."""
         source, pixels = self.source, self.source.pixels
-        found = formats.spans(source, BLOCK_BYTES)
-        whole = self.watch is not None and self.watch.needs_samples
-        edges = {0, source.n_units}
-        for start, _ in found:
-            unit = start // pixels * pixels if whole else start
+        first = self.first
+        edges = {first, source.n_units if data.shard is None else data.shard_units(*data.shard)[1]}
+        for span in data.spans(BLOCK_BYTES):
+            unit = (span.start - first) // pixels * pixels if self.whole else span.start - first
             origin = unit // pixels * pixels if self.grain < pixels else 0
-            edges.add(origin + (unit - origin) // self.grain * self.grain)
-        return list(itertools.pairwise(sorted(edges)))
+            edges.add(first + origin + (unit - origin) // self.grain * self.grain)
+        return [Span(source, start, stop) for start, stop in itertools.pairwise(sorted(edges))]
 
-    def blocks(self, reader: Any, start: int, stop: int) -> Iterator[LogitBlock]:
-        """The blocks of a span: as they come, or as large as they have to be."""
-        whole = self.watch is not None and self.watch.needs_samples
-        if not (self.chunk or self.turned or whole):
-            yield from reader.blocks(start, stop, self.fields)
-            return
-        from unoic_cli.sweep import gather
+    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Any:
+        """Start the output, or go on with an unfinished one."""
+        if not self.chunk:
+            return formats.create(path, spec, unfinished=unfinished)
+        from unoic_cli.formats import chunk_writer
 
-        for first, last in schema.pieces(start, stop, self.source.pixels, self.spec.layout):
-            yield gather(reader.blocks(first, last, self.fields), self.source, last)
+        return chunk_writer.create(path, spec, cast("chunk_writer.Codec", self.codec), self.chunk)
+
+    def tallies(self) -> list[Any]:
+        """What the input is like, and what rounding changes."""
+        rounding = [] if self.watch is None else [RoundingTally(len(self.watch.lams))]
+        return [CopyTally(self.source), *rounding]
+
+    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Packer:
+        """What makes blocks in one thread."""
+        return _Packer(self, tallies)
 
     def slices(self, block: LogitBlock) -> Iterator[LogitBlock]:
         """Parts of a block that stay in cache while they are converted, counted and encoded: views, mostly."""
-        if block.scores is None or (not self.chunk and self.spec.encoding == self.source.encoding and not self.turned):
+        if block.scores is None or not (self.chunk or self.output.encoding != self.source.encoding or self.turned):
             yield block
             return
         pixels, at = self.source.pixels, block.start
@@ -430,88 +467,36 @@ class _Job:
 
     def _slice_end(self, at: int) -> int:
         """Where a slice ends that begins at a unit: at an output chunk, and inside an image or between two."""
+        return self.first + self._end_after(at - self.first)
+
+    def _end_after(self, at: int) -> int:
         pixels, grain = self.source.pixels, self.grain
         units = max(1, SLICE_BYTES // (self.source.n_classes * schema.score_dtype(self.source.encoding).itemsize))
-        whole = self.watch is not None and self.watch.needs_samples
-        if units >= pixels or whole or grain >= pixels:
+        if units >= pixels or self.whole or grain >= pixels:
             grain = max(grain, pixels)
             return at // grain * grain + max(1, units // grain) * grain
         origin = at // pixels * pixels
         return min(origin + pixels, origin + (at - origin) // grain * grain + max(1, units // grain) * grain)
 
 
-def _write(
-    job: _Job, path: str, codec: str, threads: int | None, progress: Callable[[int, int], None] | None
-) -> Sequence[_Worker]:
-    """Copy all spans; all or nothing."""
-    if job.chunk:
-        from unoic_cli.formats import chunk_writer
+class _Packer:
+    """One thread: converts, and counts what that changes."""
 
-        writer: Any = chunk_writer.create(path, job.spec, cast("chunk_writer.Codec", codec), job.chunk)
-    else:
-        writer = formats.create(path, job.spec)
-    turnstile = Turnstile() if writer.ordered else None
-    try:
-        spans = job.spans()
-        fields = frozenset({"scores", "labels"})
-        teller = engine.Teller((span_bytes(Span(job.source, *span), fields) for span in spans), progress)
-        workers = engine.run(
-            len(spans), lambda: _Worker(job, writer, turnstile, spans), threads or engine.available_threads(), teller
-        )
-        formats.check_unchanged((job.source,))
-        writer.commit()
-    except BaseException:
-        if turnstile is not None:
-            turnstile.close()
-        writer.abort()
-        raise
-    return workers
+    def __init__(self, maker: _Packed, tallies: Sequence[Any]) -> None:
+        self.maker, (self.seen, *rounding) = maker, tallies
+        self.counter = None if maker.watch is None else maker.watch.counter(rounding[0].changed)
 
-
-class _Worker:
-    """One thread: reads, converts, counts what that changes, encodes and writes."""
-
-    def __init__(self, job: _Job, writer: Any, turnstile: Turnstile | None, spans: Sequence[tuple[int, int]]) -> None:
-        self.job, self.writer, self.turnstile, self.spans = job, writer, turnstile, spans
-        self.labels = ClassCounts(job.source.n_classes)
-        self.evidence = SourceEvidence(job.source)
-        self.counter = None if job.watch is None else job.watch.counter()
-        self.reader = formats.open_reader(job.source)
-
-    def run(self, index: int) -> None:
-        """Copy a span; encoded chunks wait for their turn, so that they lie in the file in order."""
-        try:
-            job = self.job
-            blocks = job.blocks(self.reader, *self.spans[index])
-            made: Iterator[LogitBlock] = (self._made(part) for block in blocks for part in job.slices(block))
-            held, size = [], 0
-            for block in made:
-                if job.chunk:
-                    block = self.writer.prepare(block)
-                    size += sum(len(data) for _, _, data in block.cache["chunks"])
-                held.append(block)
-                if not job.chunk or size > HELD_BYTES:
-                    self._store(index, held)
-                    held, size = [], 0
-            self._store(index, held)
-            if self.turnstile is not None and self.turnstile.wait(index):
-                self.turnstile.advance()
-        except BaseException:
-            if self.turnstile is not None:
-                self.turnstile.close()
-            raise
-
-    def _store(self, index: int, blocks: Sequence[LogitBlock]) -> None:
-        for block in blocks:
-            if self.turnstile is None or self.turnstile.wait(index):
-                self.writer.write(block)
+    def __call__(self, batch: Batch, start: int) -> Iterator[LogitBlock]:
+        self.seen.update(batch)
+        block = batch.part.block
+        moved = start - block.start
+        for part in self.maker.slices(block):
+            made = self._made(part)
+            yield made if not moved else replace(made, start=made.start + moved, stop=made.stop + moved)
 
     def _made(self, block: LogitBlock) -> LogitBlock:
         """The block as it is to be written."""
-        source, spec = self.job.source, self.job.spec
-        self.evidence.look(choose_split(block, source, None))
-        if block.labels is not None:
-            self.labels.update(block.labels)
+        source, spec = self.maker.source, self.maker.output
         if spec.predictions or spec.kind == "predictions":
             check_predictions(source, block)
         if block.scores is None:
@@ -520,17 +505,13 @@ class _Worker:
         if spec.encoding != source.encoding:
             scores = as_encoding(scores, source, spec.encoding, block.start)
             if self.counter is not None:
-                self.counter.update(block, scores, self.job.scalar)
-        if self.job.turned:
+                self.counter.update(block, scores, self.maker.scalar)
+        if self.maker.turned:
             scores = _turned(scores, spec, source)
-        if not self.job.chunk:
+        if not self.maker.chunk:
             return replace(block, scores=scores)
         kept = replace(block, scores=None).own()  # an encoded block is stored later
         return replace(kept, scores=scores)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self.reader.close()
 
 
 def _part(array: NDArray[Any] | None, first: int, last: int) -> Any:
@@ -558,12 +539,10 @@ def _turned(scores: NDArray[Any], spec: OutputSpec, source: Source) -> NDArray[A
     return np.ascontiguousarray(scores.reshape(-1, pixels, spec.n_classes).transpose(0, 2, 1))
 
 
-def _changed(watch: Watch | None, workers: Sequence[_Worker], n_units: int) -> tuple[Changed, ...]:
-    if watch is None:
-        return ()
-    counts = [sum(worker.counter.counts[i] for worker in workers if worker.counter) for i in range(len(watch.lams))]
+def _changed(watch: Watch, rounding: RoundingTally, n_units: int) -> tuple[Changed, ...]:
     return tuple(
-        Changed(lam, i > 0, count, n_units) for i, (lam, count) in enumerate(zip(watch.lams, counts, strict=True))
+        Changed(lam, i > 0, count, n_units)
+        for i, (lam, count) in enumerate(zip(watch.lams, rounding.changed, strict=True))
     )
 
 

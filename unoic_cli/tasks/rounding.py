@@ -48,9 +48,9 @@ class Watch:
         """Whether whole samples must be seen at once."""
         return self.method is not None and self.method.view.needs_samples
 
-    def counter(self) -> Counter:
+    def counter(self, counts: list[int]) -> Counter:
         """One thread's counts."""
-        return Counter(self)
+        return Counter(self, counts)
 
 
 def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLike[str] | Any) -> Steps[Watch]:
@@ -82,9 +82,8 @@ def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLik
 class Counter:
     """How many decisions differ, at each lambda of a `Watch`."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.counts = [0] * len(watch.lams)
+    def __init__(self, watch: Watch, counts: list[int]) -> None:
+        self.watch, self.counts = watch, counts
         n_classes = watch.source.n_classes
         self._work = make_workspace(n_classes)
         plain = make_point(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), 0.0)

@@ -23,7 +23,7 @@ from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, 
 from unoic_cli.ledger import Ledger, missing
 from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
 from unoic_cli.steps import Steps
-from unoic_cli.tasks.common import files_among
+from unoic_cli.tasks.common import files_among, part_name
 from unoic_cli.tasks.inputs import expanded, is_standard
 from unoic_cli.urls import scrub_all
 
@@ -244,8 +244,6 @@ def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequen
     """Refuse files of the run that are an input, or one another."""
     outputs: list[Any] = [control.state, control.checkpoint, *(arguments.get(name) for name in OUTPUTS[:3])]
     if control.shard is not None and control.state is None and isinstance(outputs[2], (str, os.PathLike)):
-        from unoic_cli.tasks.calibrate import part_name
-
         outputs[2] = part_name(os.fspath(outputs[2]), *parse_shard(control.shard))
     named = ("--state", "--checkpoint", "--output", "--curve", "--write-delta")
     taken: dict[str, str] = {}
