@@ -17,6 +17,7 @@ from unoic_cli import convert, info, pack
 from unoic_cli.errors import DataError, NoInputError
 from unoic_cli.formats import chunks, hdf5
 from unoic_cli.report.info import render_info
+from unoic_cli.tallies import contents
 from unoic_cli.tasks import info as task
 
 RNG = np.random.default_rng(0)
@@ -153,11 +154,11 @@ def test_labels_out_of_range_are_reported(look):
 
 
 def test_names_are_counted_up_to_a_limit(monkeypatch):
-    monkeypatch.setattr(task, "MOST_NAMES", 2)
-    labels = task.ClassCounts(2)
+    monkeypatch.setattr(contents, "MOST_NAMES", 2)
+    labels = contents.ClassCounts(2)
     labels.update(np.array([0, 5, 6, 7, 8, 5, -3], np.int8))
     assert (labels.counts.tolist(), sum(labels.outside.counts.values()), labels.outside.n_more) == ([1, 0], 3, 3)
-    assert task.ClassCounts(2).counts.dtype == np.int64
+    assert contents.ClassCounts(2).counts.dtype == np.int64
 
 
 def test_delta(look):

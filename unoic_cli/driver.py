@@ -69,6 +69,9 @@ class Run:
             case Pass():
                 done = count(step, ledger=self.ledger, n_threads=self.threads, progress=self.progress)
                 return None if done else self._unfinished
+            case tuple():
+                answers = [self._answer(one) for one in step]
+                return next((one for one in answers if one is not None), None)
             case Rewrite():
                 return rewrite(step, ledger=self.ledger, n_threads=self.threads, progress=self.progress)
             case Text():
@@ -87,7 +90,7 @@ class Run:
             return Situation()
         lacking = tuple(missing(entry) for entry in ledger.passes if not entry.complete) if ledger.replay else ()
         begun = {k.removeprefix("unfinished "): v for k, v in ledger.before.items() if k.startswith("unfinished ")}
-        return Situation(ledger.shard, lacking, ledger.wrote, begun)
+        return Situation(ledger.shard, lacking, ledger.wrote, begun, stored=True)
 
 
 def drive(steps: Steps[T], *, threads: int | None = None, progress: Any = None) -> T:

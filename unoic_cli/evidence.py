@@ -268,8 +268,8 @@ _ID_BYTES = 4 << 20
 
 
 def findings_of(
-    source: Source, seen: EvidenceTally, *, split: str | None = None, memory: Source | None = None
-) -> Facts[list[Finding]]:
+    source: Source, seen: EvidenceTally, repeated: Sequence[Finding], *, memory: Source | None = None
+) -> list[Finding]:
     """What there is to say of one source, in the order in which `info` lists it.
 
     Parameters
@@ -277,8 +277,8 @@ def findings_of(
     source : Source
     seen : EvidenceTally
         What its rows and labels look like; of a copy, those of the original.
-    split : str, optional
-        The samples that were looked at.
+    repeated : sequence of Finding
+        What `id_findings` found.
     memory : Source, optional
         The original of a copy, where that may be an array in memory.
     """
@@ -287,8 +287,7 @@ def findings_of(
     found += source_findings(source)
     if source.kind != "predictions":
         found += row_findings(source, rows)
-    found += label_findings(source.name, seen.labels, [rows])
-    return [*found, *(yield from id_findings([source], split))]
+    return [*found, *label_findings(source.name, seen.labels, [rows]), *repeated]
 
 
 @dataclass

@@ -132,6 +132,7 @@ class _Kept:
     def __init__(self, ledger: Ledger | None, data: DataSet, output: str, extents: Sequence[Extent]) -> None:
         self.ledger = ledger
         self.extents, self.key = extents, f"unfinished {output}"
+        self.suffix = os.path.splitext(output)[1]
         self.entry: Counted | None = None
         self.unfinished: str | None = None
         self.finished = False
@@ -163,8 +164,9 @@ class _Kept:
         """Note the unfinished output."""
         if self.ledger is not None and self.ledger.save is not None:
             if not isinstance(writer, ResumableWriter):
-                expected = "expected an HDF5 output, whose parts can be written in any order (or --shard)"
-                raise UsageError("--checkpoint", "a checkpoint of a Parquet output", expected)
+                expected = "expected contiguous HDF5, whose parts can be written in any order (or --shard)"
+                found = "a Parquet output" if self.suffix.lower() in (".parquet", ".pq") else "chunks"
+                raise UsageError("--checkpoint", f"a checkpoint of {found}", expected)
             self.ledger.facts[self.key] = self.ledger.before[self.key] = writer.temporary
             self.ledger.store()
 
@@ -237,7 +239,8 @@ def _rewritten(step: Rewrite, tallies: Sequence[Tally], n_units: int) -> Rewritt
 def _write_texts(job: _Job, indices: Sequence[int]) -> None:
     """Give a writer that goes on with an unfinished file what it does not find in there: the fields of text."""
     data, fields = job.step.data, _TEXTS & frozenset(job.spec.dtypes)
-    reader = BatchReader(data.alone(), fields | {"labels"} if data.has("labels") else fields)
+    wanted = fields | {"labels"} if data.has("labels") else fields
+    reader = BatchReader(data.alone(), wanted, as_stored=job.step.maker.as_stored)
     try:
         for index in indices:
             at = job.starts[index]

@@ -264,7 +264,8 @@ def _sum(ledgers: Sequence[Ledger], place: int) -> Counted:
     first = entries[0]
     if any((entry.size, entry.shared) != (first.size, first.shared) for entry in entries):
         raise DataError(ledgers[0].name, "passes over different data", "expected shards of one run")
-    if first.shared or place < len(ledgers[0].passes) - 1:  # all shards have counted, or been given, the whole of it
+    earlier = place < len(ledgers[0].passes) - 1 and all(entry.complete for entry in entries)
+    if first.shared or earlier:  # all shards have counted, or been given, the whole of it
         for ledger, entry in zip(ledgers, entries, strict=True):
             if entry.done != first.done or not _same_counters(entry, first):
                 raise DataError(

@@ -166,12 +166,15 @@ class Situation:
         Whether what has a name is an output that the run had finished before it was killed.
     begun : dict of str to str
         Outputs that the run had begun before it was stopped, and their unfinished files.
+    stored : bool
+        It is kept, and compared with others: what is measured of this machine has no place in it.
     """
 
     shard: tuple[int, int] | None = None
     lacking: tuple[str, ...] = ()
     wrote: Callable[[str], bool] = field(default=lambda path: False)
     begun: dict[str, str] = field(default_factory=dict)
+    stored: bool = False
 
 
 Step: TypeAlias = "Fact[Any] | Pass | Rewrite | Text | Here"
@@ -182,6 +185,11 @@ Steps: TypeAlias = Generator[Any, Any, T]
 def count(data: DataSet, tallies: Sequence[Any], **how: Any) -> Steps[None]:
     """Ask for a pass; see `Pass`."""
     yield Pass(data, tallies, **how)
+
+
+def count_each(passes: Sequence[Pass]) -> Steps[None]:
+    """Ask for passes of which none depends on another: a shard counts its part of each."""
+    yield tuple(passes)
 
 
 def rewrite(data: DataSet, path: str, maker: Maker) -> Steps[Rewritten]:

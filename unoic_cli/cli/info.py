@@ -2,10 +2,16 @@
 
 from typing import Annotated, Any, TypedDict
 
-from unoic_cli.cli.common import check_format, show
-from unoic_cli.cli.program import FILES, command
+from unoic_cli.cli.common import show
+from unoic_cli.cli.program import FILES, counting
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AllowExternalOption, ClassAxisOption, LabelsKeyOption, LogitsKeyOption
+from unoic_cli.tasks.options import (
+    AllowExternalOption,
+    ClassAxisOption,
+    LabelsKeyOption,
+    LogitsKeyOption,
+    ThreadsOption,
+)
 
 
 class InfoOptions(TypedDict, total=False):
@@ -16,6 +22,7 @@ class InfoOptions(TypedDict, total=False):
     logits_key: LogitsKeyOption
     labels_key: LabelsKeyOption
     class_axis: ClassAxisOption
+    threads: ThreadsOption
 
 
 HELP = """Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
@@ -24,11 +31,9 @@ Example: unoic info val.h5 test.parquet
 """
 
 
-@command(InfoOptions, FILES, help=HELP)
-def info(files: list[str], format: str | None, **options: Any) -> None:
-    """Look, and show what was seen."""
-    import unoic_cli
+@counting(InfoOptions, FILES, help=HELP)
+def info(result: Any, format: str | None) -> None:
+    """Show a result."""
     from unoic_cli.report.info import render_info
 
-    check_format(format)
-    show(unoic_cli.info(files, **options), format, render_info)
+    show(result, format, render_info)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from unoic_cli.cli.common import Told, check_format, note, show
 from unoic_cli.cli.program import Argument, QuietOptions, command
-from unoic_cli.options import Option
-from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ProgressOption, ThreadsOption
+from unoic_cli.options import Option, options_of
+from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ProgressOption, ThreadsOption, WriteOptions
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration
@@ -56,19 +56,20 @@ Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibrati
 
 @command(
     PackOptions,
-    Argument("source", "INPUT", "Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.", many=False),
+    Argument("inputs", "INPUT", "Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.", many=False),
     Argument("out", "OUTPUT", "FILE.h5 or FILE.parquet; the suffix names the format.", many=False),
-    after=(QuietOptions,),
+    after=(QuietOptions, WriteOptions),
     help=HELP,
 )
-def pack(source: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
+def pack(inputs: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
     """Pack, and show what was written."""
-    import unoic_cli
     from unoic_cli.report.pack import render_pack
+    from unoic_cli.tasks.runs import Control, run
 
     check_format(format)
+    control = Control(**{name: options.pop(name) for name in options_of(WriteOptions)})
     with Told(quiet) as told:
-        result = unoic_cli.pack(source, out, progress=told.line, **options)
+        result = run("pack", inputs, control=control, out=out, **options, **told.arguments())
     for text in [] if quiet else result.notes:
         note(text)
     show(result, format, render_pack)

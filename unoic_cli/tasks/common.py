@@ -119,6 +119,18 @@ class OptionArguments(TypedDict, total=False):
     progress: Progress | None
 
 
+def check_threads(threads: Any) -> None:
+    """Refuse a number of threads that is none.
+
+    Raises
+    ------
+    UsageError
+        It is not at least 1.
+    """
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise UsageError("--threads", str(threads), "expected at least 1")
+
+
 def open_inputs(
     inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes, *, by: str | None = None
 ) -> Steps[DataSet]:
@@ -127,8 +139,7 @@ def open_inputs(
     Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`. What looks wrong about the data
     is said now, or when it is read (`unoic_cli.evidence`); with ``by="file"``, of each file by itself.
     """
-    if options.threads is not None and not (isinstance(options.threads, int) and options.threads >= 1):
-        raise UsageError("--threads", str(options.threads), "expected at least 1")
+    check_threads(options.threads)
     common: dict[str, Any] = {
         "split": options.split,
         "ignore_index": options.ignore_index,

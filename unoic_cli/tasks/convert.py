@@ -15,7 +15,7 @@ from unoic_cli.batch import choose_split, ignored_units, stored_batch, where_is
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Source
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import findings_of
+from unoic_cli.evidence import findings_of, id_findings
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
@@ -179,7 +179,8 @@ def convert(
         written = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # not read twice
         if out != formats.STANDARD:
             written = replace(formats.describe(outputs.found(out)), name=out)
-        given.notes.extend(map(str, (yield from findings_of(written, seen.evidence, memory=given.source))))
+        repeated = yield from id_findings([written], None)
+        given.notes.extend(map(str, findings_of(written, seen.evidence, repeated, memory=given.source)))
     left = f"not used: {', '.join(given.dropped)}"
     if given.dropped and left not in given.notes:
         given.notes.append(left)

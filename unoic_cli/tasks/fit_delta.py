@@ -29,6 +29,7 @@ from unoic_cli.tasks.common import (
     OptionArguments,
     Options,
     check_output,
+    check_threads,
     files_among,
     open_inputs,
     output_path,
@@ -388,8 +389,7 @@ class _Passes(NamedTuple):
 def _measure_passes(
     inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], Steps[None]]
 ) -> Steps[_Measured]:
-    if options.threads is not None and options.threads < 1:
-        raise UsageError("--threads", str(options.threads), "expected at least 1")
+    check_threads(options.threads)
     items: list[Any]
     if isinstance(inputs, (str, os.PathLike)):
         items = [inputs]

@@ -6,8 +6,9 @@ import dataclasses
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from unoic_cli.brief import brief
 from unoic_cli.calls import ArgumentError
 from unoic_cli.dataset import DataSet, open_dataset
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import Finding, beside, findings_of
+from unoic_cli.evidence import Finding, beside, findings_of, id_findings
 from unoic_cli.facts import know
 from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.names import Asked, refuse
-from unoic_cli.steps import Steps, count, here
+from unoic_cli.steps import Pass, Steps, count_each, here
 from unoic_cli.tallies.contents import ClassCounts, ContentsTally, Factors, Look, ScoreValues
-from unoic_cli.tasks.common import Inputs
+from unoic_cli.tasks.common import Inputs, Progress, check_threads
 from unoic_cli.tasks.inputs import expand
 
 if TYPE_CHECKING:
@@ -245,6 +246,9 @@ def info(
     logits_key: str | None = None,
     labels_key: str | None = None,
     class_axis: int | None = None,
+    threads: int | None = None,
+    tell: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Steps[InfoResult]:
     """Read logits files once, in fixed memory, and say what they hold.
 
@@ -260,7 +264,7 @@ def info(
         Look only at samples of this split.
     allow_external : bool
         Follow links to other files.
-    logits_key, labels_key, class_axis
+    logits_key, labels_key, class_axis, threads, tell, progress
         As in `unoic_cli.tasks.common.Options`.
 
     Returns
@@ -285,13 +289,24 @@ def info(
     >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
     ('NK', 'logits', (2, 1), 2.0)
     """
+    check_threads(threads)
     asked = Asked(logits_key, labels_key, class_axis)
-    given = yield from _given(inputs, labels, asked)
-    found = []
+    given: list[str | Source] = yield from _given(inputs, labels, asked)
+    run, looks = (yield from here()), []
     for one in given:
         source = yield from _described(one, allow_external=allow_external, asked=asked)
-        found.append((yield from _look(source, split)))
-    return InfoResult(tuple(found))
+        if split is not None and "split" not in source.fields:
+            raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
+        stored = yield from know(f"storage {source.name}", partial(_stored, source, measured=not run.stored))
+        repeated = yield from id_findings([source], split)
+        looks.append((ContentsTally(source, split), stored, repeated))
+    yield from count_each([_pass(look[0], run.shard) for look in looks])
+    return InfoResult(tuple(_file(*look) for look in looks))
+
+
+def _pass(gathered: ContentsTally, shard: tuple[int, int] | None) -> Pass:
+    source = gathered.source
+    return Pass(DataSet((source,), None, frozenset(), source.n_samples, shard=shard), [gathered], as_stored=True)
 
 
 def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
@@ -320,22 +335,17 @@ def _described(name: str | Source, *, allow_external: bool, asked: Asked) -> Ste
     return data.sources[0]
 
 
-def _look(source: Source, split: str | None) -> Steps[FileInfo]:
-    if split is not None and "split" not in source.fields:
-        raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
-    run = yield from here()
-    gathered = ContentsTally(source, split)
-    data = DataSet((source,), None, frozenset(), source.n_samples, shard=run.shard)
-    yield from count(data, [gathered], as_stored=True)
+def _file(gathered: ContentsTally, stored: Mapping[str, Any], repeated: Sequence[Finding]) -> FileInfo:
+    """What one read of a file, and the file itself, tell."""
+    source, split = gathered.source, gathered.split
     splits = gathered.splits.sorted()
     if split is not None and split not in splits:
         known = ", ".join([*splits][:20])
         raise DataError(f"{source.name}:split", f"no sample of split {split}", f"expected one of {known}")
-    stored = yield from know(f"storage {source.name}", lambda: _stored(source))
     if "delta" in source.fields and stored["delta"] is not None:
         gathered.delta.update(np.array([stored["delta"]]))
     seen = _file_info(source, gathered, stored)
-    findings = yield from findings_of(source, gathered.evidence, split=split)
+    findings = findings_of(source, gathered.evidence, repeated)
     warnings = [*_warnings(seen, gathered), *(f"{finding.array}: {finding.said}" for finding in findings)]
     masks = seen.values.n_neg_inf if seen.values is not None and seen.kind == "logits" else 0
     if masks and not any(finding.code == "masked-logits" for finding in findings):
@@ -349,9 +359,9 @@ def _look(source: Source, split: str | None) -> Steps[FileInfo]:
     )
 
 
-def _stored(source: Source) -> dict[str, Any]:
+def _stored(source: Source, *, measured: bool) -> dict[str, Any]:
     """What the file itself tells of how it is stored."""
-    read = _measure(source)
+    read = _measure(source) if measured else None
     return {
         "format": source.format,
         "storage": source.storage,

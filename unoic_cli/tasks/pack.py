@@ -20,11 +20,11 @@ from unoic_cli.brief import brief
 from unoic_cli.counters import Tally
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.evidence import findings_of
+from unoic_cli.evidence import findings_of, id_findings
 from unoic_cli.formats import schema
 from unoic_cli.steps import Steps, here, rewrite
 from unoic_cli.tallies.contents import CopyTally
-from unoic_cli.tasks.common import check_output, parse_size, part_name
+from unoic_cli.tasks.common import check_output, check_threads, parse_size, part_name
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.view import View
@@ -124,7 +124,7 @@ class PackResult:
 
 
 def pack(
-    source: str | os.PathLike[str],
+    inputs: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     codec: str | None = None,
@@ -136,13 +136,14 @@ def pack(
     force: bool = False,
     allow_external: bool = False,
     threads: int | None = None,
+    tell: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Steps[PackResult]:
     """Rewrite a logits file, all of it: contiguous, or in chunks of a chosen size and codec.
 
     Parameters
     ----------
-    source : str
+    inputs : str
         ``FILE.h5[::GROUP]`` or ``FILE.parquet``.
     out : str
         HDF5 or Parquet, by its suffix.
@@ -165,8 +166,10 @@ def pack(
         Follow links of an HDF5 file to other files.
     threads : int, optional
         By default, what the machine gives this process.
+    tell : callable, optional
+        Called with notes about the run.
     progress : callable, optional
-        Called with spans done and spans in all.
+        Called with bytes done and bytes in all.
 
     Returns
     -------
@@ -198,7 +201,7 @@ def pack(
     >>> result.storage, result.encoding, result.changed[0].n_changed
     ('contiguous', 'float16', 0)
     """
-    name, path = os.fspath(source), os.fspath(out)
+    name, path = os.fspath(inputs), os.fspath(out)
     codec = _check_checksums(path, codec, chunk, checksums)
     chunk_bytes = _check_options(path, codec, chunk, dtype, layout, threads)
     used = (
@@ -222,16 +225,17 @@ def pack(
         from unoic_cli.tasks.rounding import make_watch
 
         watch = yield from make_watch(opened, spec.encoding, calibration)
-    shape, grain = _grain(spec, codec, chunk, chunk_bytes)
     data = DataSet((opened,), None, frozenset(), opened.n_samples, shard=run.shard)
-    first = 0 if run.shard is None else data.shard_units(*run.shard)[0]
-    maker = _Packed(opened, spec, scalar, watch, shape, grain, codec or "none", first)
+    first, last = (0, opened.n_units) if run.shard is None else data.shard_units(*run.shard)
+    part = replace(spec, n_samples=(last - first) // opened.pixels)
+    maker = _Packed(opened, part, scalar, watch, *_grain(part, codec, chunk, chunk_bytes), codec or "none", first)
     packed = yield from rewrite(data, path, maker)
     seen, *rounding = packed.tallies
     written, n_bytes = formats.describe(packed.place), os.path.getsize(packed.place)
     notes = label_notes(seen.labels, opened.n_classes)
     changed = () if watch is None else _changed(watch, rounding[0], packed.n_units)
-    notes += map(str, (yield from findings_of(opened, seen.evidence)))
+    repeated = yield from id_findings([opened], None)
+    notes += map(str, findings_of(opened, seen.evidence, repeated))
     left = formats.others([opened])
     if left is not None:
         notes.append(left)
@@ -290,8 +294,7 @@ def _check_options(
     for option, value, known in (("--codec", codec, CODECS), ("--dtype", dtype, DTYPES), ("--layout", layout, LAYOUTS)):
         if value is not None and value not in known:
             raise UsageError(option, f"{value!r}", f"expected one of {', '.join(known)}")
-    if threads is not None and not (isinstance(threads, int) and threads >= 1):
-        raise UsageError("--threads", str(threads), "expected at least 1")
+    check_threads(threads)
     if formats.SUFFIXES[suffix] != "hdf5":
         for option, given in (
             ("--codec", codec),

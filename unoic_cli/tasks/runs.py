@@ -28,6 +28,7 @@ from unoic_cli.tasks.inputs import expanded, is_standard
 from unoic_cli.urls import scrub_all
 
 COUNTING = {
+    "info": "info",
     "prior": "prior",
     "fit-delta": "fit_delta",
     "fit-temperature": "fit_temperature",
@@ -37,9 +38,9 @@ COUNTING = {
 }
 """Commands whose results are sums over the data, and their functions in `unoic_cli.tasks`."""
 
-WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse"}
+WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse", "pack": "pack"}
 """Commands that write a file as large as the data: their shards are files of their own."""
-OUTPUTS = ("output", "curve_output", "write_delta", "force")
+OUTPUTS = ("output", "curve_output", "write_delta", "out", "force")
 """Arguments that say where results go: they change nothing that is counted."""
 UNTOLD = ("threads", "tell", "progress", "memory")
 """Arguments that say how the work is done."""
@@ -242,7 +243,8 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
 
 def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequence[str]) -> None:
     """Refuse files of the run that are an input, or one another."""
-    outputs: list[Any] = [control.state, control.checkpoint, *(arguments.get(name) for name in OUTPUTS[:3])]
+    written = [arguments.get("output", arguments.get("out")), *map(arguments.get, OUTPUTS[1:3])]
+    outputs: list[Any] = [control.state, control.checkpoint, *written]
     if control.shard is not None and control.state is None and isinstance(outputs[2], (str, os.PathLike)):
         outputs[2] = part_name(os.fspath(outputs[2]), *parse_shard(control.shard))
     named = ("--state", "--checkpoint", "--output", "--curve", "--write-delta")
