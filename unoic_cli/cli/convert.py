@@ -2,10 +2,17 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from unoic_cli.cli.common import check_format, is_stream, note, show
-from unoic_cli.cli.program import Argument, command
+from unoic_cli.cli.program import Argument, QuietOptions, command, copy
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AllowExternalOption, ClassAxisOption, ForceOption, LabelsKeyOption, LogitsKeyOption
+from unoic_cli.tasks.options import (
+    AllowExternalOption,
+    ClassAxisOption,
+    ForceOption,
+    LabelsKeyOption,
+    LogitsKeyOption,
+    ThreadsOption,
+    WriteOptions,
+)
 
 if TYPE_CHECKING:
     from unoic_cli.block import Kind
@@ -24,6 +31,7 @@ class ConvertOptions(TypedDict, total=False):
     class_axis: ClassAxisOption
     force: ForceOption
     allow_external: AllowExternalOption
+    threads: ThreadsOption
 
 
 HELP = """Scores keep every bit. Whether arrays hold logits or probabilities is decided once, from all
@@ -35,19 +43,13 @@ Example: unoic convert val.npz val.h5 --logits-key logits_rgb
 
 @command(
     ConvertOptions,
-    Argument("source", "INPUT", "FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.", many=False),
+    Argument("inputs", "INPUT", "FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.", many=False),
     Argument("out", "OUTPUT", "FILE.h5, .parquet or .arrows; - for stdout.", many=False),
+    after=(QuietOptions, WriteOptions),
     help=HELP,
 )
-def convert(source: str, out: str, format: str | None, **options: Any) -> None:
+def convert(inputs: str, out: str, format: str | None, **options: Any) -> None:
     """Convert, and show what was written."""
-    import unoic_cli
     from unoic_cli.report.convert import render_convert
 
-    check_format(format)
-    stream = is_stream(out, format)
-    result = unoic_cli.convert(source, out, **options)
-    for text in result.notes:
-        note(text)
-    if not stream:
-        show(result, format, render_convert)
+    copy("convert", inputs, out, format, options, render_convert)

@@ -3,10 +3,9 @@
 import os
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from unoic_cli.cli.common import Told, check_format, note, show
-from unoic_cli.cli.program import Argument, QuietOptions, command
-from unoic_cli.options import Option, options_of
-from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ProgressOption, ThreadsOption, WriteOptions
+from unoic_cli.cli.program import Argument, QuietOptions, command, copy
+from unoic_cli.options import Option
+from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ThreadsOption, WriteOptions
 
 if TYPE_CHECKING:
     from unoic_cli.calibration import Calibration
@@ -43,7 +42,6 @@ class PackOptions(TypedDict, total=False):
     force: ForceOption
     allow_external: AllowExternalOption
     threads: ThreadsOption
-    progress: ProgressOption
 
 
 HELP = """Everything is kept: labels, delta, text, priors, names, provenance. With --codec or --chunk the
@@ -61,15 +59,8 @@ Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibrati
     after=(QuietOptions, WriteOptions),
     help=HELP,
 )
-def pack(inputs: str, out: str, format: str | None, quiet: bool, **options: Any) -> None:
+def pack(inputs: str, out: str, format: str | None, **options: Any) -> None:
     """Pack, and show what was written."""
     from unoic_cli.report.pack import render_pack
-    from unoic_cli.tasks.runs import Control, run
 
-    check_format(format)
-    control = Control(**{name: options.pop(name) for name in options_of(WriteOptions)})
-    with Told(quiet) as told:
-        result = run("pack", inputs, control=control, out=out, **options, **told.arguments())
-    for text in [] if quiet else result.notes:
-        note(text)
-    show(result, format, render_pack)
+    copy("pack", inputs, out, format, options, render_pack)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 import typer
 
-from unoic_cli.cli.common import Told, check_format, is_stream, show
+from unoic_cli.cli.common import Told, check_format, is_stream, note, show
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Keyword, Option, options_of, own_first
 from unoic_cli.tasks.options import GROUPS, ForceOption, RunOptions, WriteOptions
@@ -201,6 +201,23 @@ def writing(name: str, options: type, argument: Argument, *, help: str) -> Comma
         _write(name, files, format, given)
 
     return command(options, argument, help=help, after=(QuietOptions, WriteOptions))(run)
+
+
+def copy(
+    name: str, inputs: str, out: str, format: str | None, given: dict[str, Any], render: Callable[[Any], Any]
+) -> None:
+    """Run a command that writes one file as another, say its notes, and show what it wrote, where stdout is free."""
+    from unoic_cli.tasks.runs import Control, run
+
+    check_format(format)
+    stream, quiet = is_stream(out, format), given.pop("quiet")
+    control = Control(**_taken(WriteOptions, given))
+    with Told(quiet) as told:
+        result = run(name, inputs, control=control, out=out, **given, **told.arguments())
+    for text in [] if quiet else result.notes:
+        note(text)
+    if not stream:
+        show(result, format, render)
 
 
 def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.batch import Batch, choose_split, stored_batch
+from unoic_cli.batch import Batch, choose_split, ignored_units, stored_batch
 from unoic_cli.block import Encoding, Source
 from unoic_cli.counters import Counters, Tally, added
 from unoic_cli.tallies.evidence import TOLERANCE, EvidenceTally, log_tolerance
@@ -391,3 +391,76 @@ class ContentsTally(_Parts):
                 counts.update(values)
         if part.block.delta is not None and (not part.scalar_delta or self.source.n_units == 1):
             self.delta.update(part.block.delta)
+
+
+_TELLING = 4096
+"""Scores of a volume that tell along which axis probabilities sum to 1."""
+_POINT = 1 << 30
+"""Their sums are integers in this unit."""
+
+
+class KindTally(Tally):
+    """What scores look like where nothing says what they are.
+
+    Parameters
+    ----------
+    source : Source
+
+    Attributes
+    ----------
+    values : ScoreValues
+        Of the units that take part.
+    blank : FirstUnit or None
+        The first unit whose label is ignored and whose scores are none, and its largest score.
+    """
+
+    needs = frozenset({"scores", "labels"})
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.values = ScoreValues(source.encoding, source.n_classes)
+        self.blank: FirstUnit | None = None
+        self.sums = np.zeros(min(_TELLING, source.pixels * source.n_classes) if source.image_shape else 1, np.int64)
+
+    def recipe(self) -> partial[KindTally]:
+        """What makes an empty tally like this one."""
+        return partial(KindTally, self.source)
+
+    def update(self, batch: Batch) -> None:
+        """Look at a batch as it is stored."""
+        block, source = batch.part.block, self.source
+        scores, brain = block.scores, source.encoding == "bfloat16"
+        assert scores is not None
+        if source.image_shape and not scores.size % (source.pixels * source.n_classes):  # else a part of an image
+            each = as_floats(scores.reshape(-1, source.pixels * source.n_classes)[:, : self.sums.size], brain)
+            self.sums += (
+                np.rint(np.clip(np.nan_to_num(each, nan=4), -4, 4) * float(_POINT)).astype(np.int64).sum(axis=0)
+            )
+        ignored = ignored_units(block.labels, source.n_classes)
+        flat = scores if scores.ndim == 2 else np.moveaxis(scores, 1, 2).reshape(-1, source.n_classes)
+        blank = ignored[~np.isfinite(as_floats(flat[ignored], brain)).all(axis=1)]
+        if not blank.size:
+            self.values.update(scores, lambda unit: block.start + unit)
+            return
+        if self.blank is None:
+            self.blank = FirstUnit(block.start + int(blank[0]), float(as_floats(flat[blank[:1]], brain).max()))
+        kept = np.delete(np.arange(block.stop - block.start), blank)
+        self.values.update(flat[kept], lambda unit: block.start + int(kept[unit]))
+
+    @property
+    def sums_over_samples(self) -> bool:
+        """Whether scores sum to 1 over the samples."""
+        return bool((np.abs(self.sums / _POINT - 1) <= TOLERANCE).all())
+
+    def counters(self) -> Counters:
+        """What was seen so far."""
+        blank = {} if self.blank is None else {f"{self.blank.unit} {self.blank.value.hex()}": 1}
+        return {"values": self.values.counters(), "sums": self.sums, "blank": blank}
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Take in what was seen elsewhere."""
+        self.values.absorb(counters["values"])
+        self.sums = self.sums + counters["sums"]
+        seen = [FirstUnit(int(unit), float.fromhex(value)) for unit, value in map(str.split, counters["blank"])]
+        known = [] if self.blank is None else [self.blank]
+        self.blank = min([*known, *seen], key=lambda one: one.unit, default=None)

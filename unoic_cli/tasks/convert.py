@@ -11,30 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.batch import choose_split, ignored_units, stored_batch, where_is
-from unoic_cli.block import Kind, LogitBlock, OutputSpec, Source
+from unoic_cli.batch import Batch, choose_split, stored_batch, where_is
+from unoic_cli.block import Kind, LogitBlock, OutputSpec, Source, Writer
 from unoic_cli.brief import brief
+from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import findings_of, id_findings
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
-from unoic_cli.output import together
-from unoic_cli.steps import Steps
-from unoic_cli.tallies.contents import ClassCounts, CopyTally, ScoreValues, as_floats
-from unoic_cli.tallies.evidence import TOLERANCE
+from unoic_cli.steps import Steps, count, here, rewrite
+from unoic_cli.tallies.contents import ClassCounts, CopyTally, KindTally, ScoreValues
+from unoic_cli.tasks.common import check_output, check_threads, part_name
 from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
+from unoic_cli.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 PER_SAMPLE = ("split", "group", "sample_id")
-
-_TELLING = 4096
-"""Scores of each volume that tell along which axis probabilities sum to 1."""
-
-Members = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 @dataclass(frozen=True)
@@ -86,15 +82,12 @@ class _Input:
         Its `kind` is provisional for arrays.
     scores : str
         ``FILE:MEMBER`` of the scores, for messages; the member's name is evidence of their kind.
-    blocks : callable
-        All units in order, with just the fields asked for.
     dtypes : dict of str to str
         Of the fields to be written, as in `OutputSpec`.
     """
 
     source: Source
     scores: str
-    blocks: Callable[[frozenset[str]], Iterator[LogitBlock]]
     dtypes: dict[str, str]
     scalar_delta: float | None = None
     has_predictions: bool = False
@@ -103,7 +96,7 @@ class _Input:
 
 
 def convert(
-    source: str | os.PathLike[str],
+    inputs: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     logits_key: str | None = None,
@@ -113,12 +106,15 @@ def convert(
     labels: str | None = None,
     force: bool = False,
     allow_external: bool = False,
+    threads: int | None = None,
+    tell: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Steps[ConvertResult]:
     """Write an npz, npy, HDF5 or Parquet file as HDF5 or Parquet, block by block; every bit of the scores is kept.
 
     Parameters
     ----------
-    source : str
+    inputs : str
         ``FILE.npz``, ``FILE.npy``, ``FILE.parquet``, ``FILE.h5[::GROUP]``, a remote logits file, or ``-``.
     out : str
         The output; its suffix names the format. ``-`` is an Arrow stream on standard output.
@@ -135,6 +131,8 @@ def convert(
         Replace an output that exists.
     allow_external : bool
         Follow links of an HDF5 file to other files.
+    threads, tell, progress
+        As in `unoic_cli.tasks.common.Options`.
 
     Returns
     -------
@@ -160,7 +158,8 @@ def convert(
     >>> result.kind, result.n_samples, result.n_classes, result.fields
     ('logits', 2, 2, ('labels',))
     """
-    source, out = os.fspath(source), os.fspath(out)
+    source, out = os.fspath(inputs), os.fspath(out)
+    check_threads(threads)
     if kind is not None:
         names.check_kind("--kind", kind)
     asked = Asked(logits_key, labels_key, class_axis, kind, labels)
@@ -169,41 +168,50 @@ def convert(
     if labels is not None and not is_arrays:
         found = f"given, but {formats.storage.shown(source)} is no npz or npy file"
         raise UsageError("--labels", found, "expected it for such files only")
-    _check_output(out, force, (source,) if labels is None else (source, labels))
+    shard = (yield from here()).shard
+    out = out if shard is None else part_name(out, *shard)
+    yield from _check_output(out, force, (source,) if labels is None else (source, labels))
     given = _stored_input(source, allow_external, asked, is_arrays)
-    decided, reason = _decide_kind(given, kind, is_arrays)
-    if given.source.n_classes == 1:
-        given = _two_classes(given, decided)
-    with together(given.notes.append) as outputs:
-        fields, seen = _copy(given, decided, out)
-        written = replace(given.source, kind=decided, fields=given.source.fields - {"sample_id"})  # not read twice
-        if out != formats.STANDARD:
-            written = replace(formats.describe(outputs.found(out)), name=out)
-        repeated = yield from id_findings([written], None)
-        given.notes.extend(map(str, findings_of(written, seen.evidence, repeated, memory=given.source)))
+    decided, reason = yield from _decide_kind(given, kind, is_arrays)
+    written = given.source
+    if written.n_classes == 1:
+        written = one_column.widened(replace(written, kind=decided, notes=()))
+        given.notes.extend(written.notes)
+    data = DataSet((given.source,), None, frozenset(), written.n_samples, shard=shard)
+    copied = yield from rewrite(data, out, _Copied(given, replace(written, kind=decided)))
+    (seen,) = copied.tallies
+    given.notes.extend(label_notes(seen.labels, written.n_classes))
+    copy = replace(written, kind=decided, fields=written.fields - {"sample_id"})  # not read twice
+    if out != formats.STANDARD:
+        copy = replace(formats.describe(copied.place), name=out)
+    repeated = yield from id_findings([copy], None)
+    given.notes.extend(map(str, findings_of(copy, seen.evidence, repeated, memory=written)))
     left = f"not used: {', '.join(given.dropped)}"
     if given.dropped and left not in given.notes:
         given.notes.append(left)
-    return _result(given, out, decided, reason, fields)
+    return _result(given, out, decided, reason, written, copied.n_units // written.pixels)
 
 
-def _result(given: _Input, out: str, kind: Kind, reason: str, fields: tuple[str, ...]) -> ConvertResult:
+def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n_samples: int) -> ConvertResult:
+    extras = ["predictions"] if given.has_predictions else []
+    extras += ["delta"] if given.scalar_delta is not None else []
+    extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(written, name) is not None]
     return ConvertResult(
         input=given.scores,
         output=out,
         kind=kind,
         kind_from=reason,
-        n_samples=given.source.n_samples,
-        n_classes=given.source.n_classes,
-        image_shape=given.source.image_shape,
-        encoding=given.source.encoding,
-        fields=fields,
+        n_samples=n_samples,
+        n_classes=written.n_classes,
+        image_shape=written.image_shape,
+        encoding=written.encoding,
+        fields=tuple(sorted([*given.dtypes, *extras])),
         dropped=given.dropped,
         notes=tuple(given.notes),
     )
 
 
-def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> None:
+def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> Steps[None]:
     """Check the name of the output before the input is read, which may take long."""
     if out == formats.STANDARD:
         formats.check_stream(force=force)
@@ -211,28 +219,28 @@ def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> None:
     suffix = os.path.splitext(out)[1].lower()
     if suffix not in formats.SUFFIXES:
         raise UsageError(out, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")
-    formats.check_output(out, force=force, inputs=inputs)
+    yield from check_output(out, force=force, inputs=inputs)
 
 
 # ------------------------------------------------------------------------------------------------
 # what the scores are
 
 
-def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple[Kind, str]:
+def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> Steps[tuple[Kind, str]]:
     """Kind of the scores and how it was decided, after a look at all values where it matters."""
     source = given.source
     if not is_arrays and declared is None:
         return source.kind, "the name of the scores"
     if source.kind == "predictions":
         raise UsageError("--kind", f"given, but {source.name} holds predictions", "expected scores")
-    values = ScoreValues(source.encoding, source.n_classes)
-    over_samples = np.zeros(min(_TELLING, source.pixels * source.n_classes) if source.image_shape else 1)
-    for block in given.blocks(frozenset({"scores", *({"labels"} & set(given.dtypes))})):
-        assert block.scores is not None
-        scores, units = _taking_part(given, block)
-        values.update(scores, lambda unit, units=units: int(units[unit]))  # type: ignore[misc]  # bound at once
-        over_samples += _over_samples(block.scores, source)
-    if "sum" in values.first and source.n_samples > 1 and (np.abs(over_samples - 1) <= TOLERANCE).all():
+    tally = KindTally(source)
+    data = DataSet((source,), None, frozenset(), source.n_samples)
+    yield from count(data, [tally], as_stored=True, shared=True)
+    values, blank = tally.values, tally.blank
+    if blank is not None:
+        said = f"{blank.value} at {where_is(source, blank.unit)}"
+        given.notes.append(f"{said}, whose label is ignored: such units take no part")
+    if "sum" in values.first and source.n_samples > 1 and tally.sums_over_samples:
         found = "values that sum to 1 along the first axis, and not along that of the classes"
         raise DataError(given.scores, found, f"expected {schema.CLASSES_FIRST}")
     name = given.scores.rpartition(":")[2].lower()
@@ -247,30 +255,6 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> tuple
         _refuse_first(given, values, "outside", hint)
     given.notes.extend(_kind_notes(given, decided, name, values))
     return decided, reason
-
-
-def _taking_part(given: _Input, block: LogitBlock) -> tuple[NDArray[Any], Sequence[int] | NDArray[np.int64]]:
-    """Scores of a block without units whose label is ignored and whose scores are none, and which units they are of."""
-    source, scores = given.source, block.scores
-    assert scores is not None
-    ignored = ignored_units(block.labels, source.n_classes)
-    flat = scores if scores.ndim == 2 else np.moveaxis(scores, 1, 2).reshape(-1, source.n_classes)
-    blank = ignored[~np.isfinite(as_floats(flat[ignored], source.encoding == "bfloat16")).all(axis=1)]
-    if not blank.size:
-        return scores, range(block.start, block.stop)
-    said = f"{flat[blank[0]].max()} at {where_is(source, block.start + int(blank[0]))}"
-    if not any("such units take no part" in note for note in given.notes):
-        given.notes.append(f"{said}, whose label is ignored: such units take no part")
-    kept = np.delete(np.arange(block.stop - block.start), blank)
-    return flat[kept], block.start + kept
-
-
-def _over_samples(scores: NDArray[Any], source: Source) -> NDArray[np.float64]:
-    """The sum over the samples of a block, of as many scores of each as tell where the classes are."""
-    if not source.image_shape or scores.size % (source.pixels * source.n_classes):  # a part of an image
-        return np.zeros(1)
-    each = scores.reshape(-1, source.pixels * source.n_classes)[:, :_TELLING]
-    return np.asarray(as_floats(each, source.encoding == "bfloat16").sum(axis=0, dtype=np.float64))
 
 
 def _seen_kind(given: _Input, name: str, values: ScoreValues) -> tuple[Kind, str]:
@@ -312,63 +296,79 @@ def _kind_notes(given: _Input, kind: Kind, name: str, values: ScoreValues) -> li
     return notes
 
 
-def _two_classes(given: _Input, kind: Kind) -> _Input:
-    """An input of one score of each unit as one of two classes."""
-    source = one_column.widened(dataclasses.replace(given.source, kind=kind, notes=()))
-    given.notes.extend(source.notes)
-
-    def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
-        for block in given.blocks(fields):
-            if block.scores is not None:
-                one = block.scores
-                block.scores = np.empty((len(one), 2, *one.shape[2:]), schema.score_dtype(source.encoding))
-                one_column.fill(one, given.source.encoding, kind, block.scores)
-            yield block
-
-    return dataclasses.replace(given, source=source, blocks=blocks)
-
-
 # ------------------------------------------------------------------------------------------------
 # copying
 
 
-def _copy(given: _Input, kind: Kind, out: str) -> tuple[tuple[str, ...], CopyTally]:
-    """Write all blocks; return the names of what was kept beside the scores, and what was seen."""
-    source = given.source
-    spec = OutputSpec(
-        n_samples=source.n_samples,
-        n_classes=source.n_classes,
-        image_shape=source.image_shape,
-        kind=kind,
-        encoding=source.encoding,
-        layout=source.layout,
-        predictions=given.has_predictions,
-        dtypes=given.dtypes,
-        scalar_delta=given.scalar_delta,
-        class_names=source.class_names,
-        source_counts=source.source_counts,
-        source_prior=source.source_prior,
-        attributes=source.attributes,
-    )
-    fields = frozenset(given.dtypes) | {"scores"} | ({"predictions"} if given.has_predictions else set())
-    seen = CopyTally(source)
-    writer = formats.create(out, spec)
-    try:
-        for block in given.blocks(fields):
-            seen.update(stored_batch(choose_split(block, source, None)))
-            if given.has_predictions:
-                check_predictions(source, block)
-            writer.write(block)
-        formats.check_unchanged((source,))
-        writer.commit()
-    except BaseException:
-        writer.abort()
-        raise
-    given.notes.extend(label_notes(seen.labels, source.n_classes))
-    extras = ["predictions"] if given.has_predictions else []
-    extras += ["delta"] if given.scalar_delta is not None else []
-    extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
-    return tuple(sorted([*given.dtypes, *extras])), seen
+@dataclass(frozen=True)
+class _Copied:
+    """Makes every block as it is stored; one score of each unit becomes those of two classes."""
+
+    given: _Input
+    written: Source
+
+    view = View()
+    as_stored = True
+    pieces = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What is read."""
+        more = {"predictions"} if self.given.has_predictions else set()
+        return frozenset({"scores", *more, *self.given.dtypes})
+
+    def spans(self, data: DataSet) -> list[Span]:
+        """What a worker reads at once."""
+        return data.spans(BLOCK_BYTES)
+
+    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Writer:
+        """Start the output, or go on with an unfinished one."""
+        return formats.create(path, spec, unfinished=unfinished)
+
+    def spec(self, n_samples: int) -> OutputSpec:
+        """The form of the output."""
+        source, given = self.written, self.given
+        return OutputSpec(
+            n_samples=n_samples,
+            n_classes=source.n_classes,
+            image_shape=source.image_shape,
+            kind=source.kind,
+            encoding=source.encoding,
+            layout=source.layout,
+            predictions=given.has_predictions,
+            dtypes=given.dtypes,
+            scalar_delta=given.scalar_delta,
+            class_names=source.class_names,
+            source_counts=source.source_counts,
+            source_prior=source.source_prior,
+            attributes=source.attributes,
+        )
+
+    def tallies(self) -> list[Any]:
+        """What the input is like."""
+        return [CopyTally(self.written)]
+
+    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> Callable[[Batch, int], Iterator[LogitBlock]]:
+        """What makes blocks in one thread."""
+        (seen,) = tallies
+
+        def make(batch: Batch, start: int) -> Iterator[LogitBlock]:
+            block = self._widened(batch.part.block)
+            seen.update(stored_batch(choose_split(block, self.written, None)))
+            if self.given.has_predictions:
+                check_predictions(self.written, block)
+            yield replace(block, start=start, stop=start + batch.n_units)
+
+        return make
+
+    def _widened(self, block: LogitBlock) -> LogitBlock:
+        source = self.given.source
+        if source.n_classes > 1 or block.scores is None:
+            return block
+        one, written = block.scores, self.written
+        two = np.empty((len(one), 2, *one.shape[2:]), schema.score_dtype(written.encoding))
+        one_column.fill(one, source.encoding, written.kind, two)
+        return replace(block, scores=two)
 
 
 def check_predictions(source: Source, block: LogitBlock) -> None:
@@ -406,14 +406,6 @@ def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool
     provisional = replace(asked, kind="logits") if is_arrays else asked
     source = formats.describe(name, allow_external=allow_external, asked=provisional)
 
-    def blocks(fields: frozenset[str]) -> Iterator[LogitBlock]:
-        reader = formats.open_reader(source)
-        try:
-            for start, stop in formats.spans(source, BLOCK_BYTES):
-                yield from reader.blocks(start, stop, fields)
-        finally:
-            reader.close()
-
     has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
     fields = source.fields - {"delta"} if scalar is not None else source.fields
@@ -427,7 +419,7 @@ def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool
         notes.remove(one_column.meaning(source.kind))
         source = one_column.as_stored(source)
     dropped = source.others
-    return _Input(source, source.scores_name, blocks, dtypes, scalar, has_predictions, dropped, notes)
+    return _Input(source, source.scores_name, dtypes, scalar, has_predictions, dropped, notes)
 
 
 def _array_notes(source: Source) -> list[str]:

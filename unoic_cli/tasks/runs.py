@@ -38,7 +38,7 @@ COUNTING = {
 }
 """Commands whose results are sums over the data, and their functions in `unoic_cli.tasks`."""
 
-WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse", "pack": "pack"}
+WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse", "pack": "pack", "convert": "convert"}
 """Commands that write a file as large as the data: their shards are files of their own."""
 OUTPUTS = ("output", "curve_output", "write_delta", "out", "force")
 """Arguments that say where results go: they change nothing that is counted."""
@@ -347,7 +347,7 @@ def _engine(control: Control, threads: int | None) -> Iterator[Any]:
 
 
 @public
-def run(command: str, inputs: Any, *, control: Control | None = None, labels: Any = None, **arguments: Any) -> Any:
+def run(command: str, inputs: Any, *, control: Control | None = None, **arguments: Any) -> Any:
     """Run a counting command, cut, kept or spread as `control` says.
 
     Parameters
@@ -356,10 +356,8 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
         A key of `COUNTING`.
     inputs : path, or sequence of paths
     control : Control, optional
-    labels : optional
-        With scores in memory, which only plain runs take.
     **arguments
-        Of the command's function.
+        Of the command's function; arrays in plain runs only.
 
     Returns
     -------
@@ -395,7 +393,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, labels: An
     tell, one = arguments.get("tell"), Run(threads=arguments.get("threads"), progress=arguments.get("progress"))
     if control.plain:
         with together(tell):
-            return one.drive(steps(inputs, *([] if labels is None else [labels]), **arguments))
+            return one.drive(steps(inputs, **arguments))
     if any(map(is_standard, _texts(inputs))):
         found = "standard input in a run that is cut, kept or spread"
         raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
