@@ -520,6 +520,7 @@ def test_all_or_nothing(tmp_path, save, monkeypatch, suffix, error):
 @pytest.mark.parametrize("how", [np.savez, np.savez_compressed])
 def test_a_member_is_never_loaded_whole(tmp_path, out, monkeypatch, how):
     monkeypatch.setattr(task, "BLOCK_BYTES", 24)
+    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 24)
     monkeypatch.setattr(numpy_files, "_PIECE", 30)
     rows, unpacked, sizes = numpy_files.rows, [], []
     pread = schema.pread_into

@@ -168,7 +168,8 @@ class BatchReader:
                 yield [gather(reader.blocks(first, last, self.fields), span.source, last)]
             return
         if not self.whole:
-            fields = self.fields if self.as_stored else self.fields & (span.source.fields | {"scores"})
+            more = {"scores", "predictions"} if self.as_stored else {"scores"}
+            fields = self.fields & (span.source.fields | more)
             for block in self._reader(span.source, 0).blocks(span.start, span.stop, fields):
                 yield [block]
             return

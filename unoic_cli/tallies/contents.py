@@ -433,9 +433,8 @@ class KindTally(Tally):
         assert scores is not None
         if source.image_shape and not scores.size % (source.pixels * source.n_classes):  # else a part of an image
             each = as_floats(scores.reshape(-1, source.pixels * source.n_classes)[:, : self.sums.size], brain)
-            self.sums += (
-                np.rint(np.clip(np.nan_to_num(each, nan=4), -4, 4) * float(_POINT)).astype(np.int64).sum(axis=0)
-            )
+            near = np.clip(np.nan_to_num(each, nan=4), -4, 4).astype(np.float64)
+            self.sums += np.rint(near * _POINT).astype(np.int64).sum(axis=0)
         ignored = ignored_units(block.labels, source.n_classes)
         flat = scores if scores.ndim == 2 else np.moveaxis(scores, 1, 2).reshape(-1, source.n_classes)
         blank = ignored[~np.isfinite(as_floats(flat[ignored], brain)).all(axis=1)]
