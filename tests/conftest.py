@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
+import zlib
 
 import pytest
 from hypothesis import settings
 
 from unoic_cli import cli, compiling
+from unoic_cli.cli import common
 
 settings.register_profile("repeatable", derandomize=True)
 if not os.environ.get("UNOIC_FUZZ"):
     settings.load_profile("repeatable")
 
 compiling.told()  # a cold cache changes nothing of what the tests look at; those of the note run processes of their own
+common._SILENCE = 600.0  # nor does a machine with other things to do
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: tests of clusters and signals wait most of the time."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_are_compiled_once(tmp_path_factory):
+    """A worker that needs a kernel which another one compiles waits for it, and loads it from the cache."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    from unoic_cli.kernels import jit
+
+    load, save = jit._Cache.load_overload, jit._Cache.save_overload
+
+    def place(cache, sig, codegen):
+        return zlib.crc32(str(cache._path(sig, codegen)).encode())
+
+    def load_overload(cache, sig, context):
+        with contextlib.suppress(OSError):
+            fcntl.lockf(locks, fcntl.LOCK_EX, 1, place(cache, sig, context.codegen()))
+        found = load(cache, sig, context)
+        if found is not None:
+            fcntl.lockf(locks, fcntl.LOCK_UN, 1, place(cache, sig, context.codegen()))
+        return found
+
+    def save_overload(cache, sig, data):
+        save(cache, sig, data)
+        with contextlib.suppress(OSError):
+            fcntl.lockf(locks, fcntl.LOCK_UN, 1, place(cache, sig, data.codegen))
+
+    with (
+        open(tmp_path_factory.getbasetemp().parent / "kernels.lock", "wb") as locks,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(jit._Cache, "load_overload", load_overload)
+        patch.setattr(jit._Cache, "save_overload", save_overload)
+        yield
 
 
 def no_constant(name):
