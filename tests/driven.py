@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unoic_cli import dataset, driver, steps
+from unoic_cli import dataset, driver, priors, steps
 
 
 def sweep(data, tallies, *, n_threads=None, progress=None, **how):
@@ -18,3 +18,8 @@ def open_dataset(*args, **kwargs):
 def open_modalities(*args, **kwargs):
     """Several modalities."""
     return driver.drive(dataset.open_modalities(*args, **kwargs))
+
+
+def read_prior_file(*args):
+    """A prior."""
+    return driver.drive(priors.read_prior_file(*args))

@@ -23,6 +23,7 @@ from rich.console import Console
 
 import unoic_cli
 from unoic_cli import cli, compiling
+from unoic_cli.driver import drive
 from unoic_cli.folds import fold_of
 from unoic_cli.formats import arrays
 from unoic_cli.lattice import Lattice
@@ -687,6 +688,7 @@ class Fake:
         return self._curve(lattice.values().tolist())
 
     def points(self, lams):
+        yield from ()
         return self._curve(list(lams))
 
     def objective(self, curve):
@@ -695,7 +697,7 @@ class Fake:
 
 def paper(metric, lattice="0:2:0.1", name="paper"):
     problem = Fake(metric)
-    found = method(name)(problem, Lattice.parse(lattice))
+    found = drive(method(name)(problem, Lattice.parse(lattice)))
     return float(found.curve.lams[found.choice]), found, problem
 
 

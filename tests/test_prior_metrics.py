@@ -12,7 +12,7 @@ from fractions import Fraction
 import naive
 import numpy as np
 import pytest
-from driven import sweep
+from driven import read_prior_file, sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compute, compute_all
@@ -27,7 +27,7 @@ from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import ABSENT, NAMES, Counts
-from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list, read_prior_file
+from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import predict
 from unoic_cli.view import View
