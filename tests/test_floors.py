@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import pathlib
 
 import numpy as np
@@ -134,8 +135,9 @@ def formats_in(path):
 
 def test_members_are_registered():
     assert set(modules_with("searches", "search")) == set(searches.METHODS.values())
-    assert set(modules_with("fusions", "default_weights")) == set(fusions.FUSIONS.values())
-    assert all(name == fusions.fusion(name).NAME for name in fusions.FUSIONS)
+    members = {fusions.fusion(name).__name__.rpartition(".")[2] for name in fusions.FUSIONS}
+    assert members == set(modules_with("fusions", "default_weights"))
+    assert not members & set(dir(builtins)), "importing it would hide that in the package"
     classes = {name for path in (PACKAGE / "formats").glob("*.py") for name in formats_in(path)}
     assert classes == {kind.__name__ for kind in formats.FORMATS.values()}
     assert all(suffix in formats.FORMATS[name].SUFFIXES for suffix, name in formats.SUFFIXES.items())

@@ -18,9 +18,9 @@ from unoic_cli.block import LogitBlock, Source
 from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.kernels import simd, tile
-from unoic_cli.kernels.fusion import LOG_LINEAR
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
+from unoic_cli.kernels.operator import Pool
 from unoic_cli.kernels.posterior import FIXED_POINT
 from unoic_cli.kernels.simd import LANES
 from unoic_cli.lattice import Lattice
@@ -610,7 +610,7 @@ def written(problem, lam, logs, dtype):
     predictions = np.empty(batch.n_units, np.int32)
     lines = make_point(problem.slopes, problem.masked, lam)
     predict(batch, lines, predictions, make_workspace(scores.n_classes))
-    rule = Rule(LOG_LINEAR, np.ones(1), problem.slopes[None], problem.masked[None])
+    rule = Rule(Pool, np.ones(1), problem.slopes[None], problem.masked[None])
     Fuser(rule, [lam]).write(replace(batch, modalities=(scores,)), logs, out, scores.pixels, predictions)
     if scores.pixels:
         out = out.reshape(-1, scores.n_classes, scores.pixels).transpose(0, 2, 1).reshape(batch.n_units, -1)

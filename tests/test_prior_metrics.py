@@ -22,9 +22,9 @@ from unoic_cli.block import LogitBlock
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.fuser import Fuser, Rule
-from unoic_cli.kernels.fusion import LOG_LINEAR
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
+from unoic_cli.kernels.operator import Pool
 from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import ABSENT, NAMES, Counts
 from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list
@@ -53,7 +53,7 @@ def posterior(z, slopes, lam, *, delta=(), logs=False, masked=None):
     batch = View().apply(raw)
     out, predictions = np.empty(z.size), np.empty(len(z), np.int32)
     predict(batch, make_point(slopes, masked, lam), predictions, make_workspace(z.shape[1]))
-    Fuser(Rule(LOG_LINEAR, np.ones(1), slopes[None], masked[None]), [lam]).write(batch, logs, out, 0, predictions)
+    Fuser(Rule(Pool, np.ones(1), slopes[None], masked[None]), [lam]).write(batch, logs, out, 0, predictions)
     out = out.reshape(z.shape)
     assert np.array_equal(out.argmax(axis=1), predictions)
     return out

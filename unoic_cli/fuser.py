@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Scores
-from unoic_cli.kernels.fusion import (
-    LOG_LINEAR,
-    fill_planes64,
-    fill_rows64,
-    fused_winners,
-    make_scratch,
-    write_fused,
-)
+from unoic_cli.kernels.fusion import fill_planes64, fill_rows64, fused_winners, write_fused
 from unoic_cli.kernels.lines import make_lines, make_workspace
+from unoic_cli.kernels.operator import Group, Operator, make_scratch
 from unoic_cli.kernels.simd import LANES
 
 if TYPE_CHECKING:
@@ -33,8 +27,8 @@ class Rule:
 
     Attributes
     ----------
-    operator : int
-        See `unoic_cli.kernels.fusion`.
+    operator : type of Operator
+        See `unoic_cli.fusions`.
     weights : (M,) float64
     slopes : (M, K) float64
         s_k of each expert, its share of lambda included.
@@ -42,7 +36,7 @@ class Rule:
         Classes to which an expert gives no probability.
     """
 
-    operator: int
+    operator: type[Operator]
     weights: NDArray[np.float64]
     slopes: NDArray[np.float64]
     masked: NDArray[np.bool_]
@@ -85,6 +79,7 @@ class Fuser:
         self.size = max(LANES, PIECE_BYTES // unit // LANES * LANES)
         self.scores = np.zeros(n_experts * n_classes * self.size)
         self.winners = np.zeros(self.lams.size * self.size, dtype=np.int32)
+        self.operator = rule.operator(rule.weights)
         self.margin = n_experts * (2e-5 + 3e-7 * n_classes)
         self._scratch = make_scratch(n_experts, n_classes)
         self._work = make_workspace(n_classes)
@@ -121,7 +116,7 @@ class Fuser:
     def _fill(self, m: int, scores: Scores, first: int, n: int, groups: int) -> int:
         common = (
             scores.raw, scores.brain, scores.allow_zero, scores.raw.dtype == np.float64,
-            self.rule.operator != LOG_LINEAR, scores.delta, self._lines[m], first, n, self.scores,
+            self.operator.is_quick(), scores.delta, self._lines[m], first, n, self.scores,
             m * groups * self.rule.n_classes * LANES, self._plain, self._times, self._work,
         )  # fmt: skip
         return int(fill_planes64(*common, scores.pixels) if scores.pixels else fill_rows64(*common))
@@ -149,6 +144,12 @@ class Fuser:
             tables = self._make_tables(factors[:, 0])
         return tables, factors.reshape(-1)
 
+    def _experts(self, piece: Piece, factors: NDArray[np.float64]) -> Group:
+        """The first group of a piece."""
+        n_experts, n_classes = self.rule.slopes.shape
+        units = piece.n_groups * LANES
+        return Group(self.scores, 0, units * n_classes, factors, 0, units, self._slopes, n_experts, n_classes)
+
     def decide(self, batch: Batch, piece: Piece) -> NDArray[np.int32]:
         """Decisions of a piece, (G * 16 * groups,) int32 as `fused_winners` writes them; valid until the next piece.
 
@@ -158,10 +159,8 @@ class Fuser:
             At the first unit to whose every class some expert gives no probability.
         """
         tables, factors = self._slope_factors(batch, piece)
-        rule = self.rule
         bad = fused_winners(
-            self.scores, piece.n_groups, rule.n_experts, rule.n_classes, self.lams, self._slopes, tables, factors,
-            rule.operator, rule.weights, self.margin, self.winners,
+            self._experts(piece, factors), piece.n_groups, self.lams, tables, self.operator, self.margin, self.winners,
             self._found, piece.n, self._scratch,
         )  # fmt: skip
         if bad >= 0:
@@ -198,11 +197,9 @@ class Fuser:
         self, batch: Batch, piece: Piece, in_logs: bool, out: NDArray[Any], pixels: int, decisions: NDArray[np.int32]
     ) -> None:
         """The same of a piece that is laid out."""
-        rule = self.rule
         _, factors = self._slope_factors(batch, piece)
         self.winners[: piece.n] = decisions[piece.first : piece.first + piece.n]
         write_fused(
-            self.scores, piece.n_groups, piece.n, rule.n_experts, rule.n_classes, self.lams[-1], self._slopes,
-            factors, rule.operator, rule.weights, self.winners, in_logs, out.dtype.type(-np.inf), out, piece.first,
-            pixels, self._scratch,
+            self._experts(piece, factors), piece.n_groups, piece.n, self.lams[-1], self.operator, self.winners,
+            in_logs, out.dtype.type(-np.inf), out, piece.first, pixels, self._scratch,
         )  # fmt: skip

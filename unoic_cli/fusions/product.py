@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from unoic_cli.kernels.fusion import LOG_LINEAR
+from unoic_cli.kernels.operator import Pool
 
-NAME = "product"
 ABOUT = "the product of the posteriors"
-OPERATOR = LOG_LINEAR
+OPERATOR = Pool
 LINEAR = True
-NORMALISED = False
 
 
 def default_weights(n: int) -> tuple[float, ...] | None:

@@ -4,98 +4,24 @@ Every expert's scores delta * z are first laid out as float64 *groups* of sixtee
 `fill_planes64`); what follows is the same for every storage layout. A softmax is taken once per expert and unit; at
 each lambda it is multiplied by exp(lambda * s) and summed anew. Decisions are made in float32 with margins far above
 its rounding; what is inside a margin is decided by `settle`, in float64.
-
-Noisy-or is decided by the product of 1 - P alone, and 1 - P of an expert's largest class is the sum of its others: so
-two experts, each certain of another class, are told apart however certain they are (Algorithm 1 as printed loses
-them to rounding).
 """
 
 from __future__ import annotations
 
-from math import exp, log, log1p
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from unoic_cli.kernels.jit import inlined, kernel, stage
-from unoic_cli.kernels.lanes import (
-    blend,
-    differ,
-    ends,
-    finish,
-    first_largest,
-    least,
-    lift,
-    miss,
-    pair,
-    share,
-    shift,
-    soften,
-    soften64,
-    tilt,
-    to_group,
-    to_rows,
-)
+from unoic_cli.kernels.lanes import differ, ends, first_largest, lift, soften, to_group, to_rows
 from unoic_cli.kernels.lines import Lines, Workspace
+from unoic_cli.kernels.operator import Group, Scratch, group_of, tilted
 from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import LANES, add_at, at, first_lane
 from unoic_cli.kernels.tile import allowed, check_planes, check_rows, factor, fill_planes, fill_rows, stored
 
-NOISY_OR, AVERAGE, MAXIMUM, LOG_LINEAR = 0, 1, 2, 3
-"""What P(k) is made of: 1 - prod (1 - P_m), sum w_m P_m, max P_m, and prod P_m ** w_m."""
-
-TINY = 1e-25
-"""Products of float32 below this are not trusted."""
-TINY_SHARE = 1e-15
-"""The same of posteriors: what float32 takes for nothing may be so much of what lambda leaves of the rest."""
 HUGE = 1e6
 """Scores whose largest is beyond this are shifted by it: adding lambda * s would lose digits."""
-_FAINT = 1e-250
-"""Products of float64 below this are taken as sums of logarithms instead."""
-
-
-class Scratch(NamedTuple):
-    """One thread's memory for a group of sixteen units."""
-
-    e: Any
-    p: Any
-    sums: Any
-    q: Any
-    sums64: Any
-    e64: Any
-    u: Any
-    bias: Any
-    row: Any
-    rows: Any
-    times: Any
-    ends: Any
-    tops: Any
-    queue: Any
-    queue_factors: Any
-    units: Any
-
-
-def make_scratch(n_experts: int, n_classes: int) -> Scratch:
-    """Scratch for M experts and K classes."""
-    size = n_classes * LANES
-    return Scratch(
-        e=np.zeros(n_experts * size, np.float32),
-        p=np.zeros(2 * size, np.float32),
-        sums=np.zeros(4 * LANES, np.float32),
-        q=np.zeros(size, np.float32),
-        sums64=np.zeros(2 * LANES),
-        e64=np.zeros(size),
-        u=np.zeros(size),
-        bias=np.zeros(n_classes),
-        row=np.zeros(3 * n_classes),
-        rows=np.zeros(LANES * (n_classes + LANES), np.float32),
-        times=np.ones(LANES),
-        ends=np.zeros(2 * n_experts * n_classes),
-        tops=np.zeros(2 * LANES, np.int32),
-        queue=np.zeros(n_experts * size),
-        queue_factors=np.ones(n_experts * LANES),
-        units=np.zeros(LANES, np.int64),
-    )
 
 
 @kernel
@@ -243,131 +169,60 @@ def fill_planes64(
 
 
 @stage
-def tilted(
-    scores: Any, o: int, lane: int, n_classes: int, lam: float, slopes: Any, s: int, times: float, out: Any
-) -> Any:
-    """One expert's scores at a lambda, less their maximum, into out (K,).
-
-    Returns (class of the maximum, sum of the exponentials of all others).
-    """
-    top, best = -1, -np.inf
-    for k in range(n_classes):
-        value = scores[o + k * LANES + lane]
-        if value > -np.inf:
-            value += times * (lam * slopes[s + k])
-        out[k] = value
-        if value > best:
-            top, best = k, value
-    rest = 0.0
-    for k in range(n_classes):
-        out[k] -= best
-        if k != top:
-            rest += exp(out[k])
-    return top, rest
+def may_win(operator: Any, group: Group, lane: int, k: int) -> bool:
+    """Whether an expert gives class k of a unit some probability, and none rules it out."""
+    possible = False
+    for m in range(group.n_experts):
+        if group.scores[group.o + m * group.step + k * LANES + lane] > -np.inf:
+            possible = True
+        elif operator.excludes(m):
+            return False
+    return possible
 
 
 @stage
-def log_rest(shifted: Any, top: int, n_classes: int) -> float:
-    """Log of the sum of the exponentials of all classes but `top`, however small."""
-    best = -np.inf
+def lead(operator: Any, group: Group, lane: int, lam: float, in_logs: bool, row: Any) -> Any:
+    """The fused decision of one unit in float64, -1 where no class may win, and its value; the lowest class on ties."""
+    n_classes = group.n_classes
+    for k in range(2 * n_classes):
+        row[n_classes + k] = 0.0
+    for m in range(group.n_experts):
+        top, rest = tilted(group, m, lane, lam, row)
+        operator.weigh(m, n_classes, top, rest, in_logs, row)
+    winner, best, certain = -1, np.inf, 0.0
     for k in range(n_classes):
-        if k != top and shifted[k] > best:
-            best = shifted[k]
-    if best == -np.inf:
-        return -np.inf
-    total = 0.0
-    for k in range(n_classes):
-        if k != top:
-            total += exp(shifted[k] - best)
-    return best + log(total)
-
-
-@stage
-def settle(
-    scores: Any, o: int, step: int, lane: int, n_experts: int, n_classes: int, lam: float, slopes: Any, factors: Any,
-    f: int, f_step: int, operator: int, weights: Any, row: Any,
-) -> int:  # fmt: skip
-    """The fused decision of one unit in float64; the lowest class on ties.
-
-    Noisy-or and maximum compare 1 - P; average splits off the experts' certainties, so that 1 - 1e-20 is told
-    from 1 - 1e-30.
-    """
-    winner = -1
-    best = np.inf
-    certain = 0.0
-    faint = False
-    for mode in range(2):  # products first; sums of logarithms where they underflow
-        if mode == 1 and not faint:
-            break
-        for k in range(n_classes):
-            row[n_classes + k] = 0.0 if operator != NOISY_OR or mode == 1 else 1.0
-            row[2 * n_classes + k] = 0.0
-        for m in range(n_experts):
-            if operator == LOG_LINEAR and weights[m] == 0.0:
-                continue
-            times = factors[f + m * f_step + lane] if factors.size else 1.0
-            top, rest = tilted(scores, o + m * step, lane, n_classes, lam, slopes, m * n_classes, times, row)
-            total = 1.0 + rest
-            logarithm = log_rest(row, top, n_classes) if mode == 1 else 0.0
-            for k in range(n_classes):
-                place = n_classes + k
-                if operator == LOG_LINEAR:
-                    row[place] -= weights[m] * row[k]
-                elif operator == AVERAGE:
-                    leads = row[k] == 0.0
-                    row[place] += weights[m] * (rest / total if leads else -exp(row[k]) / total)
-                    row[place + n_classes] += weights[m] if leads else 0.0
-                elif mode == 1:
-                    missed = logarithm - log(total) if row[k] == 0.0 else log1p(-exp(row[k]) / total)
-                    if operator == NOISY_OR:
-                        row[place] += missed
-                    elif m == 0 or missed < row[place]:
-                        row[place] = missed
-                else:
-                    missed = (rest if row[k] == 0.0 else total - exp(row[k])) / total
-                    if operator == NOISY_OR:
-                        row[place] *= missed
-                    elif m == 0 or missed < row[place]:
-                        row[place] = missed
-        winner = -1
-        for k in range(n_classes):
-            possible = False
-            for m in range(n_experts):
-                value = scores[o + m * step + k * LANES + lane]
-                possible = possible or value > -np.inf
-                if operator == LOG_LINEAR and value == -np.inf and weights[m] != 0.0:
-                    possible = False
-                    break
-            if not possible:
-                continue
+        if may_win(operator, group, lane, k):
             value, sure = row[n_classes + k], row[2 * n_classes + k]
             if winner < 0 or (value - best) - (sure - certain) < 0.0:
                 winner, best, certain = k, value, sure
-        faint = operator in (NOISY_OR, MAXIMUM) and best < _FAINT
+    return winner, best
+
+
+@stage
+def settle(operator: Any, group: Group, lane: int, lam: float, row: Any) -> int:
+    """The fused decision of one unit in float64; in sums of logarithms where what is fused is too small for it."""
+    winner, best = lead(operator, group, lane, lam, False, row)
+    if operator.is_faint(best):
+        winner, best = lead(operator, group, lane, lam, True, row)
     return winner
 
 
 @kernel
 def fused_winners(
-    scores: Any, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, factors: Any,
-    operator: int, weights: Any, margin: float, winners: Any, found: Any, n: int, scratch: Scratch,
+    experts: Group, n_groups: int, lams: Any, tables: Any, operator: Any, margin: float, winners: Any, found: Any,
+    n: int, scratch: Scratch,
 ) -> int:  # fmt: skip
     """The fused decision of every unit at every lambda.
 
     Parameters
     ----------
-    scores : (M * n_groups * K * 16,) float64
-        delta * z as groups, one expert after another.
+    experts : Group
+        The first group of units; the others follow.
     lams : (G,) float64
-    slopes : (M * K,) float64
-        s_k of each expert, its share of lambda included.
     tables : (M * G * K,) float32, or (0,)
         exp(lambda * s) up to a factor per expert and lambda; empty where slopes differ from unit to unit, and
         everything is settled.
-    factors : (M * n_groups * 16,) float64, or (0,)
-        What the slopes of each unit are multiplied by; empty for 1.
-    operator : int
-    weights : (M,) float64
+    operator : Operator
     margin : float
         Relative doubt of the float32 comparison.
     winners : (G * n_groups * 16,) int32
@@ -382,57 +237,41 @@ def fused_winners(
     int
         -1, or the first unit without a class of positive probability.
     """
-    step = n_groups * n_classes * LANES
-    last = lams.size - 1
-    for m in range(n_experts):
+    n_classes = experts.n_classes
+    for m in range(experts.n_experts):
         for k in range(n_classes):
-            slope = slopes[m * n_classes + k]
+            slope = experts.slopes[m * n_classes + k]
             scratch.ends[2 * m * n_classes + k] = lams[0] * slope
-            scratch.ends[(2 * m + 1) * n_classes + k] = lams[last] * slope
+            scratch.ends[(2 * m + 1) * n_classes + k] = lams[lams.size - 1] * slope
     waiting = 0
-    for group in range(n_groups):
-        open_lanes = agreed(
-            scores, group, step, n_groups, n_experts, n_classes, factors, scratch.ends, scratch.times, scratch.tops
-        )
-        for g in range(lams.size):
-            w = (g * n_groups + group) * LANES
+    for g in range(n_groups):
+        group = group_of(experts, g)
+        open_lanes = agreed(group, scratch)
+        for point in range(lams.size):
+            w = (point * n_groups + g) * LANES
             for i in range(LANES):
                 winners[w + i] = scratch.tops[i]
-        valid = (1 << min(LANES, n - group * LANES)) - 1
+        valid = (1 << min(LANES, n - g * LANES)) - 1
         open_lanes &= valid
         if crowded(open_lanes):  # where many are open, all sixteen go at once
-            factor_place = group * LANES if factors.size else 0
             lane = decide_group(
-                scores, group * n_classes * LANES, step, valid, n_experts, n_classes, lams, slopes, tables, factors,
-                factor_place, n_groups * LANES, operator, weights, margin, winners, group * LANES, n_groups * LANES,
-                scratch,
-            )  # fmt: skip
+                group, valid, lams, tables, operator, margin, winners, g * LANES, n_groups * LANES, scratch
+            )
             if lane >= 0:
-                return group * LANES + lane
+                return g * LANES + lane
             continue
         while open_lanes:
             lane = first_lane(open_lanes)
             open_lanes &= open_lanes - 1
-            for m in range(n_experts):
-                for k in range(n_classes):
-                    place = (m * n_classes + k) * LANES
-                    scratch.queue[place + waiting] = scores[group * n_classes * LANES + m * step + k * LANES + lane]
-                if factors.size:
-                    scratch.queue_factors[m * LANES + waiting] = factors[(m * n_groups + group) * LANES + lane]
-            scratch.units[waiting] = group * LANES + lane
+            enqueue(group, lane, waiting, scratch)
+            scratch.units[waiting] = g * LANES + lane
             waiting += 1
             if waiting == LANES:
-                bad = decide_queue(
-                    waiting, n_groups, n_experts, n_classes, lams, slopes, tables, factors.size > 0, operator, weights,
-                    margin, winners, found, scratch,
-                )  # fmt: skip
+                bad = decide_queue(waiting, experts, n_groups, lams, tables, operator, margin, winners, found, scratch)
                 if bad >= 0:
                     return bad
                 waiting = 0
-    return decide_queue(
-        waiting, n_groups, n_experts, n_classes, lams, slopes, tables, factors.size > 0, operator, weights, margin,
-        winners, found, scratch,
-    )  # fmt: skip
+    return decide_queue(waiting, experts, n_groups, lams, tables, operator, margin, winners, found, scratch)
 
 
 @inlined
@@ -444,41 +283,51 @@ def crowded(lanes: int) -> bool:
 
 
 @stage
-def agreed(
-    scores: Any, group: int, step: int, n_groups: int, n_experts: int, n_classes: int, factors: Any, biases: Any,
-    ones: Any, tops: Any,
-) -> int:  # fmt: skip
-    """The lanes of a group that are open; of the others the decision, at every lambda, into tops[:16].
+def agreed(group: Group, scratch: Scratch) -> int:
+    """The lanes of a group that are open; of the others the decision, at every lambda, into ``tops[:16]``.
 
     An expert that prefers the same class at both ends of the lattice does so everywhere between, as its scores are
     lines. And what all experts prefer, every operator does.
     """
-    open_lanes = 0
-    for m in range(n_experts):
-        times, f = ones, 0
-        if factors.size:
-            times, f = factors, (m * n_groups + group) * LANES
-        o = group * n_classes * LANES + m * step
-        t = LANES if m else 0
-        open_lanes |= ends(scores, o, n_classes, biases, 2 * m * n_classes, times, f, tops, t)
+    open_lanes, tops = 0, scratch.tops
+    for m in range(group.n_experts):
+        times, f = scratch.times, 0
+        if group.factors.size:
+            times, f = group.factors, group.f + m * group.f_step
+        o, t = group.o + m * group.step, LANES if m else 0
+        open_lanes |= ends(
+            group.scores, o, group.n_classes, scratch.ends, 2 * m * group.n_classes, times, f, tops, t
+        )  # fmt: skip
         if m:
             open_lanes |= differ(tops, 0, tops, LANES)
     return open_lanes
 
 
+@inlined
+def enqueue(group: Group, lane: int, i: int, scratch: Scratch) -> None:
+    """Put a unit into lane i of the units that wait."""
+    for m in range(group.n_experts):
+        for k in range(group.n_classes):
+            place = (m * group.n_classes + k) * LANES + i
+            scratch.queue[place] = group.scores[group.o + m * group.step + k * LANES + lane]
+        if group.factors.size:
+            scratch.queue_factors[m * LANES + i] = group.factors[group.f + m * group.f_step + lane]
+
+
 @stage
 def decide_queue(
-    waiting: int, n_groups: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any, flattened: bool,
-    operator: int, weights: Any, margin: float, winners: Any, found: Any, scratch: Scratch,
+    waiting: int, experts: Group, n_groups: int, lams: Any, tables: Any, operator: Any, margin: float, winners: Any,
+    found: Any, scratch: Scratch,
 ) -> int:  # fmt: skip
     """Decide the units that wait, at every lambda: -1, or the first without a class of positive probability."""
     if waiting == 0:
         return -1
-    factors = scratch.queue_factors if flattened else scratch.queue_factors[:0]
-    lane = decide_group(
-        scratch.queue, 0, n_classes * LANES, (1 << waiting) - 1, n_experts, n_classes, lams, slopes, tables, factors, 0,
-        LANES, operator, weights, margin, found, 0, LANES, scratch,
+    factors = scratch.queue_factors if experts.factors.size else scratch.queue_factors[:0]
+    group = Group(
+        scratch.queue, 0, experts.n_classes * LANES, factors, 0, LANES, experts.slopes, experts.n_experts,
+        experts.n_classes,
     )  # fmt: skip
+    lane = decide_group(group, (1 << waiting) - 1, lams, tables, operator, margin, found, 0, LANES, scratch)
     if lane >= 0:
         return scratch.units[lane]
     for g in range(lams.size):
@@ -489,48 +338,29 @@ def decide_queue(
 
 @stage
 def decide_group(
-    scores: Any, o: int, step: int, valid: int, n_experts: int, n_classes: int, lams: Any, slopes: Any, tables: Any,
-    factors: Any, f: int, f_step: int, operator: int, weights: Any, margin: float, winners: Any, w: int, w_step: int,
+    group: Group, valid: int, lams: Any, tables: Any, operator: Any, margin: float, winners: Any, w: int, w_step: int,
     scratch: Scratch,
 ) -> int:  # fmt: skip
     """Decide sixteen units at every lambda, into winners[w + g * w_step:].
 
     Returns -1, or the first of the `valid` lanes without a class of positive probability.
     """
-    size = n_classes * LANES
-    quick = tables.size > 0 and operator != LOG_LINEAR
-    tiny = np.float32(TINY if operator == NOISY_OR else TINY_SHARE * max(1.0, n_classes / 1000))
-    near = np.float32(margin)
+    size = group.n_classes * LANES
+    quick, near = tables.size > 0 and operator.is_quick(), np.float32(margin)
     if quick:
-        for m in range(n_experts):
-            soften(scores, o + m * step, n_classes, scratch.e, m * size)
+        for m in range(group.n_experts):
+            soften(group.scores, group.o + m * group.step, group.n_classes, scratch.e, m * size)
     for g in range(lams.size):
         place = w + g * w_step
-        doubt = (1 << LANES) - 1
-        if quick and n_experts == 2 and operator == NOISY_OR:
-            first = g * n_classes
-            second = (lams.size + g) * n_classes
-            doubt = tilt(scratch.e, 0, n_classes, tables, first, scratch.p, 0, scratch.sums, 0)
-            doubt |= tilt(scratch.e, size, n_classes, tables, second, scratch.p, size, scratch.sums, 2 * LANES)
-            doubt |= pair(scratch.p, 0, size, n_classes, scratch.sums, near, tiny, winners, place)
-        elif quick:
-            doubt = 0
-            for m in range(n_experts):
-                table = (m * lams.size + g) * n_classes
-                doubt |= tilt(scratch.e, m * size, n_classes, tables, table, scratch.p, 0, scratch.sums, 0)
-                if operator == AVERAGE:
-                    share(scratch.p, 0, n_classes, scratch.sums, 0, np.float32(weights[m]), scratch.q, 0, m == 0)
-                else:
-                    miss(scratch.p, 0, n_classes, scratch.sums, 0, scratch.q, 0, m == 0, operator == MAXIMUM)
-            doubt |= least(scratch.q, 0, n_classes, near, tiny, winners, place)
-        doubt &= valid
+        doubt = valid
+        if quick:
+            doubt &= operator.guess(
+                group.n_experts, group.n_classes, tables, g, lams.size, near, winners, place, scratch
+            )  # fmt: skip
         while doubt:
             lane = first_lane(doubt)
             doubt &= doubt - 1
-            winner = settle(
-                scores, o, step, lane, n_experts, n_classes, lams[g], slopes, factors, f, f_step, operator, weights,
-                scratch.row,
-            )  # fmt: skip
+            winner = settle(operator, group, lane, lams[g], scratch.row)
             if winner < 0:
                 return lane
             winners[place + lane] = winner
@@ -581,38 +411,16 @@ def count_winners(
                     add_at(hits, place + loser, -np.int64(loser == label))
 
 
-@stage
-def faint_log(
-    scores: Any, o: int, step: int, lane: int, k: int, n_experts: int, n_classes: int, lam: float, slopes: Any,
-    factors: Any, f: int, f_step: int, operator: int, weights: Any, row: Any,
-) -> float:  # fmt: skip
-    """Log of the fused P(k), before it is normalised, where the probability itself is below float64's range."""
-    result = -np.inf
-    for m in range(n_experts):
-        times = factors[f + m * f_step + lane] if factors.size else 1.0
-        _, rest = tilted(scores, o + m * step, lane, n_classes, lam, slopes, m * n_classes, times, row)
-        value = row[k] - log1p(rest)
-        if operator == AVERAGE:
-            value += log(weights[m]) if weights[m] > 0.0 else -np.inf
-        if operator == MAXIMUM or result == -np.inf or value == -np.inf:
-            result = value if value > result else result
-        else:
-            high, low = (value, result) if value > result else (result, value)
-            result = high + log1p(exp(low - high))
-    return result
-
-
 @kernel
 def write_fused(
-    scores: Any, n_groups: int, n: int, n_experts: int, n_classes: int, lam: float, slopes: Any, factors: Any,
-    operator: int, weights: Any, winners: Any, in_logs: bool, lowest: Any, out: Any, first: int, pixels: int,
-    scratch: Scratch,
+    experts: Group, n_groups: int, n: int, lam: float, operator: Any, winners: Any, in_logs: bool, lowest: Any,
+    out: Any, first: int, pixels: int, scratch: Scratch,
 ) -> None:  # fmt: skip
     """The fused posterior of n units, relative error below 1e-9 before it is rounded to the dtype of `out`.
 
     Parameters
     ----------
-    scores, n_groups, n_experts, n_classes, slopes, factors, operator, weights
+    experts, n_groups, operator
         As in `fused_winners`.
     lam : float
     winners : (n_groups * 16,) int32
@@ -626,39 +434,10 @@ def write_fused(
     pixels : int
         P of a `planes` output (B, K, P); 0 for rows.
     """
-    size = n_classes * LANES
-    step = n_groups * size
+    n_classes, u = experts.n_classes, scratch.u
     narrow = out.itemsize == 4
-    u, e, sums, bias = scratch.u, scratch.e64, scratch.sums64, scratch.bias
     for group in range(n_groups):
-        o = group * size
-        if operator == LOG_LINEAR:  # one line per class: the weighted sum of the experts' scores
-            pool(scores, o, step, group, n_groups, n_experts, n_classes, lam, slopes, factors, weights, u)
-            bias[:] = 0.0
-            soften64(u, 0, n_classes, bias, 0, scratch.times, 0, e, 0, sums, 0)
-            if in_logs:
-                shift(u, 0, n_classes, u, 0, sums, 0)
-            else:
-                blend(e, 0, n_classes, sums, 0, AVERAGE, 1.0, True, u, 0)
-        else:
-            for m in range(n_experts):
-                for k in range(n_classes):
-                    bias[k] = lam * slopes[m * n_classes + k]
-                times, f = scratch.times, 0
-                if factors.size:
-                    times, f = factors, (m * n_groups + group) * LANES
-                soften64(scores, o + m * step, n_classes, bias, 0, times, f, e, 0, sums, 0)
-                blend(e, 0, n_classes, sums, 0, operator, weights[m], m == 0, u, 0)
-            faint = finish(u, 0, n_classes, in_logs, sums, 0)
-            while faint and in_logs:
-                lane = first_lane(faint)
-                faint &= faint - 1
-                for k in range(n_classes):
-                    if u[k * LANES + lane] < -600.0:
-                        u[k * LANES + lane] = faint_log(
-                            scores, o, step, lane, k, n_experts, n_classes, lam, slopes, factors, group * LANES,
-                            n_groups * LANES, operator, weights, scratch.row,
-                        ) - sums[lane]  # fmt: skip
+        operator.fuse(group_of(experts, group), lam, in_logs, scratch)
         count = min(LANES, n - group * LANES)
         unit = first + group * LANES
         put_group(u, n_classes, count, narrow, out, unit, pixels, scratch.rows)
@@ -672,24 +451,6 @@ def write_fused(
             wrong &= wrong - 1
             source, stride = unit_source(unit + lane, n_classes, pixels)
             raise_winner(out, source, stride, n_classes, at(winners, group * LANES + lane), slack, lowest)
-
-
-@stage
-def pool(
-    scores: Any, o: int, step: int, group: int, n_groups: int, n_experts: int, n_classes: int, lam: float, slopes: Any,
-    factors: Any, weights: Any, out: Any,
-) -> None:  # fmt: skip
-    """The weighted sum of the experts' tilted scores of a group."""
-    for j in range(n_classes * LANES):
-        out[j] = 0.0
-    for m in range(n_experts):
-        weight = weights[m]
-        if weight != 0.0:
-            for k in range(n_classes):
-                bias = lam * slopes[m * n_classes + k]
-                for i in range(LANES):
-                    times = factors[(m * n_groups + group) * LANES + i] if factors.size else 1.0
-                    out[k * LANES + i] += weight * (scores[o + m * step + k * LANES + i] + times * bias)
 
 
 @stage

@@ -39,13 +39,15 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 def cache_folder() -> Path:
     """Where compiled kernels are kept: ``UNOIC_CACHE_DIR``, else ``$XDG_CACHE_HOME/unoic`` or ``~/.cache/unoic``.
 
-    A subfolder names the sources, so that a kernel never outlives a change of a function that it inlines.
+    A subfolder names the sources (kernels, and the fusions that they call), so that a kernel never outlives a change of
+    a function that it inlines.
     """
     named = os.environ.get("UNOIC_CACHE_DIR")
     base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unoic"
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+    for folder in ("kernels", "fusions"):
+        for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
+            digest.update(source.read_bytes())
     return base / f"kernels-{digest.hexdigest()[:16]}"
 
 

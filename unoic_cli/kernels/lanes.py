@@ -8,6 +8,7 @@ result does not depend on its neighbours.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -579,53 +580,66 @@ soften64 = operation(_type_soften64, _plain_soften64)
 a float64 group; into sums[s:] the sums of all but the largest (which is 1), and the maxima."""
 
 
-def _type_blend(
-    typingctx: Any, e: Any, o: Any, n_classes: Any, sums: Any, s: Any, operator: Any, weight: Any, first: Any,
-    out: Any, p: Any,
-) -> Any:  # fmt: skip
-    whole = types.int64
-    sig = types.void(e, whole, whole, sums, whole, whole, types.float64, types.boolean, out, whole)
+def _adding(join: Callable[..., Any]) -> Callable[..., Any]:
+    """Typing of an operation that joins posteriors: see `add_posterior`."""
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rest = _load(context, builder, sig, args, 3, args[4], F64)
-        one = constant_of(F64, 1.0)
-        total = builder.fadd(one, rest)
-        inverse = builder.fdiv(one, total)
-        first = builder.trunc(args[7], ir.IntType(1))
-        noisy, mean = (builder.icmp_signed("==", args[5], ir.Constant(I64, i)) for i in (0, 1))
-        weight = splat(builder, F64, args[6])
-        with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
-            place = _lanes(builder, args[9], loop.index)
-            share = builder.fmul(value, inverse)
-            old = _load(context, builder, sig, args, 8, place, F64)
-            old = builder.select(first, constant_of(F64, 0.0), old)
-            missed = builder.select(builder.fcmp_ordered("==", value, one), rest, builder.fsub(total, value))
-            union = builder.fadd(builder.fmul(old, builder.fmul(missed, inverse)), share)
-            summed = builder.fadd(old, builder.fmul(weight, share))
-            both = builder.select(noisy, union, builder.select(mean, summed, greater(builder, share, old)))
-            _store(context, builder, sig, args, 8, place, F64, both)
-        return context.get_dummy_value()
+    def typing(
+        typingctx: Any, e: Any, o: Any, n_classes: Any, sums: Any, s: Any, weight: Any, first: Any, out: Any, p: Any
+    ) -> Any:
+        whole = types.int64
+        sig = types.void(e, whole, whole, sums, whole, types.float64, types.boolean, out, whole)
 
-    return sig, codegen
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            rest = _load(context, builder, sig, args, 3, args[4], F64)
+            one = constant_of(F64, 1.0)
+            total = builder.fadd(one, rest)
+            inverse = builder.fdiv(one, total)
+            first = builder.trunc(args[6], ir.IntType(1))
+            weight = splat(builder, F64, args[5])
+            with cgutils.for_range(builder, args[2]) as loop:
+                value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+                place = _lanes(builder, args[8], loop.index)
+                share = builder.fmul(value, inverse)
+                old = _load(context, builder, sig, args, 7, place, F64)
+                old = builder.select(first, constant_of(F64, 0.0), old)
+                missed = builder.select(builder.fcmp_ordered("==", value, one), rest, builder.fsub(total, value))
+                joint = join(builder, old, share, builder.fmul(missed, inverse), weight)
+                _store(context, builder, sig, args, 7, place, F64, joint)
+            return context.get_dummy_value()
 
+        return sig, codegen
 
-def _plain_blend(
-    e: Any, o: int, n_classes: int, sums: Any, s: int, operator: int, weight: float, first: bool, out: Any, p: int
-) -> None:
-    rest, value, joint = sums[s : s + LANES], _group(e, o, n_classes), _group(out, p, n_classes)
-    total = 1.0 + rest
-    share, old = value * (1.0 / total), np.zeros_like(joint) if first else joint.copy()
-    missed = np.where(value == 1.0, rest, total - value) * (1.0 / total)
-    if operator == 0:
-        joint[:] = old * missed + share
-    else:
-        joint[:] = old + weight * share if operator == 1 else np.maximum(share, old)
+    return typing
 
 
-blend = operation(_type_blend, _plain_blend)
-"""blend(e, o, n_classes, sums, s, operator, weight, first, out, p): join one expert's posterior to what is fused so
-far, in sums of positive terms only: u (1 - P) + P (operator 0), u + weight P (1), or the larger (2)."""
+def _plain_adding(join: Callable[..., Any]) -> Callable[..., None]:
+    def plain(
+        e: Any, o: int, n_classes: int, sums: Any, s: int, weight: float, first: bool, out: Any, p: int
+    ) -> None:  # fmt: skip
+        rest, value, joint = sums[s : s + LANES], _group(e, o, n_classes), _group(out, p, n_classes)
+        total = 1.0 + rest
+        missed = np.where(value == 1.0, rest, total - value) * (1.0 / total)
+        joint[:] = join(np.zeros_like(joint) if first else joint.copy(), value * (1.0 / total), missed, weight)
+
+    return plain
+
+
+add_posterior = operation(
+    _adding(lambda builder, old, share, missed, weight: builder.fadd(old, builder.fmul(weight, share))),
+    _plain_adding(lambda old, share, missed, weight: old + weight * share),
+)
+"""add_posterior(e, o, n_classes, sums, s, weight, first, out, p): join one expert's posterior, e and sums as `soften64`
+leaves them, to what is fused so far, u, in sums of positive terms only: u + weight P (0 + weight P at the `first`)."""
+unite_posterior = operation(
+    _adding(lambda builder, old, share, missed, weight: builder.fadd(builder.fmul(old, missed), share)),
+    _plain_adding(lambda old, share, missed, weight: old * missed + share),
+)
+"""unite_posterior: the same, u (1 - P) + P."""
+larger_posterior = operation(
+    _adding(lambda builder, old, share, missed, weight: greater(builder, share, old)),
+    _plain_adding(lambda old, share, missed, weight: np.maximum(share, old)),
+)
+"""larger_posterior: the same, the larger of u and P."""
 
 
 def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, sums: Any, s: Any) -> Any:

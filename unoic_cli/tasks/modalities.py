@@ -17,8 +17,8 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, head, know
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
-from unoic_cli.kernels.fusion import MAXIMUM
 from unoic_cli.kernels.lines import Lines, make_point
+from unoic_cli.kernels.operator import Pool
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.entropy import EntropyTally
@@ -242,7 +242,7 @@ def rule_of(calibration: Calibration) -> Rule:
     """A calibration's fusion for the kernels; one modality is a log-linear pool of one."""
     slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
     n = len(calibration.modalities)
-    operator = fusion(calibration.fusion or "product").OPERATOR
+    operator = Pool if calibration.fusion is None else fusion(calibration.fusion).OPERATOR
     weights = calibration.weights or (1.0,) * n
     return Rule(
         operator,
@@ -288,8 +288,8 @@ def make_method(
         raise DataError("--source-prior", "no class that every modality may predict", "expected one")
     if not linear or flattened:
         rule = rule_of(calibration)
-        if len(members) == 1:  # decided as the largest of one, which needs no settling
-            rule = replace(rule, operator=MAXIMUM)
+        if len(members) == 1:  # of one, any is that one; this one need not settle every unit
+            rule = replace(rule, operator=fusion(DEFAULT).OPERATOR)
         masked = np.logical_and.reduce([one.masked for one in slopes])
         flat, faint = all(one.flat for one in slopes), all(one.faint for one in slopes)
         spread = Slopes(np.zeros(data.n_classes), masked, flat, faint)
