@@ -11,6 +11,7 @@ import pytest
 
 import unoic_cli
 from unoic_cli.cli import COMMANDS
+from unoic_cli.fusions import FUSIONS, fusion
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("sample_data/*/*.md")})
@@ -45,6 +46,16 @@ def test_cli_page_does_not_depend_on_the_terminal(make_cli, monkeypatch):
         monkeypatch.setenv(name, value)
     assert make_cli.help_of("evaluate") == one
     assert max(map(len, one.splitlines())) <= 80
+
+
+def test_readme_lists_every_fusion():
+    rows = {}
+    for name in FUSIONS:
+        module = fusion(name)
+        weights, exact = ("yes" if said else "" for said in (module.default_weights(2), module.LINEAR))
+        rows[name] = re.sub(" +", " ", f"  | {name} | {module.ABOUT} | {weights} | {exact} |")
+    stored = re.search(r"  \| fusion \|[^\n]*\n  \| ---[^\n]*\n((?:  \|[^\n]*\n)+)", (ROOT / "README.md").read_text())
+    assert [re.sub(" +", " ", row) for row in stored[1].splitlines()] == list(rows.values())
 
 
 def anchors(text):

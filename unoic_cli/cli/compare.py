@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypedDict
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
+from unoic_cli.fusions import FUSIONS, listed
 from unoic_cli.options import Option
 from unoic_cli.tasks.options import AbsentOption, DataOptions, DeltaOptions, ShotsOption
 
@@ -17,7 +18,7 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
         Option(
             "--method -m",
             "[TITLE=]METHOD",
-            "The file of a calibration; average, noisy-or, product, max or log-linear (plain fusion); uno "
+            f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
             "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
             "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
             "noisy-or.",

@@ -165,7 +165,7 @@ def compare(
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
     methods : sequence of str, or mapping of str to str or Calibration, optional
-        ``TITLE=METHOD`` or METHOD: ``average``, ``noisy-or``, ``product``, ``max`` or ``log-linear`` for plain fusion;
+        ``TITLE=METHOD`` or METHOD: the name of a fusion (see `unoic_cli.fusions`) for it, plain;
         ``uno`` for noisy-or after flattening with delta; the name of a modality, for that network alone; or else the
         file of a calibration. By default each modality, and average and noisy-or of all. ``METHOD@0.4`` is the method
         at lambda 0.4, of every modality (``METHOD@rgb=0.3,depth=0.6`` for each): a calibration's own lambda and shares

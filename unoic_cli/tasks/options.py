@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, is_typeddict
 
+from unoic_cli.fusions import DEFAULT, FUSIONS, listed
 from unoic_cli.options import Option
 
 if TYPE_CHECKING:
@@ -193,11 +194,11 @@ class FusionOptions(TypedDict, total=False):
     ]
     fusion: Annotated[
         str | None,
-        Option("--fusion", "HOW", "How modalities are fused: noisy-or (default), average, product, max or log-linear."),
+        Option("--fusion", "HOW", f"How modalities are fused: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}."),
     ]
     weights: Annotated[
         Any,
-        Option("--weights", "W,...", "Of the modalities, for average and log-linear: rgb=2,depth=1.", many=True),
+        Option("--weights", "W,...", "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.", many=True),
     ]
 
 

@@ -476,9 +476,9 @@ def search_lambda(
     temperature : float, optional
         Divides the scores.
     fusion : str, optional
-        How modalities are fused: noisy-or (default), average, product, max, log-linear.
+        How modalities are fused: see `unoic_cli.fusions`; noisy-or by default.
     weights : sequence of float or str, optional
-        Of the modalities, for average and log-linear.
+        Of the modalities, for a fusion that weighs them.
     order : {"flatten-first", "rebalance-first"}, optional
         delta * z + lambda * s (Algorithm 1 as printed), or delta * (z + lambda * s).
     delta : str, DeltaStatistics or mapping, optional
