@@ -15,7 +15,7 @@ from unoic_cli.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors", "options", "urls"},
+    {"errors", "options", "schemas", "urls"},
     {
         "kernels",
         "block",

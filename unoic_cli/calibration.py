@@ -12,6 +12,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, find_out, read_text
 from unoic_cli.lattice import LARGEST
 from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
+from unoic_cli.schemas import check_schema
 from unoic_cli.uncertainty import DeltaStatistics
 
 VERSION = 1
@@ -188,6 +189,7 @@ class Calibration:
         """
         expected = "expected a calibration written by unoic search-lambda or unoic calibrate"
         if isinstance(content, dict) and isinstance(content.get("calibration"), dict):
+            check_schema(content, where)
             content = content["calibration"]
         if not isinstance(content, dict) or content.get("format") != "unoic calibration":
             raise DataError(where, "JSON of another kind", expected)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.facts import Facts, read_text
+from unoic_cli.schemas import check_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -331,6 +332,7 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> tuple
     named, may_name = None, False
     if isinstance(content, _Pairs):
         table = dict(content)
+        check_schema(table, path)
         named = next((table[key] for key in _NAME_KEYS if _is_names(table.get(key))), None)
         may_name = "class_names" in table
         for key in ("counts", "source_counts", "prior", "values", "probabilities"):

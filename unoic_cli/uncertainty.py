@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.errors import DataError
 from unoic_cli.facts import Facts, find_out, read_text
+from unoic_cli.schemas import check_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,7 @@ class DeltaStatistics:
             Not delta statistics, or ones that make no sense.
         """
         if isinstance(content, dict) and isinstance(content.get("statistics"), dict):
+            check_schema(content, where)
             content = content["statistics"]
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(where, "JSON of another kind", _EXPECTED)

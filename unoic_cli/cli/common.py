@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from unoic_cli import compiling
 from unoic_cli.errors import UsageError, one_line, printable
+from unoic_cli.schemas import marked
 from unoic_cli.urls import scrub
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def show(
 
         print_table(table(result))
     elif chosen == "json":
-        print(json.dumps(_plain(result.to_dict()), indent=1).replace("\x7f", "\\u007f"))
+        print(json.dumps(_plain(marked(result)), indent=1).replace("\x7f", "\\u007f"))
     else:
         lines = more[chosen](result) if chosen in more else tsv(result) if tsv else _names_and_values(result)
         print(printable(lines, keep="\t\n"), end="")

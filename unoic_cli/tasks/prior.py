@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.priors import parse_list
+from unoic_cli.schemas import marked
 from unoic_cli.steps import Steps, write_text
 from unoic_cli.tasks.common import (
     PRIOR_WORDS,
@@ -144,5 +145,5 @@ def prior(
         notes=tuple(notes.texts),
     )
     if output is not None:
-        yield from write_text(output, json.dumps(result.to_dict(), indent=1) + "\n")
+        yield from write_text(output, json.dumps(marked(result), indent=1) + "\n")
     return result

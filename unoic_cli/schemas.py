@@ -1,0 +1,43 @@
+"""Names and versions of the JSON that commands print; docs/results.md lists the keys of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unoic_cli.errors import DataError
+
+SCHEMAS = {
+    "CalibrateResult": "unoic.calibrate/1",
+    "CompareResult": "unoic.compare/1",
+    "ConvertResult": "unoic.convert/1",
+    "EvaluateResult": "unoic.evaluate/1",
+    "FitDeltaResult": "unoic.fit-delta/1",
+    "FitTemperatureResult": "unoic.fit-temperature/1",
+    "InfoResult": "unoic.info/1",
+    "PackResult": "unoic.pack/1",
+    "PriorResult": "unoic.prior/1",
+    "SearchResult": "unoic.search-lambda/1",
+    "StateResult": "unoic.state/1",
+}
+"""By the class of the result. A version rises when a key goes, or means something else; a new key changes none."""
+
+
+def marked(result: Any) -> dict[str, Any]:
+    """The JSON of a result with its schema as first key."""
+    return {"schema": SCHEMAS[type(result).__name__], **result.to_dict()}
+
+
+def check_schema(content: dict[str, Any], where: str) -> None:
+    """Refuse JSON of ours that another version wrote; files without a schema, or with one of others, are none of it.
+
+    Examples
+    --------
+    >>> check_schema({"counts": [1, 2]}, "c.json")
+    >>> check_schema({"schema": "unoic.prior/2", "counts": [1, 2]}, "c.json")
+    Traceback (most recent call last):
+    unoic_cli.errors.DataError: c.json: schema unoic.prior/2; expected unoic.prior/1
+    """
+    stated = content.get("schema")
+    if isinstance(stated, str) and stated.startswith("unoic.") and stated not in SCHEMAS.values():
+        known = [schema for schema in SCHEMAS.values() if schema.startswith(stated.split("/")[0] + "/")]
+        raise DataError(where, f"schema {stated}", f"expected {' or '.join(known or SCHEMAS.values())}")
