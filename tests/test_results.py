@@ -1,0 +1,101 @@
+"""docs/results.md lists what commands print, and what they read again is refused where another version wrote it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+import unoic_cli
+from unoic_cli.errors import DataError
+from unoic_cli.schemas import SCHEMAS
+from unoic_cli.tasks.evaluate import EvaluateResult
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DIGITS, STREETS = "sample_data/digits_lt", "sample_data/streets/rgb"
+MASKING = "--source-prior 0,1,2,3,4,5,6,7,8,9"
+NAMED = f"{STREETS}/val.h5 --logits-key logits --labels-key labels --class-axis 1"
+RARE = (
+    f"search-lambda {STREETS}/val.h5 -o c.json",
+    f"search-lambda {DIGITS}/val.h5 {MASKING}",
+    f"evaluate {DIGITS}/val.h5 -l 1 {MASKING}",
+    f"calibrate {DIGITS}/val.h5 -l 1 {MASKING} -o m.h5",
+    f"evaluate {NAMED}",
+    f"compare {NAMED} -m c.json",
+    f"fit-temperature {NAMED}",
+    "fit-temperature p.npz --floor 1e-6",
+)
+"""Commands that print what the transcripts do not show."""
+
+
+def documented():
+    """Keys of each schema on the page, in order."""
+    page = (ROOT / "docs" / "results.md").read_text()
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        named = re.search(r"^`(unoic\.[a-z-]+/\d+)`", section, re.MULTILINE)
+        if named:
+            cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+            yield named[1], [key for cell in cells for key in re.findall(r"`(.+?)`", cell)]
+
+
+def transcribed():
+    """Keys of every object in the transcripts, with its schema."""
+    for path in sorted((ROOT / "tests" / "golden").glob("*.txt")):
+        for block in re.findall(r"^out: \{\n(.*?)^out: \}$", path.read_text(), re.MULTILINE | re.DOTALL):
+            first, *keys = re.findall(r'^out:  "(.+?)":', block, re.MULTILINE)
+            assert first == "schema", path
+            yield re.search(r'"schema": "(.+?)"', block)[1], keys
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_page_has_every_key_and_no_other(answer, sample):
+    printed = {schema: {} for schema in SCHEMAS.values()}
+    for schema, keys in transcribed():
+        printed[schema] |= dict.fromkeys(keys)
+    np.savez("p.npz", probs=np.array([[0.9, 0.1], [0.8, 0.2], [1.0, 0.0], [0.3, 0.7]]), labels=[0, 1, 0, 1])
+    for command in RARE:
+        found = answer(*shlex.split(command))
+        printed[found.pop("schema")] |= dict.fromkeys(found)
+    pages = dict(documented())
+    assert {schema: sorted(keys) for schema, keys in pages.items()} == {
+        schema: sorted(keys) for schema, keys in printed.items()
+    }
+
+
+def test_schema_is_of_json_alone(run, sample):
+    _, out, _ = run("evaluate", f"{DIGITS}/val.h5", "--format", "tsv")
+    assert "schema" not in out
+    found = unoic_cli.evaluate(f"{DIGITS}/val.h5")
+    assert isinstance(found, EvaluateResult) and "schema" not in found.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("prior", "--source-prior"),
+        ("search-lambda", "--calibration"),
+        ("fit-temperature", "--calibration"),
+        ("fit-delta", "--delta"),
+    ],
+)
+def test_another_version_is_refused(run, answer, sample, command, option):
+    made = answer(command, f"{DIGITS}/val.h5")
+    path, asked = pathlib.Path("x.json"), ("search-lambda" if option == "--delta" else "evaluate")
+    given = [asked, f"{DIGITS}/val.h5", option, "x.json"]
+    known = made["schema"]
+    for schema in (known, "of another program", None):
+        path.write_text(json.dumps({**made, "schema": schema}))
+        assert run(*given, *(["-l", "1"] if option == "--source-prior" else []))[0] == 0, schema
+    path.write_text(json.dumps({**made, "schema": f"unoic.{command}/2"}))
+    code, out, err = run(*given, *(["-l", "1"] if option == "--source-prior" else []))
+    assert (code, out) == (DataError.exit_code, "")
+    assert err == f"unoic: error: x.json: schema unoic.{command}/2; expected {known}\n"
