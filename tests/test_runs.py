@@ -598,8 +598,8 @@ def test_parquet_outputs_have_no_checkpoint(unoic):
     assert not {"c", "o.parquet"} & set(os.listdir())
 
 
-def launch(*args, start=forked.Popen):
-    return start([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def launch(*args):
+    return forked.Popen([sys.executable, "-m", "unoic_cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -683,13 +683,23 @@ def test_an_input_that_changes_during_the_run(unoic, monkeypatch):
     assert not os.path.exists("s")
 
 
-def test_cold_starts_on_one_cache(large, tmp_path, monkeypatch):
+KERNELS = """
+import numpy as np
+from unoic_cli.kernels import octets, points
+table = np.zeros(4, np.int64)
+points.count_confusion(np.array([0, 1, 1, -1], np.int32), np.array([0, 0, 1, 1], np.int32), 2, table)
+print(table.tolist(), octets.fletcher32(np.arange(9, dtype="u1")))
+"""
+
+
+def test_cold_starts_on_one_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("UNOIC_CACHE_DIR", str(tmp_path / "cache"))
-    inputs()
-    running = [launch("evaluate", "a.h5", "-l", "1", start=subprocess.Popen) for _ in range(3)]
+    command = [sys.executable, "-c", KERNELS]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     ended = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0] * 3, ended
-    assert len({out for out, _ in ended}) == 1
+    assert {out for out, _ in ended} == {subprocess.check_output(command)}
+    assert ended[0][0].startswith(b"[1, 0, 1, 1] ")
 
 
 # ---------------------------------------------------------------------------------------------- ledgers
