@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
 import inspect
 import pathlib
+import re
 
 import numpy as np
 import pytest
+import typed
 
 import unoic_cli
-from unoic_cli.calls import ArgumentError, annotations_of, public
+from unoic_cli.calls import ArgumentError, annotations_of, keywords_of, public
 from unoic_cli.errors import UnoicError, UsageError
 from unoic_cli.metrics import NAMES, find, known
 
@@ -204,6 +207,30 @@ def test_zero_is_said_in_a_stored_run(tmp_path):
         "evaluate", made.output, lam=0, source_prior=COUNTS, control=unoic_cli.Control(state=str(state))
     )
     assert unoic_cli.report_states([state])[1].to_dict() == direct.to_dict()
+
+
+def test_what_types_tell_is_refused_in_one_line_too():
+    """Calls that mypy reports; those that it does not are fine."""
+    tree = ast.parse(inspect.getsource(typed.bad))
+    calls = [
+        line.value for line in tree.body[0].body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call)
+    ]
+    assert len(calls) == inspect.getsource(typed.bad).count("type: ignore[") > 5
+    for call in calls:
+        with pytest.raises(UnoicError) as caught:
+            eval(compile(ast.Expression(call), "typed.py", "eval"), vars(typed))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda one: one.__name__)
+def test_options_are_described(function):
+    """What a TypedDict says of an option is what help() says of the keyword, in the words of Python."""
+    text, parameters = inspect.getdoc(function), inspect.signature(function).parameters
+    for name, keyword in keywords_of(function).items():
+        assert parameters[name].default == keyword.default
+        described = re.search(rf"^{name} : .*(\n    .*)+", text, re.MULTILINE)[0]
+        assert not re.search(r"(?<!\w)--?[a-z]", described)
+        assert keyword.option.help.split()[0] in described
 
 
 def test_signatures_stay():

@@ -19,12 +19,14 @@ import unoic_cli
 from unoic_cli.driver import drive
 from unoic_cli.errors import DataError
 from unoic_cli.metrics import ABSENT, NAMES, Counts, find, rounding
+from unoic_cli.options import filled
 from unoic_cli.priors import FAINT, Prior, make_slopes
 from unoic_cli.searches import METHODS, Curve
 from unoic_cli.searches.choice import best_plateau, parse_constraints, settled
 from unoic_cli.tasks.asked import ask
-from unoic_cli.tasks.common import Notes, Options, open_inputs
-from unoic_cli.tasks.modalities import Wanted, make_method, resolve
+from unoic_cli.tasks.common import Notes, open_inputs
+from unoic_cli.tasks.modalities import make_method, resolve
+from unoic_cli.tasks.options import DataOptions, MethodOptions
 from unoic_cli.tasks.problem import Problem
 
 few = settings(max_examples=25, deadline=None)
@@ -51,9 +53,9 @@ def agree(found, expected):
 
 def problem_of(n_classes, metric, absent="reference", ignored=(), subject_to=None):
     """A problem whose data nobody looks at: curves are given to it."""
-    options, notes = Options(ignore_index=ignored), Notes()
+    options, notes = filled(DataOptions, {"ignore_index": ignored}), Notes()
     data = drive(open_inputs(np.zeros((2, n_classes), "f4"), [0, 1], options, notes))
-    resolved = drive(resolve(Wanted(source_prior="uniform"), data, options, notes, lam=1.0))
+    resolved = drive(resolve(filled(MethodOptions, {"source_prior": "uniform"}), data, options, notes, lam=1.0))
     method = drive(make_method(resolved.calibration, data, {}))
     asked = ask(None, data, absent, metric=metric, subject_to=subject_to)
     return Problem(data, method, asked, None, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -35,4 +36,8 @@ def command(steps: Callable[P, Steps[R]]) -> Callable[P, R]:
         with together(how.pop("tell")):
             return cast(R, Run(**how).drive(steps(*args, **kwargs)))
 
-    return public(call)
+    made = public(call)
+    signature = inspect.signature(made)
+    result = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    made.__signature__ = signature.replace(return_annotation=result)  # type: ignore[attr-defined]
+    return made

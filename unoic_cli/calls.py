@@ -11,10 +11,13 @@ import difflib
 import functools
 import inspect
 import os
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.options import Keyword, options_of, own_first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,15 +59,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that knows its keywords and takes their values as people have them; its signature is the same.
+    """A function that knows its keywords and takes their values as people have them.
+
+    Its signature is the same, and names the options of ``**options: Unpack[...]`` one by one, as its docstring does.
 
     Raises
     ------
     ArgumentError
         When called: an unknown keyword (the nearest one is named), or a value of another type.
     """
-    known = annotations_of(function)
-    signature = inspect.signature(function)
+    signature, known = signature_of(function), annotations_of(function)
     taken = [name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD]
 
     @functools.wraps(function)
@@ -80,6 +84,8 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         bound.arguments.update(plain_arguments(given, known))
         return function(*bound.args, **bound.kwargs)
 
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__doc__ = described(inspect.getdoc(function) or "", keywords_of(function))
     return call
 
 
@@ -104,24 +110,62 @@ def _meant(name: str, known: Iterable[str]) -> str | None:
 
 
 def _usage(function: Callable[..., Any]) -> str:
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature_of(function).parameters.values()
     needed = [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     return f"{function.__name__}({', '.join(needed)}, ...), and all else by keyword"
 
 
+def keywords_of(function: Callable[..., Any]) -> Mapping[str, Keyword]:
+    """The options of a function with ``**options: Unpack[...]``, as its TypedDict says them."""
+    function = inspect.unwrap(function)
+    for parameter in inspect.signature(function).parameters.values():
+        annotation = parameter.annotation
+        if parameter.kind is parameter.VAR_KEYWORD and str(annotation).startswith(_OPTIONS):
+            text = annotation.removeprefix(_OPTIONS).rstrip("]")
+            own, inherited = own_first(function.__globals__[text])
+            return {one.name: one for one in (*own, *inherited)}
+    return {}
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function, with its options one by one."""
+    signature, keywords = inspect.signature(function), keywords_of(function)
+    kept = [one for one in signature.parameters.values() if not (keywords and one.kind is one.VAR_KEYWORD)]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = [
+        inspect.Parameter(one.name, kind, default=one.default, annotation=one.type)
+        for one in keywords.values()
+        if one.name not in signature.parameters
+    ]
+    return signature.replace(parameters=[*kept, *more])
+
+
 def annotations_of(function: Callable[..., Any]) -> dict[str, str]:
-    """The text of each keyword's annotation, those of ``**options`` included; ``**`` stands for any other."""
-    found = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        text = str(parameter.annotation)
-        if parameter.kind is not parameter.VAR_KEYWORD:
-            found[name] = text
-        elif text.startswith(_OPTIONS):
-            options = inspect.unwrap(function).__globals__[text.removeprefix(_OPTIONS).rstrip("]")]
-            found |= {key: getattr(kind, "__forward_arg__", str(kind)) for key, kind in options.__annotations__.items()}
-        else:
-            found["**"] = text
-    return found
+    """The text of each keyword's annotation; ``**`` stands for any other."""
+    parameters = signature_of(function).parameters.values()
+    return {"**" if one.kind is one.VAR_KEYWORD else one.name: str(one.annotation) for one in parameters}
+
+
+def described(text: str, keywords: Mapping[str, Keyword]) -> str:
+    """A docstring that has an entry of its own for each of these options, where it speaks of ``**options``."""
+    named = {one.option.flag: one.name for one in keywords.values() if one.option.flags}
+    entries = "\n".join(_entry(one, named) for one in keywords.values())
+    return re.sub(r"^\*\*options.*(\n    .*)*", lambda _: entries, text, flags=re.MULTILINE) if entries else text
+
+
+def documented(kind: type[R]) -> type[R]:
+    """A class whose docstring has its options one by one."""
+    kind.__doc__ = described(inspect.getdoc(kind) or "", options_of(cast(Any, kind)))
+    return kind
+
+
+def _entry(keyword: Keyword, named: Mapping[str, str]) -> str:
+    """An option as numpydoc has it; others are called by their keywords."""
+    default = ", optional" if keyword.default in (None, ()) else f", default {keyword.default!r}"
+    text = re.sub(r" \((repeatable|-o)\)", "", keyword.option.help)
+    text = re.sub(r"--[a-z][a-z-]*", lambda flag: named.get(flag[0], flag[0][2:].replace("-", "_")), text)
+    wrapped = textwrap.fill(text, 116, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return f"{keyword.name} : {keyword.takes}{default}\n{wrapped}"
 
 
 def plain_arguments(given: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:

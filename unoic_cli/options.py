@@ -8,11 +8,15 @@ The options of a command are the entries of a TypedDict, and what is to be said 
 Types that are costly to import are quoted; nothing here looks at more than their text.
 """
 
+import ast
 import functools
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
+T = TypeVar("T")
 Says = Literal["what", "where", "how"]
 
 
@@ -33,6 +37,8 @@ class Option:
         What is counted (a stored run keeps it), where a result is written, or how the work is done.
     many : bool
         Texts, as it may be given several times.
+    takes : str
+        What Python takes, where the type does not tell.
     """
 
     flags: str
@@ -41,11 +47,12 @@ class Option:
     default: Any = None
     says: Says = "what"
     many: bool = False
+    takes: str = ""
 
     @property
     def flag(self) -> str:
         """What messages call it."""
-        return self.flags.split()[0]
+        return self.flags.partition(" ")[0]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,20 @@ class Keyword:
         return {part.strip() for part in self.type.split(" | ")} - {"None"}
 
     @property
+    def takes(self) -> str:
+        """What it may be, in words.
+
+        Examples
+        --------
+        >>> Keyword("output", "str | os.PathLike[str] | None", Option("--output", "FILE", "Write it.")).takes
+        'str or path'
+        """
+        text = self.type.removesuffix(" | None").replace("os.PathLike[str]", "path")
+        text = re.sub(r"Sequence\[(\w+)\]", r"sequence of \1", text)
+        *others, last = re.sub(r"(Mapping|Callable)\[.*\]", lambda found: found[1].lower(), text).split(" | ")
+        return self.option.takes or (f"{', '.join(others)} or {last}" if others else last)
+
+    @property
     def default(self) -> Any:
         """What it is when not given."""
         return False if self.type == "bool" and self.option.default is None else self.option.default
@@ -86,23 +107,65 @@ def options_of(kind: type) -> Mapping[str, Keyword]:
     >>> [(one.name, one.type, one.default, one.option.says) for one in options_of(Both).values()]
     [('folds', 'int | None', None, 'what'), ('force', 'bool', False, 'how')]
     """
-    found = {}
-    for name, annotation in kind.__annotations__.items():
-        type_, option = get_args(annotation)
-        found[name] = Keyword(name, text_of(type_), option)
-    return found
+    module = kind.__module__
+    return {name: Keyword(name, *_read(annotation, module)) for name, annotation in kind.__annotations__.items()}
 
 
-def text_of(annotation: Any) -> str:
-    """A type as it is written."""
-    plain = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return str(getattr(annotation, "__forward_arg__", plain))
+def _read(annotation: Any, module: str) -> tuple[str, Option]:
+    """The text of a type, and what is said of it; of modules that put off their annotations, types stay text."""
+    text = getattr(annotation, "__forward_arg__", annotation)
+    if isinstance(text, str):
+        names = vars(sys.modules[getattr(annotation, "__forward_module__", None) or module])
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            type_, option = map(ast.unparse, node.slice.elts)
+            return type_.strip("'"), eval(option, names)
+        annotation = eval(text, names)
+    type_, option = get_args(annotation)
+    plain = type_.__name__ if isinstance(type_, type) else str(type_)
+    return getattr(type_, "__forward_arg__", plain), option
 
 
-def own_first(kind: type, groups: Iterable[type]) -> tuple[list[Keyword], list[Keyword]]:
-    """The options that a TypedDict has by itself, and those that come with whole groups, in the order of the groups."""
+def filled(kind: type[T], given: Mapping[str, Any]) -> T:
+    """The options of a TypedDict, those that are not given by their defaults; what it does not know is left out.
+
+    Examples
+    --------
+    >>> from typing import Annotated, TypedDict
+    >>> class Both(TypedDict, total=False):
+    ...     step: Annotated[float, Option("--step", "STEP", "Lattice step.", default=0.01)]
+    ...     seed: Annotated[int | None, Option("--seed", "N", "Of the folds.")]
+    >>> filled(Both, {"seed": 3, "threads": 2})
+    {'step': 0.01, 'seed': 3}
+    """
+    return cast(T, {name: given.get(name, one.default) for name, one in options_of(cast(Any, kind)).items()})
+
+
+def given_flags(kind: type, given: Mapping[str, Any], names: Iterable[str] | None = None) -> list[str]:
+    """What messages call those of some options, or of all, that were given."""
     known = options_of(kind)
-    whole = [options_of(group) for group in groups if options_of(group).items() <= known.items()]
-    inherited = {name for group in whole for name in group}
+    said = [name for name in (known if names is None else names) if is_given(given.get(name))]
+    return [known[name].option.flag for name in said]
+
+
+def is_given(value: Any) -> bool:
+    """Whether the value of an option asks for something: 0 does, None, False and nothing at all do not."""
+    return not (value is None or value is False or (isinstance(value, tuple) and not value))
+
+
+GROUPS: list[type] = []
+
+
+def group(kind: type[T]) -> type[T]:
+    """Mark a TypedDict as one that commands take as a whole: what says their options names these last."""
+    GROUPS.append(kind)
+    return kind
+
+
+def own_first(kind: type) -> tuple[list[Keyword], list[Keyword]]:
+    """The options that a TypedDict has by itself, and those that come with whole groups."""
+    known = options_of(kind)
+    whole = [options_of(one) for one in GROUPS if options_of(one).items() <= known.items()]
+    inherited = {name for options in whole for name in options}
     own = [one for name, one in known.items() if name not in inherited]
     return own, [one for name, one in known.items() if name in inherited]

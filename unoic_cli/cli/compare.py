@@ -1,40 +1,11 @@
 """``unoic compare``."""
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
-from unoic_cli.fusions import FUSIONS, listed
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import AbsentOption, DataOptions, DeltaOptions, ShotsOption
-
-
-class CompareOptions(DeltaOptions, DataOptions, total=False):
-    """Options of `compare`."""
-
-    methods: Annotated[
-        Sequence[str] | Mapping[str, Any] | None,
-        Option(
-            "--method -m",
-            "[TITLE=]METHOD",
-            f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
-            "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
-            "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
-            "noisy-or.",
-            many=True,
-        ),
-    ]
-    by: Annotated[
-        str | None,
-        Option("--by", "WHAT", "A column for each file, or each group (the files' group field)."),
-    ]
-    metrics: Annotated[
-        str | Sequence[str],
-        Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
-    ]
-    shots: ShotsOption
-    absent: AbsentOption
+from unoic_cli.tasks.compare import CompareOptions
 
 
 class ShownOptions(TypedDict, total=False):

@@ -1,26 +1,12 @@
 """``unoic evaluate``."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.errors import UsageError
-from unoic_cli.options import Option
-from unoic_cli.tasks.options import AbsentOption, DataOptions, MethodOptions, MetricsOption, ShotsOption
-
-
-class EvaluateOptions(MethodOptions, DataOptions, total=False):
-    """Options of `evaluate`."""
-
-    confusion: Annotated[bool, Option("--confusion", None, "Also the confusion matrix, rows = truth.")]
-    by: Annotated[
-        str | None,
-        Option("--by", "WHAT", "Also for each group (the files' group field), or for each file."),
-    ]
-    metrics: MetricsOption
-    shots: ShotsOption
-    absent: AbsentOption
+from unoic_cli.tasks.evaluate import EvaluateOptions
 
 
 def check(given: Mapping[str, Any], form: str) -> None:

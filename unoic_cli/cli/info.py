@@ -1,29 +1,10 @@
 """``unoic info``."""
 
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import FILES, counting
-from unoic_cli.options import Option
-from unoic_cli.tasks.options import (
-    AllowExternalOption,
-    ClassAxisOption,
-    LabelsKeyOption,
-    LogitsKeyOption,
-    ThreadsOption,
-)
-
-
-class InfoOptions(TypedDict, total=False):
-    """Options of `info`."""
-
-    split: Annotated[str | None, Option("--split", "NAME", "Look only at samples of this split.")]
-    allow_external: AllowExternalOption
-    logits_key: LogitsKeyOption
-    labels_key: LabelsKeyOption
-    class_axis: ClassAxisOption
-    threads: ThreadsOption
-
+from unoic_cli.tasks.info import InfoOptions
 
 HELP = """Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
 

@@ -4,26 +4,28 @@ from typing import Annotated, TypedDict
 
 from unoic_cli.cli.common import Told, check_format, show
 from unoic_cli.cli.program import command
-from unoic_cli.cli.report import STATES, PartialOption, tell_report
+from unoic_cli.cli.report import STATES, tell_report
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import ForceOption
+from unoic_cli.tasks.runs import MergeOptions
 
 
-class MergeOptions(TypedDict, total=False):
-    """Options of `merge_states`."""
+class MergedOptions(TypedDict, total=False):
+    """What the command makes of the states: a state, or a report."""
 
     output: Annotated[
         str | None, Option("--output -o", "FILE", "Write the merged state, and report nothing.", says="where")
     ]
-    partial: PartialOption
-    force: ForceOption
+
+
+class Options(MergedOptions, MergeOptions, total=False):
+    """Options of the command."""
 
 
 HELP = "Example: unoic merge s*.unoic -o all.unoic"
 
 
-@command(MergeOptions, STATES, help=HELP)
+@command(Options, STATES, help=HELP)
 def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
     """Merge, and show the state or the result."""
     from unoic_cli.report.state import render_state

@@ -1,22 +1,10 @@
 """``unoic prior``."""
 
-import os
-from typing import Annotated, Any
+from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import FILES, counting
-from unoic_cli.options import Option
-from unoic_cli.tasks.options import DataOptions, ForceOption
-
-
-class PriorOptions(DataOptions, total=False):
-    """Options of `prior`."""
-
-    output: Annotated[
-        str | os.PathLike[str] | None, Option("--output -o", "FILE", "Also write the result as JSON.", says="where")
-    ]
-    force: ForceOption
-
+from unoic_cli.tasks.prior import PriorOptions
 
 HELP = "Example: unoic prior train.h5 -o prior.json"
 

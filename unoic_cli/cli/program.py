@@ -10,7 +10,8 @@ import typer
 from unoic_cli.cli.common import Told, check_format, is_stream, note, show
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Keyword, Option, options_of, own_first
-from unoic_cli.tasks.options import GROUPS, ForceOption, RunOptions, WriteOptions
+from unoic_cli.tasks.options import ForceOption, PartOptions
+from unoic_cli.tasks.runs import Control, StateResult, run
 
 Command = Callable[..., None]
 Present = Callable[[Any, "str | None"], None]
@@ -111,7 +112,7 @@ def parameter_of(keyword: Keyword) -> inspect.Parameter:
 
 def _laid_out(options: type, before: Sequence[type], after: Sequence[type]) -> dict[str, Keyword]:
     """Options in the order of the help: a command's own, how it is shown, what it shares, how it is run."""
-    own, inherited = own_first(options, GROUPS)
+    own, inherited = own_first(options)
     first, last = ([one for kind in kinds for one in options_of(kind).values()] for kinds in (before, after))
     return {one.name: one for one in (*own, *first, *inherited, *last) if one.option.flags}
 
@@ -182,13 +183,13 @@ def counting(
         name = present.__name__.replace("_", "-")
         PRESENT[name], FORMS[name] = present, forms
 
-        def run(files: list[str], format: str | None, **given: Any) -> None:
+        def work(files: list[str], format: str | None, **given: Any) -> None:
             chosen = check_format(format, forms)
             if check is not None:
                 check(given, chosen)
             _count(name, options, present, files, format, given)
 
-        return command(options, argument, help=help, before=before, after=(QuietOptions, RunOptions))(run)
+        return command(options, argument, help=help, before=before, after=(QuietOptions, Control))(work)
 
     return decorate
 
@@ -196,22 +197,20 @@ def counting(
 def writing(name: str, options: type, argument: Argument, *, help: str) -> Command:
     """Make a command that writes a file as large as the data; see `command`."""
 
-    def run(files: list[str], format: str | None, **given: Any) -> None:
+    def work(files: list[str], format: str | None, **given: Any) -> None:
         check_format(format)
         _write(name, files, format, given)
 
-    return command(options, argument, help=help, after=(QuietOptions, WriteOptions))(run)
+    return command(options, argument, help=help, after=(QuietOptions, PartOptions))(work)
 
 
 def copy(
     name: str, inputs: str, out: str, format: str | None, given: dict[str, Any], render: Callable[[Any], Any]
 ) -> None:
     """Run a command that writes one file as another, say its notes, and show what it wrote, where stdout is free."""
-    from unoic_cli.tasks.runs import Control, run
-
     check_format(format)
     stream, quiet = is_stream(out, format), given.pop("quiet")
-    control = Control(**_taken(WriteOptions, given))
+    control = Control(**_taken(PartOptions, given))
     with Told(quiet) as told:
         result = run(name, inputs, control=control, out=out, **given, **told.arguments())
     for text in [] if quiet else result.notes:
@@ -222,7 +221,7 @@ def copy(
 
 def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """Take the options of a group out."""
-    return {name: given.pop(name) for name in options_of(kind)}
+    return {name: given.pop(name) for name in options_of(kind) if name in given}
 
 
 def _count(
@@ -230,9 +229,8 @@ def _count(
 ) -> None:
     """Run a counting command as its options say, and show the result, or the state that it wrote."""
     from unoic_cli.report.state import render_state
-    from unoic_cli.tasks.runs import Control, StateResult, run
 
-    control = Control(**_taken(RunOptions, given), replace=given["force"])
+    control = Control(**_taken(Control, given), replace=given["force"])
     if control.shard is not None:  # the result is a state, which has no forms of its own
         check_format(format)
     _check_force(options, given, stored=control.state is not None or control.checkpoint is not None)
@@ -256,10 +254,9 @@ def _check_force(options: type, given: dict[str, Any], stored: bool) -> None:
 def _write(name: str, files: list[str], format: str | None, given: dict[str, Any]) -> None:
     """Run a command that writes logits as its options say, and show the result, where stdout is free for it."""
     from unoic_cli.report.calibrate import render_calibrate
-    from unoic_cli.tasks.runs import Control, run
 
     stream = is_stream(given["output"], format)
-    control = Control(**_taken(WriteOptions, given))
+    control = Control(**_taken(PartOptions, given))
     with Told(given.pop("quiet")) as told:
         result = run(name, files, control=control, **given, **told.arguments())
         if stream:

@@ -1,33 +1,16 @@
 """``unoic report``."""
 
 import importlib
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from unoic_cli.cli.common import Told, check_format
 from unoic_cli.cli.program import FORMS, PRESENT, Argument, command
 from unoic_cli.options import Option
-from unoic_cli.tasks.options import ForceOption
+from unoic_cli.tasks.runs import ReportOptions
 
 STATES = Argument(
     "files", "STATES", "State files of one run (--state), patterns ('s*.unoic') or @LIST of them, in any order."
 )
-PartialOption: TypeAlias = Annotated[
-    bool, Option("--partial", None, "Go on without the rows that no state file has, and say which.")
-]
-
-
-class ReportOptions(TypedDict, total=False):
-    """Options of `report_states`."""
-
-    output: Annotated[
-        str | None,
-        Option("--output -o", "FILE", "What the command writes: a calibration, statistics ...", says="where"),
-    ]
-    curve_output: Annotated[
-        str | None, Option("--curve", "FILE", "Of search-lambda: write the curve as TSV.", says="where")
-    ]
-    partial: PartialOption
-    force: ForceOption
 
 
 class ShownOptions(TypedDict, total=False):

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from unoic_cli import __version__, formats
 from unoic_cli.batch import Batch
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
 from unoic_cli.brief import brief
-from unoic_cli.calibration import Calibration, Order
+from unoic_cli.calibration import Calibration
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
-from unoic_cli.priors import Unseen
+from unoic_cli.options import Option, filled
 from unoic_cli.rewrite import as_stored
 from unoic_cli.steps import Rewritten, Steps, here, rewrite, write_text
 from unoic_cli.tallies.points import predict
@@ -30,9 +30,6 @@ from unoic_cli.tasks.asked import ask
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
-    PriorLike,
     check_output,
     files_among,
     files_of,
@@ -41,7 +38,8 @@ from unoic_cli.tasks.common import (
     tell_predictions,
 )
 from unoic_cli.tasks.evaluate import Metrics
-from unoic_cli.tasks.modalities import Method, Resolved, Wanted, make_method, resolve
+from unoic_cli.tasks.modalities import Method, Resolved, make_method, resolve
+from unoic_cli.tasks.options import AbsentOption, DataOptions, ForceOption, MethodOptions
 from unoic_cli.tasks.search import Folds, SearchResult, search_prepared
 from unoic_cli.view import View
 
@@ -358,27 +356,42 @@ def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
     return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
 
 
+EmitOption: TypeAlias = Annotated[
+    Emit,
+    Option(
+        "--emit",
+        "WHAT",
+        "log-probs, probs, or predictions alone.",
+        default="log-probs",
+        takes='{"log-probs", "probs", "predictions"}',
+    ),
+]
+
+
+class CalibrateOptions(MethodOptions, DataOptions, total=False):
+    """Options of `calibrate`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
+            says="where",
+        ),
+    ]
+    emit: EmitOption
+    metric: Annotated[
+        str | None, Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.")
+    ]
+    absent: AbsentOption
+    force: ForceOption
+
+
 def calibrate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    output: str | None = None,
-    calibration: str | Calibration | None = None,
-    lam: Any = None,
-    temperature: Any = None,
-    emit: Emit = "log-probs",
-    metric: str | None = None,
-    source_prior: Any = None,
-    target_prior: PriorLike = None,
-    unseen: Unseen | None = None,
-    fusion: str | None = None,
-    weights: Any = None,
-    order: Order | None = None,
-    delta: Any = None,
-    delta_power: float | None = None,
-    absent: Absent = "reference",
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[CalibrateOptions],
 ) -> Steps[CalibrateResult]:
     """Write the calibrated posterior of logits files, with labels, groups and the rest carried over.
 
@@ -388,28 +401,8 @@ def calibrate(
         Logits files, or scores in memory; of several modalities (Algorithm 1 as a whole) ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    output : str, optional
-        HDF5, Parquet or Arrow stream by its suffix; ``STEM.calibrated.SUFFIX`` in the current folder by default.
-        ``-`` is an Arrow stream on standard output.
-    calibration : path or Calibration, optional
-        What to apply.
-    lam : float, str or mapping, optional
-        Apply this lambda (``"rgb=0.3,depth=0.6"`` for each modality) with the priors below. With neither, lambda is
-        fitted on the labels and reported by 3-fold cross-fitting; the calibration is written beside the output.
-    temperature : float, optional
-        Divides the scores.
-    emit : {"log-probs", "probs", "predictions"}
-        What is written besides the predictions.
-    metric : str, optional
-        What a fit maximises; macc by default.
-    source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
-        As in `search_lambda`.
-    absent : {"reference", "truth-only", "zero"}
-        Which classes miou and f1 average.
-    force : bool
-        Replace existing outputs.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[CalibrateOptions]
+        See `CalibrateOptions`.
 
     Returns
     -------
@@ -438,34 +431,33 @@ def calibrate(
     >>> result.before.values["acc"], result.after.values["acc"]
     (0.5, 1.0)
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(CalibrateOptions, options)
+    notes = Notes(chosen["tell"])
     data = yield from open_inputs(inputs, labels, chosen, notes)
-    wanted = Wanted(
-        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
-    )
-    return (yield from _calibrate(data, wanted, output, emit, metric, absent, force, chosen, notes, fit=True))
+    return (yield from _calibrate(data, chosen, notes, fit=True))
+
+
+class FuseOptions(MethodOptions, DataOptions, total=False):
+    """Options of `fuse`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
+            says="where",
+        ),
+    ]
+    emit: EmitOption
+    absent: AbsentOption
+    force: ForceOption
 
 
 def fuse(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    output: str | None = None,
-    calibration: str | Calibration | None = None,
-    lam: Any = None,
-    temperature: Any = None,
-    emit: Emit = "log-probs",
-    source_prior: Any = None,
-    target_prior: PriorLike = None,
-    unseen: Unseen | None = None,
-    fusion: str | None = None,
-    weights: Any = None,
-    order: Order | None = None,
-    delta: Any = None,
-    delta_power: float | None = None,
-    absent: Absent = "reference",
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[FuseOptions],
 ) -> Steps[CalibrateResult]:
     """Write the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
 
@@ -473,12 +465,10 @@ def fuse(
     ----------
     inputs : mapping of str to path, sequence of paths or array; or sequence of ``NAME=FILE``
         The modalities, aligned row by row.
-    labels, output, calibration, lam, temperature, emit, absent, force, **options
-        As in `calibrate`, but nothing is fitted.
-    source_prior, target_prior, unseen
-        As in `search_lambda`; with `lam` only.
-    fusion, weights, order, delta, delta_power
-        As in `search_lambda`.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    **options : Unpack[FuseOptions]
+        See `FuseOptions`.
 
     Returns
     -------
@@ -500,21 +490,17 @@ def fuse(
     >>> result.after.values["acc"]
     1.0
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(CalibrateOptions, options)
+    notes = Notes(chosen["tell"])
     data = yield from open_inputs(inputs, labels, chosen, notes)
     if data.modality is None:
         raise UsageError(data.name, "inputs without names", "expected modalities like rgb=FILE depth=FILE")
-    wanted = Wanted(
-        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
-    )
-    return (yield from _calibrate(data, wanted, output, emit, None, absent, force, chosen, notes, fit=False))
+    return (yield from _calibrate(data, chosen, notes, fit=False))
 
 
-def _calibrate(
-    data: DataSet, wanted: Wanted, output: str | None, emit: Emit, metric: str | None, absent: Absent, force: bool,
-    chosen: Options, notes: Notes, *, fit: bool,
-) -> Steps[CalibrateResult]:  # fmt: skip
+def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bool) -> Steps[CalibrateResult]:
     """`calibrate`, and `fuse`, which fits nothing."""
+    output, emit, absent = chosen["output"], chosen["emit"], chosen["absent"]
     if emit not in EMIT:
         raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
     if data.sources[0].kind == "predictions":
@@ -527,30 +513,31 @@ def _calibrate(
     path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
     stream = path == formats.STANDARD
     if stream:
-        formats.check_stream(force=force)
+        formats.check_stream(force=chosen["force"])
         if data.shard is not None:
             raise UsageError("--shard", "a part of a stream", "expected a file for each part")
     elif os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
         raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
     if data.shard is not None:
         path = part_name(path, *data.shard)
-    kept = (*names, *files_among(wanted.calibration, wanted.source_prior, wanted.target_prior, wanted.delta))
-    force = force or _is_begun(path, (yield from here()).begun)
+    given_files = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"])
+    kept = (*names, *files_among(*given_files))
+    force = chosen["force"] or _is_begun(path, (yield from here()).begun)
     if not stream:
         yield from check_output(path, force=force, inputs=kept)
     fitted, beside = None, None
-    if fit and wanted.calibration is None and wanted.lam is None:
+    if fit and chosen["calibration"] is None and chosen["lam"] is None:
         if not stream:  # which carries the calibration itself
             beside = os.path.splitext(path)[0] + ".calibration.json"
             yield from check_output(beside, force=force, inputs=kept)
         if data.shard is not None:
             expected = "expected --calibration or --lambda: a part must not be fitted by itself"
             raise UsageError("--shard", "neither --calibration nor --lambda", expected)
-        fitted, resolved = yield from _fit(data, metric, wanted, absent, chosen, notes)
+        fitted, resolved = yield from _fit(data, chosen, notes)
     else:
-        if metric is not None:
+        if chosen["metric"] is not None:
             raise UsageError("--metric", "--metric beside a given lambda", "expected it only where lambda is fitted")
-        given = yield from resolve(wanted, data, chosen, notes, lam=None if fit else 0.0)
+        given = yield from resolve(chosen, data, chosen, notes, lam=None if fit else 0.0)
         assert given is not None
         resolved = given
     for name in ("labels", "group", "sample_id", "split"):
@@ -580,15 +567,13 @@ def _calibrate(
         n_units=written.n_units,
         emit=emit,
         files=tuple(files_of(data)),
-        split=chosen.split,
+        split=chosen["split"],
         notes=tuple(notes.texts),
         masked=masked,
     )
 
 
-def _fit(
-    data: DataSet, metric: str | None, wanted: Wanted, absent: Absent, options: Options, notes: Notes
-) -> Steps[tuple[SearchResult, Resolved]]:
+def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[SearchResult, Resolved]]:
     """Tune lambda on the labels of this input, with cross-fitting."""
     if not data.has("labels"):
         raise UsageError(
@@ -596,9 +581,11 @@ def _fit(
             "no labels, and neither --calibration nor --lambda",
             "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
         )
-    resolved = yield from resolve(wanted, data, options, notes, lam=1.0)
+    resolved = yield from resolve(chosen, data, chosen, notes, lam=1.0)
     assert resolved is not None
-    result = yield from search_prepared(data, resolved, metric or "macc", CROSS_FIT_FOLDS, absent, options, notes)
+    result = yield from search_prepared(
+        data, resolved, chosen["metric"] or "macc", CROSS_FIT_FOLDS, chosen["absent"], chosen, notes
+    )
     notes.add(
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
         f"cross-fitted over {CROSS_FIT_FOLDS} folds"

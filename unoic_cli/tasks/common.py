@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from unoic_cli.steps import Steps, count, here
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
 from unoic_cli.tasks.inputs import NAME, expand, expanded, is_pattern, is_there
+from unoic_cli.tasks.options import DataOptions
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -56,69 +57,6 @@ class Notes:
                 self.tell(text)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options that every task takes.
-
-    Attributes
-    ----------
-    split : str or None
-        Only the samples of this split.
-    ignore_index : sequence of int
-        Labels to leave out, besides 255, -1 and -100 outside [0, K).
-    allow_external : bool
-        Follow external links, external storage and virtual datasets.
-    logits_key, labels_key : str or None
-        Arrays (or columns) of the files that hold the scores and the labels, where names do not tell.
-    class_axis : int or None
-        Of 4-D scores in HDF5: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.
-    threads : int or None
-        Worker threads; by default what the machine gives this process.
-    memory : int or str or None
-        Bound of the buffers in bytes, or as ``"256MB"``.
-    tell : callable or None
-        Called with each note as it comes.
-    progress : callable or None
-        Called with bytes read and bytes in all.
-    """
-
-    split: str | None = None
-    ignore_index: Sequence[int] = ()
-    allow_external: bool = False
-    logits_key: str | None = None
-    labels_key: str | None = None
-    class_axis: int | None = None
-    threads: int | None = None
-    memory: int | str | None = None
-    tell: Callable[[str], None] | None = None
-    progress: Progress | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What influences a result."""
-        named = {"logits_key": self.logits_key, "labels_key": self.labels_key, "class_axis": self.class_axis}
-        said = {key: value for key, value in named.items() if value is not None}
-        return {"split": self.split, "ignore_index": list(self.ignore_index), **said}
-
-    def asked(self, *, lenient: bool = False) -> Asked:
-        """What was said of names and axes; `lenient` of another file than the inputs."""
-        return Asked(self.logits_key, self.labels_key, self.class_axis, lenient=lenient)
-
-
-class OptionArguments(TypedDict, total=False):
-    """The fields of `Options`, as keyword arguments of every task."""
-
-    split: str | None
-    ignore_index: Sequence[int]
-    allow_external: bool
-    logits_key: str | None
-    labels_key: str | None
-    class_axis: int | None
-    threads: int | None
-    memory: int | str | None
-    tell: Callable[[str], None] | None
-    progress: Progress | None
-
-
 def check_threads(threads: Any) -> None:
     """Refuse a number of threads that is none.
 
@@ -132,49 +70,53 @@ def check_threads(threads: Any) -> None:
 
 
 def open_inputs(
-    inputs: Inputs, labels: ArrayLike | None, options: Options, notes: Notes, *, by: str | None = None
+    inputs: Inputs, labels: ArrayLike | None, options: DataOptions, notes: Notes, *, by: str | None = None
 ) -> Steps[DataSet]:
     """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side.
 
     Patterns and lists stand for the files that they mean; see `unoic_cli.tasks.inputs`. What looks wrong about the data
     is said now, or when it is read (`unoic_cli.evidence`); with ``by="file"``, of each file by itself.
     """
-    check_threads(options.threads)
+    check_threads(options["threads"])
+    class_axis = options["class_axis"]
     common: dict[str, Any] = {
-        "split": options.split,
-        "ignore_index": options.ignore_index,
-        "allow_external": options.allow_external,
-        "asked": options.asked(),
+        "split": options["split"],
+        "ignore_index": options["ignore_index"],
+        "allow_external": options["allow_external"],
+        "asked": asked_of(options),
     }
     inputs = yield from expand(inputs)
     named = inputs if isinstance(inputs, Mapping) else (yield from _named_inputs(inputs))
-    _refuse_axis([inputs] if named is None else named.values(), options.class_axis)
+    _refuse_axis([inputs] if named is None else named.values(), class_axis)
     if named is not None:
         for name in named:
             if not isinstance(name, str) or NAME.fullmatch(f"{name}=x") is None:
                 raise UsageError("FILES", f"the modality {name!r}", "expected a name like rgb: letters, digits, _ . -")
-        given = {
-            str(name): _sources(files, labels, f"<array {name}>", options.class_axis) for name, files in named.items()
-        }
+        given = {str(name): _sources(files, labels, f"<array {name}>", class_axis) for name, files in named.items()}
         data = yield from open_modalities(given, **common)
     else:
-        data = yield from open_dataset(_sources(inputs, labels, "<array>", options.class_axis), **common)
+        data = yield from open_dataset(_sources(inputs, labels, "<array>", class_axis), **common)
     run = yield from here()
-    if options.memory is not None:
-        data = data.bounded(*_span_bytes(options.memory, options))
+    if options["memory"] is not None:
+        data = data.bounded(*_span_bytes(options["memory"], options))
     data = _in_shards(data, run.shard)
     for rows in run.lacking:
         notes.add(f"partial: {rows} are not counted")
     for member in data.modalities:
-        member.care.tell = options.tell
+        member.care.tell = options["tell"]
     _tell_parts(data, notes)
     _tell_reading(data, notes)
     _tell_files(data.all_sources, notes)
-    if options.split is None and any("split" in source.fields for source in data.all_sources):
+    if options["split"] is None and any("split" in source.fields for source in data.all_sources):
         notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
     evidence = Evidence(notes.add)
     yield from evidence.begin(data, apart=by == "file")
     return replace(data, evidence=evidence)
+
+
+def asked_of(options: DataOptions, *, lenient: bool = False) -> Asked:
+    """What was said of names and axes; `lenient` of another file than the inputs."""
+    return Asked(options["logits_key"], options["labels_key"], options["class_axis"], lenient=lenient)
 
 
 def _tell_reading(data: DataSet, notes: Notes) -> None:
@@ -238,9 +180,9 @@ def parse_size(given: int | str, option: str) -> int:
     return int(float(match[1]) * (1000 if match[3] == "B" else 1024) ** " KMGT".index(match[2] or " "))
 
 
-def _span_bytes(memory: int | str, options: Options) -> tuple[int, int]:
+def _span_bytes(memory: int | str, options: DataOptions) -> tuple[int, int]:
     """Bytes of scores that a thread takes at once, and of images that it may have to see whole."""
-    threads = options.threads or available_threads()
+    threads = options["threads"] or available_threads()
     share = parse_size(memory, "--memory") // threads // _COPIES
     if share < _LEAST:
         expected = f"expected at least {_LEAST * _COPIES * threads / 1e6:.0f}MB"
@@ -388,7 +330,7 @@ def _labels_prior(data: DataSet, origin: str, option: str, *, estimated: bool = 
 
 
 def resolve_prior(
-    spec: PriorLike, data: DataSet, option: str, options: Options, notes: Notes, *, temperature: float = 1.0
+    spec: PriorLike, data: DataSet, option: str, options: DataOptions, notes: Notes, *, temperature: float = 1.0
 ) -> Steps[Prior]:
     """One grammar for source and target priors.
 
@@ -427,7 +369,7 @@ def resolve_prior(
     return prior
 
 
-def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: Notes) -> Steps[Prior]:
+def _file_prior(spec: str, data: DataSet, option: str, options: DataOptions, notes: Notes) -> Steps[Prior]:
     meant = is_pattern(spec) and not spec.startswith("[")  # a list in brackets is none of files
     names: list[str] = (yield from expand(spec)) if meant else [spec]
     if not (yield from is_logits_file(names[0])):
@@ -440,9 +382,9 @@ def _file_prior(spec: str, data: DataSet, option: str, options: Options, notes: 
             raise UsageError(option, f"{spec!r}", known) from None
     other = yield from open_dataset(
         names,
-        ignore_index=options.ignore_index,
-        allow_external=options.allow_external,
-        asked=options.asked(lenient=True),
+        ignore_index=options["ignore_index"],
+        allow_external=options["allow_external"],
+        asked=asked_of(options, lenient=True),
     )
     _tell_files(other.sources, notes)
     # another file's labels are those of the training data; the input's own are a sample, whatever its name
@@ -476,7 +418,7 @@ def refuse_calibrated(data: DataSet) -> None:
 
 
 def source_prior(
-    spec: PriorLike, data: DataSet, options: Options, notes: Notes, *, temperature: float = 1.0
+    spec: PriorLike, data: DataSet, options: DataOptions, notes: Notes, *, temperature: float = 1.0
 ) -> Steps[Prior]:
     """The source prior: as asked for, else what the file says, else its labels."""
     if spec is not None:
@@ -575,9 +517,11 @@ def tell_predictions(
         )
 
 
-def provenance(data: DataSet, options: Options, **more: Any) -> dict[str, Any]:
+def provenance(data: DataSet, options: DataOptions, **more: Any) -> dict[str, Any]:
     """Which program, files and options a result came from."""
-    return {"unoic": __version__, "files": files_of(data), **options.to_dict(), **more}
+    named = {key: options[key] for key in ("logits_key", "labels_key", "class_axis") if options[key] is not None}
+    looked_at = {"split": options["split"], "ignore_index": list(options["ignore_index"]), **named}
+    return {"unoic": __version__, "files": files_of(data), **looked_at, **more}
 
 
 def files_of(data: DataSet) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from unoic_cli.calibration import ORDERS, Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, exists
-from unoic_cli.fusions import FUSIONS, resolve_weights
+from unoic_cli.fusions import FUSIONS, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
+from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.priors import Prior
 from unoic_cli.searches import Curve
 from unoic_cli.steps import Steps, count
@@ -27,8 +28,6 @@ from unoic_cli.tasks.asked import Beside, ask, check_countable, tell_infinite, w
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
     check_calibration,
     open_inputs,
     provenance,
@@ -39,13 +38,13 @@ from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import (
     Method,
     Resolved,
-    Wanted,
     at_lambda,
     load_calibration,
     make_method,
     names_of,
     resolve,
 )
+from unoic_cli.tasks.options import AbsentOption, DataOptions, DeltaOptions, MethodOptions, ShotsOption
 from unoic_cli.tasks.tables import make_tables
 from unoic_cli.view import FactorSource
 
@@ -143,18 +142,37 @@ class CompareResult:
         }
 
 
+class CompareOptions(DeltaOptions, DataOptions, total=False):
+    """Options of `compare`."""
+
+    methods: Annotated[
+        Sequence[str] | Mapping[str, Any] | None,
+        Option(
+            "--method -m",
+            "[TITLE=]METHOD",
+            f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
+            "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
+            "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
+            "noisy-or.",
+            many=True,
+        ),
+    ]
+    by: Annotated[
+        str | None,
+        Option("--by", "WHAT", "A column for each file, or each group (the files' group field)."),
+    ]
+    metrics: Annotated[
+        str | Sequence[str],
+        Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
+    ]
+    shots: ShotsOption
+    absent: AbsentOption
+
+
 def compare(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    methods: Sequence[str] | Mapping[str, Any] | None = None,
-    by: str | None = None,
-    delta: Any = None,
-    delta_power: float | None = None,
-    metrics: str | Sequence[str] = ("miou", "macc"),
-    shots: str | Sequence[int] | None = None,
-    absent: Absent = "reference",
-    **options: Unpack[OptionArguments],
+    **options: Unpack[CompareOptions],
 ) -> Steps[CompareResult]:
     """Count what several methods predict under several conditions, in one read of the files.
 
@@ -164,25 +182,8 @@ def compare(
         Labelled logits files; of several modalities ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    methods : sequence of str, or mapping of str to str or Calibration, optional
-        ``TITLE=METHOD`` or METHOD: the name of a fusion (see `unoic_cli.fusions`) for it, plain;
-        ``uno`` for noisy-or after flattening with delta; the name of a modality, for that network alone; or else the
-        file of a calibration. By default each modality, and average and noisy-or of all. ``METHOD@0.4`` is the method
-        at lambda 0.4, of every modality (``METHOD@rgb=0.3,depth=0.6`` for each): a calibration's own lambda and shares
-        are not looked at, and methods without a calibration rebalance with the priors that the files store, as
-        `evaluate` does with a lambda. A file whose very name holds the ``@`` comes first.
-    by : {"file", "group"}, optional
-        What a condition is: each file (of every modality), or each value of the files' ``group``.
-    delta, delta_power
-        For ``uno``; as in `search_lambda`.
-    metrics : sequence of str, or text with commas
-        What a cell shows, as docs/metrics.md names it; acc, macc, miou and f1 are counted in any case.
-    shots
-        As in `evaluate`.
-    absent : {"reference", "truth-only", "zero"}
-        Which classes are averaged.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[CompareOptions]
+        See `CompareOptions`.
 
     Returns
     -------
@@ -202,20 +203,20 @@ def compare(
     >>> {row.name: row.average["acc"] for row in table.rows}
     {'rgb': 0.5, 'average': 1.0}
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(CompareOptions, options)
+    notes, by, absent, delta = Notes(chosen["tell"]), chosen["by"], chosen["absent"], chosen["delta"]
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
-    asked = ask(metrics, data, absent, shots)
+    asked = ask(chosen["metrics"], data, absent, chosen["shots"])
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to compare")
     tables = yield from make_tables(data, by)
-    titles = yield from _titles(methods, data, delta is not None)
-    wanted = Wanted(delta=delta, delta_power=delta_power, fusion=None)
+    titles = yield from _titles(chosen["methods"], data, delta is not None)
+    wanted = filled(MethodOptions, filled(DeltaOptions, chosen))
     plain = []
     for _, spec in titles:
         plain.append((yield from _split_lambda(spec))[0] if isinstance(spec, str) else spec)
-    if (delta is not None or delta_power is not None) and UNO not in plain:
-        option = "--delta" if delta is not None else "--delta-power"
+    for option in given_flags(DeltaOptions, chosen) if UNO not in plain else ():
         raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
     made = []
     for title, spec in titles:
@@ -316,7 +317,7 @@ def _split_lambda(spec: str) -> Facts[tuple[str, str | None]]:
 
 
 def _method(
-    spec: Any, data: DataSet, wanted: Wanted, options: Options, notes: Notes
+    spec: Any, data: DataSet, wanted: MethodOptions, options: DataOptions, notes: Notes
 ) -> Steps[tuple[Resolved, list[int]]]:
     """What a method's text stands for, and which modalities it looks at."""
     names = names_of(data)
@@ -336,7 +337,7 @@ def _method(
             if len(names) < 2:
                 raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
             if spec == UNO:
-                return (yield from _uno(data, replace(wanted, lam=lam), options, notes)), everything
+                return (yield from _uno(data, {**wanted, "lam": lam}, options, notes)), everything
             return Resolved((yield from _plain(data, everything, spec, lam, options, notes))), everything
         if not spec.endswith(".json") and not (yield from exists(spec)):
             known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
@@ -373,7 +374,7 @@ def _method(
 
 
 def _plain(
-    data: DataSet, places: Sequence[int], fused: str | None, lam: str | None, options: Options, notes: Notes
+    data: DataSet, places: Sequence[int], fused: str | None, lam: str | None, options: DataOptions, notes: Notes
 ) -> Steps[Calibration]:
     """Scores as they are, or rebalanced with a lambda; without delta."""
     uniform = Prior.uniform(data.n_classes)
@@ -382,20 +383,21 @@ def _plain(
     if lam is None:
         modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
         return Calibration(0.0, uniform, modalities, fused, weights)
-    resolved = yield from resolve(Wanted(lam=1.0, delta="none"), data, options, notes)
+    resolved = yield from resolve(filled(MethodOptions, {"lam": 1.0, "delta": "none"}), data, options, notes)
     assert resolved is not None
     modalities = tuple(resolved.calibration.modalities[i] for i in places)
     made = replace(resolved.calibration, modalities=modalities, fusion=fused, weights=weights)
     return (yield from at_lambda(made, lam, "--method"))
 
 
-def _uno(data: DataSet, wanted: Wanted, options: Options, notes: Notes) -> Steps[Resolved]:
+def _uno(data: DataSet, wanted: MethodOptions, options: DataOptions, notes: Notes) -> Steps[Resolved]:
     """Noisy-or of flattened posteriors, without rebalancing or (UNO-IC) at a given lambda."""
-    plain = replace(wanted, lam=None if wanted.lam is None else 1.0)
+    lam = wanted["lam"]
+    plain: MethodOptions = {**wanted, "lam": None if lam is None else 1.0}
     resolved = yield from resolve(plain, data, options, notes, lam=0.0)
     assert resolved is not None
-    if wanted.lam is not None:
-        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, wanted.lam, "--method")))
+    if lam is not None:
+        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--method")))
     factors: Mapping[str | None, FactorSource] = resolved.factors
     for modality, member in zip(resolved.calibration.modalities, data.modalities, strict=True):
         stored = modality.stored_delta and member.has("delta")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -20,11 +20,22 @@ from unoic_cli.evidence import findings_of, id_findings
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.names import Asked
+from unoic_cli.options import Option, filled
 from unoic_cli.steps import Steps, count, here, rewrite
 from unoic_cli.tallies.contents import ClassCounts, CopyTally, KindTally, ScoreValues
 from unoic_cli.tasks.common import check_output, check_threads, part_name
 from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.tasks.inputs import expand, single
+from unoic_cli.tasks.options import (
+    AllowExternalOption,
+    ClassAxisOption,
+    ForceOption,
+    LabelsKeyOption,
+    LogitsKeyOption,
+    ProgressOption,
+    TellOption,
+    ThreadsOption,
+)
 from unoic_cli.view import View
 
 if TYPE_CHECKING:
@@ -95,20 +106,33 @@ class _Input:
     notes: list[str] = field(default_factory=list)
 
 
+class ConvertOptions(TypedDict, total=False):
+    """Options of `convert`."""
+
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    labels: Annotated[str | None, Option("--labels", "FILE", "npy or npz file with the labels, if elsewhere.")]
+    kind: Annotated[
+        Kind | None,
+        Option(
+            "--kind",
+            "KIND",
+            "What the scores are: logits, log_probs or probs. Default: by all values.",
+            takes='{"logits", "log_probs", "probs"}',
+        ),
+    ]
+    class_axis: ClassAxisOption
+    force: ForceOption
+    allow_external: AllowExternalOption
+    threads: ThreadsOption
+    tell: TellOption
+    progress: ProgressOption
+
+
 def convert(
     inputs: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    *,
-    logits_key: str | None = None,
-    labels_key: str | None = None,
-    kind: Kind | None = None,
-    class_axis: int | None = None,
-    labels: str | None = None,
-    force: bool = False,
-    allow_external: bool = False,
-    threads: int | None = None,
-    tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> Steps[ConvertResult]:
     """Write an npz, npy, HDF5 or Parquet file as HDF5 or Parquet, block by block; every bit of the scores is kept.
 
@@ -118,21 +142,8 @@ def convert(
         ``FILE.npz``, ``FILE.npy``, ``FILE.parquet``, ``FILE.h5[::GROUP]``, a remote logits file, or ``-``.
     out : str
         The output; its suffix names the format. ``-`` is an Arrow stream on standard output.
-    logits_key, labels_key : str, optional
-        Arrays (or columns) of the input, where their names do not tell.
-    kind : {"logits", "log_probs", "probs"}, optional
-        What the scores are. Otherwise the values of an npz or npy file decide, once; HDF5 and
-        Parquet files say it themselves.
-    class_axis : int, optional
-        Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where no labels settle it.
-    labels : str, optional
-        Another npy or npz file with the labels of an npz or npy file.
-    force : bool
-        Replace an output that exists.
-    allow_external : bool
-        Follow links of an HDF5 file to other files.
-    threads, tell, progress
-        As in `unoic_cli.tasks.common.Options`.
+    **options : Unpack[ConvertOptions]
+        See `ConvertOptions`.
 
     Returns
     -------
@@ -158,11 +169,12 @@ def convert(
     >>> result.kind, result.n_samples, result.n_classes, result.fields
     ('logits', 2, 2, ('labels',))
     """
-    source, out = os.fspath(inputs), os.fspath(out)
-    check_threads(threads)
+    chosen = filled(ConvertOptions, options)
+    source, out, kind, labels = os.fspath(inputs), os.fspath(out), chosen["kind"], chosen["labels"]
+    check_threads(chosen["threads"])
     if kind is not None:
         names.check_kind("--kind", kind)
-    asked = Asked(logits_key, labels_key, class_axis, kind, labels)
+    asked = Asked(chosen["logits_key"], chosen["labels_key"], chosen["class_axis"], kind, labels)
     source = single(source, (yield from expand(source)))
     is_arrays = formats.says_little(source)
     if labels is not None and not is_arrays:
@@ -170,8 +182,8 @@ def convert(
         raise UsageError("--labels", found, "expected it for such files only")
     shard = (yield from here()).shard
     out = out if shard is None else part_name(out, *shard)
-    yield from _check_output(out, force, (source,) if labels is None else (source, labels))
-    given = _stored_input(source, allow_external, asked, is_arrays)
+    yield from _check_output(out, chosen["force"], (source,) if labels is None else (source, labels))
+    given = _stored_input(source, chosen["allow_external"], asked, is_arrays)
     decided, reason = yield from _decide_kind(given, kind, is_arrays)
     written = given.source
     if written.n_classes == 1:

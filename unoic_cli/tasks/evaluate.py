@@ -6,17 +6,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
-from unoic_cli.calibration import Calibration, Order
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
-from unoic_cli.priors import Unseen
+from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.searches import Curve
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.units import UnitTally
@@ -24,14 +23,12 @@ from unoic_cli.tasks.asked import Asked, Beside, ask, check_countable, tell_infi
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
-    PriorLike,
     open_inputs,
     provenance,
     tell_predictions,
 )
-from unoic_cli.tasks.modalities import Method, Wanted, describe_modalities, make_method, resolve
+from unoic_cli.tasks.modalities import Method, describe_modalities, make_method, resolve
+from unoic_cli.tasks.options import AbsentOption, DataOptions, MethodOptions, MetricsOption, ShotsOption
 from unoic_cli.tasks.tables import Tables, make_tables
 
 if TYPE_CHECKING:
@@ -164,27 +161,23 @@ class EvaluateResult:
         }
 
 
+class EvaluateOptions(MethodOptions, DataOptions, total=False):
+    """Options of `evaluate`."""
+
+    confusion: Annotated[bool, Option("--confusion", None, "Also the confusion matrix, rows = truth.")]
+    by: Annotated[
+        str | None,
+        Option("--by", "WHAT", "Also for each group (the files' group field), or for each file."),
+    ]
+    metrics: MetricsOption
+    shots: ShotsOption
+    absent: AbsentOption
+
+
 def evaluate(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    calibration: str | Calibration | None = None,
-    lam: Any = None,
-    temperature: Any = None,
-    source_prior: Any = None,
-    target_prior: PriorLike = None,
-    unseen: Unseen | None = None,
-    fusion: str | None = None,
-    weights: Any = None,
-    order: Order | None = None,
-    delta: Any = None,
-    delta_power: float | None = None,
-    confusion: bool = False,
-    by: str | None = None,
-    metrics: str | Sequence[str] | None = None,
-    shots: str | Sequence[int] | None = None,
-    absent: Absent = "reference",
-    **options: Unpack[OptionArguments],
+    **options: Unpack[EvaluateOptions],
 ) -> Steps[EvaluateResult]:
     """Count predictions against labels in one read.
 
@@ -195,25 +188,8 @@ def evaluate(
         ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    calibration : path or Calibration, optional
-        Predict with it.
-    lam : float, str or mapping, optional
-        Predict with this lambda (``"rgb=0.3,depth=0.6"`` for each modality) and the priors below. Several
-        modalities are fused in any case.
-    temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
-        As in `search_lambda`.
-    confusion : bool
-        Also count the confusion matrix.
-    by : {"group", "file"}, optional
-        Also per value of the files' ``group``, or per file.
-    metrics : sequence of str, or text with commas, optional
-        What tables show, as docs/metrics.md names it: acc, macc, miou and f1 by default, which are counted in any case.
-    shots : (int, int) or str, optional
-        Classes of fewer training samples than the first are few-shot, of more than the second many-shot; ``"20:100"``.
-    absent : {"reference", "truth-only", "zero"}
-        Which classes are averaged.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[EvaluateOptions]
+        See `EvaluateOptions`.
 
     Returns
     -------
@@ -233,19 +209,17 @@ def evaluate(
     >>> {name: round(value, 6) for name, value in result.overall.values.items()}
     {'acc': 0.625, 'macc': 0.625, 'miou': 0.366667, 'f1': 0.472222}
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(EvaluateOptions, options)
+    notes, by, absent = Notes(chosen["tell"]), chosen["by"], chosen["absent"]
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
-    asked_for = ask(metrics, data, absent, shots)
+    asked_for = ask(chosen["metrics"], data, absent, chosen["shots"])
     data.require("labels", "to evaluate")
-    wanted = Wanted(
-        calibration, lam, temperature, source_prior, target_prior, unseen, fusion, weights, order, delta, delta_power
-    )
-    asked = calibration is not None or lam is not None or delta is not None or bool(wanted.named())
+    asked = bool(given_flags(MethodOptions, chosen))
     if asked and data.sources[0].kind == "predictions":
-        option = "--lambda" if lam is not None else "--calibration"
+        option = "--lambda" if chosen["lam"] is not None else "--calibration"
         raise UsageError(option, "a calibration for a file of predictions", "expected scores")
     alone = None if asked and data.modality is None else 0.0
-    resolved = yield from resolve(wanted, data, chosen, notes, lam=alone)
+    resolved = yield from resolve(chosen, data, chosen, notes, lam=alone)
     assert resolved is not None
     tables = yield from make_tables(data, by)
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
@@ -255,7 +229,7 @@ def evaluate(
     check_countable(asked_for, data, ready)
     n_tables = len(tables.names) if tables else 1
     beside = Beside.at(asked_for.recipes(), ready, [resolved.calibration.lam], n_tables)
-    tally = ready.tally([resolved.calibration.lam], n_tables, confusion=confusion)
+    tally = ready.tally([resolved.calibration.lam], n_tables, confusion=chosen["confusion"])
     ignored = UnitTally(n_tables)
     yield from count(
         data,
@@ -281,20 +255,19 @@ def evaluate(
         temperature=used.temperature,
         absent=absent,
         class_names=data.class_names,
-        details=_details(data, chosen, calibration, by, ready),
+        details=_details(data, chosen, ready),
         notes=tuple(notes.texts),
         metrics=asked_for.names,
     )
 
 
-def _details(
-    data: DataSet, options: Options, calibration: str | Calibration | None, by: str | None, method: Method
-) -> dict[str, Any]:
-    name = os.fspath(calibration) if isinstance(calibration, (str, os.PathLike)) else None
-    about = {k: v for k, v in provenance(data, options).items() if k != "unoic"}
+def _details(data: DataSet, chosen: EvaluateOptions, method: Method) -> dict[str, Any]:
+    given = chosen["calibration"]
+    name = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return {
         "calibration": name,
-        "by": by,
+        "by": chosen["by"],
         **method.masked_classes(),
         **describe_modalities(method.calibration),
         **about,

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, cast, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Unpack, cast, get_args
 
 import numpy as np
 
@@ -20,14 +20,13 @@ from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts
 from unoic_cli.formats.names import check_kind
+from unoic_cli.options import Option, filled
 from unoic_cli.output import storage_error
 from unoic_cli.steps import Steps, count, write_text
 from unoic_cli.tallies.entropy import EntropyTally, Moments
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
     check_output,
     check_threads,
     files_among,
@@ -36,6 +35,7 @@ from unoic_cli.tasks.common import (
     provenance,
 )
 from unoic_cli.tasks.inputs import expand, is_there
+from unoic_cli.tasks.options import DataOptions, FileOptions, ForceOption, SplitOptions
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure
 
 if TYPE_CHECKING:
@@ -108,19 +108,51 @@ class FitDeltaResult:
         }
 
 
+class FitDeltaOptions(SplitOptions, FileOptions, total=False):
+    """Options of `fit_delta`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None, Option("--output -o", "FILE", "Write the statistics (JSON).", says="where")
+    ]
+    origin: Annotated[
+        str,
+        Option(
+            "--from",
+            "ORIGIN",
+            "Where uncertainty comes from: scores (entropy of their softmax), or mc-dropout: FILES then hold "
+            "stochastic passes, (N, S, K) or (N, S, K, H, W), in HDF5 (FILE::DATASET, by default passes), npy or npz.",
+            default="scores",
+        ),
+    ]
+    kind: Annotated[str | None, Option("--kind", "KIND", "Passes are logits (default), log_probs or probs.")]
+    measure: Annotated[
+        str | None,
+        Option(
+            "--measure",
+            "MEASURE",
+            "Of passes: predictive-entropy (of their mean; default), or mutual-information (what it exceeds their "
+            "mean entropy by).",
+        ),
+    ]
+    delta_power: Annotated[
+        float | None,
+        Option("--delta-power", "P", "delta = (mu / (max(0, H - mu - sigma) + mu)) ** P. Default: 1."),
+    ]
+    modality: Annotated[str | None, Option("--modality", "NAME", "Name of the modality, as NAME=FILE.")]
+    write_delta: Annotated[
+        str | os.PathLike[str] | None,
+        Option("--write-delta", "OUT.h5", "Write delta and uncertainty (N,) of the samples to HDF5.", says="where"),
+    ]
+    statistics: Annotated[
+        DeltaStatistics | str | os.PathLike[str] | None,
+        Option("--statistics", "FILE", "Fit nothing: --write-delta the factors that these statistics give."),
+    ]
+    force: ForceOption
+
+
 def fit_delta(
     inputs: Inputs,
-    *,
-    origin: str = "scores",
-    kind: str | None = None,
-    measure: str | None = None,
-    delta_power: float | None = None,
-    modality: str | None = None,
-    statistics: DeltaStatistics | str | os.PathLike[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
-    write_delta: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[FitDeltaOptions],
 ) -> Steps[FitDeltaResult]:
     """Fit the statistics that turn a sample's uncertainty into delta, or apply them.
 
@@ -133,26 +165,8 @@ def fit_delta(
         Logits files, or scores in memory; labels are not needed. A path may be written ``NAME=FILE``, or all of
         them given as ``{name: inputs}``.
         With ``origin="mc-dropout"``, stochastic passes (N, S, K) or (N, S, K, H, W).
-    origin : {"scores", "mc-dropout"}
-        Whether H is the entropy of the scores or comes from stochastic passes.
-    kind : {"logits", "log_probs", "probs"}, optional
-        What passes are; default logits.
-    measure : {"predictive-entropy", "mutual-information"}, optional
-        Of passes: entropy of their mean softmax (the default), or what it exceeds their mean entropy by.
-    delta_power : float, optional
-        p; default 1.
-    modality : str, optional
-        Whose statistics these are.
-    statistics : DeltaStatistics or path, optional
-        Apply these to the input and fit nothing; needs `write_delta`.
-    output : str, optional
-        Write the statistics (JSON).
-    write_delta : str, optional
-        Write ``delta`` and ``uncertainty`` (N,) of each sample (HDF5).
-    force : bool
-        Replace existing outputs.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[FitDeltaOptions]
+        See `FitDeltaOptions`.
 
     Returns
     -------
@@ -171,11 +185,13 @@ def fit_delta(
     >>> round(found.mu, 6), round(found.sigma, 6), found.delta["min"]
     (0.346574, 0.346574, 1.0)
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
-    output, write_delta = output_path(output), output_path(write_delta)
-    wanted = _check_origin(origin, kind, measure, chosen)
+    chosen, looked = filled(FitDeltaOptions, options), filled(DataOptions, options)
+    notes, force, delta_power = Notes(chosen["tell"]), chosen["force"], chosen["delta_power"]
+    output, write_delta = output_path(chosen["output"]), output_path(chosen["write_delta"])
+    origin, statistics = chosen["origin"], chosen["statistics"]
+    wanted = _check_origin(origin, chosen["kind"], chosen["measure"], chosen["split"])
     _check_power(delta_power)
-    plain, modality = yield from _take_names((yield from expand(inputs)), modality)
+    plain, modality = yield from _take_names((yield from expand(inputs)), chosen["modality"])
     given = yield from _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
     others = files_among(statistics)
     if force and output is None and write_delta is None:
@@ -192,8 +208,8 @@ def fit_delta(
                 yield from check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
 
     measured = _measure_passes if origin == "mc-dropout" else _measure_scores
-    wish = _Wish(cast(Kind, kind or "logits"), wanted, write_delta)
-    found = yield from measured(plain, wish, chosen, notes, check_outputs)
+    wish = _Wish(cast(Kind, chosen["kind"] or "logits"), wanted, write_delta)
+    found = yield from measured(plain, wish, looked, notes, check_outputs)
     moments = found.moments
     if given is None:
         power = 1.0 if delta_power is None else float(delta_power)
@@ -210,7 +226,7 @@ def fit_delta(
         applied=given is not None,
         delta=None if found.kept is None else _summary(made, found.kept),
         files=found.files,
-        split=chosen.split,
+        split=chosen["split"],
         notes=tuple(notes.texts),
     )
     yield from _write(result, found.kept, output, write_delta)
@@ -236,7 +252,7 @@ class _Measured(NamedTuple):
 # options
 
 
-def _check_origin(origin: str, kind: str | None, measure: str | None, options: Options) -> Measure:
+def _check_origin(origin: str, kind: str | None, measure: str | None, split: str | None) -> Measure:
     """The measure that is meant."""
     if origin not in ORIGINS:
         raise UsageError("--from", f"{origin!r}", f"expected {' or '.join(ORIGINS)}")
@@ -248,7 +264,7 @@ def _check_origin(origin: str, kind: str | None, measure: str | None, options: O
         return "entropy"
     if kind is not None:
         check_kind("--kind", kind)
-    if options.split is not None:
+    if split is not None:
         raise UsageError("--split", "given with --from mc-dropout", "expected a file with the wanted samples only")
     if measure not in (None, "predictive-entropy", "mutual-information"):
         raise UsageError("--measure", f"{measure!r}", "expected predictive-entropy or mutual-information")
@@ -326,7 +342,7 @@ def _given_statistics(
 
 
 def _measure_scores(
-    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], Steps[None]]
+    inputs: Inputs, wish: _Wish, options: DataOptions, notes: Notes, check: Callable[[Sequence[str]], Steps[None]]
 ) -> Steps[_Measured]:
     data = yield from open_inputs(inputs, None, options, notes)
     for source in data.sources:
@@ -335,7 +351,7 @@ def _measure_scores(
     names = tuple(source.name for source in data.sources)
     if len(set(names)) < len(names):
         raise UsageError(names[0], "two sources of this name", "expected a name of its own for each")
-    yield from check_outputs(names)
+    yield from check(names)
     if any("delta" in source.fields for source in data.sources):
         notes.add("the input has a delta; the uncertainty is that of the scores without it")
     bare = tuple(replace(source, fields=source.fields & {"split"}) for source in data.sources)
@@ -387,9 +403,9 @@ class _Passes(NamedTuple):
 
 
 def _measure_passes(
-    inputs: Inputs, wish: _Wish, options: Options, notes: Notes, check_outputs: Callable[[Sequence[str]], Steps[None]]
+    inputs: Inputs, wish: _Wish, options: DataOptions, notes: Notes, check: Callable[[Sequence[str]], Steps[None]]
 ) -> Steps[_Measured]:
-    check_threads(options.threads)
+    check_threads(options["threads"])
     items: list[Any]
     if isinstance(inputs, (str, os.PathLike)):
         items = [inputs]
@@ -404,17 +420,17 @@ def _measure_passes(
     paths = [(formats.file_identity(path), group) for path, group in split]
     if len(set(paths)) < len(paths):
         raise UsageError(names[0], "the same data twice", "expected each input once")
-    yield from check_outputs(names)
+    yield from check(names)
     moments, kept, first = Moments(), [], ("", 0)
     for i, item in enumerate(items):
-        with _open_passes(item, options.allow_external) as passes:
+        with _open_passes(item, options["allow_external"]) as passes:
             n_classes = passes.shape[2]
             if first[1] and n_classes != first[1]:
                 raise DataError(passes.where, f"{n_classes} classes", f"expected {first[1]}, as in {first[0]}")
             first = first if first[1] else (passes.where, n_classes)
-            values = _uncertainties(passes, wish, options.progress if len(items) == 1 else None)
-        if len(items) > 1 and options.progress is not None:
-            options.progress(i + 1, len(items))
+            values = _uncertainties(passes, wish, options["progress"] if len(items) == 1 else None)
+        if len(items) > 1 and options["progress"] is not None:
+            options["progress"](i + 1, len(items))
         moments.count(values)
         kept.append(values)
     origin = {"unoic": __version__, "files": list(names), "split": None, "kind": wish.kind}

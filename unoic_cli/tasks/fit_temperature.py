@@ -6,20 +6,19 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.options import Option, filled
 from unoic_cli.priors import UNSEEN, Unseen
 from unoic_cli.steps import Steps, count, write_text
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
     PriorLike,
     check_calibration,
     check_output,
@@ -33,6 +32,7 @@ from unoic_cli.tasks.common import (
 )
 from unoic_cli.tasks.common import source_prior as find_source_prior
 from unoic_cli.tasks.modalities import load_calibration
+from unoic_cli.tasks.options import DataOptions, ForceOption, TargetPriorOption, UnseenOption
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:
@@ -209,19 +209,42 @@ def _fit(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
             return _Fit(beta, None, False, reads, measured)
 
 
+class FitTemperatureOptions(DataOptions, total=False):
+    """Options of `fit_temperature`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None, Option("--output -o", "FILE", "Write the calibration (JSON).", says="where")
+    ]
+    calibration: Annotated[
+        str | os.PathLike[str] | Calibration | None,
+        Option(
+            "--calibration -c",
+            "FILE",
+            "Give this calibration (JSON) the temperature, and convert its lambda so that predictions stay the "
+            "same. Default: lambda 0 with the priors below.",
+        ),
+    ]
+    bins: Annotated[int, Option("--bins", "N", "Equal-width bins of the expected calibration error.", default=15)]
+    floor: Annotated[float | None, Option("--floor", "P", "Take probabilities below P as P (of probs and log_probs).")]
+    source_prior: Annotated[
+        PriorLike,
+        Option(
+            "--source-prior",
+            "PRIOR",
+            "Class frequencies in training: uniform, labels, mean-posterior, a comma list, a JSON/CSV/TSV file, or a "
+            "logits file whose labels are counted. Default: what the file stores, else its labels.",
+            takes="str, path, Prior, (K,) array or mapping by class",
+        ),
+    ]
+    target_prior: TargetPriorOption
+    unseen: UnseenOption
+    force: ForceOption
+
+
 def fit_temperature(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    calibration: str | Calibration | None = None,
-    bins: int = 15,
-    floor: float | None = None,
-    source_prior: PriorLike = None,
-    target_prior: PriorLike = None,
-    unseen: Unseen | None = None,
-    output: str | None = None,
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[FitTemperatureOptions],
 ) -> Steps[FitTemperatureResult]:
     """Find the temperature T that minimises the mean negative log-likelihood of softmax(delta * z / T).
 
@@ -231,22 +254,8 @@ def fit_temperature(
         Logits files, or scores in memory.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    calibration : path or Calibration, optional
-        Gets the temperature and keeps everything else; its lambda is converted so that predictions stay the same.
-        By default one with lambda = 0 and the priors below.
-    bins : int
-        Equal-width bins of the expected calibration error.
-    floor : float, optional
-        Probabilities below it are taken as it: a true class of probability zero has no likelihood, and is refused
-        otherwise. For `probs` and `log_probs`.
-    source_prior, target_prior, unseen
-        As in `search_lambda`; not with `calibration`, which holds them.
-    output : str, optional
-        Write the calibration (JSON).
-    force : bool
-        Replace an existing output.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[FitTemperatureOptions]
+        See `FitTemperatureOptions`.
 
     Returns
     -------
@@ -272,12 +281,14 @@ def fit_temperature(
     >>> round(result.temperature, 5), round(result.ece_before, 4), round(result.ece_after, 4)
     (2.0, 0.15, 0.0)
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(FitTemperatureOptions, options)
+    notes, bins, floor, calibration = Notes(chosen["tell"]), chosen["bins"], chosen["floor"], chosen["calibration"]
+    source_prior, target_prior, unseen = chosen["source_prior"], chosen["target_prior"], chosen["unseen"]
     data = yield from open_inputs(inputs, labels, chosen, notes)
     if data.beside:
         names = ", ".join(str(member.modality) for member in data.modalities)
         raise UsageError("FILES", f"the modalities {names}", "expected one: each has a temperature of its own")
-    output = output_path(output)
+    output, force = output_path(chosen["output"]), chosen["force"]
     if not (isinstance(bins, int) and 1 <= bins <= MOST_BINS):
         raise UsageError("--bins", f"{bins}", f"expected 1 to {MOST_BINS}")
     if unseen is not None and unseen not in UNSEEN:
@@ -348,7 +359,9 @@ def _checked_floor(floor: float | None, data: DataSet) -> float | None:
     return floor
 
 
-def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, notes: Notes) -> Steps[Calibration]:
+def _load(
+    calibration: str | os.PathLike[str] | Calibration, given: dict[str, Any], data: DataSet, notes: Notes
+) -> Steps[Calibration]:
     """The calibration that gets a temperature."""
     for name, value in given.items():
         if value is not None:
@@ -368,7 +381,7 @@ def _load(calibration: str | Calibration, given: dict[str, Any], data: DataSet, 
 
 def _start(
     data: DataSet, source_prior: PriorLike, target_prior: PriorLike, unseen: Unseen | None, temperature: float,
-    options: Options, notes: Notes,
+    options: DataOptions, notes: Notes,
 ) -> Steps[Calibration]:  # fmt: skip
     """Priors as the other commands find them, and lambda = 0."""
     source = yield from find_source_prior(source_prior, data, options, notes, temperature=temperature)
@@ -382,7 +395,7 @@ def _start(
 
 
 def _calibration(
-    base: Calibration, temperature: float, converted: bool, data: DataSet, options: Options, fit: _Fit, notes: Notes
+    base: Calibration, temperature: float, converted: bool, data: DataSet, options: DataOptions, fit: _Fit, notes: Notes
 ) -> Calibration:
     """The calibration with the temperature, and lambda converted so that lambda * T stays what it was."""
     modality = base.modalities[0]

@@ -6,10 +6,10 @@ import dataclasses
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -24,10 +24,20 @@ from unoic_cli.evidence import Finding, beside, findings_of, id_findings
 from unoic_cli.facts import know
 from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.names import Asked, refuse
+from unoic_cli.options import Option, filled
 from unoic_cli.steps import Pass, Steps, count_each, here
 from unoic_cli.tallies.contents import ClassCounts, ContentsTally, Factors, Look, ScoreValues
-from unoic_cli.tasks.common import Inputs, Progress, check_threads
+from unoic_cli.tasks.common import Inputs, check_threads
 from unoic_cli.tasks.inputs import expand
+from unoic_cli.tasks.options import (
+    AllowExternalOption,
+    ClassAxisOption,
+    LabelsKeyOption,
+    LogitsKeyOption,
+    ProgressOption,
+    TellOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -237,18 +247,23 @@ class InfoResult:
 # the task
 
 
+class InfoOptions(TypedDict, total=False):
+    """Options of `info`."""
+
+    split: Annotated[str | None, Option("--split", "NAME", "Look only at samples of this split.")]
+    allow_external: AllowExternalOption
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    class_axis: ClassAxisOption
+    threads: ThreadsOption
+    tell: TellOption
+    progress: ProgressOption
+
+
 def info(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    split: str | None = None,
-    allow_external: bool = False,
-    logits_key: str | None = None,
-    labels_key: str | None = None,
-    class_axis: int | None = None,
-    threads: int | None = None,
-    tell: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[InfoOptions],
 ) -> Steps[InfoResult]:
     """Read logits files once, in fixed memory, and say what they hold.
 
@@ -260,12 +275,8 @@ def info(
         ``FILE`` or ``FILE::GROUP``, or scores in memory; each is looked at by itself.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    split : str, optional
-        Look only at samples of this split.
-    allow_external : bool
-        Follow links to other files.
-    logits_key, labels_key, class_axis, threads, tell, progress
-        As in `unoic_cli.tasks.common.Options`.
+    **options : Unpack[InfoOptions]
+        See `InfoOptions`.
 
     Returns
     -------
@@ -289,12 +300,13 @@ def info(
     >>> seen.axes, seen.values.look, seen.labels.counts, seen.labels.imbalance
     ('NK', 'logits', (2, 1), 2.0)
     """
-    check_threads(threads)
-    asked = Asked(logits_key, labels_key, class_axis)
+    chosen = filled(InfoOptions, options)
+    check_threads(chosen["threads"])
+    asked, split = Asked(chosen["logits_key"], chosen["labels_key"], chosen["class_axis"]), chosen["split"]
     given: list[str | Source] = yield from _given(inputs, labels, asked)
     run, looks = (yield from here()), []
     for one in given:
-        source = yield from _described(one, allow_external=allow_external, asked=asked)
+        source = yield from _described(one, allow_external=chosen["allow_external"], asked=asked)
         if split is not None and "split" not in source.fields:
             raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
         stored = yield from know(f"storage {source.name}", partial(_stored, source, measured=not run.stored))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from unoic_cli.calibration import ORDERS, Calibration, Modality, Order, check_lambda
+from unoic_cli.calibration import ORDERS, Calibration, Modality, check_lambda
 from unoic_cli.calls import as_array
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
@@ -19,7 +19,8 @@ from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
 from unoic_cli.kernels.lines import Lines, make_point
 from unoic_cli.kernels.operator import Pool
-from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen
+from unoic_cli.options import given_flags, options_of
+from unoic_cli.priors import UNSEEN, Prior, Slopes
 from unoic_cli.steps import Steps, count
 from unoic_cli.tallies.entropy import EntropyTally
 from unoic_cli.tallies.fused import FusedTally
@@ -28,7 +29,6 @@ from unoic_cli.tallies.posterior import PosteriorTally
 from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.common import (
     Notes,
-    Options,
     PriorLike,
     check_calibration,
     provenance,
@@ -39,6 +39,7 @@ from unoic_cli.tasks.common import (
 )
 from unoic_cli.tasks.factors import FactorFile
 from unoic_cli.tasks.inputs import NAME, is_there
+from unoic_cli.tasks.options import DataOptions, MethodOptions, ScoreOptions
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
 from unoic_cli.view import FactorSource, Look, SampleFactors, View
 
@@ -123,58 +124,6 @@ def _number(value: Any, option: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UsageError(option, f"{value!r}", "expected a number (or NAME=NUMBER for each modality)") from None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Options that say how scores are flattened, rebalanced and fused.
-
-    Attributes
-    ----------
-    calibration : path or Calibration, optional
-        Holds all the others.
-    lam : float, text or mapping, optional
-        ``0.4``, or ``rgb=0.3,depth=0.6``.
-    temperature : float, text or mapping, optional
-    source_prior, target_prior : optional
-        See `unoic_cli.tasks.common.resolve_prior`; the source prior for each modality.
-    unseen : str, optional
-    fusion : str, optional
-        See `unoic_cli.fusions`.
-    weights : text or sequence of float, optional
-        Of the modalities: in the order of the inputs, or ``rgb=2,depth=1``.
-    order : str, optional
-        ``flatten-first`` or ``rebalance-first``.
-    delta : optional
-        ``none``, ``fit``, a file of delta statistics, or a file of factors; for each modality.
-    delta_power : float, optional
-    """
-
-    calibration: Any = None
-    lam: Any = None
-    temperature: Any = None
-    source_prior: Any = None
-    target_prior: PriorLike = None
-    unseen: Unseen | None = None
-    fusion: str | None = None
-    weights: Any = None
-    order: Order | None = None
-    delta: DeltaLike = None
-    delta_power: float | None = None
-
-    def named(self) -> list[str]:
-        """The options that a calibration would hold, as far as they were given."""
-        given = {
-            "--temperature": self.temperature,
-            "--source-prior": self.source_prior,
-            "--target-prior": self.target_prior,
-            "--unseen": self.unseen,
-            "--fusion": self.fusion,
-            "--weights": self.weights,
-            "--order": self.order,
-            "--delta-power": self.delta_power,
-        }
-        return [name for name, value in given.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -366,13 +315,13 @@ class Resolved:
 
 
 def resolve(
-    wanted: Wanted, data: DataSet, options: Options, notes: Notes, *, lam: float | None = None
+    wanted: MethodOptions, data: DataSet, options: DataOptions, notes: Notes, *, lam: float | None = None
 ) -> Steps[Resolved | None]:
     """The calibration that the options stand for; None when they ask for nothing.
 
     Parameters
     ----------
-    wanted : Wanted
+    wanted : MethodOptions
     data : DataSet
     options, notes
     lam : float, optional
@@ -383,32 +332,33 @@ def resolve(
     UsageError
         Options that contradict each other, or would have no effect.
     """
-    used = wanted.named()
-    if wanted.calibration is not None:
+    used = _held(wanted)
+    if wanted["calibration"] is not None:
         return (yield from _resolve_calibration(wanted, data, used, notes))
-    if wanted.lam is None and lam is None:
-        if used or wanted.delta is not None:
+    if wanted["lam"] is None and lam is None:
+        if used or wanted["delta"] is not None:
             option = (used or ["--delta"])[0]
             expected = "expected --lambda, which it belongs to (--lambda 0 rebalances nothing)"
             raise UsageError(option, f"{option} without --lambda", expected)
         return None
-    if wanted.unseen is not None and wanted.unseen not in UNSEEN:
-        raise UsageError("--unseen", f"{wanted.unseen!r}", f"expected one of {', '.join(UNSEEN)}")
-    if wanted.order is not None and wanted.order not in ORDERS:
-        raise UsageError("--order", f"{wanted.order!r}", f"expected one of {', '.join(ORDERS)}")
+    unseen, order = wanted["unseen"], wanted["order"]
+    if unseen is not None and unseen not in UNSEEN:
+        raise UsageError("--unseen", f"{unseen!r}", f"expected one of {', '.join(UNSEEN)}")
+    if order is not None and order not in ORDERS:
+        raise UsageError("--order", f"{order!r}", f"expected one of {', '.join(ORDERS)}")
     names = names_of(data)
-    if wanted.lam is None and lam == 0.0:
+    if wanted["lam"] is None and lam == 0.0:
         wanted = _without_priors(wanted, data)
     name, weights = yield from _fusion(wanted, names, data.given)
-    common, shares = yield from _lambdas(wanted.lam if wanted.lam is not None else lam, names)
+    common, shares = yield from _lambdas(wanted["lam"] if wanted["lam"] is not None else lam, names)
     modalities, factors = yield from _modalities(wanted, data, shares, options, notes)
     flattened = any(m.delta is not None for m in modalities) or factors or _stores_delta(data, modalities)
-    if wanted.order is not None and not flattened:
+    if order is not None and not flattened:
         raise UsageError(
             "--order", "--order without delta", "expected a delta (in the file, or --delta), which it is for"
         )
     target = yield from resolve_prior(
-        "uniform" if wanted.target_prior is None else wanted.target_prior,
+        "uniform" if wanted["target_prior"] is None else wanted["target_prior"],
         data.alone(),
         "--target-prior",
         options,
@@ -421,23 +371,29 @@ def resolve(
         modalities,
         name,
         weights,
-        wanted.order or ORDERS[0],
-        wanted.unseen or "mask",
+        order or ORDERS[0],
+        unseen or "mask",
         data.class_names,
-        provenance(data, options, **({"given": "--lambda"} if wanted.lam is not None else {})),
+        provenance(data, options, **({"given": "--lambda"} if wanted["lam"] is not None else {})),
     )
-    if wanted.lam is not None or lam:
+    if wanted["lam"] is not None or lam:
         _tell(made, data, notes)
     return Resolved(made, factors)
 
 
-def _without_priors(wanted: Wanted, data: DataSet) -> Wanted:
+def _held(wanted: MethodOptions) -> list[str]:
+    """The options that a calibration would hold, as far as they were given; factors of samples it never holds."""
+    return given_flags(ScoreOptions, wanted, [name for name in options_of(ScoreOptions) if name != "delta"])
+
+
+def _without_priors(wanted: MethodOptions, data: DataSet) -> MethodOptions:
     """Uniform priors, which nothing is done with; asking for others would have no effect."""
-    given = {"--source-prior": wanted.source_prior, "--target-prior": wanted.target_prior, "--unseen": wanted.unseen}
+    given = {"--source-prior": wanted["source_prior"], "--target-prior": wanted["target_prior"]}
+    given["--unseen"] = wanted["unseen"]
     for option, value in given.items():
         if value is not None:
             raise UsageError(option, f"{option} without --lambda", "expected --lambda, which it belongs to")
-    return replace(wanted, source_prior=Prior.uniform(data.n_classes))
+    return {**wanted, "source_prior": Prior.uniform(data.n_classes)}
 
 
 def _tell(calibration: Calibration, data: DataSet, notes: Notes) -> None:
@@ -504,8 +460,8 @@ def match_modalities(calibration: Calibration, data: DataSet, where: str) -> Cal
     return calibration
 
 
-def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: Notes) -> Steps[Resolved]:
-    if wanted.lam is not None:
+def _resolve_calibration(wanted: MethodOptions, data: DataSet, used: list[str], notes: Notes) -> Steps[Resolved]:
+    if wanted["lam"] is not None:
         raise UsageError(
             "--lambda",
             "--lambda beside --calibration",
@@ -513,14 +469,14 @@ def _resolve_calibration(wanted: Wanted, data: DataSet, used: list[str], notes: 
         )
     if used:
         raise UsageError(used[0], f"{used[0]} beside --calibration", "expected one of them: the calibration holds it")
-    given = wanted.calibration
+    given = wanted["calibration"]
     where = os.fspath(given) if isinstance(given, (str, os.PathLike)) else "--calibration"
-    loaded = match_modalities((yield from load_calibration(wanted.calibration)), data, where)
+    loaded = match_modalities((yield from load_calibration(wanted["calibration"])), data, where)
     for member in data.modalities:
         refuse_calibrated(member)
     check_calibration(loaded, data, where, notes)
     factors: dict[str | None, FactorSource] = {}
-    for name, spec in (yield from split_by_name(wanted.delta, names_of(data), "--delta")).items():
+    for name, spec in (yield from split_by_name(wanted["delta"], names_of(data), "--delta")).items():
         modality = next(m for m in loaded.modalities if m.name == name or len(loaded.modalities) == 1)
         text = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "fit"
         if modality.delta is not None or text in ("fit", "none") or (yield from _is_statistics(text)):
@@ -543,21 +499,21 @@ def _member(data: DataSet, name: str | None) -> DataSet:
 
 
 def _fusion(
-    wanted: Wanted, names: Sequence[str | None], order: Sequence[str]
+    wanted: MethodOptions, names: Sequence[str | None], order: Sequence[str]
 ) -> Facts[tuple[str | None, tuple[float, ...] | None]]:
     """The fusion's name, and weights in the order of `names`; those without names come in the order of the inputs."""
     if len(names) == 1:
-        if wanted.fusion is not None:
-            fusion(wanted.fusion)
+        if wanted["fusion"] is not None:
+            fusion(wanted["fusion"])
             if names == (None,):
                 raise UsageError(
                     "--fusion", "one data set, and nothing to fuse", "expected inputs like rgb=FILE depth=FILE"
                 )
-        if wanted.weights is not None:
+        if wanted["weights"] is not None:
             raise UsageError("--weights", "weights for one modality", "expected two modalities or more")
         return None, None
-    name = DEFAULT if wanted.fusion is None else wanted.fusion
-    given, places = yield from _weights(wanted.weights, names, order)
+    name = DEFAULT if wanted["fusion"] is None else wanted["fusion"]
+    given, places = yield from _weights(wanted["weights"], names, order)
     weights = resolve_weights(name, given, len(names))
     return name, tuple(weights[place] for place in places)
 
@@ -619,18 +575,18 @@ def _lambdas(
 
 
 def _modalities(
-    wanted: Wanted, data: DataSet, shares: Mapping[str | None, float], options: Options, notes: Notes
+    wanted: MethodOptions, data: DataSet, shares: Mapping[str | None, float], options: DataOptions, notes: Notes
 ) -> Steps[tuple[tuple[Modality, ...], dict[str | None, FactorSource]]]:
     """Each modality's prior, temperature and delta."""
     names = names_of(data)
-    given = yield from split_by_name(wanted.temperature, names, "--temperature", commas=True)
+    given = yield from split_by_name(wanted["temperature"], names, "--temperature", commas=True)
     warm = {name: _number(value, "--temperature") for name, value in given.items()}
     for value in warm.values():
         if not COLDEST <= value <= HOTTEST:
             raise UsageError("--temperature", f"{value}", f"expected a positive number from {COLDEST:g} to {HOTTEST:g}")
-    priors = yield from split_by_name(wanted.source_prior, names, "--source-prior")
-    deltas = yield from split_by_name(wanted.delta, names, "--delta")
-    power = wanted.delta_power
+    priors = yield from split_by_name(wanted["source_prior"], names, "--source-prior")
+    deltas = yield from split_by_name(wanted["delta"], names, "--delta")
+    power = wanted["delta_power"]
     if power is not None and not (math.isfinite(power) and power >= 0):
         raise UsageError("--delta-power", f"{power}", "expected a number >= 0")
     powered = False
@@ -655,7 +611,7 @@ def _modalities(
 
 
 def _source_prior(
-    spec: PriorLike, member: DataSet, data: DataSet, options: Options, notes: Notes, temperature: float
+    spec: PriorLike, member: DataSet, data: DataSet, options: DataOptions, notes: Notes, temperature: float
 ) -> Steps[Prior]:
     """A modality's source prior: asked for, stored in its files, or the labels of whichever has them."""
     own = replace(member.alone(), names_beside=data.class_names)
@@ -677,7 +633,7 @@ def _is_statistics(path: str) -> Facts[bool]:
 
 
 def _delta(
-    spec: Any, name: str | None, member: DataSet, data: DataSet, options: Options
+    spec: Any, name: str | None, member: DataSet, data: DataSet, options: DataOptions
 ) -> Steps[tuple[DeltaStatistics | None, bool, FactorSource | None]]:
     """(statistics, whether a stored delta is applied, factors from elsewhere) of one ``--delta``."""
     if isinstance(spec, (str, os.PathLike)):
@@ -702,7 +658,7 @@ def _delta(
     return spec, True, None
 
 
-def fit_statistics(member: DataSet, data: DataSet, options: Options, name: str | None) -> Steps[DeltaStatistics]:
+def fit_statistics(member: DataSet, data: DataSet, options: DataOptions, name: str | None) -> Steps[DeltaStatistics]:
     """Mean and spread of the softmax entropy of these very samples."""
     tally = EntropyTally(member.n_classes)
     yield from _count_one(tally, Look(stored_delta=False), member, data)

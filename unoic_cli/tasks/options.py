@@ -1,10 +1,10 @@
 """Options that several commands share, each said once, in groups that commands take as a whole; see `Option`."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, is_typeddict
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 from unoic_cli.fusions import DEFAULT, FUSIONS, listed
-from unoic_cli.options import Option
+from unoic_cli.options import Option, group
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +38,7 @@ AbsentOption: TypeAlias = Annotated[
         "RULE",
         "Classes that are absent: reference (left out when in neither truth nor prediction), truth-only, or zero.",
         default="reference",
+        takes='{"reference", "truth-only", "zero"}',
     ),
 ]
 ForceOption: TypeAlias = Annotated[bool, Option("--force", None, "Replace outputs that exist.", says="how")]
@@ -64,12 +65,20 @@ ThreadsOption: TypeAlias = Annotated[
     int | None,
     Option("--threads", "N", "Worker threads. Default: what the machine gives this process.", says="how"),
 ]
+TellOption: TypeAlias = Annotated[
+    "Callable[[str], None] | None", Option("", None, "Called with each note as it comes.", says="how")
+]
 ProgressOption: TypeAlias = Annotated[
-    "Progress | None", Option("", None, "Called with bytes read and bytes in all.", says="how")
+    "Progress | None", Option("", None, "Called with bytes read and bytes in all.", says="how", takes="callable")
 ]
 TargetPriorOption: TypeAlias = Annotated[
     "PriorLike",
-    Option("--target-prior", "PRIOR", "Class frequencies wanted; as --source-prior. Default: uniform."),
+    Option(
+        "--target-prior",
+        "PRIOR",
+        "Class frequencies wanted; as --source-prior. Default: uniform.",
+        takes="str, path, Prior, (K,) array or mapping by class",
+    ),
 ]
 UnseenOption: TypeAlias = Annotated[
     "Unseen | None",
@@ -77,16 +86,19 @@ UnseenOption: TypeAlias = Annotated[
         "--unseen",
         "POLICY",
         "Classes of prior zero: mask (never predicted), floor, smooth or error. Default: mask.",
+        takes='{"mask", "floor", "smooth", "error"}',
     ),
 ]
 
 
+@group
 class SplitOptions(TypedDict, total=False):
     """Which samples."""
 
     split: Annotated[str | None, Option("--split", "NAME", "Only the samples of this split.")]
 
 
+@group
 class IgnoreOptions(TypedDict, total=False):
     """Which labels."""
 
@@ -101,6 +113,7 @@ class IgnoreOptions(TypedDict, total=False):
     ]
 
 
+@group
 class FileOptions(TypedDict, total=False):
     """How files are read."""
 
@@ -113,14 +126,16 @@ class FileOptions(TypedDict, total=False):
         int | str | None,
         Option("--memory", "SIZE", "Bound of the buffers, such as 256MB. Default: 64MB a thread.", says="how"),
     ]
-    tell: Annotated["Callable[[str], None] | None", Option("", None, "Called with each note as it comes.", says="how")]
+    tell: TellOption
     progress: ProgressOption
 
 
+@group
 class DataOptions(SplitOptions, IgnoreOptions, FileOptions, total=False):
     """Options of every command that reads the labels of logits files."""
 
 
+@group
 class CalibrationOptions(TypedDict, total=False):
     """All that a method is, in a file."""
 
@@ -130,6 +145,7 @@ class CalibrationOptions(TypedDict, total=False):
     ]
 
 
+@group
 class LambdaOptions(TypedDict, total=False):
     """How strongly scores are rebalanced."""
 
@@ -140,10 +156,12 @@ class LambdaOptions(TypedDict, total=False):
             "L",
             "Apply this lambda, with the priors below; rgb=0.3,depth=0.6 for each modality.",
             many=True,
+            takes="number, str or mapping by modality",
         ),
     ]
 
 
+@group
 class DeltaOptions(TypedDict, total=False):
     """How scores are flattened."""
 
@@ -155,12 +173,14 @@ class DeltaOptions(TypedDict, total=False):
             "Factor of the scores: statistics written by fit-delta, fit (on this input), none, or a file of "
             "factors (FILE::DATASET, npy); NAME=SPEC for a modality (repeatable). Default: what the file stores.",
             many=True,
+            takes="str, path, DeltaStatistics, array or mapping by modality",
         ),
     ]
     delta_power: Annotated[float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")]
 
 
-class PriorOptions(TypedDict, total=False):
+@group
+class RebalanceOptions(TypedDict, total=False):
     """How scores are scaled, and between which priors they are rebalanced."""
 
     source_prior: Annotated[
@@ -172,15 +192,24 @@ class PriorOptions(TypedDict, total=False):
             "or a logits file whose labels are counted; NAME=PRIOR for a modality (repeatable). Default: what the "
             "file stores, else its labels.",
             many=True,
+            takes="str, path, Prior, (K,) array, mapping by class, or mapping of these by modality",
         ),
     ]
     target_prior: TargetPriorOption
     unseen: UnseenOption
     temperature: Annotated[
-        Any, Option("--temperature", "T", "Divide the scores by T; rgb=1.5,depth=2 for each modality.", many=True)
+        Any,
+        Option(
+            "--temperature",
+            "T",
+            "Divide the scores by T; rgb=1.5,depth=2 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
     ]
 
 
+@group
 class FusionOptions(TypedDict, total=False):
     """How modalities are fused."""
 
@@ -190,6 +219,7 @@ class FusionOptions(TypedDict, total=False):
             "--order",
             "ORDER",
             "flatten-first, delta*z + lambda*s (default), or rebalance-first, delta*(z + lambda*s).",
+            takes='{"flatten-first", "rebalance-first"}',
         ),
     ]
     fusion: Annotated[
@@ -198,79 +228,45 @@ class FusionOptions(TypedDict, total=False):
     ]
     weights: Annotated[
         Any,
-        Option("--weights", "W,...", "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.", many=True),
+        Option(
+            "--weights",
+            "W,...",
+            "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
+            many=True,
+            takes="sequence of number, str or mapping by modality",
+        ),
     ]
 
 
-class ScoreOptions(PriorOptions, DeltaOptions, FusionOptions, total=False):
+@group
+class ScoreOptions(RebalanceOptions, DeltaOptions, FusionOptions, total=False):
     """All that a method is, but its lambda."""
 
 
+@group
 class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False):
     """How scores are flattened, rebalanced and fused."""
 
 
-class CheckpointOptions(TypedDict, total=False):
-    """How a run is kept."""
-
-    checkpoint: Annotated[
-        str | None,
-        Option(
-            "--checkpoint",
-            "FILE",
-            "Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
-            says="where",
-        ),
-    ]
-    every: Annotated[
-        str | float | None,
-        Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how"),
-    ]
-    resume: Annotated[bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how")]
-
-
-class EngineOptions(TypedDict, total=False):
-    """How a run is spread."""
-
-    engine: Annotated[
-        str | None, Option("--engine", "NAME", "Who counts: threads (default), or dask (unoic[dask]).", says="how")
-    ]
-    scheduler: Annotated[str | None, Option("--scheduler", "ADDRESS", "Of a running Dask cluster.", says="how")]
-    scheduler_file: Annotated[
-        str | None, Option("--scheduler-file", "FILE", "Written by the scheduler of a Dask cluster.", says="how")
-    ]
-    workers: Annotated[int | None, Option("--workers", "N", "Start a Dask cluster of N processes here.", says="how")]
-
-
-class ShardOptions(TypedDict, total=False):
-    """How a counting command is cut."""
-
-    shard: Annotated[
-        str | None,
-        Option(
-            "--shard",
-            "I/N",
-            "Count the I-th of N parts (equal numbers of rows, whole images) into --state, for unoic merge; auto: "
-            "the place of this task in its SLURM array.",
-            says="how",
-        ),
-    ]
-    state: Annotated[
-        str | None,
-        Option("--state", "FILE", "Write what was counted, for unoic merge and unoic report.", says="where"),
-    ]
-    after: Annotated[
-        str | None,
-        Option("--after", "FILE", "Go on from the merged state of the pass before (with --shard).", says="how"),
-    ]
-
-
-class RunOptions(ShardOptions, CheckpointOptions, EngineOptions, total=False):
-    """How a counting command is cut, kept and spread."""
+CheckpointOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--checkpoint",
+        "FILE",
+        "Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
+        says="where",
+    ),
+]
+EveryOption: TypeAlias = Annotated[
+    str | float | None, Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how")
+]
+ResumeOption: TypeAlias = Annotated[
+    bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how")
+]
 
 
 class PartOptions(TypedDict, total=False):
-    """How a command is cut that writes a file as large as the data."""
+    """How a command is cut and kept that writes a file as large as the data."""
 
     shard: Annotated[
         str | None,
@@ -282,10 +278,6 @@ class PartOptions(TypedDict, total=False):
             says="how",
         ),
     ]
-
-
-class WriteOptions(PartOptions, CheckpointOptions, total=False):
-    """How a command that writes is cut and kept."""
-
-
-GROUPS = tuple(one for one in list(globals().values()) if is_typeddict(one) and one is not TypedDict)
+    checkpoint: CheckpointOption
+    every: EveryOption
+    resume: ResumeOption

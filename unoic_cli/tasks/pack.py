@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -22,16 +22,16 @@ from unoic_cli.dataset import DataSet, Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.evidence import findings_of, id_findings
 from unoic_cli.formats import schema
+from unoic_cli.options import Option, filled
 from unoic_cli.steps import Steps, here, rewrite
 from unoic_cli.tallies.contents import CopyTally
 from unoic_cli.tasks.common import check_output, check_threads, parse_size, part_name
 from unoic_cli.tasks.convert import check_predictions, field_dtypes, label_notes
 from unoic_cli.tasks.info import BLOCK_BYTES, scalar_delta
+from unoic_cli.tasks.options import AllowExternalOption, ForceOption, ProgressOption, TellOption, ThreadsOption
 from unoic_cli.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from unoic_cli.calibration import Calibration
@@ -123,21 +123,45 @@ class PackResult:
         return shallow | {"changed": [one.to_dict() for one in self.changed]}
 
 
+class PackOptions(TypedDict, total=False):
+    """Options of `pack`."""
+
+    codec: Annotated[
+        str | None, Option("--codec", "CODEC", "Chunks, compressed by gzip or zstd, or none. Default: no chunks.")
+    ]
+    chunk: Annotated[str | int | None, Option("--chunk", "SIZE", "Bytes of a chunk, like 2M. Default: about 1.5M.")]
+    dtype: Annotated[
+        str,
+        Option("--dtype", "TYPE", "Round scores to float16, bfloat16 or float32; or keep them.", default="keep"),
+    ]
+    layout: Annotated[
+        str,
+        Option("--layout", "LAYOUT", "Of images: rows (N, H, W, K), planes (N, K, H, W), or keep.", default="keep"),
+    ]
+    checksums: Annotated[
+        bool | None,
+        Option(
+            "--checksums/--no-checksums",
+            None,
+            "Of the scores, compared when they are read. Default: of chunks and of Parquet; contiguous arrays "
+            "have none, and become chunks for their sake.",
+        ),
+    ]
+    calibration: Annotated[
+        str | os.PathLike[str] | Calibration | None,
+        Option("--calibration -c", "FILE", "Also count what rounding changes under this calibration."),
+    ]
+    force: ForceOption
+    allow_external: AllowExternalOption
+    threads: ThreadsOption
+    tell: TellOption
+    progress: ProgressOption
+
+
 def pack(
     inputs: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    *,
-    codec: str | None = None,
-    chunk: str | int | None = None,
-    dtype: str = "keep",
-    layout: str = "keep",
-    checksums: bool | None = None,
-    calibration: str | os.PathLike[str] | Calibration | None = None,
-    force: bool = False,
-    allow_external: bool = False,
-    threads: int | None = None,
-    tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[PackOptions],
 ) -> Steps[PackResult]:
     """Rewrite a logits file, all of it: contiguous, or in chunks of a chosen size and codec.
 
@@ -147,29 +171,8 @@ def pack(
         ``FILE.h5[::GROUP]`` or ``FILE.parquet``.
     out : str
         HDF5 or Parquet, by its suffix.
-    codec : {"none", "gzip", "zstd"}, optional
-        Store the scores in chunks, compressed so (after a byte shuffle). Without it and `chunk`, they are contiguous.
-    chunk : str or int, optional
-        Bytes of a chunk, like ``2M``; about 1.5 MB by default.
-    dtype : {"keep", "float16", "bfloat16", "float32"}
-        Type of a score. Rounding is to nearest, and its effect on decisions is counted.
-    layout : {"keep", "rows", "planes"}
-        Of images: (N, H, W, K) or (N, K, H, W).
-    checksums : bool, optional
-        Of the scores. Chunks and Parquet pages have them by default; contiguous arrays, which have no place for them,
-        become chunks for their sake.
-    calibration : path or Calibration, optional
-        Also count the decisions that rounding changes under this calibration.
-    force : bool
-        Replace an output that exists.
-    allow_external : bool
-        Follow links of an HDF5 file to other files.
-    threads : int, optional
-        By default, what the machine gives this process.
-    tell : callable, optional
-        Called with notes about the run.
-    progress : callable, optional
-        Called with bytes done and bytes in all.
+    **options : Unpack[PackOptions]
+        See `PackOptions`.
 
     Returns
     -------
@@ -202,8 +205,10 @@ def pack(
     ('contiguous', 'float16', 0)
     """
     name, path = os.fspath(inputs), os.fspath(out)
-    codec = _check_checksums(path, codec, chunk, checksums)
-    chunk_bytes = _check_options(path, codec, chunk, dtype, layout, threads)
+    chosen = filled(PackOptions, options)
+    chunk, dtype, layout, checksums = chosen["chunk"], chosen["dtype"], chosen["layout"], chosen["checksums"]
+    codec, calibration = _check_checksums(path, chosen["codec"], chunk, checksums), chosen["calibration"]
+    chunk_bytes = _check_options(path, codec, chunk, dtype, layout, chosen["threads"])
     used = (
         (name,)
         if calibration is None or not isinstance(calibration, (str, os.PathLike))
@@ -211,8 +216,8 @@ def pack(
     )
     run = yield from here()
     path = path if run.shard is None else part_name(path, *run.shard)
-    yield from check_output(path, force=force, inputs=used)
-    opened = formats.describe(name, allow_external=allow_external)
+    yield from check_output(path, force=chosen["force"], inputs=used)
+    opened = formats.describe(name, allow_external=chosen["allow_external"])
     scalar = scalar_delta(opened)
     spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
     rounded = spec.encoding != opened.encoding and (opened.encoding, spec.encoding) not in _EXACT

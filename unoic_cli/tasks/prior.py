@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.options import Option, filled
 from unoic_cli.priors import parse_list
 from unoic_cli.schemas import marked
 from unoic_cli.steps import Steps, write_text
@@ -15,13 +17,12 @@ from unoic_cli.tasks.common import (
     PRIOR_WORDS,
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
     check_output,
     count_labels,
     open_inputs,
     output_path,
 )
+from unoic_cli.tasks.options import DataOptions, ForceOption
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -79,13 +80,19 @@ class PriorResult:
         }
 
 
+class PriorOptions(DataOptions, total=False):
+    """Options of `prior`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None, Option("--output -o", "FILE", "Also write the result as JSON.", says="where")
+    ]
+    force: ForceOption
+
+
 def prior(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    output: str | None = None,
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[PriorOptions],
 ) -> Steps[PriorResult]:
     """Count labels in one stream over the labels alone.
 
@@ -95,12 +102,8 @@ def prior(
         Logits files, or scores in memory.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    output : str, optional
-        Write the result as JSON.
-    force : bool
-        Replace an existing output.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`.
+    **options : Unpack[PriorOptions]
+        See `PriorOptions`.
 
     Returns
     -------
@@ -118,8 +121,8 @@ def prior(
     >>> prior(np.zeros((4, 3), dtype=np.float32), [0, 2, 2, 255]).counts
     (1, 0, 2)
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
-    output = output_path(output)
+    chosen = filled(PriorOptions, options)
+    notes, output, force = Notes(chosen["tell"]), output_path(chosen["output"]), chosen["force"]
     if force and output is None:
         raise UsageError("--force", "--force without --output", "expected an output that it may replace")
     data = yield from open_inputs(inputs, labels, chosen, notes)
@@ -141,7 +144,7 @@ def prior(
         class_names=data.class_names,
         imbalance_ratio=max(positive) / min(positive),
         files=tuple(source.name for source in data.sources),
-        split=chosen.split,
+        split=chosen["split"],
         notes=tuple(notes.texts),
     )
     if output is not None:

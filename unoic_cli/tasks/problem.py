@@ -23,8 +23,8 @@ from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.tasks.asked import Arrays, Asked, Beside
-from unoic_cli.tasks.common import Options
 from unoic_cli.tasks.modalities import Method
+from unoic_cli.tasks.options import DataOptions
 from unoic_cli.tasks.tables import Tables
 from unoic_cli.view import View
 
@@ -41,7 +41,7 @@ class Problem:
     method: Method
     asked: Asked
     folds: Folding | None
-    options: Options
+    options: DataOptions
     tables: Tables | None = None
     units: UnitTally | None = None
     base: Curve | None = None

@@ -14,11 +14,13 @@ from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser
 from unoic_cli.kernels.lines import Lines, make_point, make_workspace
+from unoic_cli.options import filled
 from unoic_cli.steps import Steps
 from unoic_cli.sweep import invalid_score
 from unoic_cli.tallies.points import predict
-from unoic_cli.tasks.common import Notes, Options
-from unoic_cli.tasks.modalities import Method, Wanted, make_method, resolve
+from unoic_cli.tasks.common import Notes
+from unoic_cli.tasks.modalities import Method, make_method, resolve
+from unoic_cli.tasks.options import DataOptions, MethodOptions
 from unoic_cli.view import Look, SampleFactors, View
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLik
     if calibration is None:
         return Watch(source, rounded, None, (0.0,))
     data = DataSet((source,), None, frozenset(), source.n_samples)
-    resolved = yield from resolve(Wanted(calibration=calibration), data, Options(), Notes())
+    wanted, plain = filled(MethodOptions, {"calibration": calibration}), filled(DataOptions, {})
+    resolved = yield from resolve(wanted, data, plain, Notes())
     assert resolved is not None
     method = yield from make_method(resolved.calibration, data, resolved.factors)
     # images too large to be seen at once keep the delta they had

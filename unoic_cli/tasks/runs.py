@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import re
@@ -14,17 +13,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypedDict, Unpack
 
 from unoic_cli import formats, signals, state
-from unoic_cli.calls import ArgumentError, annotations_of, check_names, nearest, plain_arguments, public
+from unoic_cli.calls import (
+    ArgumentError,
+    annotations_of,
+    check_names,
+    documented,
+    keywords_of,
+    nearest,
+    plain_arguments,
+    public,
+)
 from unoic_cli.driver import Ended, Run
 from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, UsageError
 from unoic_cli.ledger import Ledger, missing
+from unoic_cli.options import Keyword, Option, Says, filled, given_flags, is_given
 from unoic_cli.output import Stamp, remove, remove_leftovers, stamp_of, together
 from unoic_cli.steps import Steps
 from unoic_cli.tasks.common import files_among, part_name
 from unoic_cli.tasks.inputs import expanded, is_standard
+from unoic_cli.tasks.options import CheckpointOption, EveryOption, ForceOption, ResumeOption, TellOption
 from unoic_cli.urls import scrub_all
 
 COUNTING = {
@@ -40,50 +50,51 @@ COUNTING = {
 
 WRITING = {"calibrate": "calibrate", "fuse": "calibrate.fuse", "pack": "pack", "convert": "convert"}
 """Commands that write a file as large as the data: their shards are files of their own."""
-OUTPUTS = ("output", "curve_output", "write_delta", "out", "force")
-"""Arguments that say where results go: they change nothing that is counted."""
-UNTOLD = ("threads", "tell", "progress", "memory")
-"""Arguments that say how the work is done."""
 EVERY = 60.0
 ENGINES = ("threads", "dask")
 
 
+@documented
 @dataclass(frozen=True)
 class Control:
     """How a run is cut, kept and spread.
 
     Attributes
     ----------
-    shard : str or None
-        ``i/n``, or ``auto`` for the place of this task in a SLURM array.
-    state : str or None
-        Where to write the state.
-    after : str or None
-        The merged state of the passes before.
-    checkpoint : str or None
-        Where to save the state now and then, and when interrupted.
-    every : str or float or None
-        How often: seconds, or ``90s``, ``5m``.
-    resume : bool
-        Go on from the checkpoint, if there is one.
-    engine, scheduler, scheduler_file : str or None
-    workers : int or None
-        See `unoic_cli.engines.dask`.
-    replace : bool
-        State files may replace others.
+    **options
     """
 
-    shard: str | None = None
-    state: str | None = None
-    after: str | None = None
-    checkpoint: str | None = None
-    every: str | float | None = None
-    resume: bool = False
-    engine: str | None = None
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    workers: int | None = None
-    replace: bool = False
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard",
+            "I/N",
+            "Count the I-th of N parts (equal numbers of rows, whole images) into --state, for unoic merge; auto: "
+            "the place of this task in its SLURM array.",
+            says="how",
+        ),
+    ] = None
+    state: Annotated[
+        str | None, Option("--state", "FILE", "Write what was counted, for unoic merge and unoic report.", says="where")
+    ] = None
+    after: Annotated[
+        str | None,
+        Option("--after", "FILE", "Go on from the merged state of the pass before (with --shard).", says="how"),
+    ] = None
+    checkpoint: CheckpointOption = None
+    every: EveryOption = None
+    resume: ResumeOption = False
+    engine: Annotated[
+        str | None, Option("--engine", "NAME", "Who counts: threads (default), or dask (unoic[dask]).", says="how")
+    ] = None
+    scheduler: Annotated[str | None, Option("--scheduler", "ADDRESS", "Of a running Dask cluster.", says="how")] = None
+    scheduler_file: Annotated[
+        str | None, Option("--scheduler-file", "FILE", "Written by the scheduler of a Dask cluster.", says="how")
+    ] = None
+    workers: Annotated[
+        int | None, Option("--workers", "N", "Start a Dask cluster of N processes here.", says="how")
+    ] = None
+    replace: Annotated[bool, Option("", None, "State files may replace others.", says="how")] = False
 
     @property
     def plain(self) -> bool:
@@ -191,18 +202,24 @@ def _steps(command: str) -> Callable[..., Steps[Any]]:
     return getattr(importlib.import_module(f"unoic_cli.tasks.{module or name}"), name)  # type: ignore[no-any-return]
 
 
-def _configuration(inputs: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(inputs: Any, arguments: Mapping[str, Any], options: Mapping[str, Keyword]) -> dict[str, Any]:
     """What of the arguments changes a result, as JSON."""
-    kept = {name: value for name, value in arguments.items() if name not in (*OUTPUTS, *UNTOLD) and _is_said(value)}
+    apart = {*_places(options), *_saying("how", options)}
+    kept = {name: value for name, value in arguments.items() if name not in apart and is_given(value)}
     try:
         return dict(json.loads(json.dumps({"inputs": inputs, **kept}, default=os.fspath)))
     except TypeError:
         raise UsageError("inputs", "arrays or objects in a run that is stored", "expected names of files") from None
 
 
-def _is_said(value: Any) -> bool:
-    """Whether an argument has a value that asks for something: 0 does, nothing and False do not."""
-    return not (value is None or value is False or (isinstance(value, tuple) and not value))
+def _places(options: Mapping[str, Keyword]) -> dict[str, str]:
+    """Arguments that say where results are written, and what messages call them."""
+    return {"out": "--output", **_saying("where", options)}
+
+
+def _saying(what: Says, options: Mapping[str, Keyword]) -> dict[str, str]:
+    """Options that say what is counted, where results are written, or how: their flags by their names."""
+    return {name: one.option.flag for name, one in options.items() if one.option.says == what}
 
 
 def _texts(inputs: Any) -> list[str]:
@@ -210,7 +227,10 @@ def _texts(inputs: Any) -> list[str]:
     return [item for item in items if isinstance(item, str)]
 
 
-def _check(command: str, control: Control, arguments: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
+def _check(
+    command: str, control: Control, arguments: Mapping[str, Any], configuration: Mapping[str, Any],
+    places: Mapping[str, str],
+) -> None:  # fmt: skip
     """Refuse options that do not go together."""
     if command in WRITING:
         for name in ("state", "after", "engine"):
@@ -225,7 +245,7 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
         if getattr(control, name) not in (None, False) and control.checkpoint is None:
             raise UsageError(f"--{name}", f"--{name} without --checkpoint", "expected the file that it speaks of")
     if control.shard is not None and command in COUNTING:
-        for name, option in zip(OUTPUTS[:3], ("--output", "--curve", "--write-delta"), strict=True):
+        for name, option in places.items():
             if arguments.get(name) is not None:
                 later = "fit-delta --statistics" if name == "write_delta" else "unoic report"
                 raise UsageError(option, f"{option} beside --shard", f"expected it with {later}, after the merge")
@@ -233,23 +253,23 @@ def _check(command: str, control: Control, arguments: Mapping[str, Any], configu
         raise UsageError("--write-delta", "--write-delta in a run that is stored or spread", "expected it alone")
     if configuration.get("origin") == "mc-dropout":
         raise UsageError("--from", "mc-dropout in a run that is stored or spread", "expected it alone")
-    for name in ("scheduler", "scheduler_file", "workers"):
-        if getattr(control, name) is not None and control.engine != "dask":
-            option = "--" + name.replace("_", "-")
+    for option in given_flags(Control, vars(control), ("scheduler", "scheduler_file", "workers")):
+        if control.engine != "dask":
             raise UsageError(option, f"{option} without --engine dask", "expected both")
     if control.engine is not None and control.engine not in ENGINES:
         raise UsageError("--engine", f"{control.engine!r}", f"expected {' or '.join(ENGINES)}")
 
 
-def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequence[str]) -> None:
+def _check_places(
+    control: Control, arguments: Mapping[str, Any], inputs: Sequence[str], places: Mapping[str, str]
+) -> None:
     """Refuse files of the run that are an input, or one another."""
-    written = [arguments.get("output", arguments.get("out")), *map(arguments.get, OUTPUTS[1:3])]
-    outputs: list[Any] = [control.state, control.checkpoint, *written]
-    if control.shard is not None and control.state is None and isinstance(outputs[2], (str, os.PathLike)):
-        outputs[2] = part_name(os.fspath(outputs[2]), *parse_shard(control.shard))
-    named = ("--state", "--checkpoint", "--output", "--curve", "--write-delta")
+    own: dict[str, Any] = {"--state": control.state, "--checkpoint": control.checkpoint}
+    outputs = own | {option: arguments.get(name) for name, option in places.items()}
+    if control.shard is not None and control.state is None and isinstance(outputs["--output"], (str, os.PathLike)):
+        outputs["--output"] = part_name(os.fspath(outputs["--output"]), *parse_shard(control.shard))
     taken: dict[str, str] = {}
-    for option, output in zip(named, outputs, strict=True):
+    for option, output in outputs.items():
         if not isinstance(output, (str, os.PathLike)):
             continue
         path = os.fspath(output)
@@ -258,7 +278,7 @@ def _check_places(control: Control, arguments: Mapping[str, Any], inputs: Sequen
         other = taken.setdefault(os.path.realpath(path), option)
         if other != option:
             raise UsageError(option, f"{path}, which is {other} too", "expected a name of its own")
-        if option in named[:2]:
+        if option in own:
             _check_no_input(path, (*inputs, *([] if control.after is None else [control.after])))
 
 
@@ -387,7 +407,7 @@ def run(command: str, inputs: Any, *, control: Control | None = None, **argument
     if control is not None and not isinstance(control, Control):
         raise ArgumentError("control", f"a {type(control).__name__}", "expected unoic_cli.Control(...)")
     steps, control = _steps(command), control or Control()
-    known = annotations_of(steps)
+    known, options = annotations_of(steps), keywords_of(steps)
     check_names(command, arguments, known)
     arguments = plain_arguments(arguments, known)
     tell, one = arguments.get("tell"), Run(threads=arguments.get("threads"), progress=arguments.get("progress"))
@@ -397,9 +417,9 @@ def run(command: str, inputs: Any, *, control: Control | None = None, **argument
     if any(map(is_standard, _texts(inputs))):
         found = "standard input in a run that is cut, kept or spread"
         raise UsageError(formats.STANDARD, found, "expected a file, which can be read again")
-    configuration = _configuration(inputs, arguments)
-    _check(command, control, arguments, configuration)
-    _check_places(control, arguments, files_among(*configuration.values()))
+    configuration, places = _configuration(inputs, arguments, options), _places(options)
+    _check(command, control, arguments, configuration, places)
+    _check_places(control, arguments, files_among(*configuration.values()), places)
     ledger = _open_ledger(command, control, scrub_all(configuration))  # a state shows no keys to anyone
     checkpoint = control.checkpoint
     if checkpoint is not None:
@@ -492,11 +512,37 @@ def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Le
     return ledgers
 
 
+PartialOption: TypeAlias = Annotated[
+    bool, Option("--partial", None, "Go on without the rows that no state file has, and say which.", says="how")
+]
+
+
+class MergeOptions(TypedDict, total=False):
+    """Options of `merge_states`."""
+
+    partial: PartialOption
+    force: ForceOption
+    tell: TellOption
+
+
+class ReportOptions(TypedDict, total=False):
+    """Options of `report_states`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option("--output -o", "FILE", "What the command writes: a calibration, statistics ...", says="where"),
+    ]
+    curve_output: Annotated[
+        str | os.PathLike[str] | None,
+        Option("--curve", "FILE", "Of search-lambda: write the curve as TSV.", says="where"),
+    ]
+    partial: PartialOption
+    force: ForceOption
+    tell: TellOption
+
+
 @public
-def merge_states(
-    paths: Sequence[str], output: str, *, partial: bool = False, force: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> StateResult:  # fmt: skip
+def merge_states(paths: Sequence[str], output: str, **options: Unpack[MergeOptions]) -> StateResult:
     """Join the state files of one run's shards.
 
     Parameters
@@ -505,12 +551,8 @@ def merge_states(
         State files, in any order.
     output : str
         Where the sum goes.
-    partial : bool
-        Allow rows that are in none of them.
-    force : bool
-        Replace an existing output.
-    tell : callable, optional
-        Called with notes.
+    **options : Unpack[MergeOptions]
+        See `MergeOptions`.
 
     Returns
     -------
@@ -526,27 +568,26 @@ def merge_states(
     See `run`; ``merge_states(["1.unoic", "2.unoic"], "all.unoic")`` writes what `report_states` reads.
     """
     paths = expanded(list(paths))
-    formats.check_output(output, force=force, inputs=tuple(paths))
-    total = state.merge(_loaded(paths, tell), partial=partial)
+    chosen = filled(MergeOptions, options)
+    formats.check_output(output, force=chosen["force"], inputs=tuple(paths))
+    total = state.merge(_loaded(paths, chosen["tell"]), partial=chosen["partial"])
     lacking = [missing(entry) for entry in total.passes if not entry.complete]
     _check_no_input(output, files_among(*total.arguments.values()))
-    with together(tell):
+    with together(chosen["tell"]):
         state.save(total, output)
     return replace(StateResult.of(total, output), missing=lacking[0] if lacking else None)
 
 
 @public
-def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any) -> tuple[str, Any]:
+def report_states(paths: Sequence[str], **options: Unpack[ReportOptions]) -> tuple[str, Any]:
     """The result of a run from its state files, without its data.
 
     Parameters
     ----------
     paths : sequence of str
         The merged state, or those of all shards, in any order.
-    partial : bool
-        Take what there is for the whole.
-    **outputs
-        Where the command's function is to write, and `tell`.
+    **options : Unpack[ReportOptions]
+        See `ReportOptions`.
 
     Returns
     -------
@@ -563,29 +604,24 @@ def report_states(paths: Sequence[str], *, partial: bool = False, **outputs: Any
     See `run`.
     """
     paths = expanded(list(paths))
-    total = state.merge(_loaded(paths, outputs.get("tell")), partial=partial)
+    chosen = filled(ReportOptions, options)
+    total = state.merge(_loaded(paths, chosen["tell"]), partial=chosen["partial"])
     arguments = dict(total.arguments)
     if total.command not in COUNTING:
         raise DataError(total.name, f"a state of {total.command!r}", f"expected one of {', '.join(COUNTING)}")
-    if "inputs" not in arguments or {*OUTPUTS, *UNTOLD} & {*arguments}:  # no state says where to write
-        raise state.nonsense(total.name)
-    inputs = arguments.pop("inputs")
-    total.replay, total.partial = True, partial
-    given = {name: value for name, value in outputs.items() if _is_said(value)}
     steps = _steps(total.command)
-    _check_outputs(steps, total.command, given)
-    with together(given.get("tell")), state.sensible(total.name):
-        result = Run(total).drive(steps(inputs, **arguments, **given))
+    known = keywords_of(steps)
+    if "inputs" not in arguments or {*arguments} - {"inputs", *_saying("what", known)}:  # no state says where to write
+        raise state.nonsense(total.name)
+    total.replay, total.partial = True, chosen["partial"]
+    given = {name: value for name, value in chosen.items() if name != "partial" and is_given(value)}
+    for option in given_flags(ReportOptions, given, [name for name in given if name not in known]):
+        raise UsageError(option, f"{option} of a state of {total.command}", "expected no such option")
+    with together(chosen["tell"]), state.sensible(total.name):
+        inputs = arguments.pop("inputs")
+        result = Run(total).drive(steps(inputs, **plain_arguments(arguments, annotations_of(steps)), **given))
     if result is Ended.NOT_COUNTED:
         found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
         expected = f"expected the shards to be run again with --after {paths[0] if len(paths) == 1 else 'MERGED'}"
         raise DataError(total.name, found, expected)
     return total.command, result
-
-
-def _check_outputs(steps: Callable[..., Steps[Any]], command: str, given: Mapping[str, Any]) -> None:
-    options = {"output": "--output", "curve_output": "--curve", "force": "--force"}
-    known = inspect.signature(steps).parameters
-    for name, option in options.items():
-        if name in given and name not in known:
-            raise UsageError(option, f"{option} of a state of {command}", "expected no such option")

@@ -6,19 +6,19 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
-from unoic_cli.calibration import Calibration, Order
+from unoic_cli.calibration import Calibration
 from unoic_cli.dataset import DataSet
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.folds import Folding
 from unoic_cli.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts
-from unoic_cli.priors import Unseen
+from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
@@ -27,9 +27,6 @@ from unoic_cli.tasks.asked import Asked, ask, check_countable, tell_infinite, wi
 from unoic_cli.tasks.common import (
     Inputs,
     Notes,
-    OptionArguments,
-    Options,
-    PriorLike,
     check_output,
     files_among,
     open_inputs,
@@ -37,7 +34,17 @@ from unoic_cli.tasks.common import (
     provenance,
     tell_predictions,
 )
-from unoic_cli.tasks.modalities import Method, Resolved, Wanted, at_lambda, make_method, resolve
+from unoic_cli.tasks.modalities import Method, Resolved, at_lambda, make_method, resolve
+from unoic_cli.tasks.options import (
+    AbsentOption,
+    CalibrationOptions,
+    DataOptions,
+    ForceOption,
+    MethodOptions,
+    MetricsOption,
+    ScoreOptions,
+    ShotsOption,
+)
 from unoic_cli.tasks.problem import Complement, Problem
 from unoic_cli.tasks.tables import make_tables
 
@@ -371,20 +378,41 @@ def _tested(problem: Problem, tuned: Sequence[tuple[Curve, int]]) -> Folds | Non
     )
 
 
-def _check_given(lam: Any, choosing: dict[str, Any]) -> None:
-    """Refuse options that say how lambda is chosen, beside one that is given."""
-    for option, value in choosing.items():
-        if lam is not None and value is not None:
-            raise UsageError(
-                option, f"{option} beside --lambda", "expected one of them: with --lambda nothing is chosen"
-            )
+_CHOOSING = ("range", "step", "method", "subject_to", "folds", "seed", "per_modality")
+"""Options that say how lambda is chosen."""
 
 
-def _check_single(lattice: str, choosing: dict[str, Any]) -> None:
+def _check_choosing(chosen: SearchOptions, several: bool) -> None:
+    """Refuse options that say how lambda is chosen where it is given, or without what they are for."""
+    for option in [] if chosen["lam"] is None else given_flags(SearchOptions, chosen, _CHOOSING):
+        raise UsageError(option, f"{option} beside --lambda", "expected one of them: with --lambda nothing is chosen")
+    if chosen["seed"] is not None and chosen["folds"] is None:
+        raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
+    if chosen["by"] is not None and chosen["folds"] is not None:
+        raise UsageError("--by", "--by beside --folds", "expected one of them")
+    if chosen["per_modality"] and not several:
+        raise UsageError("--per-modality", "one modality", "expected inputs like rgb=FILE depth=FILE")
+
+
+def _check_single(chosen: SearchOptions, lattice: str) -> None:
     """Refuse options that tune lambda, beside a range of one."""
-    for option, value in choosing.items():
-        if value is not None:
-            raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
+    for option in given_flags(SearchOptions, chosen, ("folds", "per_modality")):
+        raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
+
+
+def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | None, str | None]]:
+    """Where the calibration and the curve are written, if that can be done."""
+    output, curve = output_path(chosen["output"]), output_path(chosen["curve_output"])
+    if chosen["force"] and output is None and curve is None:
+        raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
+    if output is not None and curve is not None and os.path.realpath(output) == os.path.realpath(curve):
+        raise UsageError("--curve", f"{curve}, which is --output too", "expected two names")
+    named = files_among(chosen["source_prior"], chosen["target_prior"], chosen["calibration"], chosen["delta"])
+    for path in (output, curve):
+        if path is not None:
+            inputs = (*(source.name for source in data.all_sources), *named)
+            yield from check_output(path, force=chosen["force"], inputs=inputs)
+    return output, curve
 
 
 def _lattice(given: str | Sequence[float] | None, step: str | float | None, method: str | None) -> Lattice:
@@ -403,37 +431,87 @@ def _check_options(method: str | None, folds: int | None) -> None:
         raise UsageError("--folds", str(folds), f"expected at most {MOST_FOLDS}")
 
 
+class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
+    """Options of `search_lambda`."""
+
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "Search nothing: measure this lambda, and write its calibration (-o); rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+    metric: Annotated[
+        str,
+        Option(
+            "--metric",
+            "METRIC",
+            "What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), topN (top5), or "
+            "another of --metrics; what is better when it is less (nll, ece) is minimised, by grid.",
+            default="macc",
+        ),
+    ]
+    range: Annotated[
+        str | Sequence[float] | None,
+        Option(
+            "--range",
+            "A:B[:STEP]",
+            "Lambdas to look at; A:A is one. Default: 0:2, grown to 16 at most while the best value sits on its "
+            "upper end.",
+            takes="(A, B), (A, B, STEP) or str",
+        ),
+    ]
+    step: Annotated[str | float | None, Option("--step", "STEP", "Lattice step. Default: 0.01; 0.1 for paper.")]
+    method: Annotated[
+        str | None,
+        Option(
+            "--method",
+            "METHOD",
+            "path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
+            "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2, repaired), "
+            "paper-printed (Algorithm 2 by its text).",
+        ),
+    ]
+    subject_to: Annotated[
+        str | None,
+        Option(
+            "--subject-to",
+            "TEXT",
+            "Constraints joined by and, such as 'recall[melanoma]>=0.8 and acc>=base-0.005'; base is the value of the "
+            "scores as they are.",
+        ),
+    ]
+    metrics: MetricsOption
+    shots: ShotsOption
+    folds: Annotated[
+        int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
+    ]
+    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.")]
+    by: Annotated[
+        str | None,
+        Option("--by", "WHAT", "Also report each group (the files' group field), or each file."),
+    ]
+    per_modality: Annotated[
+        bool, Option("--per-modality", None, "First find each modality's own lambda, then one factor of all of them.")
+    ]
+    absent: AbsentOption
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option("--output -o", "FILE", "Write the calibration (JSON) for --calibration.", says="where"),
+    ]
+    curve_output: Annotated[
+        str | os.PathLike[str] | None, Option("--curve", "FILE", "Write the curve as TSV.", says="where")
+    ]
+    force: ForceOption
+
+
 def search_lambda(
     inputs: Inputs,
     labels: ArrayLike | None = None,
-    *,
-    metric: str = "macc",
-    range: str | Sequence[float] | None = None,
-    step: str | float | None = None,
-    method: str | None = None,
-    subject_to: str | None = None,
-    metrics: str | Sequence[str] | None = None,
-    shots: str | Sequence[int] | None = None,
-    folds: int | None = None,
-    seed: int | None = None,
-    by: str | None = None,
-    calibration: str | Calibration | None = None,
-    lam: Any = None,
-    source_prior: Any = None,
-    target_prior: PriorLike = None,
-    unseen: Unseen | None = None,
-    temperature: Any = None,
-    fusion: str | None = None,
-    weights: Any = None,
-    order: Order | None = None,
-    delta: Any = None,
-    delta_power: float | None = None,
-    per_modality: bool = False,
-    absent: Absent = "reference",
-    output: str | None = None,
-    curve_output: str | None = None,
-    force: bool = False,
-    **options: Unpack[OptionArguments],
+    **options: Unpack[SearchOptions],
 ) -> Steps[SearchResult]:
     """Find the lambda of Eq. 7 that serves a metric best on labelled data.
 
@@ -444,57 +522,8 @@ def search_lambda(
         modalities ``NAME=FILE``, or a mapping.
     labels : (N,) or (N, H, W) integers, optional
         With scores in memory.
-    metric : str
-        What to maximise (or minimise, where less is better): macc, acc, miou, f1, top5 ..., as docs/metrics.md names
-        it; of one class ``recall[NAME]``.
-    range, step : str or numbers, optional
-        ``(A, B)`` or ``"A:B"``, and the lattice step; by default 0:2 in steps of 0.01, grown upwards (to 16 at most)
-        while the best value sits on its upper end; Algorithm 2 has steps of 0.1. ``"A:A"`` is one lambda.
-    method : {"path", "grid", "paper", "paper-printed"}, optional
-        One exact read for all lambdas (the default where scores are lines in lambda); each lambda plainly, in one
-        read (the default for other fusions); Algorithm 2, repaired; or by its text (docs/reproduction.md).
-    subject_to : str, optional
-        Constraints like ``"miou>=0.8 and acc>=base-0.005, recall[melanoma]>=0.5"``; ``base`` is the metric of the
-        scores as they are.
-    metrics, shots
-        What tables show, beside `metric` and constraints; as in `evaluate`.
-    folds : int, optional
-        Also cross-validate: tune on k - 1 folds, test on the one held out.
-    seed : int, optional
-        Of the folds; 0 by default.
-    by : {"group", "file"}, optional
-        Also report each group, or file, and the lambda that would serve it best.
-    calibration : path or Calibration, optional
-        Holds everything but lambda, which is searched anew (or given).
-    lam : float, str or mapping, optional
-        Search nothing: measure this lambda, of every modality (or ``"rgb=0.3,depth=0.6"``), and write its calibration.
-    source_prior, target_prior : str, sequence or Prior, optional
-        See `unoic_cli.tasks.common.resolve_prior`. The source is by default what the file stores, else its
-        label frequencies; the target uniform.
-    unseen : {"mask", "floor", "smooth", "error"}, optional
-        What happens to classes of prior zero.
-    temperature : float, optional
-        Divides the scores.
-    fusion : str, optional
-        How modalities are fused: see `unoic_cli.fusions`; noisy-or by default.
-    weights : sequence of float or str, optional
-        Of the modalities, for a fusion that weighs them.
-    order : {"flatten-first", "rebalance-first"}, optional
-        delta * z + lambda * s (Algorithm 1 as printed), or delta * (z + lambda * s).
-    delta : str, DeltaStatistics or mapping, optional
-        ``none``, ``fit``, statistics written by `fit_delta`, or a file of factors; by default what the files store.
-    delta_power : float, optional
-        p of delta ** p, for statistics.
-    per_modality : bool
-        First find each modality's own lambda, then one factor of all of them.
-    absent : {"reference", "truth-only", "zero"}
-        Which classes are averaged.
-    output, curve_output : str, optional
-        Write the calibration (JSON), and the curve (TSV).
-    force : bool
-        Replace existing outputs.
-    **options
-        Fields of `unoic_cli.tasks.common.Options`: split, ignore_index, allow_external, threads ...
+    **options : Unpack[SearchOptions]
+        See `SearchOptions`.
 
     Returns
     -------
@@ -519,60 +548,43 @@ def search_lambda(
     >>> result.baseline["macc"], result.best["macc"], round(result.lam, 2)
     (0.75, 1.0, 0.68)
     """
-    chosen, notes = Options(**options), Notes(options.get("tell"))
+    chosen = filled(SearchOptions, options)
+    notes, lam, folds, subject_to = Notes(chosen["tell"]), chosen["lam"], chosen["folds"], chosen["subject_to"]
+    method, explicit = chosen["method"], chosen["range"] is not None
     data = yield from open_inputs(inputs, labels, chosen, notes)
     _check_options(method, folds)
-    asked = ask(metrics, data, absent, shots, metric=metric, subject_to=subject_to)
-    _check_given(
-        lam, {"--range": range, "--step": step, "--method": method, "--subject-to": subject_to, "--folds": folds,
-              "--seed": seed, "--per-modality": per_modality or None},
-    )  # fmt: skip
-    lattice = _lattice(range, step, method)
+    asked = ask(
+        chosen["metrics"], data, chosen["absent"], chosen["shots"], metric=chosen["metric"], subject_to=subject_to
+    )
+    _check_choosing(chosen, several=bool(data.beside))
+    lattice = _lattice(chosen["range"], chosen["step"], method)
     if lattice.size == 1:
-        _check_single(str(lattice), {"--folds": folds, "--per-modality": per_modality or None})
-    if seed is not None and folds is None:
-        raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
-    if by is not None and folds is not None:
-        raise UsageError("--by", "--by beside --folds", "expected one of them")
-    if per_modality and not data.beside:
-        raise UsageError("--per-modality", "one modality", "expected inputs like rgb=FILE depth=FILE")
-    output, curve_output = output_path(output), output_path(curve_output)
-    if force and output is None and curve_output is None:
-        raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
-    if output is not None and curve_output is not None and os.path.realpath(output) == os.path.realpath(curve_output):
-        raise UsageError("--curve", f"{curve_output}, which is --output too", "expected two names")
-    for path in (output, curve_output):
-        if path is not None:
-            inputs_named = (
-                *(source.name for source in data.all_sources),
-                *files_among(source_prior, target_prior, calibration, delta),
-            )
-            yield from check_output(path, force=force, inputs=inputs_named)
+        _check_single(chosen, str(lattice))
+    output, curve_output = yield from _check_outputs(chosen, data)
     if data.sources[0].kind == "predictions":
         raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
     data.require("labels", "to search lambda")
-    wanted = Wanted(
-        calibration=calibration, lam=lam if calibration is None else None, temperature=temperature,
-        source_prior=source_prior, target_prior=target_prior, unseen=unseen, fusion=fusion, weights=weights,
-        order=order, delta=delta, delta_power=delta_power,
-    )  # fmt: skip
+    wanted = filled(MethodOptions, chosen)
+    if wanted["calibration"] is not None:
+        wanted["lam"] = None
     resolved = yield from resolve(wanted, data, chosen, notes, lam=1.0)
     assert resolved is not None
     if lam is not None:
         resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--lambda")))
         lattice = Lattice.single(resolved.calibration.lam)
     asked = with_training(asked, data, resolved.calibration)
-    tables = yield from make_tables(data, by)
+    tables = yield from make_tables(data, chosen["by"])
     apart = None
-    if per_modality:
-        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, range is not None, chosen)
+    if chosen["per_modality"]:
+        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, explicit, chosen)
         if not any(modality.share for modality in resolved.calibration.modalities):
             notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(method, ready, asked, data, lattice)
-    problem = Problem(data, ready, asked, Folding(folds, seed or 0) if folds else None, chosen, tables)
+    folding = Folding(folds, chosen["seed"] or 0) if folds else None
+    problem = Problem(data, ready, asked, folding, chosen, tables)
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
-    result = yield from _solve(problem, lattice, method, range is not None, notes, subject_to, apart, given)
+    result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
     if output is not None:
         yield from write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
     if curve_output is not None:
@@ -581,7 +593,7 @@ def search_lambda(
 
 
 def search_prepared(
-    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: Options, notes: Notes
+    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: DataOptions, notes: Notes
 ) -> Steps[SearchResult]:
     """The default search, cross-validated, for options that are resolved already."""
     asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
@@ -629,7 +641,7 @@ def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet
 
 
 def _search_apart(
-    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: Options
+    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: DataOptions
 ) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:
     """Each modality's own lambda by the exact path, as its share of the common one."""
     calibration = resolved.calibration
@@ -739,8 +751,8 @@ def _result(
         notes=tuple(notes.texts),
         details={
             "files": origin["files"],
-            "split": problem.options.split,
-            "ignore_index": list(problem.options.ignore_index),
+            "split": problem.options["split"],
+            "ignore_index": list(problem.options["ignore_index"]),
             **more,
         },
         groups=None if problem.tables is None else _by_condition(problem, found, index, own),
