@@ -8,15 +8,23 @@ import contextlib
 import inspect
 import pathlib
 import re
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pytest
 import typed
+import typer
 
 import unoic_cli
+from unoic_cli.api import command
 from unoic_cli.calls import ArgumentError, annotations_of, keywords_of, public
+from unoic_cli.cli import program
 from unoic_cli.errors import UnoicError, UsageError
 from unoic_cli.metrics import NAMES, find, known
+from unoic_cli.options import Option, filled
+from unoic_cli.steps import Steps
+from unoic_cli.tasks import runs
+from unoic_cli.tasks.options import DataOptions
 
 SPELLINGS = {one.NAME: one.ALIASES for one in known()}
 RNG = np.random.default_rng(0)
@@ -231,6 +239,66 @@ def test_options_are_described(function):
         described = re.search(rf"^{name} : .*(\n    .*)+", text, re.MULTILINE)[0]
         assert not re.search(r"(?<!\w)--?[a-z]", described)
         assert keyword.option.help.split()[0] in described
+
+
+class FewOptions(DataOptions, total=False):
+    """Options of a command that is none yet."""
+
+    most: Annotated[int, Option("--most -m", "N", "Stop after N files; see --split.", default=3)]
+
+
+def few(inputs: Any, **options: Unpack[FewOptions]) -> Steps[tuple[Any, ...]]:
+    """Look at few files.
+
+    Parameters
+    ----------
+    inputs : paths
+    **options : Unpack[FewOptions]
+        See `FewOptions`.
+
+    Returns
+    -------
+    tuple
+    """
+    yield from ()
+    chosen = filled(FewOptions, options)
+    return inputs[: chosen["most"]], chosen["split"]
+
+
+def test_an_option_is_said_once(capsys):
+    """Its declaration and the line that uses it are all that it takes: for Python, the shell, help and stored runs."""
+    function, shown = command(few), []
+    assert function("abcde") == ("abc", None) and function("abcde", most=np.int8(2), split="val") == ("ab", "val")
+    assert inspect.signature(function).parameters["most"].default == 3
+    assert "most : int, default 3\n    Stop after N files; see split.\n" in function.__doc__
+    with pytest.raises(ArgumentError, match=r"^moist: no argument of few; did you mean most\?$"):
+        function("abcde", moist=2)
+    with pytest.raises(ArgumentError, match=r"^most: 'two'; expected a whole number$"):
+        function("abcde", most="two")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(program.command(FewOptions, program.FILES, help="Few.")(lambda **given: shown.append(given)))
+    for words in (["a", "b", "-m", "1"], ["a"]):
+        app(words, standalone_mode=False)
+    assert [(given["files"], given["most"], given["split"]) for given in shown] == [
+        (["a", "b"], 1, None),
+        (["a"], 3, None),
+    ]
+    app(["--help"], standalone_mode=False)
+    assert re.search(r"--most +N +Stop after N files; see --split. +\[default:\s+3\]", capsys.readouterr().out)
+    stored = runs._configuration("x.h5", {"most": 2, "threads": 1}, keywords_of(few))
+    assert stored == {"inputs": "x.h5", "most": 2}
+
+
+def test_no_option_is_said_twice():
+    """One text stands in one place; what the parser is told is made there, too."""
+    calls = [
+        ast.unparse(node)
+        for path in pathlib.Path(unoic_cli.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Option", "typer.Option")
+    ]
+    assert len(calls) > 50 and not [text for text, times in collections.Counter(calls).items() if times > 1]
+    assert sum(text.startswith("typer.") for text in calls) == 2  # of any option, and --version
 
 
 def test_signatures_stay():

@@ -257,5 +257,5 @@ class Told:
                 note(f"compiled kernels are not kept: {jit.refusal} (UNOIC_CACHE_DIR names another folder)")
 
     def arguments(self) -> dict[str, Any]:
-        """`tell` and `progress` of `unoic_cli.tasks.common.Options`."""
+        """What hears of notes and of progress, by the names of the options."""
         return {"tell": self.texts.append, "progress": self.line}
