@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import unoic_cli
+from unoic_cli.calibration import Calibration
 from unoic_cli.errors import DataError
 from unoic_cli.schemas import SCHEMAS
 from unoic_cli.tasks.evaluate import EvaluateResult
@@ -99,3 +100,22 @@ def test_another_version_is_refused(run, answer, sample, command, option):
     code, out, err = run(*given, *(["-l", "1"] if option == "--source-prior" else []))
     assert (code, out) == (DataError.exit_code, "")
     assert err == f"unoic: error: x.json: schema unoic.{command}/2; expected {known}\n"
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "found"),
+    [
+        ("lambda", "1", "Expected `float`, got `str` - at `$.lambda`"),
+        ("unseen", "hide", "Invalid enum value 'hide' - at `$.unseen`"),
+        ("modalities", [3], "Expected `object`, got `int` - at `$.modalities[0]`"),
+    ],
+)
+def test_damaged_entries_are_named(sample, entry, value, found):
+    made = unoic_cli.search_lambda(f"{DIGITS}/val.h5").calibration.to_dict()
+    with pytest.raises(DataError, match=re.escape(f"c.json: a damaged calibration ({found}); expected")):
+        Calibration.from_dict({**made, entry: value}, "c.json")
+
+
+def test_numbers_of_numpy_are_numbers(sample):
+    made = unoic_cli.search_lambda(f"{DIGITS}/val.h5").calibration.with_lambda(np.float64(0.5))
+    assert Calibration.from_dict(made.to_dict(), "c.json").lam == 0.5

@@ -11,8 +11,8 @@ from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, find_out, read_text
 from unoic_cli.lattice import LARGEST
-from unoic_cli.priors import UNSEEN, Prior, Slopes, Unseen, make_slopes
-from unoic_cli.schemas import check_schema
+from unoic_cli.priors import Prior, Slopes, Unseen, make_slopes
+from unoic_cli.schemas import check_schema, typed
 from unoic_cli.uncertainty import DeltaStatistics
 
 VERSION = 1
@@ -70,23 +70,6 @@ class Modality:
             "share": self.share,
             "lambda": self.share * lam,
         }
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any], where: str) -> Modality:
-        """Read what `to_dict` wrote."""
-        name = content.get("name")
-        if not (name is None or isinstance(name, str)):
-            raise ValueError
-        delta = content.get("delta")
-        return cls(
-            name,
-            _prior_from_dict(content["source_prior"], where),
-            float(content.get("temperature", 1.0)),
-            None if delta is None else DeltaStatistics.from_dict(delta, where),
-            bool(content.get("stored_delta", True)),
-            float(content.get("share", 1.0)),
-            bool(content.get("given_factors", False)),
-        )
 
 
 @dataclass(frozen=True)
@@ -195,21 +178,14 @@ class Calibration:
             raise DataError(where, "JSON of another kind", expected)
         if content.get("version") != VERSION:
             raise DataError(where, f"calibration version {content.get('version')}", f"expected version {VERSION}")
-        try:
-            modalities = tuple(Modality.from_dict(entry, where) for entry in content["modalities"])
-            lam = float(content["lambda"])
-            target = _prior_from_dict(content["target_prior"], where)
-            names = None if content.get("class_names") is None else _names(content["class_names"], len(target.values))
-            unseen, order, fusion = (
-                content.get("unseen", "mask"),
-                content.get("order", ORDERS[0]),
-                content.get("fusion"),
-            )
-            weights = content.get("weights")
-            weights = None if weights is None else tuple(float(weight) for weight in weights)
-            provenance = dict(content.get("provenance") or {})
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            raise DataError(where, "a damaged calibration (entries missing or of the wrong type)", expected) from None
+        stored = typed({**content, "lam": content.get("lambda")}, _Stored, where, "a damaged calibration", expected)
+        lam, target, modalities = stored.lam, stored.target_prior, stored.modalities
+        fusion, weights, names = stored.fusion, stored.weights, stored.class_names
+        for prior in (target, *(m.source_prior for m in modalities)):
+            _check_prior(prior, where)
+        for entry in content["modalities"]:
+            if entry.get("delta") is not None:
+                DeltaStatistics.from_dict(entry["delta"], where)
         for entry, modality in zip(content["modalities"], modalities, strict=True):
             _check_lambdas(entry, modality, lam, len(modalities), where)
         numbers = [lam, *(m.share for m in modalities), *(m.share * lam for m in modalities)]
@@ -218,17 +194,17 @@ class Calibration:
             found = f"lambda {lam}, temperature {', '.join(str(m.temperature) for m in modalities)}"
             raise DataError(where, found, "expected finite numbers, the temperature positive")
         lengths = {len(target.values), *(len(m.source_prior.values) for m in modalities)}
-        if unseen not in UNSEEN or order not in ORDERS or len(lengths) != 1 or not modalities:
-            raise DataError(
-                where, "a damaged calibration (priors of different lengths, or an unknown policy)", expected
-            )
+        if names is not None:
+            lengths.add(len(names))
+        if len(lengths) != 1 or not modalities:
+            raise DataError(where, "a damaged calibration (priors or names of different lengths)", expected)
         known = [m.name for m in modalities]
         named = len(set(known)) == len(known) and None not in known
         weighted = weights is None or (len(weights) == len(known) and all(map(math.isfinite, weights)))
-        fused = isinstance(fusion, str) and named and weighted
+        fused = fusion is not None and named and weighted
         if not (fused or (len(known) == 1 and fusion is None and weights is None)):
             raise DataError(where, "a damaged calibration (modalities that do not go together)", expected)
-        return cls(lam, target, modalities, fusion, weights, order, unseen, names, provenance)
+        return cls(**vars(stored))
 
     @classmethod
     def load(cls, path: str) -> Calibration:
@@ -249,6 +225,21 @@ class Calibration:
             return cls.from_dict(json.loads((yield from read_text(path, expected))), path)
         except (ValueError, RecursionError):  # not JSON, or nested or numbered beyond reason
             raise DataError(path, "not JSON", expected) from None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The fields of a calibration as they are in its file, unchecked."""
+
+    lam: float
+    target_prior: Prior
+    modalities: tuple[Modality, ...]
+    fusion: str | None = None
+    weights: tuple[float, ...] | None = None
+    order: Order = "flatten-first"
+    unseen: Unseen = "mask"
+    class_names: tuple[str, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def _close(found: float, expected: float) -> bool:
@@ -273,13 +264,11 @@ def _check_lambdas(content: dict[str, Any], modality: Modality, lam: float, n_mo
         raise DataError(where, found, f"expected {modality.share * lam!r} (share * lambda), or no lambda there")
 
 
-def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
-    values = tuple(float(value) for value in content["values"])
+def _check_prior(prior: Prior, where: str) -> None:
+    values, counts = prior.values, prior.counts
     if not all(math.isfinite(value) and value >= 0 for value in values) or abs(math.fsum(values) - 1) > 1e-6:
         raise DataError(where, "a prior that is not a distribution", "expected values >= 0 that sum to 1")
-    counts = content.get("counts")
     if counts is not None:
-        counts = tuple(float(count) for count in counts)
         if len(counts) != len(values) or not all(math.isfinite(count) and count >= 0 for count in counts):
             raise DataError(where, "a prior with counts that are none", "expected one count >= 0 for each class")
         total = math.fsum(counts)
@@ -288,10 +277,3 @@ def _prior_from_dict(content: dict[str, Any], where: str) -> Prior:
             k = stated or 0
             found = f"a prior of {values[k]:g} for class {k}, with a count of {counts[k]:g} of {total:g}"
             raise DataError(where, found, "expected values that are counts over their sum (or no counts)")
-    return Prior(values, str(content.get("origin", where)), counts, content.get("estimated") is True)
-
-
-def _names(content: Any, n_classes: int) -> tuple[str, ...]:
-    if not isinstance(content, list) or len(content) != n_classes or not all(isinstance(name, str) for name in content):
-        raise ValueError
-    return tuple(content)

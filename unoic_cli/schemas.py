@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, TypeVar
 
 from unoic_cli.errors import DataError
 
+T = TypeVar("T")
 SCHEMAS = {
     "CalibrateResult": "unoic.calibrate/1",
     "CompareResult": "unoic.compare/1",
@@ -41,3 +43,20 @@ def check_schema(content: dict[str, Any], where: str) -> None:
     if isinstance(stated, str) and stated.startswith("unoic.") and stated not in SCHEMAS.values():
         known = [schema for schema in SCHEMAS.values() if schema.startswith(stated.split("/")[0] + "/")]
         raise DataError(where, f"schema {stated}", f"expected {' or '.join(known or SCHEMAS.values())}")
+
+
+def typed(content: Any, kind: type[T], where: str, name: str, expected: str) -> T:
+    """JSON as a dataclass of these keys; what it calls otherwise is passed over.
+
+    Raises
+    ------
+    DataError
+        An entry is missing, or of another type.
+    """
+    import msgspec  # where a file is read, and not sooner
+
+    try:
+        plain = json.loads(json.dumps(content, default=lambda value: value.tolist()))  # without numbers of numpy
+        return msgspec.convert(plain, kind)
+    except (msgspec.ValidationError, ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(where, f"{name} ({str(error).replace('$.lam`', '$.lambda`')})", expected) from None

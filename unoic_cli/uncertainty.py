@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.errors import DataError
 from unoic_cli.facts import Facts, find_out, read_text
-from unoic_cli.schemas import check_schema
+from unoic_cli.schemas import check_schema, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,21 +108,11 @@ class DeltaStatistics:
             raise DataError(where, "JSON of another kind", _EXPECTED)
         if content.get("version") != VERSION:
             raise DataError(where, f"delta statistics version {content.get('version')}", f"expected version {VERSION}")
-        try:
-            mu, sigma, power = (float(content[name]) for name in ("mu", "sigma", "power"))
-            measure, n = content.get("measure", "entropy"), int(content.get("n", 0))
-            name = content.get("modality")
-            provenance = dict(content.get("provenance") or {})
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise DataError(
-                where, "damaged delta statistics (entries missing or of the wrong type)", _EXPECTED
-            ) from None
-        if not all(math.isfinite(value) and value >= 0 for value in (mu, sigma, power)):
-            found = f"mu {mu}, sigma {sigma}, power {power}"
-            raise DataError(where, found, "expected finite numbers, none negative")
-        if measure not in MEASURES or not (name is None or isinstance(name, str)):
-            raise DataError(where, "damaged delta statistics (an unknown measure or modality)", _EXPECTED)
-        return cls(mu, sigma, power, measure, n, name, provenance)
+        found = typed(content, cls, where, "damaged delta statistics", _EXPECTED)
+        if not all(math.isfinite(value) and value >= 0 for value in (found.mu, found.sigma, found.power)):
+            numbers = f"mu {found.mu}, sigma {found.sigma}, power {found.power}"
+            raise DataError(where, numbers, "expected finite numbers, none negative")
+        return found
 
     @classmethod
     def load(cls, path: str) -> DeltaStatistics:
