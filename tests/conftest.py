@@ -63,6 +63,24 @@ def kernels_are_compiled_once(tmp_path_factory):
         yield
 
 
+KERNELS = ["compiled"] if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else ["compiled", "plain"]
+
+
+@pytest.fixture(scope="module")
+def kernels(request):
+    """Compiled kernels alone, or their plain twins alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNOIC_KERNELS", request.param)
+        yield request.param
+
+
+def pytest_generate_tests(metafunc):
+    """What holds kernels to the formulas holds both forms of them."""
+    if metafunc.definition.get_closest_marker("kernel") is not None:
+        metafunc.fixturenames.append("kernels")
+        metafunc.parametrize("kernels", KERNELS, indirect=True, scope="module")
+
+
 def no_constant(name):
     raise AssertionError(f"{name} in JSON")
 

@@ -23,7 +23,7 @@ from unoic_cli import cli
 from unoic_cli.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
-from unoic_cli.kernels.entropy import entropy_of_units
+from unoic_cli.kernels import entropy_of_units
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.tallies.entropy import EntropyTally, Moments

@@ -22,7 +22,8 @@ from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
-from unoic_cli.kernels import likelihood as kernels
+from unoic_cli.kernels import likelihood
+from unoic_cli.kernels.constants import N_TIERS, STEP
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.priors import Prior
 from unoic_cli.tallies import likelihood as tallies
@@ -251,12 +252,12 @@ def test_confidences_on_the_edges_of_bins_belong_to_the_lower_bin():
 
 
 def test_tiers_hold_gaps_of_every_size():
-    tiers = np.zeros(kernels.N_TIERS, np.int64)
+    tiers = np.zeros(N_TIERS, np.int64)
     values = [0.0, 1e-9, 0.3, 511.999, 512.0, 131008.0, 3e7, 3.4e7, 1e20, 6.8e38]
     for value in values:
         tiers[:] = 0
-        kernels.add_gap(value, tiers)
-        found = sum(int(part) << kernels.STEP * tier for tier, part in enumerate(tiers)) / 2**40
+        likelihood.add_gap(value, tiers)
+        found = sum(int(part) << STEP * tier for tier, part in enumerate(tiers)) / 2**40
         assert found == pytest.approx(value, rel=2**-33, abs=2**-40)
         assert tiers.max() <= 2**49
 

@@ -18,10 +18,10 @@ from unoic_cli.block import LogitBlock, Source
 from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser, Rule
 from unoic_cli.kernels import simd, tile
+from unoic_cli.kernels.constants import FIXED_POINT
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.kernels.operator import Pool
-from unoic_cli.kernels.posterior import FIXED_POINT
 from unoic_cli.kernels.simd import LANES
 from unoic_cli.lattice import Lattice
 from unoic_cli.sweep import invalid_score

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_kernels import ENCODINGS, INF, LAYOUTS, Problem, check_path, check_points, few, lattice_of, random_problem
 
 from unoic_cli.kernels import columns, path
+from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import COPIES, JOINT_CLASSES, make_lines, make_workspace
 from unoic_cli.kernels.simd import LANES
@@ -135,7 +136,7 @@ def test_pairs_of_label_and_prediction_are_emptied_at_a_bad_unit():
     with pytest.raises(path_tally.InvalidScoreError):
         tally.update(problem.batch())
     assert not tally._work.joint.any()
-    assert JOINT_CLASSES <= path.COLUMN_CLASSES
+    assert JOINT_CLASSES <= COLUMN_CLASSES
 
 
 # ---------------------------------------------------------------- operations on columns, and their twins

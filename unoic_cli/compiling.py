@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from unoic_cli.errors import one_line
+
 Listener = Callable[[str], None]
 
 
@@ -42,10 +44,20 @@ def begin(kept: str | None) -> None:
     if kept is None:
         text = "compiling kernels for this processor, which may take half a minute; no folder can keep them, so every "
         text += "process does it again (UNOIC_CACHE_DIR names a folder)"
+    _say(text)
+
+
+def _say(text: str) -> None:
     if _State.listener is not None:
         _State.listener(text)
     elif hasattr(sys, "ps1"):  # somebody sits before it
         print(f"unoic: note: {text}", file=sys.stderr, flush=True)
+
+
+def failed(error: Exception) -> None:
+    """Kernels cannot be compiled."""
+    _State.running = 0
+    _say(f"kernels cannot be compiled ({one_line(f'{type(error).__name__}: {error}')}); numpy does their work, slowly")
 
 
 def end() -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Scores
+from unoic_cli.kernels.constants import LANES
 from unoic_cli.kernels.fusion import fill_planes64, fill_rows64, fused_winners, write_fused
 from unoic_cli.kernels.lines import make_lines, make_workspace
 from unoic_cli.kernels.operator import Group, Operator, make_scratch
-from unoic_cli.kernels.simd import LANES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,1 +1,124 @@
-"""Compiled loops over blocks of scores, each held to plain numpy by the tests. `jit` configures numba."""
+"""Kernels by their names: each is its plain numpy twin until that has had enough to do, and is compiled then.
+
+Compiling takes seconds, and loading what was compiled before takes half a second (numba itself, for the most part).
+So each kernel is plain for the first `PLAIN_SCORES` of a process, and for all where numba is missing or fails. Both
+give the same counts and bits, and a run may go on with the other at any call. ``UNOIC_KERNELS`` is ``plain`` or
+``compiled`` to have that alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from unoic_cli import compiling
+from unoic_cli.kernels import plain
+
+PLAIN_SCORES = 1_000_000
+"""Scores (times lambdas or temperatures, where each takes a visit) that a plain twin is given before it is replaced."""
+
+PLAIN, COMPILED = "plain", "compiled"
+
+
+def forced() -> str | None:
+    """What ``UNOIC_KERNELS`` asks for; without the JIT, kernels as they are written."""
+    asked = os.environ.get("UNOIC_KERNELS")
+    if asked in (PLAIN, COMPILED):
+        return asked
+    return COMPILED if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else None
+
+
+class Kernel:
+    """A kernel, whose form is chosen at every call.
+
+    Parameters
+    ----------
+    place : str
+        Module of `unoic_cli.kernels` and function in it; its twin in `unoic_cli.kernels.plain` has the same name.
+    work : callable
+        How many scores a call looks at, given its arguments.
+    """
+
+    fails = False
+    """Whether numba is missing or failed: all kernels are plain then."""
+
+    def __init__(self, place: str, work: Callable[..., int]) -> None:
+        self.module, _, self.name = place.partition(".")
+        self.work = work
+        self.done = 0
+        self.plain: Callable[..., Any] = getattr(plain, self.name)
+
+    def compiled(self) -> Callable[..., Any]:
+        """The compiled form; imports numba."""
+        function: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{self.module}"), self.name)
+        return function
+
+    def is_plain(self, *given: Any) -> bool:
+        """Whether a call with these arguments is left to numpy."""
+        asked = forced()
+        if asked is not None or Kernel.fails:
+            return asked == PLAIN or Kernel.fails
+        if self.done < PLAIN_SCORES:
+            self.done += self.work(*given)
+        return self.done < PLAIN_SCORES
+
+    def __call__(self, *given: Any) -> Any:
+        """Call the form that is chosen."""
+        if self.is_plain(*given):
+            return self.plain(*given)
+        try:
+            return self.compiled()(*given)
+        except MemoryError:
+            raise
+        except Exception as error:  # before anything was counted: kernels raise nothing of their own
+            if forced() is not None:
+                raise
+            Kernel.fails = True
+            compiling.failed(error)
+            return self.plain(*given)
+
+
+def _scores(raw: Any, *_: Any) -> int:
+    return int(raw.size)
+
+
+def _looked_at(raw: Any, brain: Any, pixels: Any, units: Any, places: Any, labels: Any, n_classes: int, *_: Any) -> int:
+    return int(units.size) * n_classes
+
+
+def _at_temperatures(*given: Any) -> int:
+    first, stop, n_classes, betas = given[6:10]
+    return int((stop - first) * n_classes * betas.size)
+
+
+def _in_bins(*given: Any) -> int:
+    return int(given[0].size * given[9].size)
+
+
+def _octets(data: Any, *_: Any) -> int:
+    return int(data.size) // 8
+
+
+count_path_rows = Kernel("path.count_path_rows", _scores)
+count_path_wide = Kernel("path.count_path_wide", _scores)
+count_path_planes = Kernel("path.count_path_planes", _scores)
+count_top_k = Kernel("rank.count_top_k", _scores)
+predict_rows = Kernel("points.predict_rows", _scores)
+predict_wide = Kernel("points.predict_wide", _scores)
+predict_planes = Kernel("points.predict_planes", _scores)
+count_point_rows = Kernel("points.count_point_rows", _scores)
+count_point_planes = Kernel("points.count_point_planes", _scores)
+count_predictions = Kernel("points.count_predictions", _scores)
+count_confusion = Kernel("points.count_confusion", _scores)
+sum_posterior = Kernel("posterior.sum_posterior", _scores)
+sum_likelihood = Kernel("likelihood.sum_likelihood", _at_temperatures)
+sum_confidence = Kernel("likelihood.sum_confidence", _in_bins)
+entropy_of_units = Kernel("entropy.entropy_of_units", _scores)
+look_at_rows = Kernel("evidence.look_at_rows", _looked_at)
+join_2 = Kernel("octet_loops.join_2", _octets)
+join_4 = Kernel("octet_loops.join_4", _octets)
+join_8 = Kernel("octet_loops.join_8", _octets)
+split = Kernel("octet_loops.split", _octets)
+add_words = Kernel("octet_loops.add_words", _octets)

@@ -8,7 +8,7 @@ so a unit's entropy has the same bits in any layout, at any place, and without t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import factorial, inf, log
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,22 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from unoic_cli.kernels import plain
+from unoic_cli.kernels.constants import (
+    EXP,
+    FIXED_POINT,
+    LEAST,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG,
+    LOG2_E,
+    MAGIC,
+    MAGIC_BITS,
+    ROOT_HALF_BITS,
+)
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Workspace
-from unoic_cli.kernels.posterior import FIXED_POINT, unit_source
+from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import first_lane, has_half_hardware, operation, plain_bfloat16, plain_half
 
 WIDTH = 8
@@ -27,18 +40,6 @@ WIDTH = 8
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
-_LEAST = -708.0
-"""exp of less is nothing beside S >= 1, and would not be a normal number."""
-_MAGIC = 1.5 * 2.0**52
-"""Adding it rounds a float64 to an integer, which is then found in the low bits."""
-_MAGIC_BITS = 0x4338000000000000
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_LOG2_E = 1.0 / log(2.0)
-_EXP = tuple(1.0 / factorial(i) for i in range(12))
-"""Taylor: relative error below 1e-14 in |r| <= log(2) / 2."""
-_LOG = tuple(2.0 / (2 * i + 1) for i in range(9))
-"""log((1 + f) / (1 - f)) / f in powers of f squared: relative error below 1e-15 in |f| <= 0.172."""
-_ROOT_HALF_BITS = 0x3FE6A09E667F3BCD
 _TWO_52_BITS = 0x4330000000000000
 
 
@@ -150,27 +151,27 @@ def _polynomial(builder: Any, coefficients: Sequence[float], x: Any) -> Any:
 
 
 def _exp(builder: Any, x: Any) -> Any:
-    moved = builder.fadd(builder.fmul(x, _constant(_F64, _LOG2_E)), _constant(_F64, _MAGIC))
-    whole = builder.fsub(moved, _constant(_F64, _MAGIC))
-    rest = builder.fsub(x, builder.fmul(whole, _constant(_F64, _LN2_HIGH)))
-    rest = builder.fsub(rest, builder.fmul(whole, _constant(_F64, _LN2_LOW)))
+    moved = builder.fadd(builder.fmul(x, _constant(_F64, LOG2_E)), _constant(_F64, MAGIC))
+    whole = builder.fsub(moved, _constant(_F64, MAGIC))
+    rest = builder.fsub(x, builder.fmul(whole, _constant(_F64, LN2_HIGH)))
+    rest = builder.fsub(rest, builder.fmul(whole, _constant(_F64, LN2_LOW)))
     exponent = builder.add(builder.bitcast(moved, _vector(_I64)), _constant(_I64, 1023))
     scale = builder.bitcast(builder.shl(exponent, _constant(_I64, 52)), _vector(_F64))
     squared = builder.fmul(rest, rest)
-    odd = builder.fmul(_polynomial(builder, _EXP[1::2], squared), rest)
-    return builder.fmul(builder.fadd(_polynomial(builder, _EXP[::2], squared), odd), scale)
+    odd = builder.fmul(_polynomial(builder, EXP[1::2], squared), rest)
+    return builder.fmul(builder.fadd(_polynomial(builder, EXP[::2], squared), odd), scale)
 
 
 def _log(builder: Any, x: Any) -> Any:
     bits = builder.bitcast(x, _vector(_I64))
-    exponent = builder.lshr(builder.sub(bits, _constant(_I64, _ROOT_HALF_BITS)), _constant(_I64, 52))
+    exponent = builder.lshr(builder.sub(bits, _constant(_I64, ROOT_HALF_BITS)), _constant(_I64, 52))
     mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, _constant(_I64, 52))), _vector(_F64))
     one = _constant(_F64, 1.0)
     f = builder.fdiv(builder.fsub(mantissa, one), builder.fadd(mantissa, one))
-    series = builder.fmul(_polynomial(builder, _LOG, builder.fmul(f, f)), f)
+    series = builder.fmul(_polynomial(builder, LOG, builder.fmul(f, f)), f)
     power = builder.bitcast(builder.or_(exponent, _constant(_I64, _TWO_52_BITS)), _vector(_F64))
     power = builder.fsub(power, _constant(_F64, 2.0**52))
-    return builder.fadd(builder.fmul(power, _constant(_F64, _LN2_HIGH + _LN2_LOW)), series)
+    return builder.fadd(builder.fmul(power, _constant(_F64, LN2_HIGH + LN2_LOW)), series)
 
 
 def _type_entropies(typingctx: Any, tile: Any, n_classes: Any, allow_zero: Any) -> Any:
@@ -203,14 +204,14 @@ def _build_entropies(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     moment = cgutils.alloca_once_value(builder, _constant(_F64, 0.0))
     with cgutils.for_range(builder, args[1]) as loop:
         x = builder.fsub(load(loop.index), best)
-        x = builder.select(builder.fcmp_ordered(">", x, _constant(_F64, _LEAST)), x, _constant(_F64, _LEAST))
+        x = builder.select(builder.fcmp_ordered(">", x, _constant(_F64, LEAST)), x, _constant(_F64, LEAST))
         e = _exp(builder, x)
         builder.store(builder.fadd(builder.load(total), e), total)
         builder.store(builder.fadd(builder.load(moment), builder.fmul(e, x)), moment)
     s = builder.load(total)
     entropy = builder.fsub(_log(builder, s), builder.fdiv(builder.load(moment), s))
-    scaled = builder.fadd(builder.fmul(entropy, _constant(_F64, FIXED_POINT)), _constant(_F64, _MAGIC))
-    units = builder.sub(builder.bitcast(scaled, _vector(_I64)), _constant(_I64, _MAGIC_BITS))
+    scaled = builder.fadd(builder.fmul(entropy, _constant(_F64, FIXED_POINT)), _constant(_F64, MAGIC))
+    units = builder.sub(builder.bitcast(scaled, _vector(_I64)), _constant(_I64, MAGIC_BITS))
     spare = builder.mul(args[1], ir.Constant(_I64, WIDTH))
     builder.store(units, _lanes(builder, data, spare, _I64)).align = 8
     empty = builder.fcmp_unordered("==", best, _constant(_F64, -inf))
@@ -218,48 +219,11 @@ def _build_entropies(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.zext(builder.bitcast(bad, ir.IntType(WIDTH)), _I64)
 
 
-def _plain_polynomial(coefficients: Sequence[float], x: Any) -> Any:
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
-    return value
-
-
-def _plain_exp(x: Any) -> Any:
-    moved = x * _LOG2_E + _MAGIC
-    whole = moved - _MAGIC
-    rest = x - whole * _LN2_HIGH
-    rest = rest - whole * _LN2_LOW
-    scale = ((moved.view(np.int64) + 1023) << 52).view(np.float64)
-    squared = rest * rest
-    return (_plain_polynomial(_EXP[::2], squared) + _plain_polynomial(_EXP[1::2], squared) * rest) * scale
-
-
-def _plain_log(x: Any) -> Any:
-    bits = x.view(np.int64)
-    exponent = (bits - _ROOT_HALF_BITS) >> 52
-    mantissa = (bits - (exponent << 52)).view(np.float64)
-    f = (mantissa - 1.0) / (mantissa + 1.0)
-    return exponent.astype(np.float64) * (_LN2_HIGH + _LN2_LOW) + _plain_polynomial(_LOG, f * f) * f
-
-
 def _plain_entropies(tile: Any, n_classes: int, allow_zero: bool) -> int:
     z = tile.view(np.float64)[: n_classes * WIDTH].reshape(n_classes, WIDTH)
-    top, total, moment = np.full(WIDTH, -inf), np.zeros(WIDTH), np.zeros(WIDTH)
-    bad = np.zeros(WIDTH, dtype=bool)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for row in z:
-            top = np.where(row > top, row, top)
-            bad |= ~(row < inf) | ((row == -inf) & (not allow_zero))
-        for row in z:
-            x = row - top
-            x = np.where(x > _LEAST, x, _LEAST)
-            e = _plain_exp(x)
-            total, moment = total + e, moment + e * x
-    entropy = _plain_log(total) - moment / total
     spare = tile.view(np.int64)[n_classes * WIDTH : (n_classes + 1) * WIDTH]
-    spare[:] = (entropy * FIXED_POINT + _MAGIC).view(np.int64) - _MAGIC_BITS
-    return int(((bad | (top == -inf)) << np.arange(WIDTH)).sum())
+    spare[:], bad = plain.entropies(z.T, allow_zero)
+    return int((bad << np.arange(WIDTH)).sum())
 
 
 entropies = operation(_type_entropies, _plain_entropies)

@@ -7,16 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.constants import (
+    AS_IS,
+    CLOSER,
+    DOWN,
+    EQUAL,
+    EXP_ONE,
+    FIRST_EQUAL,
+    FIRST_OUTSIDE,
+    FIRST_SUM,
+    INSIDE,
+    LABELLED,
+    ONE,
+    ROWS,
+    UP,
+)
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.tile import stored
-
-ROWS, EQUAL, INSIDE, ONE, CLOSER, EXP_ONE, LABELLED, AS_IS, DOWN, UP, FIRST_EQUAL, FIRST_SUM, FIRST_OUTSIDE = range(13)
-"""Places of what `look_at_rows` counts: rows; those of equal scores; those inside [0, 1]; those of them that sum to 1;
-rows looked at more closely; those whose exponentials sum to 1; those with a label; winners equal to the label, to the
-label - 1, to the label + 1; and the places of the first row of equal scores, of the first inside [0, 1] that does not
-sum to 1, and of the first that is not inside (-1: none)."""
-N_COUNTED = 13
 
 
 @inlined
@@ -89,7 +97,7 @@ def look_at_rows(
     closer : int
         Rows whose place is a multiple of it are looked at more closely.
     counted : (13,) int64
-        Added to in place, see `ROWS`.
+        Added to in place, see `unoic_cli.kernels.constants`.
     """
     for i in range(units.size):
         source, step = unit_source(units[i], n_classes, pixels)

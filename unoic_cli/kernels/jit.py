@@ -33,6 +33,9 @@ NO_COUNTING = {"nogil": True, "error_model": "numpy", "_nrt": False}
 """Options of every kernel. Without numba's runtime no array can be allocated in a kernel (scratch is passed in),
 and in return no reference is counted: those atomic operations took a third of the time."""
 
+NOT_COMPILED = ("__init__.py", "octets.py", "plain.py")
+"""Sources of this folder of which nothing is compiled."""
+
 JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 
 
@@ -47,6 +50,8 @@ def cache_folder() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
     for folder in ("kernels", "fusions"):
         for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
+            if source.name not in NOT_COMPILED:
+                digest.update(source.read_bytes())
             digest.update(source.read_bytes())
     return base / f"kernels-{digest.hexdigest()[:16]}"
 

@@ -14,22 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.constants import FIXED_POINT, GAP_END, HALF, STEP
 from unoic_cli.kernels.jit import inlined, kernel
-from unoic_cli.kernels.posterior import FIXED_POINT, unit_source
+from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.tile import bad_score, score64
-
-PIECE = 1 << 13
-"""At most this many units a call: sums of numbers below 2**9 in units of 2**-40 then stay below 2**62."""
-
-STEP = 16
-N_TIERS = 9
-"""Gaps of the label reach 2**129: tier i holds those below 2**(9 + 16 i), in units of 2**(16 i - 40)."""
 
 _TIER_END, _TIER_FACTOR = 2.0**9, 2.0**STEP
 _FAR, _NEGLIGIBLE = 80.0, 1e-35
-_GAP_END = 2.0 ** (9 + STEP * (N_TIERS - 1))
-HALF = 24
-"""Sums are kept in two parts, of the lower `HALF` bits and of the others, so that 2**38 units do not overflow."""
 _FLOAT32_END = 3.4028235677973366e38  # rounds to infinity in float32
 
 
@@ -248,7 +239,7 @@ def sum_confidence(
         cell = table * n_classes + label
         if support.size:
             support[cell] += 1
-        seen = own < _GAP_END
+        seen = own < GAP_END
         if seen:
             tier, value = tier_of(own)
             add_halves(value, away, tier * cells + cell)

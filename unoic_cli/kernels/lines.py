@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unoic_cli.kernels.simd import LANES
+from unoic_cli.kernels.constants import LANES
 
 COPIES = 4
 """Successive units are counted in different copies of a table: adding to one place again and again would stall."""
@@ -180,3 +180,23 @@ def make_point(slopes: Any, masked: Any, lam: float) -> Lines:
     """The tables for one lambda: both ends are that lambda."""
     lines = make_lines(slopes, masked, np.array([lam]))
     return lines._replace(bias1=lines.bias0, reach=lines.steepest * abs(lam))
+
+
+def add_up(counts: Any) -> Any:
+    """Changes (F, G + 4, K, 2) to (hits, predicted) at each lattice point, both (F, G, K) int64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> changes = np.zeros((1, 6, 2, 2), dtype=np.int32)
+    >>> changes[0, 0, 0, 1], changes[0, 4, 0, 1], changes[0, 4, 1, 0] = 1, -1, 1
+    >>> hits, predicted = add_up(changes)
+    >>> hits.tolist(), predicted.tolist()
+    ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
+    """
+    changes = counts[:, COPIES - 1 : -1].astype(np.int64)
+    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1, dtype=np.int64)
+    hits = np.cumsum(changes[..., 1], axis=1)
+    predicted = np.cumsum(changes[..., 0], axis=1)
+    predicted += hits
+    return hits, predicted

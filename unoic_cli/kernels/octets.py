@@ -2,91 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.kernels.jit import kernel
+from unoic_cli.kernels import add_words, join_2, join_4, join_8, split
 
-_BLOCK = 1 << 14
-"""Words of one partial checksum: 16-bit words times weights below 2**14 cannot leave 64 bits."""
-
-
-@kernel
-def _join_2(source: Any, out: Any) -> None:
-    n = out.size
-    for i in range(n):
-        out[i] = np.uint16(source[i]) | (np.uint16(source[n + i]) << np.uint16(8))
-
-
-@kernel
-def _join_4(source: Any, out: Any) -> None:
-    n = out.size
-    for i in range(n):
-        out[i] = (
-            np.uint32(source[i])
-            | (np.uint32(source[n + i]) << np.uint32(8))
-            | (np.uint32(source[2 * n + i]) << np.uint32(16))
-            | (np.uint32(source[3 * n + i]) << np.uint32(24))
-        )
-
-
-@kernel
-def _join_8(source: Any, out: Any) -> None:
-    n = out.size
-    for i in range(n):
-        low = (
-            np.uint32(source[i])
-            | (np.uint32(source[n + i]) << np.uint32(8))
-            | (np.uint32(source[2 * n + i]) << np.uint32(16))
-            | (np.uint32(source[3 * n + i]) << np.uint32(24))
-        )
-        high = (
-            np.uint32(source[4 * n + i])
-            | (np.uint32(source[5 * n + i]) << np.uint32(8))
-            | (np.uint32(source[6 * n + i]) << np.uint32(16))
-            | (np.uint32(source[7 * n + i]) << np.uint32(24))
-        )
-        out[i] = np.uint64(low) | (np.uint64(high) << np.uint64(32))
-
-
-@kernel
-def _split(source: Any, width: int, out: Any) -> None:
-    n = source.size // width
-    for j in range(width):
-        for i in range(n):
-            out[j * n + i] = source[i * width + j]
-
-
-@kernel
-def _sums(data: Any, totals: Any) -> None:
-    """Both sums of Fletcher-32 over big-endian words, modulo 65535; totals[2] is the largest byte seen."""
-    n = data.size // 2
-    first = second = np.uint64(0)
-    some = np.uint8(0)
-    at = 0
-    while at < n:
-        count = min(_BLOCK, n - at)
-        plain = weighted = np.uint64(0)
-        for i in range(count):
-            word = (np.uint64(data[2 * (at + i)]) << np.uint64(8)) | np.uint64(data[2 * (at + i) + 1])
-            plain += word
-            weighted += word * np.uint64(count - i)
-        second = (second + first * np.uint64(count) + weighted) % np.uint64(65535)
-        first = (first + plain) % np.uint64(65535)
-        if plain:
-            some = np.uint8(1)
-        at += count
-    if data.size % 2:
-        first = (first + (np.uint64(data[data.size - 1]) << np.uint64(8))) % np.uint64(65535)
-        second = (second + first) % np.uint64(65535)
-        if data[data.size - 1]:
-            some = np.uint8(1)
-    totals[0], totals[1], totals[2] = first, second, some
-
-
-_JOIN = {2: (np.uint16, _join_2), 4: (np.uint32, _join_4), 8: (np.uint64, _join_8)}
+_JOIN = {2: (np.uint16, join_2), 4: (np.uint32, join_4), 8: (np.uint64, join_8)}
 
 
 def unshuffle(source: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> None:
@@ -126,7 +47,7 @@ def shuffle(source: NDArray[np.uint8], width: int, out: NDArray[np.uint8]) -> No
         out[...] = source
         return
     out[whole:] = source[whole:]
-    _split(source[:whole], width, out[:whole])
+    split(source[:whole], width, out[:whole])
 
 
 def fletcher32(data: NDArray[np.uint8]) -> int:
@@ -138,7 +59,7 @@ def fletcher32(data: NDArray[np.uint8]) -> int:
     '0x4ff029c7'
     """
     totals = np.zeros(3, np.uint64)
-    _sums(data, totals)
+    add_words(data, totals)
     first, second, some = totals.tolist()
     if some:  # sums are folded, not reduced: 65535 stands where the remainder is 0
         first, second = first or 65535, second or 65535

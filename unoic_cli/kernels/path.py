@@ -53,6 +53,7 @@ from unoic_cli.kernels.columns import (
     take,
     walk_columns,
 )
+from unoic_cli.kernels.constants import TINY
 from unoic_cli.kernels.jit import inlined, kernel, stage
 from unoic_cli.kernels.lines import COPIES, Lines, Workspace
 from unoic_cli.kernels.simd import (
@@ -79,10 +80,6 @@ from unoic_cli.kernels.tile import (
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
 ALL_LANES = (1 << LANES) - 1
-COLUMN_CLASSES = 128
-"""Up to so many classes, rows of scores are turned into columns; more classes fill vectors by themselves."""
-TINY = 2.0**-48
-"""The same for comparisons of float64 scores."""
 
 
 @inlined
@@ -781,23 +778,3 @@ def count_path_planes(
         free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
     empty_joint(n_classes, counts, support, work.joint)
     return bad
-
-
-def add_up(counts: Any) -> Any:
-    """Changes (F, G + 4, K, 2) to (hits, predicted) at each lattice point, both (F, G, K) int64.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> changes = np.zeros((1, 6, 2, 2), dtype=np.int32)
-    >>> changes[0, 0, 0, 1], changes[0, 4, 0, 1], changes[0, 4, 1, 0] = 1, -1, 1
-    >>> hits, predicted = add_up(changes)
-    >>> hits.tolist(), predicted.tolist()
-    ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
-    """
-    changes = counts[:, COPIES - 1 : -1].astype(np.int64)
-    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1, dtype=np.int64)
-    hits = np.cumsum(changes[..., 1], axis=1)
-    predicted = np.cumsum(changes[..., 0], axis=1)
-    predicted += hits
-    return hits, predicted

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.constants import FIXED_POINT
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.tile import allowed, bad_score, score64, stored
-
-FIXED_POINT = 2.0**40
-"""Scale of summed probabilities: integers, so that any order of summation gives the same bits."""
 
 
 @inlined

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.constants import TINY
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.path import TINY, position
+from unoic_cli.kernels.path import position
 from unoic_cli.kernels.tile import allowed, score64
 
 

@@ -17,9 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from unoic_cli.kernels.constants import LANES as LANES
 from unoic_cli.kernels.jit import JIT_DISABLED
-
-LANES = 16
 
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.counters import Counters, Tally
-from unoic_cli.kernels.entropy import entropy_of_units
+from unoic_cli.kernels import entropy_of_units
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
 

@@ -12,7 +12,8 @@ import numpy as np
 from unoic_cli.batch import Batch, Part
 from unoic_cli.block import Source
 from unoic_cli.counters import Counters, Tally
-from unoic_cli.kernels.evidence import FIRST_EQUAL, N_COUNTED, look_at_rows
+from unoic_cli.kernels import look_at_rows
+from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class RowsSeen:
     Attributes
     ----------
     counts : dict of str to int
-        By the names of `COUNTS`: see `unoic_cli.kernels.evidence`.
+        By the names of `COUNTS`: see `unoic_cli.kernels.constants`.
     firsts : dict of str to dict of str to int
         For each of `FIRSTS`, the place of the first such row (as text) and what was found there, in 2**-20: the sum of
         the row, or the first value that is not inside [0, 1].

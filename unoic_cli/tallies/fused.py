@@ -10,9 +10,9 @@ import numpy as np
 from unoic_cli.batch import Batch
 from unoic_cli.counters import Tally
 from unoic_cli.fuser import Fuser, Piece, Rule
+from unoic_cli.kernels import count_confusion
+from unoic_cli.kernels.constants import LANES
 from unoic_cli.kernels.fusion import count_winners
-from unoic_cli.kernels.points import count_confusion
-from unoic_cli.kernels.simd import LANES
 from unoic_cli.tallies.counts import Counts
 
 

@@ -13,8 +13,8 @@ from unoic_cli.batch import Batch, InvalidScoreError, Scores, where_is
 from unoic_cli.counters import Tally, added
 from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser, Piece, Rule
-from unoic_cli.kernels.likelihood import HALF, N_TIERS, PIECE, STEP, sum_confidence, sum_likelihood
-from unoic_cli.kernels.posterior import FIXED_POINT
+from unoic_cli.kernels import sum_confidence, sum_likelihood
+from unoic_cli.kernels.constants import FIXED_POINT, HALF, N_TIERS, PIECE, STEP
 
 _ONE = int(FIXED_POINT)
 
@@ -46,7 +46,7 @@ def _zero(batch: Batch, unit: int) -> DataError:
     return DataError(source.scores_name, found, expected + hint)
 
 
-def _sum_pieces(batch: Batch, tiers: NDArray[np.int64], run: Callable[[int, int], int]) -> int:
+def _sum_pieces(batch: Batch, tiers: NDArray[np.int64], run: Callable[[int, int], Any]) -> int:
     """Run a kernel over a batch, piece by piece; returns the sum of the labels' gaps in units of 2**-40."""
     total = 0
     for first in range(0, batch.n_units, PIECE):
@@ -108,7 +108,7 @@ class LikelihoodTally(Tally):
         assert scores is not None and labels is not None
         sums = np.zeros(len(self._sums), dtype=np.int64)
 
-        def run(first: int, stop: int) -> int:
+        def run(first: int, stop: int) -> Any:
             sums[:] = 0
             bad = sum_likelihood(
                 scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.delta, labels, first, stop,

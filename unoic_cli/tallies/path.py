@@ -10,8 +10,9 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError
 from unoic_cli.counters import Counters, Tally, added
-from unoic_cli.kernels.lines import COPIES, Lines, make_workspace
-from unoic_cli.kernels.path import COLUMN_CLASSES, add_up, count_path_planes, count_path_rows, count_path_wide
+from unoic_cli.kernels import count_path_planes, count_path_rows, count_path_wide
+from unoic_cli.kernels.constants import COLUMN_CLASSES
+from unoic_cli.kernels.lines import COPIES, Lines, add_up, make_workspace
 from unoic_cli.tallies.counts import Counts
 
 _FLUSH = 1 << 30

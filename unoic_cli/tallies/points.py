@@ -9,9 +9,7 @@ import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Scores
 from unoic_cli.counters import Tally
-from unoic_cli.kernels.lines import JOINT_CLASSES, Lines, Workspace, make_workspace
-from unoic_cli.kernels.path import COLUMN_CLASSES
-from unoic_cli.kernels.points import (
+from unoic_cli.kernels import (
     count_confusion,
     count_point_planes,
     count_point_rows,
@@ -20,6 +18,8 @@ from unoic_cli.kernels.points import (
     predict_rows,
     predict_wide,
 )
+from unoic_cli.kernels.constants import COLUMN_CLASSES
+from unoic_cli.kernels.lines import JOINT_CLASSES, Lines, Workspace, make_workspace
 from unoic_cli.tallies.counts import Counts
 
 
