@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_fusion import LATTICE, ORDERS, random_expert
 from test_kernels import ENCODINGS, LAYOUTS, encode, random_problem
 
 from unoic_cli import kernels
+from unoic_cli.batch import Batch, InvalidScoreError
+from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.fusions import FUSIONS, fusion, resolve_weights
 from unoic_cli.kernels import Kernel, plain
 from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED, N_TIERS
 from unoic_cli.kernels.lines import COPIES, add_up, make_point, make_workspace
+from unoic_cli.tallies.fused import FusedTally
+from unoic_cli.view import Look, View
 
 ALL = {name: kernel for name, kernel in vars(kernels).items() if isinstance(kernel, Kernel)}
 FOLDER = pathlib.Path(kernels.__file__).parent
@@ -149,6 +155,62 @@ def test_bytes_are_the_same(data, width):
     check(ALL[f"join_{width}"], (source, out), 1)
     check(kernels.split, (source, width, np.zeros_like(source)), 2)
     check(kernels.add_words, (np.frombuffer(data, np.uint8), np.zeros(3, np.uint64)), 1)
+
+
+@settings(several, max_examples=120)
+@given(
+    seed=seeds,
+    shape=st.tuples(st.integers(1, 40), st.integers(2, 20), st.integers(1, 4)),
+    how=st.sampled_from(list(FUSIONS)),
+    order=st.sampled_from(ORDERS),
+    layout=st.sampled_from(LAYOUTS),
+    delta=st.sampled_from([None, "unit", "same", "zero"]),
+    size=st.sampled_from([None, None, 1e3, 6e4, 1e30]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_fused_decisions_and_posteriors_have_the_same_bits(seed, shape, how, order, layout, delta, size, dtype):
+    rng = np.random.default_rng(seed)
+    n, k, n_experts = shape
+    masks = [None if rng.random() < 0.7 else np.arange(k) == rng.integers(k) for _ in range(n_experts)]
+    experts = []
+    for masked in masks:
+        encoding, kind = (
+            str(rng.choice(ENCODINGS)),
+            str(rng.choice(["logits", "log_probs"])) if size is None else "logits",
+        )
+        common = (encoding, kind, layout, size, "unit" if delta == "zero" else delta, float(rng.choice([1.0, 0.5])))
+        experts.append(random_expert(rng, n, k, *common, masked, bool(rng.integers(2))))
+        if delta == "zero":
+            experts[-1].delta[rng.random(n) < 0.2] = 0.0
+    found = [fused(form, experts, how, order, dtype, n, k) for form in ("plain", "compiled")]
+    assert found[0] == found[1]
+
+
+def fused(form, experts, how, order, dtype, n, k):
+    """What a form decides, counts and writes, as bytes; or what it refuses."""
+    parts = [expert.part() for expert in experts]
+    labels = np.arange(n, dtype=np.int32) % (k + 1) - 1
+    batch = Batch(n, None, None, labels, 0, labels * 0, parts[0], tuple(parts))
+    made = View(tuple(Look(e.temperature) for e in experts), order == "rebalance-first").apply(batch)
+    slopes, masked = (np.stack([getattr(e, name) for e in experts]) for name in ("slopes", "masked"))
+    weights = resolve_weights(how, None, len(experts))
+    rule = Rule(fusion(how).OPERATOR, np.array(weights), slopes, masked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNOIC_KERNELS", form)
+        try:
+            tally = FusedTally(rule, LATTICE)
+            tally.update(made)
+            answers = [tally.counts().hits.tobytes(), tally.counts().predicted.tobytes()]
+            for in_logs in (False, True):
+                out, decisions = np.zeros(n * k, dtype), np.zeros(n, np.int32)
+                fuser = Fuser(rule, [0.6])
+                fuser.predict(made, decisions)
+                fuser.write(made, in_logs, out, n if parts[0].source.image_shape else 0, decisions)
+                answers.append(out.tobytes())
+            total = View(tuple(Look(e.temperature) for e in experts), weights=weights).apply(batch).scores
+            return [*answers, total.raw.tobytes()]
+        except InvalidScoreError as error:
+            return error.unit, error.modality
 
 
 # ---------------------------------------------------------------- which is called

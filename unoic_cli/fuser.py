@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Scores
+from unoic_cli.kernels import fill_planes64, fill_rows64, fused_winners, write_fused
 from unoic_cli.kernels.constants import LANES
-from unoic_cli.kernels.fusion import fill_planes64, fill_rows64, fused_winners, write_fused
 from unoic_cli.kernels.lines import make_lines, make_workspace
 from unoic_cli.kernels.operator import Group, Operator, make_scratch
+from unoic_cli.kernels.plain import hopeless
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,12 +160,13 @@ class Fuser:
             At the first unit to whose every class some expert gives no probability.
         """
         tables, factors = self._slope_factors(batch, piece)
+        experts = self._experts(piece, factors)
         bad = fused_winners(
-            self._experts(piece, factors), piece.n_groups, self.lams, tables, self.operator, self.margin, self.winners,
+            experts, piece.n_groups, self.lams, tables, self.operator, self.margin, self.winners,
             self._found, piece.n, self._scratch,
         )  # fmt: skip
         if bad >= 0:
-            raise InvalidScoreError(piece.first + bad)
+            raise InvalidScoreError(piece.first + hopeless(experts, piece.n_groups, self.operator, piece.n))
         return self.winners
 
     def predict(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from unoic_cli.batch import Batch, InvalidScoreError, Part, Scores, make_scores, stored_delta
-from unoic_cli.kernels import entropy_of_units
-from unoic_cli.kernels.fusion import add_scaled
+from unoic_cli.kernels import add_scaled, entropy_of_units
 from unoic_cli.kernels.lines import make_lines, make_workspace
 from unoic_cli.kernels.operator import make_scratch
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, mean_of_sums

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import log
+from typing import Any
 
 import numpy as np
 
-from unoic_cli.kernels.lanes import add_posterior, share
-from unoic_cli.kernels.operator import Operator, Scratch, add_logs
+from unoic_cli.kernels.groups import add_posterior, share
+from unoic_cli.kernels.operator import Operator, Scratch, add_logs, chosen, exponential
 
 ABOUT = "the (weighted) mean of the posteriors"
 LINEAR = False
@@ -33,10 +34,10 @@ class Average(Operator):
         total = 1.0 + rest
         for k in range(n_classes):
             leads = row[k] == 0.0
-            row[n_classes + k] += self.weights[m] * (rest / total if leads else -exp(row[k]) / total)
-            row[2 * n_classes + k] += self.weights[m] if leads else 0.0
+            row[n_classes + k] += self.weights[m] * chosen(leads, rest / total, -exponential(row[k]) / total)
+            row[2 * n_classes + k] += chosen(leads, self.weights[m], 0.0)
 
-    def is_faint(self, best: float) -> bool:
+    def is_faint(self, best: Any) -> Any:
         """No products are taken."""
         return False
 

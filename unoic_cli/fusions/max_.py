@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unoic_cli.kernels.lanes import larger_posterior, miss
+import numpy as np
+
+from unoic_cli.kernels.groups import larger_posterior, miss
 from unoic_cli.kernels.operator import Operator, Scratch, misses
 
 ABOUT = "the largest posterior: the most certain expert decides"
@@ -29,8 +31,7 @@ class Maximum(Operator):
         """The smaller 1 - P."""
         misses(row, n_classes, top, rest, in_logs)
         for k in range(n_classes):
-            if m == 0 or row[k] < row[n_classes + k]:
-                row[n_classes + k] = row[k]
+            row[n_classes + k] = row[k] if m == 0 else np.minimum(row[k], row[n_classes + k])
 
     def blend(self, m: int, n_classes: int, scratch: Scratch) -> None:
         """The larger P."""

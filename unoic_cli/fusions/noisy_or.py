@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from unoic_cli.kernels.lanes import miss, pair, tilt, unite_posterior
+from unoic_cli.kernels.constants import LANES
+from unoic_cli.kernels.groups import miss, pair, tilt, unite_posterior
 from unoic_cli.kernels.operator import TINY, Operator, Scratch, compare, misses
-from unoic_cli.kernels.simd import LANES
 
 ABOUT = "1 - prod (1 - P): any expert may speak up"
 LINEAR = False

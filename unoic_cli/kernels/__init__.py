@@ -15,6 +15,7 @@ from typing import Any
 
 from unoic_cli import compiling
 from unoic_cli.kernels import plain
+from unoic_cli.kernels.constants import LANES
 
 PLAIN_SCORES = 1_000_000
 """Scores (times lambdas or temperatures, where each takes a visit) that a plain twin is given before it is replaced."""
@@ -101,6 +102,22 @@ def _octets(data: Any, *_: Any) -> int:
     return int(data.size) // 8
 
 
+def _filled(*given: Any) -> int:
+    return int(given[8] * given[6].n_classes)
+
+
+def _fused(experts: Any, n_groups: int, lams: Any, *_: Any) -> int:
+    return int(n_groups * LANES * experts.n_experts * experts.n_classes * lams.size)
+
+
+def _written(experts: Any, n_groups: int, *_: Any) -> int:
+    return int(n_groups * LANES * experts.n_experts * experts.n_classes)
+
+
+def _counted(winners: Any, n_groups: int, n: int, n_points: int, *_: Any) -> int:
+    return n * n_points
+
+
 count_path_rows = Kernel("path.count_path_rows", _scores)
 count_path_wide = Kernel("path.count_path_wide", _scores)
 count_path_planes = Kernel("path.count_path_planes", _scores)
@@ -122,3 +139,9 @@ join_4 = Kernel("octet_loops.join_4", _octets)
 join_8 = Kernel("octet_loops.join_8", _octets)
 split = Kernel("octet_loops.split", _octets)
 add_words = Kernel("octet_loops.add_words", _octets)
+fill_rows64 = Kernel("fusion.fill_rows64", _filled)
+fill_planes64 = Kernel("fusion.fill_planes64", _filled)
+fused_winners = Kernel("fusion.fused_winners", _fused)
+count_winners = Kernel("fusion.count_winners", _counted)
+write_fused = Kernel("fusion.write_fused", _written)
+add_scaled = Kernel("fusion.add_scaled", _scores)

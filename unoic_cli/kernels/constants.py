@@ -10,6 +10,8 @@ COLUMN_CLASSES = 128
 """Up to so many classes, rows of scores are turned into columns; more classes fill vectors by themselves."""
 TINY = 2.0**-48
 """Relative error that comparisons of float64 scores allow for."""
+HUGE = 1e6
+"""Scores to be fused whose largest is beyond this are shifted by it: adding lambda * s would lose digits."""
 FIXED_POINT = 2.0**40
 """Scale of summed probabilities and logarithms: integers, so that any order of summation gives the same bits."""
 

@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from unoic_cli.kernels.constants import HUGE
 from unoic_cli.kernels.jit import inlined, kernel, stage
+from unoic_cli.kernels.joining import group_of, tilted
 from unoic_cli.kernels.lanes import differ, ends, first_largest, lift, soften, to_group, to_rows
 from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.operator import Group, Scratch, group_of, tilted
+from unoic_cli.kernels.operator import Group, Scratch
 from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import LANES, add_at, at, first_lane
 from unoic_cli.kernels.tile import allowed, check_planes, check_rows, factor, fill_planes, fill_rows, stored
-
-HUGE = 1e6
-"""Scores whose largest is beyond this are shifted by it: adding lambda * s would lose digits."""
 
 
 @kernel

@@ -52,7 +52,6 @@ def cache_folder() -> Path:
         for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             if source.name not in NOT_COMPILED:
                 digest.update(source.read_bytes())
-            digest.update(source.read_bytes())
     return base / f"kernels-{digest.hexdigest()[:16]}"
 
 

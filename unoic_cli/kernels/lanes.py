@@ -1,8 +1,7 @@
 """Sixteen units at a time, class-major: the vector operations that the fusion kernels are made of.
 
-A *group* is sixteen units: K vectors of sixteen lanes, class after class. As in `unoic_cli.kernels.simd`, each
-operation is written as LLVM vector instructions and as plain Python. Every lane is computed by itself, so a unit's
-result does not depend on its neighbours.
+The operations of `unoic_cli.kernels.groups`, which says what they mean, written as LLVM vector instructions. Every
+lane is computed by itself, so a unit's result does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from unoic_cli.kernels import groups
 from unoic_cli.kernels.simd import (
     F32,
     F64,
     I32,
     I64,
     LANES,
-    bits_of,
     constant_of,
     greater,
     mask_of,
@@ -32,15 +30,6 @@ from unoic_cli.kernels.simd import (
     swap_blocks,
     vector_of,
 )
-
-LOWEST_EXP32 = -87.0
-"""Below, float32 exponentials are zero: no denormal numbers, which are slow and coarse."""
-LOWEST_EXP64 = -708.0
-"""The same for float64."""
-
-_MAGIC32, _MAGIC64 = 1.5 * 2.0**23, 1.5 * 2.0**52
-_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6
-_LOG2_E = 1.4426950408889634
 
 
 def _load(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
@@ -74,13 +63,13 @@ def _exp(builder: Any, x: Any, element: Any) -> Any:
     """exp(x) for x <= 0: x = n ln 2 + r, a Taylor polynomial of r (relative error 2e-7 or 1e-13), 2**n by its bits."""
     wide = element is F64
     whole = I64 if wide else I32
-    lowest = constant_of(element, LOWEST_EXP64 if wide else LOWEST_EXP32)
-    magic = constant_of(element, _MAGIC64 if wide else _MAGIC32)
+    lowest = constant_of(element, groups.LOWEST_EXP64 if wide else groups.LOWEST_EXP32)
+    magic = constant_of(element, groups.MAGIC64 if wide else groups.MAGIC32)
     kept = greater(builder, x, lowest)
-    shifted = builder.fadd(builder.fmul(kept, constant_of(element, _LOG2_E)), magic)
+    shifted = builder.fadd(builder.fmul(kept, constant_of(element, groups.LOG2_E)), magic)
     n = builder.fsub(shifted, magic)
-    r = _fused(builder, n, constant_of(element, -_LN2_HIGH), kept, element)
-    r = _fused(builder, n, constant_of(element, -_LN2_LOW), r, element)
+    r = _fused(builder, n, constant_of(element, -groups.LN2_HIGH), kept, element)
+    r = _fused(builder, n, constant_of(element, -groups.LN2_LOW), r, element)
     degree = 11 if wide else 7
     value = constant_of(element, 1.0 / math.factorial(degree))
     for power in range(degree - 1, -1, -1):
@@ -108,15 +97,6 @@ def _log(builder: Any, x: Any) -> Any:
     return _fused(builder, whole, constant_of(F64, math.log(2)), builder.fmul(value, s), F64)
 
 
-def _plain_exp(x: Any) -> Any:
-    lowest = LOWEST_EXP32 if x.dtype == np.float32 else LOWEST_EXP64
-    return np.where(x >= lowest, np.exp(np.maximum(x, x.dtype.type(lowest))), x.dtype.type(0))
-
-
-def _group(array: Any, o: int, n_classes: int) -> Any:
-    return array[o : o + n_classes * LANES].reshape(n_classes, LANES)
-
-
 # ---------------------------------------------------------------- softmax of a group, in float32
 
 
@@ -139,13 +119,7 @@ def _type_soften(typingctx: Any, scores: Any, o: Any, n_classes: Any, out: Any, 
     return sig, codegen
 
 
-def _plain_soften(scores: Any, o: int, n_classes: int, out: Any, p: int) -> None:
-    values = _group(scores, o, n_classes)
-    _group(out, p, n_classes)[:] = _plain_exp((values - values.max(0)).astype(np.float32))
-
-
-soften = operation(_type_soften, _plain_soften)
-"""soften(scores, o, n_classes, out, p): exp(scores - their maximum) of a float64 group, as float32."""
+soften = operation(_type_soften, groups.soften)
 
 
 def _type_tilt(
@@ -176,20 +150,7 @@ def _type_tilt(
     return sig, codegen
 
 
-def _plain_tilt(e: Any, o: int, n_classes: int, table: Any, t: int, out: Any, p: int, sums: Any, q: int) -> int:
-    values = _group(e, o, n_classes) * table[t : t + n_classes, None]
-    _group(out, p, n_classes)[:] = values
-    top, rest = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    for value in values:
-        rest += np.minimum(value, top)
-        top = np.maximum(value, top)
-    sums[q : q + LANES], sums[q + LANES : q + 2 * LANES] = top, rest
-    return bits_of(top < np.float32(1e-20))
-
-
-tilt = operation(_type_tilt, _plain_tilt)
-"""tilt(e, o, n_classes, table, t, out, p, sums, q): out = e times the K factors table[t:]; into sums[q:] the sixteen
-largest and the sixteen sums of all others, accurate however small. Returns the lanes without a sizeable entry."""
+tilt = operation(_type_tilt, groups.tilt)
 
 
 def _type_miss(
@@ -218,17 +179,7 @@ def _type_miss(
     return sig, codegen
 
 
-def _plain_miss(p: Any, o: int, n_classes: int, sums: Any, s: int, q: Any, u: int, first: bool, least: bool) -> None:
-    values, out = _group(p, o, n_classes), _group(q, u, n_classes)
-    top, rest = sums[s : s + LANES], sums[s + LANES : s + 2 * LANES]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        missed = np.where(values == top, rest, top + rest - values) * (1 / (top + rest) if least else np.float32(1))
-    out[:] = missed if first else (np.minimum(missed, out) if least else missed * out)
-
-
-miss = operation(_type_miss, _plain_miss)
-"""miss(p, o, n_classes, sums, s, q, u, first, least): Z (1 - P) of one expert, 1 - P of its largest class as the sum of
-the others; multiplied into q (or stored there, `first`). With `least`, q becomes the smaller of q and 1 - P."""
+miss = operation(_type_miss, groups.miss)
 
 
 def _type_share(
@@ -253,15 +204,7 @@ def _type_share(
     return sig, codegen
 
 
-def _plain_share(p: Any, o: int, n_classes: int, sums: Any, s: int, weight: float, q: Any, u: int, first: bool) -> None:
-    out = _group(q, u, n_classes)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.float32(weight) / (sums[s : s + LANES] + sums[s + LANES : s + 2 * LANES])
-        out[:] = (0 if first else out) - _group(p, o, n_classes) * scale
-
-
-share = operation(_type_share, _plain_share)
-"""share(p, o, n_classes, sums, s, weight, q, u, first): subtract weight * P of one expert from q (0 at the first)."""
+share = operation(_type_share, groups.share)
 
 
 def _type_least(typingctx: Any, q: Any, u: Any, n_classes: Any, margin: Any, tiny: Any, winners: Any, w: Any) -> Any:
@@ -293,18 +236,7 @@ def _type_least(typingctx: Any, q: Any, u: Any, n_classes: Any, margin: Any, tin
     return sig, codegen
 
 
-def _plain_least(q: Any, u: int, n_classes: int, margin: float, tiny: float, winners: Any, w: int) -> int:
-    values = _group(q, u, n_classes)
-    winners[w : w + LANES] = values.argmin(0)
-    ordered = np.sort(values, axis=0)
-    with np.errstate(invalid="ignore"):
-        needed = np.maximum(np.abs(ordered[0]), np.abs(ordered[1])) * np.float32(margin) + np.float32(tiny)
-        return bits_of(~(ordered[1] - ordered[0] > needed))
-
-
-least = operation(_type_least, _plain_least)
-"""least(q, u, n_classes, margin, tiny, winners, w): the class of the smallest q into winners[w:w+16] (int32). Returns
-the lanes where the second is not ahead by `margin` times the larger magnitude, and `tiny`."""
+least = operation(_type_least, groups.least)
 
 
 def _type_pair(
@@ -343,20 +275,7 @@ def _type_pair(
     return sig, codegen
 
 
-def _plain_pair(
-    p: Any, o: int, q: int, n_classes: int, sums: Any, margin: float, tiny: float, winners: Any, w: int
-) -> int:
-    joint = np.ones((n_classes, LANES), np.float32)
-    for m, place in enumerate((o, q)):
-        values = _group(p, place, n_classes)
-        top, rest = sums[2 * m * LANES : (2 * m + 2) * LANES].reshape(2, LANES)
-        joint *= np.where(values == top, rest, top + rest - values)
-    return _plain_least(joint.reshape(-1), 0, n_classes, margin, tiny, winners, w)
-
-
-pair = operation(_type_pair, _plain_pair)
-"""pair(p, o, q, n_classes, sums, margin, tiny, winners, w): `miss` of two experts, at p[o:] and p[q:] with their
-sums one after the other, and `least` of the product, in one go: noisy-or of two."""
+pair = operation(_type_pair, groups.pair)
 
 
 def _type_ends(
@@ -399,23 +318,7 @@ def _type_ends(
     return sig, codegen
 
 
-def _plain_ends(scores: Any, o: int, n_classes: int, bias: Any, b: int, factors: Any, f: int, tops: Any, t: int) -> int:
-    values, winners, doubt = _group(scores, o, n_classes), [], np.zeros(LANES, bool)
-    for end in range(2):
-        slopes = bias[b + end * n_classes : b + (end + 1) * n_classes, None]
-        tilted = values + slopes * factors[f : f + LANES]
-        winners.append(tilted.argmax(0))
-        ordered = np.sort(tilted, axis=0)
-        with np.errstate(invalid="ignore"):
-            doubt |= ~(ordered[-1] - ordered[-2] > 1e-9 * (np.abs(ordered[-1]) + 1))
-    tops[t : t + LANES] = winners[0]
-    return bits_of(doubt | (winners[0] != winners[1]))
-
-
-ends = operation(_type_ends, _plain_ends)
-"""ends(scores, o, n_classes, bias, b, factors, f, tops, t): an expert's largest class at both ends of a lattice,
-with the biases bias[b:] and bias[b + n_classes:], into tops[t:t+16] (int32). Returns the lanes where it is not the
-same, or not by far."""
+ends = operation(_type_ends, groups.ends)
 
 
 def _type_differ(typingctx: Any, a: Any, o: Any, b: Any, p: Any) -> Any:
@@ -429,8 +332,7 @@ def _type_differ(typingctx: Any, a: Any, o: Any, b: Any, p: Any) -> Any:
     return sig, codegen
 
 
-differ = operation(_type_differ, lambda a, o, b, p: bits_of(a[o : o + LANES] != b[p : p + LANES]))
-"""differ(a, o, b, p): the lanes where the int32 vectors a[o:o+16] and b[p:p+16] differ."""
+differ = operation(_type_differ, groups.differ)
 
 
 # ---------------------------------------------------------------- between rows and groups
@@ -458,15 +360,7 @@ def _type_to_group(
     return sig, codegen
 
 
-def _plain_to_group(tile: Any, o: int, width: int, n_classes: int, factors: Any, f: int, out: Any, p: int) -> None:
-    kept = min(n_classes, LANES)
-    rows = np.stack([tile[o + i * width : o + i * width + LANES] for i in range(LANES)]).astype(np.float64)
-    _group(out, p, kept)[:] = rows.T[:kept] * factors[f : f + LANES]
-
-
-to_group = operation(_type_to_group, _plain_to_group)
-"""to_group(tile, o, width, n_classes, factors, f, out, p): sixteen float32 rows, `width` apart, of which the first
-sixteen scores (or n_classes, if less) go class-major to out[p:] as float64, times the units' factors."""
+to_group = operation(_type_to_group, groups.to_group)
 
 
 def _type_lift(typingctx: Any, tile: Any, o: Any, factors: Any, f: Any, out: Any, p: Any) -> Any:
@@ -481,12 +375,7 @@ def _type_lift(typingctx: Any, tile: Any, o: Any, factors: Any, f: Any, out: Any
     return sig, codegen
 
 
-def _plain_lift(tile: Any, o: int, factors: Any, f: int, out: Any, p: int) -> None:
-    out[p : p + LANES] = tile[o : o + LANES].astype(np.float64) * factors[f : f + LANES]
-
-
-lift = operation(_type_lift, _plain_lift)
-"""lift(tile, o, factors, f, out, p): sixteen float32 scores as float64, times the units' factors."""
+lift = operation(_type_lift, groups.lift)
 
 
 def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, p: Any, width: Any) -> Any:
@@ -508,18 +397,7 @@ def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, 
     return sig, codegen
 
 
-def _plain_to_rows(group: Any, o: int, n_classes: int, out: Any, p: int, width: int) -> None:
-    kept = min(n_classes, LANES)
-    columns = np.zeros((LANES, LANES), np.float32)
-    with np.errstate(under="ignore"):
-        columns[:kept] = _group(group, o, kept)
-    for i in range(LANES):
-        out[p + i * width : p + i * width + LANES] = columns[:, i]
-
-
-to_rows = operation(_type_to_rows, _plain_to_rows)
-"""to_rows(group, o, n_classes, out, p, width): the first sixteen classes (or n_classes, if less, and zeros) of a
-float64 group to sixteen float32 rows, `width` apart and written in order."""
+to_rows = operation(_type_to_rows, groups.to_rows)
 
 
 # ---------------------------------------------------------------- the posterior of a group, in float64
@@ -562,22 +440,7 @@ def _type_soften64(
     return sig, codegen
 
 
-def _plain_soften64(
-    scores: Any, o: int, n_classes: int, bias: Any, b: int, factors: Any, f: int, out: Any, p: int, sums: Any, s: int
-) -> None:
-    values = _group(scores, o, n_classes) + bias[b : b + n_classes, None] * factors[f : f + LANES]
-    best = values.max(0)
-    largest, rest = np.zeros(LANES), np.zeros(LANES)
-    for k, value in enumerate(_plain_exp(values - best)):
-        out[p + k * LANES : p + (k + 1) * LANES] = value
-        rest += np.minimum(value, largest)
-        largest = np.maximum(value, largest)
-    sums[s : s + LANES], sums[s + LANES : s + 2 * LANES] = rest, best
-
-
-soften64 = operation(_type_soften64, _plain_soften64)
-"""soften64(scores, o, n_classes, bias, b, factors, f, out, p, sums, s): out = exp(scores + factor * bias - maximum) of
-a float64 group; into sums[s:] the sums of all but the largest (which is 1), and the maxima."""
+soften64 = operation(_type_soften64, groups.soften64)
 
 
 def _adding(join: Callable[..., Any]) -> Callable[..., Any]:
@@ -612,34 +475,17 @@ def _adding(join: Callable[..., Any]) -> Callable[..., Any]:
     return typing
 
 
-def _plain_adding(join: Callable[..., Any]) -> Callable[..., None]:
-    def plain(
-        e: Any, o: int, n_classes: int, sums: Any, s: int, weight: float, first: bool, out: Any, p: int
-    ) -> None:  # fmt: skip
-        rest, value, joint = sums[s : s + LANES], _group(e, o, n_classes), _group(out, p, n_classes)
-        total = 1.0 + rest
-        missed = np.where(value == 1.0, rest, total - value) * (1.0 / total)
-        joint[:] = join(np.zeros_like(joint) if first else joint.copy(), value * (1.0 / total), missed, weight)
-
-    return plain
-
-
 add_posterior = operation(
     _adding(lambda builder, old, share, missed, weight: builder.fadd(old, builder.fmul(weight, share))),
-    _plain_adding(lambda old, share, missed, weight: old + weight * share),
+    groups.add_posterior,
 )
-"""add_posterior(e, o, n_classes, sums, s, weight, first, out, p): join one expert's posterior, e and sums as `soften64`
-leaves them, to what is fused so far, u, in sums of positive terms only: u + weight P (0 + weight P at the `first`)."""
 unite_posterior = operation(
     _adding(lambda builder, old, share, missed, weight: builder.fadd(builder.fmul(old, missed), share)),
-    _plain_adding(lambda old, share, missed, weight: old * missed + share),
+    groups.unite_posterior,
 )
-"""unite_posterior: the same, u (1 - P) + P."""
 larger_posterior = operation(
-    _adding(lambda builder, old, share, missed, weight: greater(builder, share, old)),
-    _plain_adding(lambda old, share, missed, weight: np.maximum(share, old)),
+    _adding(lambda builder, old, share, missed, weight: greater(builder, share, old)), groups.larger_posterior
 )
-"""larger_posterior: the same, the larger of u and P."""
 
 
 def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, sums: Any, s: Any) -> Any:
@@ -674,21 +520,7 @@ def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, s
     return sig, codegen
 
 
-def _plain_finish(u: Any, o: int, n_classes: int, in_logs: bool, sums: Any, s: int) -> int:
-    values = _group(u, o, n_classes)
-    total, faint = values.sum(0), bits_of(values.min(0) < 1e-280)
-    if not in_logs:
-        values *= 1.0 / total
-        return faint
-    with np.errstate(divide="ignore"):
-        sums[s : s + LANES] = np.log(total)
-        values[:] = np.log(values) - np.log(total)
-    return faint
-
-
-finish = operation(_type_finish, _plain_finish)
-"""finish(u, o, n_classes, in_logs, sums, s): normalise a float64 group; with in_logs to logarithms, and the log of each
-unit's sum into sums[s:]. Returns the lanes with an entry below 1e-280, whose logarithm is not to be trusted."""
+finish = operation(_type_finish, groups.finish)
 
 
 def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: Any, sums: Any, s: Any) -> Any:
@@ -709,14 +541,7 @@ def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: 
     return sig, codegen
 
 
-def _plain_shift(u: Any, o: int, n_classes: int, scores: Any, p: int, sums: Any, s: int) -> None:
-    best, below = sums[s + LANES : s + 2 * LANES], np.log(1.0 + sums[s : s + LANES])
-    _group(u, o, n_classes)[:] = _group(scores, p, n_classes) - best - below
-
-
-shift = operation(_type_shift, _plain_shift)
-"""shift(u, o, n_classes, scores, p, sums, s): u = scores - maximum - log(1 + rest) of a group, with the sums of
-`soften64`: log-probabilities of one softmax."""
+shift = operation(_type_shift, groups.shift)
 
 
 def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: Any, winners: Any, w: Any) -> Any:
@@ -742,13 +567,4 @@ def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: 
     return sig, codegen
 
 
-def _plain_first_largest(u: Any, o: int, n_classes: int, narrow: bool, winners: Any, w: int) -> int:
-    values = _group(u, o, n_classes)
-    with np.errstate(under="ignore"):
-        values = values.astype(np.float32) if narrow else values
-    return bits_of(values.argmax(0) != winners[w : w + LANES])
-
-
-first_largest = operation(_type_first_largest, _plain_first_largest)
-"""first_largest(u, o, n_classes, narrow, winners, w): the lanes whose first largest value, after rounding to float32
-where `narrow`, is not the class in winners[w:w+16]."""
+first_largest = operation(_type_first_largest, groups.first_largest)

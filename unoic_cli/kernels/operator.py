@@ -2,22 +2,22 @@
 
 `Operator` has what most share. A type of its own, made of these, says how one expert after the other is joined: three
 times, in float32 for what is clear (`narrow`), in float64 for what is not (`weigh`), and to be written (`blend`).
+
+`unoic_cli.kernels.joining` compiles all that stands here and in `unoic_cli.fusions`, with its own form of a name where
+it has one. `unoic_cli.kernels.plain` calls it as it is, `weigh` and `blend` for many units at once: these and what they
+call take whatever is of one unit in arrays, too.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from math import exp, log, log1p
+import math
+from math import exp, log1p
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import overload_method
 
-from unoic_cli.kernels.jit import NO_COUNTING, inlined, stage
-from unoic_cli.kernels.lanes import add_posterior, finish, least, shift, soften64, tilt
-from unoic_cli.kernels.simd import LANES, first_lane
+from unoic_cli.kernels.constants import LANES
+from unoic_cli.kernels.groups import add_posterior, finish, first_lane, least, shift, soften64, tilt
 
 TINY = 1e-25
 """Products of float32 below this are not trusted."""
@@ -25,6 +25,11 @@ TINY_SHARE = 1e-15
 """The same of posteriors: what float32 takes for nothing may be so much of what lambda leaves of the rest."""
 FAINT = 1e-250
 """Products of float64 below this are taken as sums of logarithms instead."""
+
+
+_logarithm = np.frompyfunc(lambda x: math.log(x) if x > 0.0 else -math.inf, 1, 1)
+_log1p = np.frompyfunc(lambda x: log1p(x) if x > -1.0 else -math.inf, 1, 1)
+_exponential = np.frompyfunc(exp, 1, 1)
 
 
 class Group(NamedTuple):
@@ -99,7 +104,6 @@ def make_scratch(n_experts: int, n_classes: int) -> Scratch:
     )
 
 
-@inlined
 def group_of(experts: Group, g: int) -> Group:
     """Group g of all that `experts`, the first, begins."""
     return Group(
@@ -108,7 +112,6 @@ def group_of(experts: Group, g: int) -> Group:
     )  # fmt: skip
 
 
-@stage
 def tilted(group: Group, m: int, lane: int, lam: float, out: Any) -> Any:
     """One expert's scores at a lambda, less their maximum, into out (K,).
 
@@ -132,23 +135,6 @@ def tilted(group: Group, m: int, lane: int, lam: float, out: Any) -> Any:
     return top, rest
 
 
-@stage
-def log_rest(shifted: Any, top: int, n_classes: int) -> float:
-    """Log of the sum of the exponentials of all classes but `top`, however small."""
-    best = -np.inf
-    for k in range(n_classes):
-        if k != top and shifted[k] > best:
-            best = shifted[k]
-    if best == -np.inf:
-        return -np.inf
-    total = 0.0
-    for k in range(n_classes):
-        if k != top:
-            total += exp(shifted[k] - best)
-    return best + log(total)
-
-
-@stage
 def add_logs(a: float, b: float) -> float:
     """Log of the sum of two numbers, given their logarithms."""
     if a == -np.inf or b == -np.inf:
@@ -156,20 +142,31 @@ def add_logs(a: float, b: float) -> float:
     return max(a, b) + log1p(exp(min(a, b) - max(a, b)))
 
 
-@stage
-def misses(row: Any, n_classes: int, top: int, rest: float, in_logs: bool) -> None:
+def exponential(x: Any) -> Any:
+    """exp(x), as the C library rounds it."""
+    return np.asarray(_exponential(x), dtype=np.float64)
+
+
+def chosen(condition: Any, a: Any, b: Any) -> Any:
+    """The one or the other."""
+    return np.where(condition, a, b)
+
+
+def misses(row: Any, n_classes: int, top: Any, rest: Any, in_logs: bool) -> None:
     """What `tilted` left in row (K,) to 1 - P, or its logarithm; that of the largest class is the sum of the others."""
-    total = 1.0 + rest
-    if in_logs:
-        logarithm = log_rest(row, top, n_classes)
-        for k in range(n_classes):
-            row[k] = logarithm - log(total) if row[k] == 0.0 else log1p(-exp(row[k]) / total)
-    else:
-        for k in range(n_classes):
-            row[k] = (rest if row[k] == 0.0 else total - exp(row[k])) / total
+    total, leads = 1.0 + rest, row[:n_classes] == 0.0
+    shares = exponential(row[:n_classes])
+    if not in_logs:
+        row[:n_classes] = np.where(leads, rest, total - shares) / total
+        return
+    others = np.where(np.arange(n_classes).reshape(-1, *[1] * np.ndim(top)) == top, -np.inf, row[:n_classes])
+    best = others.max(axis=0)
+    with np.errstate(invalid="ignore"):
+        away = np.where(best > -np.inf, others - best, -np.inf)
+        logarithm = best + _logarithm(np.cumsum(exponential(away), axis=0)[-1]) - _logarithm(total)
+    row[:n_classes] = np.where(leads, logarithm, _log1p(np.where(leads, 0.0, -shares / total)))
 
 
-@stage
 def compare(
     operator: Any, n_experts: int, n_classes: int, tables: Any, g: int, n_points: int, near: Any, winners: Any, w: int,
     scratch: Scratch,
@@ -239,7 +236,7 @@ class Operator(NamedTuple):
         """
         raise NotImplementedError
 
-    def is_faint(self, best: float) -> bool:
+    def is_faint(self, best: Any) -> Any:
         """Whether the winner's value is too small to be trusted, and is to be found again `in_logs`."""
         return best < FAINT
 
@@ -308,7 +305,7 @@ class Pool(Operator):
             for k in range(n_classes):
                 row[n_classes + k] -= self.weights[m] * row[k]
 
-    def is_faint(self, best: float) -> bool:
+    def is_faint(self, best: Any) -> Any:
         """They are logarithms already."""
         return False
 
@@ -343,18 +340,3 @@ class Pool(Operator):
                     for i in range(LANES):
                         times = group.factors[group.f + m * group.f_step + i] if group.factors.size else 1.0
                         out[k * LANES + i] += weight * (group.scores[o + i] + times * bias)
-
-
-def _let_kernels_call(name: str, example: Callable[..., Any]) -> None:
-    """Let kernels call a method of an operator: that of its type."""
-
-    def chosen(operator: Any, *given: Any) -> Callable[..., Any] | None:
-        return getattr(operator.instance_class, name, None)
-
-    chosen.__signature__ = inspect.signature(example)  # type: ignore[attr-defined]  # which arguments numba passes
-    overload_method(types.BaseNamedTuple, name, strict=False, jit_options=NO_COUNTING)(chosen)
-
-
-for _name, _method in {**vars(Operator), **vars(Pool)}.items():
-    if inspect.isfunction(_method) and not _name.startswith("_"):
-        _let_kernels_call(_name, _method)

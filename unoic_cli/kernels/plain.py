@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.kernels import constants as c
+from unoic_cli.kernels import groups
 from unoic_cli.kernels.lines import COPIES, Lines
+from unoic_cli.kernels.operator import Group, Operator, group_of
 
 Floats: TypeAlias = NDArray[np.float64]
 Whole: TypeAlias = NDArray[np.int64]
@@ -52,7 +54,7 @@ def rows_of(raw: NDArray[Any], units: Any, n_classes: int, pixels: int) -> NDArr
 
 
 def _pieces(n_units: int, n_classes: int, first: int = 0) -> Iterator[slice]:
-    size = max(1, _PIECE // n_classes)
+    size = max(1, _PIECE // n_classes // c.LANES) * c.LANES
     for start in range(first, n_units, size):
         yield slice(start, min(start + size, n_units))
 
@@ -68,7 +70,7 @@ def _allowed(lines: Lines) -> NDArray[np.bool_]:
     return np.asarray(bits.reshape(-1)[: lines.n_classes] == 1)
 
 
-def _first(wrong: NDArray[np.bool_]) -> int:
+def _first(wrong: Any) -> int:
     """The first unit that is wrong, or -1."""
     return int(wrong.argmax()) if wrong.any() else -1
 
@@ -576,3 +578,249 @@ def add_words(data: Any, totals: Any) -> None:
         second = (second + first * part.size + int(part @ np.arange(part.size, 0, -1))) % 65535
         first = (first + int(part.sum())) % 65535
     totals[:] = first, second, words.any()
+
+
+# ---------------------------------------------------------------- fusion
+
+
+def _fill(
+    raw: Any, brain: bool, allow_zero: bool, shifted: bool, delta: Any, lines: Lines, first: int, n: int, out: Any,
+    o: int, at_once: int, pixels: int,
+) -> int:  # fmt: skip
+    n_classes, allowed = lines.n_classes, _allowed(lines)
+    units = np.arange(first, first + n)
+    rows = wide(rows_of(raw, units, n_classes, pixels), brain)
+    times = delta[units] if delta.size > 1 else np.broadcast_to(delta if delta.size else 1.0, n)
+    invalid = _invalid(rows, None, allowed, allow_zero)
+    flat = (times == 0.0) & (rows.astype(np.float32) == -np.inf).any(axis=1)
+    if (invalid | flat).any():  # looked for group by group, in parts that lie in the tile or in an image
+        i = units - first
+        starts = (i % c.LANES % at_once == 0) | (units % pixels == 0 if pixels else False)
+        looked_at = 2 * np.cumsum(starts) + ~invalid
+        return first + int(np.where(invalid | flat, looked_at, 2 * n + 2).argmin())
+    with np.errstate(invalid="ignore"):
+        rows = rows * times[:, None]
+    top = np.where(allowed, rows, -np.inf).max(axis=1)
+    move = shifted & (np.abs(top) > c.HUGE) & (top > -np.inf)
+    rows[move] -= top[move, None]
+    rows[:, ~allowed] = -np.inf
+    group = np.zeros((-(-n // c.LANES) * c.LANES, n_classes))
+    group[:n], group[n:, ~allowed] = rows, -np.inf
+    out[o : o + group.size] = group.reshape(-1, c.LANES, n_classes).transpose(0, 2, 1).reshape(-1)
+    return -1
+
+
+def fill_rows64(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, shifted: bool, delta: Any, lines: Lines, first: int, n: int,
+    out: Any, o: int, plain: Any, times: Any, work: Any,
+) -> int:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.fill_rows64`."""
+    at_once = min(c.LANES, work.tile.size // (lines.n_vectors * c.LANES))
+    return _fill(raw, brain, allow_zero, shifted, delta, lines, first, n, out, o, at_once, 0)
+
+
+def fill_planes64(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, shifted: bool, delta: Any, lines: Lines, first: int, n: int,
+    out: Any, o: int, plain: Any, times: Any, work: Any, pixels: int,
+) -> int:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.fill_planes64`."""
+    return _fill(raw, brain, allow_zero, shifted, delta, lines, first, n, out, o, c.LANES, pixels)
+
+
+def _experts(experts: Group, n_groups: int, n: int) -> tuple[Floats, Floats]:
+    """Scores (M, K, n), and factors of the slopes (M, n)."""
+    shape = experts.n_experts, n_groups, experts.n_classes, c.LANES
+    scores = experts.scores[: math.prod(shape)].reshape(shape).transpose(0, 2, 1, 3)
+    factors = np.ones((experts.n_experts, n))
+    if experts.factors.size:
+        factors = experts.factors.reshape(experts.n_experts, -1)[:, :n]
+    return scores.reshape(experts.n_experts, experts.n_classes, -1)[:, :, :n], factors
+
+
+def _slopes(experts: Group, lam: float) -> Floats:
+    """Lambda * s, (M, K, 1)."""
+    return np.asarray(lam * experts.slopes.reshape(experts.n_experts, -1, 1))
+
+
+def _agreed(scores: Floats, factors: Floats, experts: Group, lams: Any) -> tuple[Whole, NDArray[np.bool_]]:
+    """The class that all experts prefer at both ends of the lattice, and where there is none by far."""
+    tops, closed = None, np.ones(scores.shape[2], dtype=bool)
+    for lam in (lams[0], lams[-1]):
+        for z in scores + _slopes(experts, lam) * factors[:, None]:
+            winners, second = z.argmax(axis=0), np.partition(z, -2, axis=0)[-2:] if len(z) > 1 else None
+            tops = winners if tops is None else tops
+            closed &= winners == tops
+            if second is not None:
+                with np.errstate(invalid="ignore"):
+                    closed &= second[1] - second[0] > 1e-9 * (np.abs(second[1]) + 1)
+    assert tops is not None
+    return tops, ~closed
+
+
+def _lead(
+    scores: Floats, factors: Floats, slopes: Floats, possible: Any, operator: Operator, in_logs: bool
+) -> tuple[Whole, Floats]:
+    """The decision of units of scores (M, K, n) in float64, and its value."""
+    n_experts, n_classes, n = scores.shape
+    row = np.zeros((3 * n_classes, n))
+    for m in range(n_experts):
+        with np.errstate(invalid="ignore"):
+            tilted = np.where(scores[m] > -np.inf, scores[m] + factors[m] * slopes[m], -np.inf)
+        top = tilted.argmax(axis=0)
+        row[:n_classes] = tilted - tilted.max(axis=0)
+        weights = _apply(exp, row[:n_classes])
+        weights[top, np.arange(n)] = 0.0
+        operator.weigh(m, n_classes, top, np.cumsum(weights, axis=0)[-1], in_logs, row)
+    winners, best, certain = np.full(n, -1), np.full(n, np.inf), np.zeros(n)
+    for k in range(n_classes):
+        value, sure = row[n_classes + k], row[2 * n_classes + k]
+        with np.errstate(invalid="ignore"):
+            ahead = possible[k] & ((winners < 0) | ((value - best) - (sure - certain) < 0.0))
+        winners[ahead], best[ahead], certain[ahead] = k, value[ahead], sure[ahead]
+    return winners, best
+
+
+def _possible(scores: Floats, operator: Operator) -> NDArray[np.bool_]:
+    """Which classes of which units may win, (K, n)."""
+    given = scores > -np.inf
+    able = given.any(axis=0)
+    for m in range(len(scores)):
+        if operator.excludes(m):
+            able &= given[m]
+    return np.asarray(able)
+
+
+def hopeless(experts: Group, n_groups: int, operator: Operator, n: int) -> int:
+    """The first of n units of which no class may win."""
+    return _first(~_possible(_experts(experts, n_groups, n)[0], operator).any(axis=0))
+
+
+def fused_winners(
+    experts: Group, n_groups: int, lams: Any, tables: Any, operator: Operator, margin: float, winners: Any, found: Any,
+    n: int, scratch: Any,
+) -> int:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.fused_winners`; every unit that is open is decided in float64."""
+    scores, factors = _experts(experts, n_groups, n)
+    size = n_groups * c.LANES
+    for units in _pieces(n, experts.n_classes * experts.n_experts):
+        part, own = np.ascontiguousarray(scores[:, :, units]), factors[:, units]
+        tops, undecided = _agreed(part, own, experts, lams)
+        where = units.start + np.flatnonzero(undecided)
+        part, own = part[:, :, undecided], own[:, undecided]
+        possible = _possible(part, operator)
+        if not possible.any(axis=0).all():
+            return int(where[_first(~possible.any(axis=0))])
+        for g, lam in enumerate(lams):
+            winners[g * size + units.start : g * size + units.stop] = tops
+            slopes = _slopes(experts, lam)
+            decided, best = _lead(part, own, slopes, possible, operator, False)
+            faint = np.broadcast_to(operator.is_faint(best), best.shape)
+            if faint.any():
+                decided[faint], _ = _lead(part[:, :, faint], own[:, faint], slopes, possible[:, faint], operator, True)
+            winners[g * size + where] = decided
+    return -1
+
+
+def count_winners(
+    winners: Any, n_groups: int, n: int, n_points: int, labels: Any, tables: Any, first: int, n_classes: int,
+    hits: Any, predicted: Any, support: Any,
+) -> None:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.count_winners`."""
+    kept = np.flatnonzero(labels[first : first + n] >= 0)
+    own, table = labels[first + kept].astype(np.int64), tables[first + kept].astype(np.int64)
+    np.add.at(support, table * n_classes + own, 1)
+    before = None
+    for g in range(n_points):
+        now = winners[g * n_groups * c.LANES :][kept]
+        changed = slice(None) if before is None else now != before
+        place = ((table * n_points + g) * n_classes)[changed]
+        for found, by in ((now, 1), (before, -1)):
+            if found is not None:
+                np.add.at(predicted, place + found[changed], by)
+                np.add.at(hits, place + found[changed], by * (found == own)[changed])
+        before = now
+
+
+class _Lanes(NamedTuple):
+    """What operators know of a thread's memory when they blend posteriors, for any number of units."""
+
+    e64: Floats
+    sums64: Floats
+    u: Floats
+
+
+def _blended(scores: Floats, factors: Floats, bias: Floats, operator: Operator, in_logs: bool) -> tuple[_Lanes, int]:
+    """The fused posterior, and bits of the units with an entry whose logarithm is not to be trusted."""
+    n_experts, n_classes, n = scores.shape
+    lanes = _Lanes(np.zeros(n_classes * n), np.zeros(2 * n), np.zeros(n_classes * n))
+    e64, sums64, u = lanes
+    if operator.is_quick():
+        for m in range(n_experts):
+            groups.soften64(scores[m].reshape(-1), 0, n_classes, bias[m, :, 0], 0, factors[m], 0, e64, 0, sums64, 0)
+            operator.blend(m, n_classes, lanes)  # type: ignore[arg-type]  # of scratch, it needs these alone
+        faint = groups.finish(u, 0, n_classes, in_logs, sums64, 0)
+        return lanes, faint if in_logs else 0
+    for m, weight in enumerate(operator.weights):
+        if weight != 0.0:
+            u += (weight * (scores[m] + factors[m] * bias[m])).reshape(-1)
+    groups.soften64(u, 0, n_classes, np.zeros(n_classes), 0, np.ones(n), 0, e64, 0, sums64, 0)
+    if in_logs:
+        groups.shift(u, 0, n_classes, u, 0, sums64, 0)
+    else:
+        operator.blend(0, n_classes, lanes)  # type: ignore[arg-type]
+    return lanes, 0
+
+
+def _raise_winners(rows: NDArray[Any], winners: Any, lowest: Any, relative: bool) -> None:
+    """Let the first largest entry of each row be its decision: see `unoic_cli.kernels.fusion.raise_winner`."""
+    wrong = np.flatnonzero((rows.argmax(axis=1) != winners) | relative)
+    part, k, winner = rows[wrong], np.arange(rows.shape[1]), winners[wrong][:, None]
+    best = np.take_along_axis(part, winner, axis=1)
+    below = best - 1e-15 * best if relative else np.nextafter(best, lowest)
+    part = np.where((k < winner) & (part > below), below, part)
+    rows[wrong] = np.where((k > winner) & (part > best), best, part)
+
+
+def write_fused(
+    experts: Group, n_groups: int, n: int, lam: float, operator: Operator, winners: Any, in_logs: bool, lowest: Any,
+    out: Any, first: int, pixels: int, scratch: Any,
+) -> None:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.write_fused`."""
+    scores, factors = _experts(experts, n_groups, n)
+    bias, n_classes = _slopes(experts, lam), experts.n_classes
+    for units in _pieces(n, 8 * n_classes):
+        part = np.ascontiguousarray(scores[:, :, units])
+        lanes, faint = _blended(part, factors[:, units], bias, operator, in_logs)
+        u = lanes.u.reshape(n_classes, -1)
+        while faint:
+            i = groups.first_lane(faint)
+            faint &= faint - 1
+            g, lane = divmod(units.start + i, c.LANES)
+            for k in np.flatnonzero(u[:, i] < -600.0):
+                u[k, i] = operator.faint_log(group_of(experts, g), lane, int(k), lam, scratch.row) - lanes.sums64[i]
+        with np.errstate(under="ignore"):
+            rows = u.T.astype(out.dtype)
+        _raise_winners(rows, winners[units], lowest, out.dtype == np.float64 and not in_logs)
+        if pixels:
+            image, pixel = np.divmod(first + np.arange(units.start, units.stop), pixels)
+            out.reshape(-1, n_classes, pixels)[image, :, pixel] = rows
+        else:
+            out.reshape(-1, n_classes)[first + units.start : first + units.stop] = rows
+
+
+def add_scaled(
+    raw: Any, brain: bool, allow_zero: bool, double: bool, pixels: int, delta: Any, lines: Lines, n_units: int,
+    weight: float, out: Any, plain: Any, scratch: Any, work: Any,
+) -> int:  # fmt: skip
+    """See `unoic_cli.kernels.fusion.add_scaled`."""
+    at_once = c.LANES if pixels else min(c.LANES, work.tile.size // (lines.n_vectors * c.LANES))
+    for units in _pieces(n_units, lines.n_classes):
+        n = units.stop - units.start
+        group = np.zeros(-(-n // c.LANES) * c.LANES * lines.n_classes)
+        bad = _fill(raw, brain, allow_zero, False, delta, lines, units.start, n, group, 0, at_once, pixels)
+        if bad >= 0:
+            return bad
+        if weight != 0.0:  # checked all the same
+            rows = group.reshape(-1, lines.n_classes, c.LANES).transpose(1, 0, 2).reshape(lines.n_classes, -1)
+            out.reshape(-1, n_units)[:, units] += weight * rows[:, :n]
+    return -1

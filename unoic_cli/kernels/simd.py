@@ -17,7 +17,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from unoic_cli.kernels import groups
 from unoic_cli.kernels.constants import LANES as LANES
+from unoic_cli.kernels.groups import bits_of as bits_of
 from unoic_cli.kernels.jit import JIT_DISABLED
 
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -260,11 +262,6 @@ def _type_lanes_above(typingctx: Any, tile: Any, o: Any, bias: Any, b: Any, thre
     return sig, codegen
 
 
-def bits_of(condition: Any) -> int:
-    """The plain twin of `mask_of`."""
-    return int(sum(1 << i for i, on in enumerate(condition.tolist()) if on))
-
-
 def _plain_lanes_above(tile: Any, o: int, bias: Any, b: int, threshold: float) -> int:
     return bits_of(tile[o : o + LANES] + bias[b : b + LANES] >= np.float32(threshold))
 
@@ -306,11 +303,7 @@ def _type_first_lane(typingctx: Any, mask: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
-def _plain_first_lane(mask: int) -> int:
-    return (int(mask) & -int(mask)).bit_length() - 1 if mask else 64
-
-
-first_lane = operation(_type_first_lane, _plain_first_lane)
+first_lane = operation(_type_first_lane, groups.first_lane)
 """first_lane(mask): index of the lowest bit that is set; 64 when none is."""
 
 

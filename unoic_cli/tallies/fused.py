@@ -10,9 +10,8 @@ import numpy as np
 from unoic_cli.batch import Batch
 from unoic_cli.counters import Tally
 from unoic_cli.fuser import Fuser, Piece, Rule
-from unoic_cli.kernels import count_confusion
+from unoic_cli.kernels import count_confusion, count_winners
 from unoic_cli.kernels.constants import LANES
-from unoic_cli.kernels.fusion import count_winners
 from unoic_cli.tallies.counts import Counts
 
 
