@@ -9,6 +9,7 @@ Importing the package is cheap; numba, h5py and pyarrow are loaded by the functi
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import UnoicError
@@ -115,6 +116,10 @@ __all__ = [
 ]
 
 
+def _is_module(name: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, name + suffix)) for folder in __path__ for suffix in ("", ".py"))
+
+
 def __getattr__(name: str) -> Any:
     if name in _COMMANDS:
         from unoic_cli.api import command
@@ -123,7 +128,7 @@ def __getattr__(name: str) -> Any:
         return globals().setdefault(name, made)
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    if name.startswith("_"):
+    if name.startswith("_") or _is_module(name):  # that is asked before it is imported
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from unoic_cli.calls import nearest
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from unoic_cli import __version__, signals
 from unoic_cli.cli.common import say, silence
+from unoic_cli.cli.parser import hasten
 from unoic_cli.errors import UnoicError, one_line
 from unoic_cli.urls import scrub, secrets
 
@@ -68,6 +69,7 @@ def _main_options(
 @functools.cache
 def parser() -> Any:
     """The parser of the command line, with every command; made once a process."""
+    hasten()
     app = _typer(cls=_Commands)
     app.callback()(_main_options)
     for name, summary in COMMANDS.items():
