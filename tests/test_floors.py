@@ -141,7 +141,7 @@ def test_members_are_registered():
     classes = {name for path in (PACKAGE / "formats").glob("*.py") for name in formats_in(path)}
     assert classes == {kind.__name__ for kind in formats.FORMATS.values()}
     assert all(suffix in formats.FORMATS[name].SUFFIXES for suffix, name in formats.SUFFIXES.items())
-    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common", "program"}
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common", "parser", "program"}
     assert commands == {name.replace("-", "_") for name in cli.COMMANDS}
 
 

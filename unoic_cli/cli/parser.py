@@ -15,14 +15,16 @@ class _Late:
     def __init__(self, parameter: Any, build: Any) -> None:
         self.parameter, self.build = parameter, build
         self.many = parameter.multiple or parameter.nargs == -1
-        self.is_text = parameter.type_descriptor.annotation in (str, list[str])
+        self.kind = parameter.type_descriptor.annotation
 
     def coerce(self, value: Any, **more: Any) -> Any:
         """The value; None or () where there is none."""
         if value is None or (self.many and not value):
             return () if self.many else None
-        if self.is_text and all(isinstance(one, str) for one in (value if self.many else [value])):
-            return list(value) if self.many else value
+        if type(value) is self.kind:
+            return value
+        if self.kind == list[str] and all(isinstance(one, str) for one in value):
+            return list(value)
         return self.build(self.parameter.type_descriptor).coerce(value, **more)
 
 

@@ -70,8 +70,8 @@ def resolve_weights(name: str, given: Sequence[float] | None, n: int, option: st
         raise UsageError(option, f"weights for {name}, which has none", f"expected {weighing}")
     if len(given) != n:
         raise UsageError(option, f"{len(given)} weights", f"expected {n}, one for each modality")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not sorted(given)[-1] > 0:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in given) or not max(given) > 0:
         raise UsageError(option, f"{', '.join(f'{w:g}' for w in given)}", "expected weights >= 0, one of them positive")
-    largest = sorted(given)[-1]
+    largest = max(given)
     total = math.fsum(weight / largest for weight in given)
     return tuple(weight / largest / total for weight in given)
