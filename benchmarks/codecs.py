@@ -25,8 +25,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 from data import save
 
 import unoic_cli
-from unoic_cli.engines.threads import available_threads
 from unoic_cli.formats import chunks
+from unoic_cli.machine import available_threads
 
 with contextlib.suppress(ImportError):
     import hdf5plugin  # noqa: F401  # registers its filters

@@ -34,7 +34,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from data import frequencies, make
 
 import unoic_cli
-from unoic_cli.engines.threads import available_threads
+from unoic_cli.machine import available_threads
 
 K = 14
 IMAGE = 512

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from data import frequencies, save
 
 import unoic_cli
-from unoic_cli.engines.threads import available_threads
+from unoic_cli.machine import available_threads
 
 
 def numpy_one(z: np.ndarray, y: np.ndarray, s: np.ndarray, lam: float) -> np.ndarray:

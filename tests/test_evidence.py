@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from unoic_cli import convert, evaluate, evidence, info
-from unoic_cli.tallies import evidence as tally
 
 RNG = np.random.default_rng(7)
 N, K = 240, 4
@@ -259,8 +258,8 @@ def test_shifted_labels_of_predictions(tmp_path, run):
 @pytest.mark.parametrize("rows", ["all", "sampled"])
 def test_counts_are_those_of_numpy_however_it_is_cut(save, monkeypatch, rows):
     if rows == "sampled":
-        monkeypatch.setattr(tally, "ALL_ROWS", 50)
-        monkeypatch.setattr(tally, "LEAST_ROWS", 70)
+        monkeypatch.setattr(sampling, "ALL_ROWS", 50)
+        monkeypatch.setattr(sampling, "LEAST_ROWS", 70)
     scores = RNG.choice([0.125, 0.25, 0.5, 1.0], size=(N, K)).astype(np.float32)
     scores[RNG.random(N) < 0.3] = 0.25
     path = save(probs=scores + (RNG.random((N, 1)) < 0.1))

@@ -15,7 +15,7 @@ from unoic_cli.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors", "options", "schemas", "urls"},
+    {"errors", "machine", "options", "schemas", "urls", "version"},
     {
         "kernels",
         "block",
@@ -42,7 +42,7 @@ FLOORS = (
     {"formats", "tallies", "fusions"},
     {"metrics"},
     {"searches"},
-    {"dataset", "evidence", "folds", "steps", "sweep", "rewrite", "driver", "engines", "state"},
+    {"dataset", "evidence", "folds", "sampling", "steps", "reader", "sweep", "rewrite", "driver", "engines", "state"},
     {"tasks"},
     {"api", "cli", "report"},
 )

@@ -24,7 +24,7 @@ from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.kernels.operator import Pool
 from unoic_cli.kernels.simd import LANES
 from unoic_cli.lattice import Lattice
-from unoic_cli.sweep import invalid_score
+from unoic_cli.reader import invalid_score
 from unoic_cli.tallies import path as path_tally
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally

@@ -16,13 +16,14 @@ from driven import open_dataset, sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unoic_cli import machine
 from unoic_cli.dataset import Span
 from unoic_cli.engines import threads as engine
 from unoic_cli.errors import DataError
 from unoic_cli.folds import Folding, fold_of
 from unoic_cli.formats import arrays
 from unoic_cli.kernels.lines import make_lines, make_point
-from unoic_cli.sweep import BatchReader
+from unoic_cli.reader import BatchReader
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import PointTally
@@ -488,10 +489,10 @@ def test_an_interrupt_stops_the_workers_at_once():
 
 def test_the_number_of_threads_obeys_the_scheduler(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
-    assert engine.available_threads() == 1
+    assert machine.available_threads() == 1
     for nonsense in ("0", "", "many", "-3"):
         monkeypatch.setenv("SLURM_CPUS_PER_TASK", nonsense)
-        assert engine.available_threads() >= 1
+        assert machine.available_threads() >= 1
 
 
 @pytest.mark.parametrize(
@@ -509,8 +510,8 @@ def test_quotas_of_control_groups(monkeypatch, tmp_path, own, files, threads):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "own").write_text(own + "\n")
-    monkeypatch.setattr(engine, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(engine, "_OWN", tmp_path / "own")
-    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    assert engine.available_threads() == threads
+    assert machine.available_threads() == threads

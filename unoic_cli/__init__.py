@@ -13,8 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import UnoicError
-
-__version__ = "0.1.0"
+from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
     from unoic_cli import tasks

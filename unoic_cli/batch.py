@@ -439,3 +439,12 @@ def stored_batch(part: Part) -> Batch:
     seen = None if predictions is None else predictions.astype(np.int64)
     n_ignored = 0 if labels is None else int((labels < 0).sum())
     return Batch(n_units, None, seen, labels, n_ignored, np.zeros(0, np.int32), part, (part,))  # type: ignore[arg-type]  # of any integers
+
+
+def stored_field(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | None:
+    """A field as the output holds it."""
+    if array is None or dtype is None:
+        return None
+    if dtype == "str":
+        return array if array.dtype.kind not in "iu" else array.astype(str).astype(object)
+    return array.astype(dtype, copy=False)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from unoic_cli import formats
 from unoic_cli.batch import Part, choose_split
@@ -20,9 +20,6 @@ from unoic_cli.block import Source
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.facts import Facts, know
 from unoic_cli.formats.names import Asked, AxisError, refuse
-
-if TYPE_CHECKING:
-    from unoic_cli.evidence import Evidence
 
 SPAN_BYTES = 4 << 20
 """Scores that a worker reads at once: they stay in the shared cache while they are counted."""
@@ -39,6 +36,18 @@ class Span:
     start: int
     stop: int
     beside: tuple[Span, ...] = ()
+
+
+class Evidence(Protocol):
+    """What looks at a first read of the data; see `unoic_cli.evidence`."""
+
+    def tally(self, data: DataSet, fields: frozenset[str]) -> Any:
+        """What looks at a pass that reads these fields; None where it would learn nothing new."""
+        ...
+
+    def take(self, data: DataSet, tally: Any, fields: frozenset[str]) -> None:
+        """Say what it has seen."""
+        ...
 
 
 @dataclass

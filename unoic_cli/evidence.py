@@ -19,7 +19,8 @@ from unoic_cli import formats
 from unoic_cli.batch import where_is
 from unoic_cli.block import Source
 from unoic_cli.facts import Facts, know
-from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen, steps
+from unoic_cli.sampling import steps
+from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

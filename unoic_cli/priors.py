@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.facts import Facts, read_text
+from unoic_cli.formats.names import weights_by_class, weights_by_name, weights_of
 from unoic_cli.schemas import check_schema
 
 if TYPE_CHECKING:
@@ -215,36 +216,6 @@ def parse_list(text: str, option: str) -> Prior | None:
     return Prior.from_weights(weights, option, counts=counts)
 
 
-def _weights(values: Sequence[Any], path: str) -> list[float]:
-    try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(path, "entries that are not numbers", "expected one count or probability per class") from None
-
-
-def _by_name(pairs: Sequence[tuple[str, Any]], class_names: Sequence[str] | None, path: str) -> list[float]:
-    """Weights of (name, weight) pairs in class order; names may also be class indices."""
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in [other for other, _ in pairs[:i]])
-        raise DataError(path, f"the class {twice!r} twice", "expected each class once")
-    is_named = bool(class_names) and set(class_names or ()) == set(table)
-    names = list(class_names or ()) if is_named else [str(k) for k in range(len(table))]
-    if set(names) != set(table):
-        known = f"the class names ({', '.join((class_names or ())[:6])} ...) or " if class_names else ""
-        more = "" if class_names else " (the scores have no class_names)"
-        expected = f"expected {known}indices 0 to K - 1{more}"
-        raise DataError(path, f"classes {', '.join(list(table)[:6])}{' ...' if len(table) > 6 else ''}", expected)
-    if len(set(names)) < len(names):
-        raise DataError(path, "weights by name, where two classes have one name", "expected weights by index")
-    return _weights([table[name] for name in names], path)
-
-
-def weights_by_class(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> list[float]:
-    """Weights by class name or class index, in the order of the classes."""
-    return _by_name([(str(key), value) for key, value in table.items()], class_names, where)
-
-
 def prior_from_table(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> Prior:
     """A prior from weights by class name or class index.
 
@@ -276,7 +247,7 @@ def prior_from_numbers(values: Any, option: str) -> Prior:
         raise UsageError(option, found, "expected one count or probability for each class, or what names a prior")
     if any(isinstance(value, (list, tuple)) for value in values):
         raise UsageError(option, "an array of more than one axis", "expected one count or probability for each class")
-    weights = _weights(values, option)
+    weights = weights_of(values, option)
     return Prior.from_weights(weights, option, counts=_are_counts(weights))
 
 
@@ -340,15 +311,15 @@ def _from_json(text: str, class_names: Sequence[str] | None, path: str) -> tuple
                 content = table[key]
                 break
     if isinstance(content, _Pairs):
-        return _by_name(content, class_names, path), None
+        return weights_by_name(content, class_names, path), None
     if named is None:
-        return _weights(content, path), () if may_name else None
+        return weights_of(content, path), () if may_name else None
     if len(named) != len(content):
         raise DataError(path, f"{len(content)} weights for {len(named)} names", "expected one for each")
     by_index = set(named) == {str(k) for k in range(len(named))}
     if by_index or (class_names and list(class_names) != named):
-        return _by_name(list(zip(named, content, strict=True)), class_names, path), None
-    return _weights(content, path), tuple(named)
+        return weights_by_name(list(zip(named, content, strict=True)), class_names, path), None
+    return weights_of(content, path), tuple(named)
 
 
 def _is_names(value: Any) -> bool:
@@ -368,14 +339,14 @@ def _from_table(text: str, class_names: Sequence[str] | None, path: str) -> list
         raise DataError(path, "lines of different lengths", "expected one weight a line, or a class and a weight")
     width = widths.pop()
     if width == 1 and (len(rows) > 1 or heading is None):
-        return _weights([row[0] for row in rows], path)
+        return weights_of([row[0] for row in rows], path)
     if len(rows) == 1 and heading is not None and len(heading) == width > 2:
         skip = 0 if _is_number(rows[0][0]) else 1  # "count, 100, 600, 300" below "class, elk, cat, dog"
-        return _by_name(list(zip(heading[skip:], rows[0][skip:], strict=True)), class_names, path)
+        return weights_by_name(list(zip(heading[skip:], rows[0][skip:], strict=True)), class_names, path)
     if width == 2 and (len(rows) > 1 or heading is not None):
         return _from_pairs(rows, heading, class_names, path)
     if len(rows) == 1 and heading is None:
-        return _weights(rows[0], path)
+        return weights_of(rows[0], path)
     raise DataError(path, f"{width} columns", "expected one weight a line, or a class and a weight")
 
 
@@ -384,11 +355,11 @@ def _from_pairs(
 ) -> list[float]:
     """Two columns: a class and a weight, the other way round where the heading says so, or two classes side by side."""
     if heading is not None and len(rows) == 1 and len(heading) == 2:
-        return _by_name(list(zip(heading, rows[0], strict=True)), class_names, path)
+        return weights_by_name(list(zip(heading, rows[0], strict=True)), class_names, path)
     last = -1 if heading is None or len(heading) != 2 else [cell.lower() in _CLASS_HEADINGS for cell in heading]
     if last == [False, True] or (not any(_is_number(row[1]) for row in rows) and _is_number(rows[0][0])):
         rows = [[row[1], row[0]] for row in rows]
-    return _by_name([(row[0], row[1]) for row in rows], class_names, path)
+    return weights_by_name([(row[0], row[1]) for row in rows], class_names, path)
 
 
 def _rows(text: str, path: str) -> list[list[str]]:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from numpy.typing import NDArray
-
 from unoic_cli import formats
-from unoic_cli.batch import Batch
+from unoic_cli.batch import Batch, stored_field
 from unoic_cli.block import LogitBlock, OutputSpec, ResumableWriter, Writer
 from unoic_cli.counters import Counters, Tally
 from unoic_cli.dataset import DataSet, Span, span_bytes, split_units
@@ -18,9 +16,11 @@ from unoic_cli.engines import threads as engine
 from unoic_cli.engines.turnstile import Turnstile
 from unoic_cli.errors import UsageError
 from unoic_cli.ledger import Counted, Extent, Ledger, joined
+from unoic_cli.machine import available_threads
 from unoic_cli.output import place_of, remove, temporary_start
+from unoic_cli.reader import BatchReader
 from unoic_cli.steps import Rewrite, Rewritten
-from unoic_cli.sweep import BatchReader, absorb_all, add_all
+from unoic_cli.sweep import absorb_all, add_all
 from unoic_cli.tallies.evidence import EvidenceTally
 
 _LOOKED_AT = frozenset({"scores", "labels"})
@@ -215,7 +215,7 @@ def rewrite(
     try:
         kept.begin(writer)
         _write_texts(job, [i for i in range(len(spans)) if i in kept])
-        workers = engine.run(len(todo), lambda: _Worker(job, todo), n_threads or engine.available_threads(), watch)
+        workers = engine.run(len(todo), lambda: _Worker(job, todo), n_threads or available_threads(), watch)
         formats.check_unchanged(data.all_sources)
         kept.put(_sum(step, kept, workers), todo)
         writer.commit()
@@ -248,19 +248,10 @@ def _write_texts(job: _Job, indices: Sequence[int]) -> None:
             def write(batch: Batch) -> None:
                 nonlocal at
                 block, stop = batch.part.block, at + batch.n_units
-                ids = as_stored(block.sample_id, job.spec.dtypes.get("sample_id"))
+                ids = stored_field(block.sample_id, job.spec.dtypes.get("sample_id"))
                 job.writer.write(LogitBlock(at, stop, split=block.split, group=block.group, sample_id=ids))
                 at = stop
 
             reader.batches(index, replace(job.spans[index], beside=()), write)
     finally:
         reader.close()
-
-
-def as_stored(array: NDArray[Any] | None, dtype: str | None) -> NDArray[Any] | None:
-    """A field as the output holds it."""
-    if array is None or dtype is None:
-        return None
-    if dtype == "str":
-        return array if array.dtype.kind not in "iu" else array.astype(str).astype(object)
-    return array.astype(dtype, copy=False)

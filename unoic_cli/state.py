@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from unoic_cli import __version__
 from unoic_cli.counters import added, same
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.ledger import Counted, Ledger, joined, missing
 from unoic_cli.output import write_bytes
+from unoic_cli.version import __version__
 from unoic_cli.whole import read_whole
 
 MAGIC = b"unoic state 1\n"

@@ -15,7 +15,6 @@ from unoic_cli.block import Layout, LogitBlock, OutputSpec
 from unoic_cli.dataset import DataSet, Span
 from unoic_cli.facts import Fact
 from unoic_cli.folds import Folding
-from unoic_cli.view import View
 
 T = TypeVar("T")
 
@@ -58,6 +57,19 @@ class Pass:
     files: dict[str, int] | None = None
     as_stored: bool = False
     shared: bool = False
+
+
+class View(Protocol):
+    """How scores are made of what is stored."""
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether whole samples must be seen at once."""
+        ...
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch with its scores made."""
+        ...
 
 
 class Maker(Protocol):

@@ -16,11 +16,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from unoic_cli import __version__, signals
+from unoic_cli import signals
 from unoic_cli.cli.common import say, silence
 from unoic_cli.cli.parser import hasten
 from unoic_cli.errors import UnoicError, one_line
 from unoic_cli.urls import scrub, secrets
+from unoic_cli.version import __version__
 
 COMMANDS = {
     "info": "Show what logits files hold, whether it can be used, and which commands to run next.",

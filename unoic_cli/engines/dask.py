@@ -20,10 +20,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unoic_cli import __version__
 from unoic_cli.counters import Counters, Tally, added
-from unoic_cli.engines.threads import Watch, available_threads
+from unoic_cli.engines.threads import Watch
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError, UsageError
+from unoic_cli.machine import available_threads
+from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
     from unoic_cli.sweep import Stream

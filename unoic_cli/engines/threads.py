@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from unoic_cli.ledger import Ledger
@@ -28,39 +24,6 @@ class Worker(Protocol):
 
 
 W = TypeVar("W", bound=Worker)
-
-
-_CGROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-
-
-def _quotas() -> Iterator[float]:
-    """CPUs' worth of time that each control group around this process may use."""
-    with contextlib.suppress(OSError):
-        lines = _OWN.read_text().splitlines()
-        for _, kinds, path in (line.split(":", 2) for line in lines):
-            if kinds not in ("", "cpu,cpuacct", "cpu"):
-                continue
-            here = _CGROUPS / kinds / path.lstrip("/")
-            for folder in (here, *here.parents):
-                with contextlib.suppress(OSError, ValueError):
-                    if not kinds:
-                        quota, period = (folder / "cpu.max").read_text().split()
-                    else:
-                        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-                    if quota != "max" and int(quota) > 0:
-                        yield int(quota) / int(period)
-                if folder == _CGROUPS:
-                    break
-
-
-def available_threads() -> int:
-    """Threads to use: the least of the CPU affinity, the control groups' quotas, and ``SLURM_CPUS_PER_TASK``."""
-    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    counts += [math.ceil(quota) for quota in _quotas()]
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit() and int(slurm) > 0:
-        counts.append(int(slurm))
-    return max(1, min(counts))
 
 
 class _Queue:

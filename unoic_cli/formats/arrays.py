@@ -13,7 +13,7 @@ from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Sou
 from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema, single
-from unoic_cli.priors import weights_by_class
+from unoic_cli.formats.names import weights_by_class
 
 NAME = "arrays"
 

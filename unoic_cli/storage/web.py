@@ -16,10 +16,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote
 from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
-from unoic_cli import __version__
 from unoic_cli.errors import NoInputError
 from unoic_cli.storage import reasons
 from unoic_cli.urls import shown, split_url
+from unoic_cli.version import __version__
 
 _PIECE = 8 << 20
 """Bytes of one request, at most."""

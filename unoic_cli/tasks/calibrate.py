@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from unoic_cli import __version__, formats
-from unoic_cli.batch import Batch
+from unoic_cli import formats
+from unoic_cli.batch import Batch, stored_field
 from unoic_cli.block import Kind, LogitBlock, OutputSpec, Writer
 from unoic_cli.brief import brief
 from unoic_cli.calibration import Calibration
@@ -21,7 +21,6 @@ from unoic_cli.fuser import Fuser, Piece
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
 from unoic_cli.options import Option, filled
-from unoic_cli.rewrite import as_stored
 from unoic_cli.steps import Rewritten, Steps, here, rewrite, write_text
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
@@ -41,6 +40,7 @@ from unoic_cli.tasks.evaluate import Metrics
 from unoic_cli.tasks.modalities import Method, Resolved, make_method, resolve
 from unoic_cli.tasks.options import AbsentOption, DataOptions, ForceOption, MethodOptions
 from unoic_cli.tasks.search import Folds, SearchResult, search_prepared
+from unoic_cli.version import __version__
 from unoic_cli.view import View
 
 if TYPE_CHECKING:
@@ -258,10 +258,10 @@ class _Maker:
             stop=start + batch.n_units,
             scores=out.reshape(shape) if out.size else None,
             predictions=predictions.astype(smallest),
-            labels=as_stored(block.labels, spec.dtypes.get("labels")),
+            labels=stored_field(block.labels, spec.dtypes.get("labels")),
             group=block.group,
             split=block.split,
-            sample_id=as_stored(block.sample_id, spec.dtypes.get("sample_id")),
+            sample_id=stored_field(block.sample_id, spec.dtypes.get("sample_id")),
         )
 
 

@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from unoic_cli import __version__, formats
+from unoic_cli import formats
 from unoic_cli.block import Source
 from unoic_cli.calibration import Calibration, Modality
 from unoic_cli.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
-from unoic_cli.engines.threads import available_threads
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
 from unoic_cli.evidence import Evidence
 from unoic_cli.facts import know
 from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
 from unoic_cli.formats.names import Asked
+from unoic_cli.machine import available_threads
 from unoic_cli.priors import Prior, parse_list, prior_from_numbers, prior_from_table, read_prior_file
 from unoic_cli.steps import Steps, count, here
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
 from unoic_cli.tasks.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.tasks.options import DataOptions
+from unoic_cli.version import __version__
 from unoic_cli.view import Look, View
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Unpac
 
 import numpy as np
 
-from unoic_cli import __version__, formats
+from unoic_cli import formats
 from unoic_cli.block import SCORE_KINDS, Kind
 from unoic_cli.brief import brief
 from unoic_cli.errors import DataError, UsageError
@@ -37,6 +37,7 @@ from unoic_cli.tasks.common import (
 from unoic_cli.tasks.inputs import expand, is_there
 from unoic_cli.tasks.options import DataOptions, FileOptions, ForceOption, SplitOptions
 from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure
+from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

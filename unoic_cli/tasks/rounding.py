@@ -15,8 +15,8 @@ from unoic_cli.errors import DataError
 from unoic_cli.fuser import Fuser
 from unoic_cli.kernels.lines import Lines, make_point, make_workspace
 from unoic_cli.options import filled
+from unoic_cli.reader import invalid_score
 from unoic_cli.steps import Steps
-from unoic_cli.sweep import invalid_score
 from unoic_cli.tallies.points import predict
 from unoic_cli.tasks.common import Notes
 from unoic_cli.tasks.modalities import Method, make_method, resolve
