@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unoic_cli import convert, evaluate, evidence, info
+from unoic_cli import convert, evaluate, evidence, info, sampling
 
 RNG = np.random.default_rng(7)
 N, K = 240, 4
