@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unoic_cli import dataset, driver, priors, steps
+from unoic_cli.calibrations import prior as priors
+from unoic_cli.data import dataset, steps
+from unoic_cli.runs import driver
 
 
 def sweep(data, tallies, *, n_threads=None, progress=None, **how):

@@ -161,7 +161,7 @@ def test_nulls_in_parquet(refuse, name):
 @pytest.mark.parametrize("name", LABEL_COMMANDS)
 @pytest.mark.parametrize("bad", [3, 7, -2, 254, -99])
 def test_labels_out_of_range(refuse, name, bad, monkeypatch):
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 36)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 36)
     labels = LABELS.copy()
     labels[[4, 9, 11]] = bad
     for threads in (1, 2, 5):
@@ -178,7 +178,7 @@ def test_labels_out_of_range(refuse, name, bad, monkeypatch):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_scores_that_are_not_finite(refuse, name, bad, dtype, monkeypatch):
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 36)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 36)
     logits = LOGITS.astype(dtype)
     logits[[5, 9], [1, 0]] = bad
     shown = "nan" if np.isnan(bad) else str(bad)
@@ -926,12 +926,12 @@ def test_a_fault_of_the_program_is_one_line(refuse, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", fail)
+    monkeypatch.setattr("unoic_cli.commands.evaluate.count", fail)
     make()
     assert "internal error: ZeroDivisionError" in refuse(70, "evaluate", "x.h5")
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr("unoic_cli.commands.evaluate.count", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     assert "out of memory" in refuse(STORAGE, "evaluate", "x.h5")
-    monkeypatch.setattr("unoic_cli.tasks.evaluate.count", fail)
+    monkeypatch.setattr("unoic_cli.commands.evaluate.count", fail)
     monkeypatch.setenv("UNOIC_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         cli.run(["evaluate", "x.h5"])

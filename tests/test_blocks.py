@@ -14,7 +14,7 @@ import pytest
 from test_modalities import COUNTS, OTHER, world, write
 
 from unoic_cli import formats
-from unoic_cli.reader import gather
+from unoic_cli.data.reader import gather
 
 DEFAULTS = formats.open_reader
 

@@ -16,15 +16,15 @@ import typed
 import typer
 
 import unoic_cli
-from unoic_cli.api import command
+from unoic_cli.api import stored as runs
+from unoic_cli.api.functions import command
 from unoic_cli.calls import ArgumentError, annotations_of, keywords_of, public
 from unoic_cli.cli import program
+from unoic_cli.data.steps import Steps
 from unoic_cli.errors import UnoicError, UsageError
 from unoic_cli.metrics import NAMES, find, known
 from unoic_cli.options import Option, filled
-from unoic_cli.steps import Steps
-from unoic_cli.tasks import runs
-from unoic_cli.tasks.options import DataOptions
+from unoic_cli.resolve.options import DataOptions
 
 SPELLINGS = {one.NAME: one.ALIASES for one in known()}
 RNG = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from unoic_cli import sweep
+from unoic_cli.commands import convert, pack
 from unoic_cli.formats import hdf5_reader
-from unoic_cli.tasks import convert, pack
+from unoic_cli.runs import sweep
 
 DATA = 65
 RNG = np.random.default_rng(0)

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from measured import compute_all, exact
 
 import unoic_cli
-from unoic_cli.driver import drive
+from unoic_cli.calibrations.prior import FAINT, Prior, make_slopes
+from unoic_cli.commands.problem import Problem
 from unoic_cli.errors import DataError
 from unoic_cli.metrics import ABSENT, NAMES, Counts, find, rounding
 from unoic_cli.options import filled
-from unoic_cli.priors import FAINT, Prior, make_slopes
+from unoic_cli.resolve.asked import ask
+from unoic_cli.resolve.common import Notes, open_inputs
+from unoic_cli.resolve.modalities import make_method, resolve
+from unoic_cli.resolve.options import DataOptions, MethodOptions
+from unoic_cli.runs.driver import drive
 from unoic_cli.searches import METHODS, Curve
 from unoic_cli.searches.choice import best_plateau, parse_constraints, settled
-from unoic_cli.tasks.asked import ask
-from unoic_cli.tasks.common import Notes, open_inputs
-from unoic_cli.tasks.modalities import make_method, resolve
-from unoic_cli.tasks.options import DataOptions, MethodOptions
-from unoic_cli.tasks.problem import Problem
 
 few = settings(max_examples=25, deadline=None)
 

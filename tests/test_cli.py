@@ -23,13 +23,13 @@ from rich.console import Console
 
 import unoic_cli
 from unoic_cli import cli, compiling
-from unoic_cli.driver import drive
-from unoic_cli.folds import fold_of
+from unoic_cli.calibrations.lattice import Lattice
+from unoic_cli.commands import calibrate as calibrate_task
+from unoic_cli.data.folds import fold_of
 from unoic_cli.formats import arrays
-from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import NAMES, Counts
+from unoic_cli.runs.driver import drive
 from unoic_cli.searches import METHODS, Curve, method
-from unoic_cli.tasks import calibrate as calibrate_task
 
 COUNTS = [700, 200, 100]
 
@@ -335,7 +335,7 @@ def test_calibrate_then_evaluate(
     tmp_path, monkeypatch, seed, dtype, kind, layout, target, lam, temperature, emit, out, split, delta, files, ignored
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 300)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 300)
     rng = np.random.default_rng(seed)
     sources = []
     for _ in range(files):
@@ -1000,7 +1000,7 @@ def test_folds_do_not_depend_on_the_reading(folder, monkeypatch):
     scores, labels = sample(200, 4, 2)
     write_h5("x.h5", scores, labels, source_counts=[7, 1, 1, 1])
     want = unoic_cli.search_lambda("x.h5", folds=5, seed=2).to_dict()
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 100)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 100)
     assert unoic_cli.search_lambda("x.h5", folds=5, seed=2, threads=2).to_dict() == want
     assert unoic_cli.search_lambda("x.h5", folds=5, seed=3).to_dict()["folds"] != want["folds"]
 
@@ -1027,7 +1027,7 @@ def test_threads_and_spans_change_nothing(folder, monkeypatch, run):
     want = [run(*args, "--threads", "1") for args in calls]
     for out in ("o.h5", "o.parquet"):
         run("calibrate", path, "--lambda", 1, "-o", out, "--threads", 1)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 64)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 64)
     for threads in ("1", "2", "5"):
         assert [run(*args, "--threads", threads) for args in calls] == want
         for out in ("o.h5", "o.parquet"):

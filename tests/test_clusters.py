@@ -24,7 +24,8 @@ RECORDED = "search-lambda val.*.h5 --range 0:2 --folds 3"
 
 SLOW = """
 import time
-from unoic_cli import dataset, sweep
+from unoic_cli.data import dataset
+from unoic_cli.runs import sweep
 dataset.SPAN_BYTES = 512
 run = sweep.StreamWorker.run
 def slow(worker, index):

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unoic_cli import convert, formats
+from unoic_cli.commands import convert as task
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import npz, numpy_files, schema
-from unoic_cli.tasks import convert as task
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -520,7 +520,7 @@ def test_all_or_nothing(tmp_path, save, monkeypatch, suffix, error):
 @pytest.mark.parametrize("how", [np.savez, np.savez_compressed])
 def test_a_member_is_never_loaded_whole(tmp_path, out, monkeypatch, how):
     monkeypatch.setattr(task, "BLOCK_BYTES", 24)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 24)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 24)
     monkeypatch.setattr(numpy_files, "_PIECE", 30)
     rows, unpacked, sizes = numpy_files.rows, [], []
     pread = schema.pread_into

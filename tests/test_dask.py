@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from said import without_notes
 
-from unoic_cli import search_lambda, state, sweep
+from unoic_cli import search_lambda
+from unoic_cli.runs import state, sweep
 
 pytest.importorskip("distributed")
 
@@ -28,8 +29,8 @@ K = 4
 COUNTS = [50, 20, 8, 2]
 PRELOAD = """
 import os, time
-from unoic_cli import sweep
-from unoic_cli.engines import dask
+from unoic_cli.runs import sweep
+from unoic_cli.runs import dask
 
 if not hasattr(sweep, "preloaded"):
     sweep.preloaded, count, opened = True, sweep.Stream.count, os.open
@@ -270,7 +271,7 @@ def test_a_scheduler_that_is_frozen(place, cluster, whole, kept, stopped):
     """A node that hangs keeps its connections: the run gives up after a while, and answers signals meanwhile."""
     address, scheduler, _ = cluster({"SLOW": "0.3"}, {"SLOW": "0.3"})
     silent = 300 if stopped else 2
-    program = f"from unoic_cli.engines import dask; dask._SILENT, dask._ASK = {silent}, 0.5; "
+    program = f"from unoic_cli.runs import dask; dask._SILENT, dask._ASK = {silent}, 0.5; "
     program += "from unoic_cli.cli import main; main()"
     words = [*LARGE, "--engine", "dask", "--scheduler", address, "--checkpoint", kept, "--every", "0.01s"]
     process = forked.Popen(
@@ -302,7 +303,7 @@ def test_workers_that_cannot_do_it(place, cluster):
 
 def test_no_workers_and_no_scheduler(place, cluster):
     address, _, _ = cluster()
-    program = "from unoic_cli.engines import dask; dask._NO_WORKERS = 2.0; from unoic_cli.cli import main; main()"
+    program = "from unoic_cli.runs import dask; dask._NO_WORKERS = 2.0; from unoic_cli.cli import main; main()"
     process = forked.Popen(
         [sys.executable, "-c", program, "evaluate", "a.h5", "--engine", "dask", "--scheduler", address], cwd=place,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path()},
@@ -365,7 +366,7 @@ def test_tasks_are_small(tmp_path, monkeypatch):
         return count(stream, *args)
 
     monkeypatch.setattr(sweep.Stream, "count", weigh)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 1 << 20)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 1 << 20)
     search_lambda(path, folds=3, source_prior=COUNTS)
     assert len(sizes) > 10
     assert max(sizes) < 1 << 14

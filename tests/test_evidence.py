@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unoic_cli import convert, evaluate, evidence, info, sampling
+from unoic_cli import convert, evaluate, info
+from unoic_cli.data import sampling
+from unoic_cli.tallies import findings as evidence
 
 RNG = np.random.default_rng(7)
 N, K = 240, 4

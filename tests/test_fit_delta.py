@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import cli
-from unoic_cli.dataset import Span
+from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics
+from unoic_cli.commands import fit_delta as task
+from unoic_cli.data.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.kernels import entropy_of_units
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.tallies.entropy import EntropyTally, Moments
-from unoic_cli.tasks import fit_delta as task
-from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics
 
 ENCODINGS = ("float16", "bfloat16", "float32", "float64")
 CLOSE = 1e-12

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import cli
-from unoic_cli.calibration import Calibration, Modality
-from unoic_cli.dataset import Span
+from unoic_cli.calibrations.calibration import Calibration, Modality
+from unoic_cli.calibrations.delta import DeltaStatistics
+from unoic_cli.calibrations.prior import Prior
+from unoic_cli.commands.fit_temperature import RANGE, TOLERANCE, interpolate
+from unoic_cli.data.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.kernels import likelihood
 from unoic_cli.kernels.constants import N_TIERS, STEP
 from unoic_cli.kernels.jit import JIT_DISABLED
-from unoic_cli.priors import Prior
 from unoic_cli.tallies import likelihood as tallies
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
-from unoic_cli.tasks.fit_temperature import RANGE, TOLERANCE, interpolate
-from unoic_cli.uncertainty import DeltaStatistics
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 USAGE, NO_DATA, NO_INPUT, CANNOT_CREATE = 2, 65, 66, 73

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unoic_cli import formats
-from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.parquet import Parquet
 

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unoic_cli
-from unoic_cli.batch import Batch, choose_split
-from unoic_cli.block import LogitBlock, Source
-from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.calibrations.delta import DeltaStatistics
+from unoic_cli.calibrations.view import Look, View
+from unoic_cli.data.batch import Batch, choose_split
+from unoic_cli.formats.block import LogitBlock, Source
 from unoic_cli.fusions import FUSIONS, fusion, resolve_weights
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.tallies.fused import FusedTally
-from unoic_cli.uncertainty import DeltaStatistics
-from unoic_cli.view import Look, View
 
 LINEAR = ("product", "log-linear")
 ORDERS = ("flatten-first", "rebalance-first")

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unoic_cli import errors, formats, whole
+from unoic_cli import errors, formats
 from unoic_cli.formats import columns
 from unoic_cli.formats.watched import WatchedFile
 from unoic_cli.kernels import jit
-from unoic_cli.tasks import inputs
+from unoic_cli.resolve import inputs
+from unoic_cli.storage import whole
 
 USAGE, DATA, NO_INPUT, STORAGE = 2, 65, 66, 74
 N, K = 12, 3

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from unoic_cli import convert, info, pack
+from unoic_cli.commands import info as task
 from unoic_cli.errors import DataError, NoInputError
 from unoic_cli.formats import chunks, hdf5
 from unoic_cli.report.info import render_info
 from unoic_cli.tallies import contents
-from unoic_cli.tasks import info as task
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)

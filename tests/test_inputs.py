@@ -13,7 +13,7 @@ import pytest
 import unoic_cli
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import storage
-from unoic_cli.tasks.inputs import expanded, natural
+from unoic_cli.resolve.inputs import expanded, natural
 
 RNG = np.random.default_rng(0)
 USAGE, DATA, NO_INPUT = 2, 65, 66

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from unoic_cli.batch import Batch, InvalidScoreError, choose_split, make_scores
-from unoic_cli.block import LogitBlock, Source
+from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.calibrations.lattice import Lattice
+from unoic_cli.data.batch import Batch, InvalidScoreError, choose_split, make_scores
+from unoic_cli.data.reader import invalid_score
 from unoic_cli.errors import DataError
-from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.formats.block import LogitBlock, Source
 from unoic_cli.kernels import simd, tile
 from unoic_cli.kernels.constants import FIXED_POINT
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.kernels.operator import Pool
 from unoic_cli.kernels.simd import LANES
-from unoic_cli.lattice import Lattice
-from unoic_cli.reader import invalid_score
 from unoic_cli.tallies import path as path_tally
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import cli
-from unoic_cli.dataset import DataSet
+from unoic_cli.data.dataset import DataSet
 from unoic_cli.fusions import FUSIONS
 
 USAGE, DATA, NO_INPUT, CANNOT_CREATE = 2, 65, 66, 73
@@ -69,8 +69,8 @@ def small_spans(monkeypatch):
             return original(self, target_bytes, whole_samples=whole_samples)
 
         monkeypatch.setattr(DataSet, "spans", spans)
-        monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", span)
-        monkeypatch.setattr("unoic_cli.dataset.WHOLE_BYTES", whole)
+        monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", span)
+        monkeypatch.setattr("unoic_cli.data.dataset.WHOLE_BYTES", whole)
 
     return patch
 

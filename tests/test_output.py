@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from unoic_cli import output, signals
+from unoic_cli import signals
+from unoic_cli.api import stored as runs
 from unoic_cli.errors import CannotCreateError, StorageError
-from unoic_cli.tasks import runs
+from unoic_cli.storage import output
 
 STORAGE = 74
 

@@ -15,13 +15,13 @@ from rich.console import Console
 
 import unoic_cli
 from unoic_cli import formats, pack
-from unoic_cli.block import LogitBlock, OutputSpec, Source
 from unoic_cli.cli import run
+from unoic_cli.commands import pack as task
+from unoic_cli.commands.pack import as_encoding
 from unoic_cli.errors import CannotCreateError, DataError, StorageError, UsageError
 from unoic_cli.formats import chunk_writer, chunks, hdf5_writer, schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec, Source
 from unoic_cli.report.pack import render_pack
-from unoic_cli.tasks import pack as task
-from unoic_cli.tasks.pack import as_encoding
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = ("split", "group", "sample_id")
@@ -334,7 +334,7 @@ def test_changes_are_counted(tmp_path, monkeypatch, dtype, image, codec):
 @pytest.mark.parametrize("order", ["flatten-first", "rebalance-first"])
 @pytest.mark.parametrize("most", [None, 50])
 def test_delta_from_entropy_sees_whole_images(tmp_path, monkeypatch, order, most):
-    from unoic_cli import dataset
+    from unoic_cli.data import dataset
 
     monkeypatch.setattr(task, "BLOCK_BYTES", 700)
     monkeypatch.setattr(task, "SLICE_BYTES", 200)

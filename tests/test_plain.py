@@ -13,14 +13,14 @@ from test_fusion import LATTICE, ORDERS, random_expert
 from test_kernels import ENCODINGS, LAYOUTS, encode, random_problem
 
 from unoic_cli import kernels
-from unoic_cli.batch import Batch, InvalidScoreError
-from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.calibrations.view import Look, View
+from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.fusions import FUSIONS, fusion, resolve_weights
 from unoic_cli.kernels import Kernel, plain
 from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED, N_TIERS
 from unoic_cli.kernels.lines import COPIES, add_up, make_point, make_workspace
 from unoic_cli.tallies.fused import FusedTally
-from unoic_cli.view import Look, View
 
 ALL = {name: kernel for name, kernel in vars(kernels).items() if isinstance(kernel, Kernel)}
 FOLDER = pathlib.Path(kernels.__file__).parent

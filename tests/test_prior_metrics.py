@@ -17,20 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compute, compute_all
 
-from unoic_cli.batch import Batch, choose_split
-from unoic_cli.block import LogitBlock
+from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.calibrations.lattice import Lattice
+from unoic_cli.calibrations.prior import UNSEEN, Prior, make_slopes, parse_list
+from unoic_cli.calibrations.view import View
+from unoic_cli.data.batch import Batch, choose_split
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import arrays
-from unoic_cli.fuser import Fuser, Rule
+from unoic_cli.formats.block import LogitBlock
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.kernels.lines import make_lines, make_point, make_workspace
 from unoic_cli.kernels.operator import Pool
-from unoic_cli.lattice import Lattice
 from unoic_cli.metrics import ABSENT, NAMES, Counts
-from unoic_cli.priors import UNSEEN, Prior, make_slopes, parse_list
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import predict
-from unoic_cli.view import View
 
 repeatable = settings(max_examples=60, deadline=None, derandomize=True)
 

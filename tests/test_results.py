@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import unoic_cli
-from unoic_cli.calibration import Calibration
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands.evaluate import EvaluateResult
 from unoic_cli.errors import DataError
 from unoic_cli.schemas import SCHEMAS
-from unoic_cli.tasks.evaluate import EvaluateResult
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS, STREETS = "sample_data/digits_lt", "sample_data/streets/rgb"

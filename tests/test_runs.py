@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from said import without_notes
 
-from unoic_cli import cli, ledger, state
-from unoic_cli.engines import threads as engine
+from unoic_cli import cli
+from unoic_cli.runs import ledger, state
+from unoic_cli.runs import threads as engine
 
 USAGE, DATA, NO_INPUT, CANNOT_CREATE, INTERRUPTED = 2, 65, 66, 73, 75
 K = 4
@@ -34,8 +35,8 @@ COUNTS = [50, 20, 8, 2]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 96)
-    monkeypatch.setattr("unoic_cli.dataset.WHOLE_BYTES", 4096)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 96)
+    monkeypatch.setattr("unoic_cli.data.dataset.WHOLE_BYTES", 4096)
     return tmp_path
 
 
@@ -258,7 +259,7 @@ def test_a_copy_of_the_input_is_the_same_input(unoic, capfdbinary):
 def test_another_version_is_refused(unoic, monkeypatch):
     inputs()
     with monkeypatch.context() as patch:
-        patch.setattr("unoic_cli.state.__version__", "0.0.9")
+        patch.setattr("unoic_cli.runs.state.__version__", "0.0.9")
         unoic("evaluate", "a.h5", "--state", "old.unoic")
     assert "a state of unoic 0.0.9" in unoic("report", "old.unoic", code=DATA)
 
@@ -324,8 +325,8 @@ def test_slurm_arrays(unoic, monkeypatch):
 
 def test_bounded_buffers_change_nothing(unoic, monkeypatch):
     inputs()
-    monkeypatch.setattr("unoic_cli.tasks.common._LEAST", 8)
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 1 << 20)
+    monkeypatch.setattr("unoic_cli.resolve.common._LEAST", 8)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 1 << 20)
     for command in (COMMANDS[0], COMMANDS[3], COMMANDS[5]):
         assert unoic(*command, "--memory", "200B") == unoic(*command)
 
@@ -368,7 +369,7 @@ def test_every_way_of_cutting_gives_the_same_bytes(unoic, monkeypatch, shape, da
     if data.draw(st.booleans(), label="zstd"):
         unoic("pack", "x.h5", "y.h5", "--codec", "zstd", "--chunk", "4K", "--force", "-q")
         os.replace("y.h5", "x.h5")
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", data.draw(st.integers(1, 400), label="span"))
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", data.draw(st.integers(1, 400), label="span"))
     n_shards = data.draw(st.integers(1, 4), label="shards")
     for i in range(n_shards):
         threads = data.draw(st.integers(1, 3), label="threads")
@@ -733,7 +734,7 @@ def test_dask_gives_the_same_bytes(unoic, cluster, command, monkeypatch):
     rows("grow.h5", 40, 9)
     whole = unoic(*command)
     absolute = [str(pathlib.Path(word).resolve()) if word.endswith((".h5", ".parquet")) else word for word in command]
-    monkeypatch.setattr("unoic_cli.engines.dask._TASK_BYTES", 500)
+    monkeypatch.setattr("unoic_cli.runs.dask._TASK_BYTES", 500)
     if any("=" in word for word in command):
         absolute = list(command)  # the workers began in another folder: names like rgb=FILE stay as they are
         for name in ("rgb.h5", "depth.h5"):

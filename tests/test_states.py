@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from unoic_cli import cli, output, state
+from unoic_cli import cli
+from unoic_cli.runs import state
+from unoic_cli.storage import output
 
 USAGE, DATA, CANNOT_CREATE, STORAGE = 2, 65, 73, 74
 COUNTS = [50, 20, 8, 2]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import unoic_cli
-from unoic_cli import driver, steps
+from unoic_cli.data import steps
+from unoic_cli.data.facts import exists, find_out, know, read_text
 from unoic_cli.errors import InterruptedRunError, NoInputError
-from unoic_cli.facts import exists, find_out, know, read_text
-from unoic_cli.ledger import Ledger
+from unoic_cli.runs import driver
+from unoic_cli.runs.ledger import Ledger
 from unoic_cli.tallies import contents
 
 RNG = np.random.default_rng(3)
@@ -84,7 +85,7 @@ def test_info_is_the_same_in_threads_and_shards(files, monkeypatch, split):
     names = files if split is None else files[:1]
     more = {} if split is None else {"split": split}
     whole = without_rates(unoic_cli.info(names, threads=1, **more))
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 240)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 240)
     for threads in (1, 2, 5):
         assert without_rates(unoic_cli.info(names, threads=threads, **more)) == whole
     for n in (2, 3):
@@ -141,8 +142,8 @@ def test_a_packing_that_was_stopped_goes_on(tmp_path, monkeypatch):
     with h5py.File("x.h5", "w") as file:
         file["logits"], file["labels"] = RNG.normal(size=(400, 6)).astype("f4"), RNG.integers(0, 6, 400)
     unoic_cli.pack("x.h5", "whole.h5", dtype="float16")
-    monkeypatch.setattr("unoic_cli.dataset.SPAN_BYTES", 480)
-    monkeypatch.setattr("unoic_cli.tasks.pack.BLOCK_BYTES", 480)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 480)
+    monkeypatch.setattr("unoic_cli.commands.pack.BLOCK_BYTES", 480)
     control = unoic_cli.Control(checkpoint="c.unoic", every=0.001, resume=True)
     seen = []
 

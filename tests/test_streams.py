@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli import formats
-from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import arrow, schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 USAGE, DATA, NO_INPUT, CANNOT_CREATE, STORAGE = 2, 65, 66, 73, 74

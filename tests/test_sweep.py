@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unoic_cli import machine
-from unoic_cli.dataset import Span
-from unoic_cli.engines import threads as engine
+from unoic_cli.data.dataset import Span
+from unoic_cli.data.folds import Folding, fold_of
+from unoic_cli.data.reader import BatchReader
 from unoic_cli.errors import DataError
-from unoic_cli.folds import Folding, fold_of
 from unoic_cli.formats import arrays
 from unoic_cli.kernels.lines import make_lines, make_point
-from unoic_cli.reader import BatchReader
+from unoic_cli.runs import threads as engine
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.points import PointTally
@@ -460,7 +460,7 @@ def test_a_failure_stops_the_rest():
 
 INTERRUPTED = """
 import os, signal, time
-from unoic_cli.engines import threads
+from unoic_cli.runs import threads
 
 class Worker:
     def run(self, index):

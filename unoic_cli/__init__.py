@@ -16,68 +16,68 @@ from unoic_cli.errors import UnoicError
 from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
-    from unoic_cli import tasks
-    from unoic_cli.api import command
-    from unoic_cli.calibration import Calibration
+    from unoic_cli import commands
+    from unoic_cli.api.functions import command
+    from unoic_cli.api.stored import Control, StateResult, merge_states, report_states, run
+    from unoic_cli.calibrations.calibration import Calibration
+    from unoic_cli.calibrations.prior import Prior
+    from unoic_cli.commands.calibrate import CalibrateResult
+    from unoic_cli.commands.compare import CompareResult
+    from unoic_cli.commands.convert import ConvertResult
+    from unoic_cli.commands.evaluate import EvaluateResult
+    from unoic_cli.commands.fit_delta import FitDeltaResult
+    from unoic_cli.commands.fit_temperature import FitTemperatureResult
+    from unoic_cli.commands.info import InfoResult
+    from unoic_cli.commands.pack import PackResult
+    from unoic_cli.commands.prior import PriorResult
+    from unoic_cli.commands.search import SearchResult
     from unoic_cli.formats.arrays import from_arrays
-    from unoic_cli.priors import Prior
-    from unoic_cli.tasks.calibrate import CalibrateResult
-    from unoic_cli.tasks.compare import CompareResult
-    from unoic_cli.tasks.convert import ConvertResult
-    from unoic_cli.tasks.evaluate import EvaluateResult
-    from unoic_cli.tasks.fit_delta import FitDeltaResult
-    from unoic_cli.tasks.fit_temperature import FitTemperatureResult
-    from unoic_cli.tasks.info import InfoResult
-    from unoic_cli.tasks.pack import PackResult
-    from unoic_cli.tasks.prior import PriorResult
-    from unoic_cli.tasks.runs import Control, StateResult, merge_states, report_states, run
-    from unoic_cli.tasks.search import SearchResult
 
-    calibrate = command(tasks.calibrate.calibrate)
-    compare = command(tasks.compare.compare)
-    convert = command(tasks.convert.convert)
-    evaluate = command(tasks.evaluate.evaluate)
-    fit_delta = command(tasks.fit_delta.fit_delta)
-    fit_temperature = command(tasks.fit_temperature.fit_temperature)
-    fuse = command(tasks.calibrate.fuse)
-    info = command(tasks.info.info)
-    pack = command(tasks.pack.pack)
-    prior = command(tasks.prior.prior)
-    search_lambda = command(tasks.search.search_lambda)
+    calibrate = command(commands.calibrate.calibrate)
+    compare = command(commands.compare.compare)
+    convert = command(commands.convert.convert)
+    evaluate = command(commands.evaluate.evaluate)
+    fit_delta = command(commands.fit_delta.fit_delta)
+    fit_temperature = command(commands.fit_temperature.fit_temperature)
+    fuse = command(commands.calibrate.fuse)
+    info = command(commands.info.info)
+    pack = command(commands.pack.pack)
+    prior = command(commands.prior.prior)
+    search_lambda = command(commands.search.search_lambda)
 
 _COMMANDS = {
-    "calibrate": "tasks.calibrate",
-    "compare": "tasks.compare",
-    "convert": "tasks.convert",
-    "evaluate": "tasks.evaluate",
-    "fit_delta": "tasks.fit_delta",
-    "fit_temperature": "tasks.fit_temperature",
-    "fuse": "tasks.calibrate",
-    "info": "tasks.info",
-    "pack": "tasks.pack",
-    "prior": "tasks.prior",
-    "search_lambda": "tasks.search",
+    "calibrate": "commands.calibrate",
+    "compare": "commands.compare",
+    "convert": "commands.convert",
+    "evaluate": "commands.evaluate",
+    "fit_delta": "commands.fit_delta",
+    "fit_temperature": "commands.fit_temperature",
+    "fuse": "commands.calibrate",
+    "info": "commands.info",
+    "pack": "commands.pack",
+    "prior": "commands.prior",
+    "search_lambda": "commands.search",
 }
 """Commands, and where their generators are."""
 _WHERE = {
-    "Calibration": "calibration",
-    "Prior": "priors",
-    "CalibrateResult": "tasks.calibrate",
-    "CompareResult": "tasks.compare",
-    "ConvertResult": "tasks.convert",
-    "EvaluateResult": "tasks.evaluate",
-    "FitDeltaResult": "tasks.fit_delta",
-    "FitTemperatureResult": "tasks.fit_temperature",
-    "InfoResult": "tasks.info",
-    "PackResult": "tasks.pack",
-    "PriorResult": "tasks.prior",
-    "SearchResult": "tasks.search",
-    "Control": "tasks.runs",
-    "StateResult": "tasks.runs",
+    "Calibration": "calibrations.calibration",
+    "Prior": "calibrations.prior",
+    "CalibrateResult": "commands.calibrate",
+    "CompareResult": "commands.compare",
+    "ConvertResult": "commands.convert",
+    "EvaluateResult": "commands.evaluate",
+    "FitDeltaResult": "commands.fit_delta",
+    "FitTemperatureResult": "commands.fit_temperature",
+    "InfoResult": "commands.info",
+    "PackResult": "commands.pack",
+    "PriorResult": "commands.prior",
+    "SearchResult": "commands.search",
+    "Control": "api.stored",
+    "StateResult": "api.stored",
     "from_arrays": "formats.arrays",
-    "merge_states": "tasks.runs",
-    "report_states": "tasks.runs",
-    "run": "tasks.runs",
+    "merge_states": "api.stored",
+    "report_states": "api.stored",
+    "run": "api.stored",
 }
 
 __all__ = [
@@ -121,7 +121,7 @@ def _is_module(name: str) -> bool:
 
 def __getattr__(name: str) -> Any:
     if name in _COMMANDS:
-        from unoic_cli.api import command
+        from unoic_cli.api.functions import command
 
         made = command(getattr(importlib.import_module(f"{__name__}.{_COMMANDS[name]}"), name))
         return globals().setdefault(name, made)

@@ -4,8 +4,8 @@ from typing import Annotated, Any, TypedDict
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
+from unoic_cli.commands.compare import CompareOptions
 from unoic_cli.options import Option
-from unoic_cli.tasks.compare import CompareOptions
 
 
 class ShownOptions(TypedDict, total=False):

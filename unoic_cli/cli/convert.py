@@ -3,8 +3,8 @@
 from typing import Any
 
 from unoic_cli.cli.program import Argument, QuietOptions, command, copy
-from unoic_cli.tasks.convert import ConvertOptions
-from unoic_cli.tasks.options import (
+from unoic_cli.commands.convert import ConvertOptions
+from unoic_cli.resolve.options import (
     PartOptions,
 )
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
+from unoic_cli.commands.evaluate import EvaluateOptions
 from unoic_cli.errors import UsageError
-from unoic_cli.tasks.evaluate import EvaluateOptions
 
 
 def check(given: Mapping[str, Any], form: str) -> None:

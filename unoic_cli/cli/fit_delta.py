@@ -4,7 +4,7 @@ from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import Argument, counting
-from unoic_cli.tasks.fit_delta import FitDeltaOptions
+from unoic_cli.commands.fit_delta import FitDeltaOptions
 
 SCORES = Argument(
     "files",

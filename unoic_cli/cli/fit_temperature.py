@@ -4,7 +4,7 @@ from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import FILES, counting
-from unoic_cli.tasks.fit_temperature import FitTemperatureOptions
+from unoic_cli.commands.fit_temperature import FitTemperatureOptions
 
 HELP = "Example: unoic fit-temperature val.h5 -o calibration.json"
 

@@ -1,7 +1,7 @@
 """``unoic fuse``."""
 
 from unoic_cli.cli.program import Argument, writing
-from unoic_cli.tasks.calibrate import FuseOptions
+from unoic_cli.commands.calibrate import FuseOptions
 
 MODALITIES = Argument("files", "NAME=FILE...", "The modalities, aligned row by row (repeat a name for several files).")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import FILES, counting
-from unoic_cli.tasks.info import InfoOptions
+from unoic_cli.commands.info import InfoOptions
 
 HELP = """Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
 

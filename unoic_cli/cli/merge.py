@@ -2,12 +2,12 @@
 
 from typing import Annotated, TypedDict
 
+from unoic_cli.api.stored import MergeOptions
 from unoic_cli.cli.common import Told, check_format, show
 from unoic_cli.cli.program import command
 from unoic_cli.cli.report import STATES, tell_report
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option
-from unoic_cli.tasks.runs import MergeOptions
 
 
 class MergedOptions(TypedDict, total=False):
@@ -28,8 +28,8 @@ HELP = "Example: unoic merge s*.unoic -o all.unoic"
 @command(Options, STATES, help=HELP)
 def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
     """Merge, and show the state or the result."""
+    from unoic_cli.api import stored as runs
     from unoic_cli.report.state import render_state
-    from unoic_cli.tasks import runs
 
     if output is None:
         if force:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from unoic_cli.cli.program import Argument, QuietOptions, command, copy
-from unoic_cli.tasks.options import PartOptions
-from unoic_cli.tasks.pack import PackOptions
+from unoic_cli.commands.pack import PackOptions
+from unoic_cli.resolve.options import PartOptions
 
 HELP = """Everything is kept: labels, delta, text, priors, names, provenance. With --codec or --chunk the
 scores are stored in chunks that any thread can read; with --dtype they are rounded, and

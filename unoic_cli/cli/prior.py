@@ -4,7 +4,7 @@ from typing import Any
 
 from unoic_cli.cli.common import show
 from unoic_cli.cli.program import FILES, counting
-from unoic_cli.tasks.prior import PriorOptions
+from unoic_cli.commands.prior import PriorOptions
 
 HELP = "Example: unoic prior train.h5 -o prior.json"
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, TypedDict
 
 import typer
 
+from unoic_cli.api.stored import Control, StateResult, run
 from unoic_cli.cli.common import Told, check_format, is_stream, note, show
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Keyword, Option, options_of, own_first
-from unoic_cli.tasks.options import ForceOption, PartOptions
-from unoic_cli.tasks.runs import Control, StateResult, run
+from unoic_cli.resolve.options import ForceOption, PartOptions
 
 Command = Callable[..., None]
 Present = Callable[[Any, "str | None"], None]

@@ -3,10 +3,10 @@
 import importlib
 from typing import Annotated, Any, TypedDict
 
+from unoic_cli.api.stored import ReportOptions
 from unoic_cli.cli.common import Told, check_format
 from unoic_cli.cli.program import FORMS, PRESENT, Argument, command
 from unoic_cli.options import Option
-from unoic_cli.tasks.runs import ReportOptions
 
 STATES = Argument(
     "files", "STATES", "State files of one run (--state), patterns ('s*.unoic') or @LIST of them, in any order."
@@ -33,8 +33,9 @@ def report(files: list[str], format: str | None, **options: Any) -> None:
 
 def tell_report(files: list[str], format: str | None, **wanted: Any) -> None:
     """Repeat a run from its state, and show its result as its own command does."""
-    from unoic_cli import state
-    from unoic_cli.tasks import inputs, runs
+    from unoic_cli.api import stored as runs
+    from unoic_cli.resolve import inputs
+    from unoic_cli.runs import state
 
     first = state.load(inputs.expanded(list(files))[0]).command
     if first in runs.COUNTING:

@@ -5,8 +5,8 @@ from typing import Any
 
 from unoic_cli.cli.common import check_format, check_quoted, show
 from unoic_cli.cli.program import MODALITIES, counting
+from unoic_cli.commands.search import SearchOptions
 from unoic_cli.errors import UsageError
-from unoic_cli.tasks.search import SearchOptions
 
 
 def check(given: Mapping[str, Any], form: str) -> None:
@@ -27,8 +27,8 @@ Example: unoic search-lambda val.h5 --folds 3 -o calibration.json
 @counting(SearchOptions, MODALITIES, check=check, help=HELP)
 def search_lambda(result: Any, format: str | None) -> None:
     """Show the result."""
+    from unoic_cli.commands.search import curve_tsv
     from unoic_cli.report.search import render_search
-    from unoic_cli.tasks.search import curve_tsv
 
     if check_format(format) == "tsv" and result.folds is not None:
         raise UsageError("--format", "tsv, the curve alone, of a search with folds", "expected table or json")

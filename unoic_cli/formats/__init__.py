@@ -17,15 +17,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from unoic_cli import storage as storage
-from unoic_cli import witness
-from unoic_cli.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import arrow, csv, hdf5, names, npz, parquet
 from unoic_cli.formats.arrow import STANDARD as STANDARD
+from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.formats.source import FileSource
-from unoic_cli.storage import objects
+from unoic_cli.storage import objects, witness
 from unoic_cli.storage import split_name as split_name
-from unoic_cli.whole import open_regular
+from unoic_cli.storage.whole import open_regular
 
 T = TypeVar("T")
 

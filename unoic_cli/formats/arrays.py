@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unoic_cli.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Source
 from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema, single
+from unoic_cli.formats.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Source
 from unoic_cli.formats.names import weights_by_class
 
 NAME = "arrays"
@@ -232,7 +232,7 @@ class ArrayReader:
         self._buffers = schema.Buffers()
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         source = self._source
         for first, last in schema.pieces(start, stop, source.pixels, source.layout):
             block = LogitBlock(first, last)

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from unoic_cli import storage, witness
-from unoic_cli.block import LogitBlock, OutputSpec, Reader, Writer
+from unoic_cli import storage
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec, Reader, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ColumnSource
-from unoic_cli.storage import spool
+from unoic_cli.storage import spool, witness
 
 STANDARD = "-"
 """The name of standard input, and of standard output."""
@@ -345,7 +345,7 @@ class ArrowReader:
         self._edges = np.cumsum([0, *source.rows])
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         step = self._columns.rows(_BLOCK_BYTES)
         for index, (begin, end) in enumerate(zip(self._edges[:-1].tolist(), self._edges[1:].tolist(), strict=True)):
             if begin >= stop or end <= start or begin == end:
@@ -429,7 +429,7 @@ class ArrowWriter:
             self._write(batch.serialize())
 
     def write(self, block: LogitBlock) -> None:
-        """Store the next block; see `unoic_cli.block.Writer`."""
+        """Store the next block; see `unoic_cli.formats.block.Writer`."""
         self._store(self._rows.add(block))
 
     def commit(self) -> None:

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.formats import chunks, hdf5_writer, schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec
 
 Codec = Literal["none", "gzip", "zstd"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
@@ -133,7 +133,7 @@ class ChunkWriter(hdf5_writer.Hdf5Writer):
         return replace(block, scores=None, cache={"chunks": held})
 
     def write(self, block: LogitBlock) -> None:
-        """Store a prepared block; see `unoic_cli.block.Writer`."""
+        """Store a prepared block; see `unoic_cli.formats.block.Writer`."""
         if block.scores is not None:
             block = self.prepare(block)
         for place, mask, data in block.cache["chunks"]:

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from unoic_cli.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, schema
+from unoic_cli.formats.block import FIELDS, SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec
 from unoic_cli.formats.source import ColumnSource
 
 _ENCODINGS: dict[Any, Encoding] = {pa.float16(): "float16", pa.float32(): "float32", pa.float64(): "float64"}

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from unoic_cli import storage
-from unoic_cli.block import LogitBlock, Reader
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, schema
+from unoic_cli.formats.block import LogitBlock, Reader
 from unoic_cli.formats.source import ColumnSource
 
 PIECE_BYTES = 1 << 20
@@ -289,7 +289,7 @@ class CsvReader:
         self._edges = list(itertools.accumulate(source.rows, initial=0))
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         for piece, begin, end in zip(self._source.pieces, self._edges, self._edges[1:], strict=False):
             if begin < stop and end > start:
                 first, last = max(start, begin), min(stop, end)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import storage
-from unoic_cli.block import LogitBlock
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import LogitBlock
 from unoic_cli.formats.source import ArraySource, Stored
 
 TEXT_FIELDS = ("split", "group", "sample_id")
@@ -31,7 +31,7 @@ class FlatReader:
         self._file: storage.File = storage.open_file(source.name, source.path, source.stamp, f"expected {source.TITLE}")
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         for first, last in schema.pieces(start, stop, self._source.pixels, self._source.layout):
             block = LogitBlock(first, last)
             for name in fields:

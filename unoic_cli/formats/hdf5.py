@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unoic_cli.block import OutputSpec, Reader, Writer
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import OutputSpec, Reader, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ArraySource
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli import storage
-from unoic_cli.block import FIELDS, Encoding, Kind
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import chunks, hdf5_files, names, schema
+from unoic_cli.formats.block import FIELDS, Encoding, Kind
 from unoic_cli.formats.flat import TEXT_FIELDS
 from unoic_cli.formats.hdf5 import Hdf5
 from unoic_cli.formats.source import Stored

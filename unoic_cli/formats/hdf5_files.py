@@ -10,9 +10,9 @@ from typing import Any
 
 import h5py
 
-from unoic_cli.block import FIELDS, SCORE_KINDS
 from unoic_cli.errors import DataError, UnoicError
 from unoic_cli.formats import chunks, elsewhere, names, schema
+from unoic_cli.formats.block import FIELDS, SCORE_KINDS
 from unoic_cli.formats.watched import MOST_PIECE, WatchedFile, lock_shared
 
 EXPECTED_SCORES = f"expected a dataset named {', '.join(SCORE_KINDS)}, or predictions"

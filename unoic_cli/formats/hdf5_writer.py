@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.block import LogitBlock, OutputSpec
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import LogitBlock, OutputSpec
 from unoic_cli.formats.flat import TEXT_FIELDS
 from unoic_cli.formats.watched import MOST_TEXT
 
@@ -218,7 +218,7 @@ class Hdf5Writer:
         self._offsets[name] = _make(file, name, shape, h5py.h5t.py_create(self._dtypes[name]))
 
     def write(self, block: LogitBlock) -> None:
-        """Store a block; see `unoic_cli.block.Writer`."""
+        """Store a block; see `unoic_cli.formats.block.Writer`."""
         if "scores" in self._offsets and block.scores is not None:
             self._write_scores(block.scores, block.start, block.stop)
         for name, dtype in self._dtypes.items():

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unoic_cli.block import FIELDS, SCORE_KINDS, Kind
 from unoic_cli.calls import nearest
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.block import FIELDS, SCORE_KINDS, Kind
 from unoic_cli.formats.schema import CLASSES_FIRST
 
 PROBABILITIES = ("prob", "probabilities", "probability", "pred_probs", "softmax", "sigmoid", "y_prob", "y_proba")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from unoic_cli import storage
-from unoic_cli.block import Encoding, Kind, Reader
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, numpy_files, schema
+from unoic_cli.formats.block import Encoding, Kind, Reader
 from unoic_cli.formats.flat import TEXT_FIELDS, FlatReader
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ArraySource, Stored

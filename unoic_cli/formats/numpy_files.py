@@ -19,11 +19,11 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli import storage, witness
+from unoic_cli import storage
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
-from unoic_cli.storage import spool
-from unoic_cli.whole import open_regular
+from unoic_cli.storage import spool, witness
+from unoic_cli.storage.whole import open_regular
 
 _CORRUPT = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),

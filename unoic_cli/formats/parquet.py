@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from unoic_cli import storage, witness
-from unoic_cli.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Reader, Writer
+from unoic_cli import storage
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Reader, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ColumnSource
+from unoic_cli.storage import witness
 
 _BATCH_BYTES = 6 << 20
 _GROUP_BYTES = 8 << 20
@@ -171,7 +172,7 @@ class ParquetReader:
         self._edges = np.concatenate([[0], np.cumsum(rows)])
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         groups = [
             index
             for index in range(len(self._edges) - 1)
@@ -273,7 +274,7 @@ class ParquetWriter:
         )
 
     def write(self, block: LogitBlock) -> None:
-        """Store the next block; see `unoic_cli.block.Writer`."""
+        """Store the next block; see `unoic_cli.formats.block.Writer`."""
         self._store(self._rows.add(block))
 
     def _store(self, table: Any) -> None:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.block import Layout
 from unoic_cli.errors import DataError, NoInputError, StorageError, UnoicError
-from unoic_cli.output import TemporaryOutput as TemporaryOutput
-from unoic_cli.output import storage_error as storage_error
+from unoic_cli.formats.block import Layout
 from unoic_cli.storage import File
+from unoic_cli.storage.output import TemporaryOutput as TemporaryOutput
+from unoic_cli.storage.output import storage_error as storage_error
 
 SCORE_DTYPES = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
 """What a block holds for each encoding: 16-bit floats travel as their bits."""

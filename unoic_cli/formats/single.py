@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unoic_cli.block import Kind, LogitBlock, Reader, Source
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import Kind, LogitBlock, Reader, Source
 
 if TYPE_CHECKING:
     from typing import Any
@@ -73,7 +73,7 @@ class TwoClasses:
         self._buffers = schema.Buffers()
 
     def blocks(self, start: int, stop: int, fields: frozenset[str]) -> Iterator[LogitBlock]:
-        """Units [start, stop); see `unoic_cli.block.Reader`."""
+        """Units [start, stop); see `unoic_cli.formats.block.Reader`."""
         for block in self._reader.blocks(start, stop, fields):
             if block.scores is not None:
                 shape = (block.scores.shape[0], 2, *block.scores.shape[2:])

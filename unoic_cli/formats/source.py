@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from unoic_cli.block import OutputSpec, Source, Writer
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import OutputSpec, Source, Writer
 from unoic_cli.formats.names import Asked
 
 if TYPE_CHECKING:

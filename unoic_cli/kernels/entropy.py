@@ -271,7 +271,7 @@ def entropy_of_units(
     Parameters
     ----------
     raw, brain, allow_zero
-        Scores of a block, as in `unoic_cli.batch.Scores`.
+        Scores of a block, as in `unoic_cli.data.batch.Scores`.
     pixels : int
         P of a `planes` block (B, K, P); 0 for a `rows` block.
     n_units, n_classes : int

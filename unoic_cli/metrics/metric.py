@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from unoic_cli.counters import Tally
     from unoic_cli.kernels.lines import Lines
+    from unoic_cli.tallies.tally import Tally
 
 Exact: TypeAlias = "Fraction | Root"
 """A value without any rounding."""
@@ -59,7 +59,7 @@ class Rules:
 
 
 class Decider(Protocol):
-    """How units are decided: a calibration made ready for data (`unoic_cli.tasks.modalities.Method`)."""
+    """How units are decided: a calibration made ready for data (`unoic_cli.resolve.modalities.Method`)."""
 
     @property
     def linear(self) -> bool:
@@ -68,7 +68,7 @@ class Decider(Protocol):
 
     @property
     def rule(self) -> Any:
-        """The fusion, where they are not (`unoic_cli.fuser.Rule`)."""
+        """The fusion, where they are not (`unoic_cli.calibrations.decider.Rule`)."""
         ...
 
     def point(self, lam: float) -> Lines:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from unoic_cli.counters import Tally
     from unoic_cli.kernels.lines import Lines
+    from unoic_cli.tallies.tally import Tally
 
 ONE = 1 << 40
 """1 in the fixed point of the sums."""

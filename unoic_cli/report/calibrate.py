@@ -11,7 +11,7 @@ from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import about_calibration, facts, metric_table, percent
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.calibrate import CalibrateResult
+    from unoic_cli.commands.calibrate import CalibrateResult
 
 
 def render_calibrate(result: CalibrateResult) -> RenderableType:

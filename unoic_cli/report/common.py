@@ -14,7 +14,7 @@ from unoic_cli.metrics import in_percent, title
 from unoic_cli.report.layout import Facts, Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.calibration import Calibration, Modality
+    from unoic_cli.calibrations.calibration import Calibration, Modality
 
 _BARS = "▁▂▃▄▅▆▇█"
 

@@ -13,7 +13,7 @@ from unoic_cli.report.common import cell, facts, units, value_of
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.compare import CompareResult, Row
+    from unoic_cli.commands.compare import CompareResult, Row
 
 
 def _columns(result: CompareResult) -> list[str]:

@@ -8,7 +8,7 @@ from unoic_cli.report.common import facts
 from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.convert import ConvertResult
+    from unoic_cli.commands.convert import ConvertResult
 
 
 def render_convert(result: ConvertResult) -> Facts:
@@ -17,7 +17,7 @@ def render_convert(result: ConvertResult) -> Facts:
     Parameters
     ----------
     result : ConvertResult
-        As returned by `unoic_cli.tasks.convert.convert`; its notes are shown elsewhere.
+        As returned by `unoic_cli.commands.convert.convert`; its notes are shown elsewhere.
     """
     size = f"{result.n_samples:,} samples, {result.n_classes:,} classes"
     if result.image_shape:

@@ -12,7 +12,7 @@ from unoic_cli.report.common import cell, facts, metric_table, percent
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.evaluate import EvaluateResult
+    from unoic_cli.commands.evaluate import EvaluateResult
 
 MOST_CLASSES = 40
 """Classes in the terminal table; of more, those of lowest recall."""

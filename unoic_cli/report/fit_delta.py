@@ -8,7 +8,7 @@ from unoic_cli.report.common import facts, percent
 from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.fit_delta import FitDeltaResult
+    from unoic_cli.commands.fit_delta import FitDeltaResult
 
 
 def render_fit_delta(result: FitDeltaResult) -> Facts:

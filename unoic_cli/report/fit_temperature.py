@@ -11,7 +11,7 @@ from unoic_cli.report.common import facts, percent
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.fit_temperature import FitTemperatureResult
+    from unoic_cli.commands.fit_temperature import FitTemperatureResult
 
 
 def render_fit_temperature(result: FitTemperatureResult) -> Group:

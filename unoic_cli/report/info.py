@@ -13,7 +13,7 @@ from unoic_cli.report.common import facts
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.info import CountsInfo, FileInfo, InfoResult
+    from unoic_cli.commands.info import CountsInfo, FileInfo, InfoResult
 
 MOST_CHARACTERS = 120
 MOST_CLASSES = 40
@@ -26,7 +26,7 @@ def render_info(result: InfoResult) -> RenderableType:
     Parameters
     ----------
     result : InfoResult
-        As returned by `unoic_cli.tasks.info.info`.
+        As returned by `unoic_cli.commands.info.info`.
     """
     parts: list[RenderableType] = []
     for number, file in enumerate(result.files):

@@ -8,7 +8,7 @@ from unoic_cli.report.common import facts
 from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.pack import PackResult
+    from unoic_cli.commands.pack import PackResult
 
 
 def render_pack(result: PackResult) -> Facts:
@@ -17,7 +17,7 @@ def render_pack(result: PackResult) -> Facts:
     Parameters
     ----------
     result : PackResult
-        As returned by `unoic_cli.tasks.pack.pack`; its notes are shown elsewhere.
+        As returned by `unoic_cli.commands.pack.pack`; its notes are shown elsewhere.
     """
     size = f"{result.n_samples:,} samples, {result.n_classes:,} classes"
     if result.image_shape:

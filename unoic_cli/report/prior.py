@@ -10,7 +10,7 @@ from unoic_cli.report.common import cell, facts, percent
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.prior import PriorResult
+    from unoic_cli.commands.prior import PriorResult
 
 
 def render_prior(result: PriorResult) -> Group:

@@ -12,7 +12,7 @@ from unoic_cli.metrics import title as title_of
 from unoic_cli.report.common import about_calibration, facts, metric_table, sparkline, units, value_of
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.search import Folds, SearchResult
+    from unoic_cli.commands.search import Folds, SearchResult
 
 
 def render_search(result: SearchResult) -> RenderableType:

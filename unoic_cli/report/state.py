@@ -8,7 +8,7 @@ from unoic_cli.report.common import facts
 from unoic_cli.report.layout import Facts
 
 if TYPE_CHECKING:
-    from unoic_cli.tasks.runs import StateResult
+    from unoic_cli.api.stored import StateResult
 
 
 def render_state(result: StateResult) -> Facts:

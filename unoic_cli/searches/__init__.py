@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from unoic_cli.lattice import Lattice
+from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.metrics import Counted, Counts, Recipe
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unoic_cli.lattice import Lattice
+from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.searches import Asking, Found, Problem
 
 

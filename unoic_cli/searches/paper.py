@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unoic_cli.calibrations.lattice import WIDEST, Lattice
 from unoic_cli.errors import UsageError
-from unoic_cli.lattice import WIDEST, Lattice
 from unoic_cli.searches import Asking, Curve, Found, Problem
 
 SEVERAL_PEAKS = "Algorithm 2 presumes a curve with one peak; what it evaluated has more: prefer --method path"

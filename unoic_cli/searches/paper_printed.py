@@ -9,7 +9,7 @@ better. So the result may be worse than another lambda that was evaluated, and t
 
 from __future__ import annotations
 
-from unoic_cli.lattice import Lattice
+from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.searches import Asking, Found, Problem
 from unoic_cli.searches.paper import SEVERAL_PEAKS, Visited
 

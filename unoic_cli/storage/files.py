@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from unoic_cli import witness
 from unoic_cli.errors import NoInputError
+from unoic_cli.storage import witness
 from unoic_cli.storage.objects import RemoteFile
 from unoic_cli.urls import is_remote
 

@@ -24,9 +24,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
-from unoic_cli import witness
 from unoic_cli.errors import NoInputError, StorageError, UsageError
-from unoic_cli.storage import reasons
+from unoic_cli.storage import reasons, witness
 from unoic_cli.urls import AZURE, shown, split_url
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import os
 import tempfile
 from typing import Any
 
-from unoic_cli import witness
 from unoic_cli.errors import StorageError
+from unoic_cli.storage import witness
 
 
 class Held:

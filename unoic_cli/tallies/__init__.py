@@ -1,1 +1,1 @@
-"""Tallies: what is counted while the data streams by (see `unoic_cli.counters.Tally`). All are sums of integers."""
+"""Tallies: what is counted while the data streams by (see `unoic_cli.tallies.tally`). All are sums of integers."""

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.batch import Batch, choose_split, ignored_units, stored_batch
-from unoic_cli.block import Encoding, Source
-from unoic_cli.counters import Counters, Tally, added
+from unoic_cli.data.batch import Batch, choose_split, ignored_units, stored_batch
+from unoic_cli.formats.block import Encoding, Source
 from unoic_cli.tallies.evidence import TOLERANCE, EvidenceTally, log_tolerance
+from unoic_cli.tallies.tally import Counters, Tally, added
 
 Look: TypeAlias = Literal["probabilities", "log-probabilities", "logits", "nothing finite"]
 MOST_NAMES = 1000

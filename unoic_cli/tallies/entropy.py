@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.batch import Batch, InvalidScoreError
-from unoic_cli.counters import Counters, Tally
+from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
+from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.kernels import entropy_of_units
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.uncertainty import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
+from unoic_cli.tallies.tally import Counters, Tally
 
 _SHIFT = FIXED_POINT.bit_length() - 1
 _PIECE = 1 << 16

@@ -1,4 +1,4 @@
-"""What the data looks like, counted beside whatever a command counts: see `unoic_cli.evidence` for what it means."""
+"""What the data looks like, counted beside all else; `unoic_cli.tallies.findings` says what it means."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from unoic_cli.batch import Batch, Part
-from unoic_cli.block import Source
-from unoic_cli.counters import Counters, Tally
+from unoic_cli.data.batch import Batch, Part
+from unoic_cli.data.sampling import steps
+from unoic_cli.formats.block import Source
 from unoic_cli.kernels import look_at_rows
 from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED
-from unoic_cli.sampling import steps
+from unoic_cli.tallies.tally import Counters, Tally
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.batch import Batch
-from unoic_cli.counters import Tally
-from unoic_cli.fuser import Fuser, Piece, Rule
+from unoic_cli.calibrations.decider import Fuser, Piece, Rule
+from unoic_cli.data.batch import Batch
 from unoic_cli.kernels import count_confusion, count_winners
 from unoic_cli.kernels.constants import LANES
 from unoic_cli.tallies.counts import Counts
+from unoic_cli.tallies.tally import Tally
 
 
 class FusedTally(Tally):

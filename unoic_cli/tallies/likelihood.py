@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.batch import Batch, InvalidScoreError, Scores, where_is
-from unoic_cli.counters import Tally, added
+from unoic_cli.calibrations.decider import Fuser, Piece, Rule
+from unoic_cli.data.batch import Batch, InvalidScoreError, Scores, where_is
 from unoic_cli.errors import DataError
-from unoic_cli.fuser import Fuser, Piece, Rule
 from unoic_cli.kernels import sum_confidence, sum_likelihood
 from unoic_cli.kernels.constants import FIXED_POINT, HALF, N_TIERS, PIECE, STEP
+from unoic_cli.tallies.tally import Tally, added
 
 _ONE = int(FIXED_POINT)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from unoic_cli.batch import Batch, InvalidScoreError
-from unoic_cli.counters import Counters, Tally, added
+from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.kernels import count_path_planes, count_path_rows, count_path_wide
 from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.lines import COPIES, Lines, add_up, make_workspace
 from unoic_cli.tallies.counts import Counts
+from unoic_cli.tallies.tally import Counters, Tally, added
 
 _FLUSH = 1 << 30
 """Units after which the table of changes is emptied: its 32-bit numbers must not overflow."""

@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.batch import Batch, InvalidScoreError, Scores
-from unoic_cli.counters import Tally
+from unoic_cli.data.batch import Batch, InvalidScoreError, Scores
 from unoic_cli.kernels import (
     count_confusion,
     count_point_planes,
@@ -21,6 +20,7 @@ from unoic_cli.kernels import (
 from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.lines import JOINT_CLASSES, Lines, Workspace, make_workspace
 from unoic_cli.tallies.counts import Counts
+from unoic_cli.tallies.tally import Tally
 
 
 def predict(batch: Batch, lines: Lines, out: np.ndarray, work: Workspace) -> None:

@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.batch import Batch, InvalidScoreError
-from unoic_cli.counters import Tally
+from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.kernels import sum_posterior
 from unoic_cli.kernels.constants import FIXED_POINT
 from unoic_cli.kernels.lines import make_lines, make_workspace
+from unoic_cli.tallies.tally import Tally
 
 
 class PosteriorTally(Tally):

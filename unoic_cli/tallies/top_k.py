@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from unoic_cli.batch import Batch
-from unoic_cli.counters import Tally
+from unoic_cli.data.batch import Batch
 from unoic_cli.kernels import count_top_k
 from unoic_cli.kernels.lines import Lines, make_workspace
+from unoic_cli.tallies.tally import Tally
 
 
 class TopKTally(Tally):

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.batch import Batch
-from unoic_cli.counters import Tally
+from unoic_cli.data.batch import Batch
+from unoic_cli.tallies.tally import Tally
 
 
 class UnitTally(Tally):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from unoic_cli.batch import Batch
-from unoic_cli.counters import Counters, Tally
-from unoic_cli.view import View
+from unoic_cli.calibrations.view import View
+from unoic_cli.data.batch import Batch
+from unoic_cli.tallies.tally import Counters, Tally
 
 
 class ViewedTally(Tally):

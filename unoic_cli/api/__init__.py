@@ -1,0 +1,1 @@
+"""Commands as functions, and runs that are cut, kept and spread."""

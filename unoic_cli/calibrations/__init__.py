@@ -1,0 +1,1 @@
+"""What turns scores into a posterior: parameters, and what decides."""

@@ -1,0 +1,279 @@
+"""A calibration: all that turns raw scores into the calibrated posterior, as a JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from unoic_cli.brief import brief
+from unoic_cli.calibrations.delta import DeltaStatistics
+from unoic_cli.calibrations.lattice import LARGEST
+from unoic_cli.calibrations.prior import Prior, Slopes, Unseen, make_slopes
+from unoic_cli.data.facts import Facts, find_out, read_text
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.schemas import check_schema, typed
+
+VERSION = 1
+Order = Literal["flatten-first", "rebalance-first"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def check_lambda(lam: float, where: str) -> None:
+    """Refuse a lambda that is NaN, infinite, or so large that no score counts beside it."""
+    if not (math.isfinite(lam) and abs(lam) <= LARGEST):
+        raise UsageError(where, f"{lam}", f"expected a finite number between -{LARGEST} and {LARGEST}")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What belongs to one network (sensor) of a calibration.
+
+    Attributes
+    ----------
+    name : str or None
+        None where there is but one and nobody named it.
+    source_prior : Prior
+        P_s, (K,).
+    temperature : float
+        Divides the scores.
+    delta : DeltaStatistics or None
+        delta is computed from the scores with these, and a delta stored in the file is not looked at.
+    stored_delta : bool
+        Without statistics: whether a delta stored in the file is applied.
+    share : float
+        The modality's lambda is ``share * lambda``.
+    given_factors : bool
+        delta came from a file of factors, which belongs to the samples: other samples need their own.
+    """
+
+    name: str | None
+    source_prior: Prior
+    temperature: float = 1.0
+    delta: DeltaStatistics | None = None
+    stored_delta: bool = True
+    share: float = 1.0
+    given_factors: bool = False
+
+    __repr__ = brief
+
+    def to_dict(self, lam: float) -> dict[str, Any]:
+        """As it is stored; its own lambda is there for the reader."""
+        return {
+            "name": self.name,
+            "source_prior": self.source_prior.to_dict(),
+            "temperature": self.temperature,
+            "delta": None if self.delta is None else self.delta.to_dict(),
+            "stored_delta": self.stored_delta,
+            "given_factors": self.given_factors,
+            "share": self.share,
+            "lambda": self.share * lam,
+        }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P_f(.|x) = softmax(delta / T * z + lambda * s), s = log P_t - log P_s (Eq. 7), for each modality; then fused.
+
+    Attributes
+    ----------
+    lam : float
+        lambda. Any finite value is legitimate; 0 changes no prediction.
+    target_prior : Prior
+        P_t over the K classes.
+    modalities : tuple of Modality
+        Each with its P_s, temperature, delta statistics and share of lambda; in the order of their names.
+    fusion : str or None
+        How several are fused; None for one.
+    weights : tuple of float or None
+        Of the modalities, where the fusion takes weights.
+    order : {"flatten-first", "rebalance-first"}
+        Algorithm 1 as printed, delta * z + lambda * s, or delta * (z + lambda * s).
+    unseen : str
+        What happens to classes of prior zero.
+    class_names : tuple of str or None
+        (K,), checked against the data when both have them.
+    provenance : dict
+        Where it came from: files, split, metric, options.
+    """
+
+    lam: float
+    target_prior: Prior
+    modalities: tuple[Modality, ...]
+    fusion: str | None = None
+    weights: tuple[float, ...] | None = None
+    order: Order = "flatten-first"
+    unseen: Unseen = "mask"
+    class_names: tuple[str, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        for modality in self.modalities:
+            check_lambda(self.lam * modality.share, "lambda")
+        check_lambda(self.lam, "lambda")
+
+    @property
+    def source_prior(self) -> Prior:
+        """P_s of the first modality."""
+        return self.modalities[0].source_prior
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the first modality; it moves lambda: only lambda * temperature decides the prediction."""
+        return self.modalities[0].temperature
+
+    def slopes(self) -> Slopes:
+        """s_k of the first modality and the masked classes."""
+        return self.slopes_of(self.modalities[0])
+
+    def slopes_of(self, modality: Modality) -> Slopes:
+        """s_k of a modality times its share of lambda, and its masked classes."""
+        return make_slopes(modality.source_prior, self.target_prior, self.unseen).scaled(modality.share)
+
+    def with_lambda(self, lam: float) -> Calibration:
+        """The same with another lambda."""
+        return replace(self, lam=lam)
+
+    def check_fits(self, n_classes: int, class_names: tuple[str, ...] | None, where: str) -> None:
+        """Refuse data of other classes."""
+        if len(self.target_prior.values) != n_classes:
+            found = f"{n_classes} classes"
+            raise DataError(where, found, f"expected {len(self.target_prior.values)}, as the calibration has")
+        if self.class_names and class_names and self.class_names != class_names:
+            raise DataError(f"{where}:class_names", "other class names", "expected those of the calibration")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {
+            "format": "unoic calibration",
+            "version": VERSION,
+            "lambda": self.lam,
+            "target_prior": self.target_prior.to_dict(),
+            "fusion": self.fusion,
+            "weights": None if self.weights is None else list(self.weights),
+            "order": self.order,
+            "unseen": self.unseen,
+            "class_names": list(self.class_names) if self.class_names else None,
+            "modalities": [modality.to_dict(self.lam) for modality in self.modalities],
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Calibration:
+        """Read what `to_dict` wrote, or a result of `search-lambda` that holds it.
+
+        Raises
+        ------
+        DataError
+            Not a calibration, or one that does not make sense.
+        """
+        expected = "expected a calibration written by unoic search-lambda or unoic calibrate"
+        if isinstance(content, dict) and isinstance(content.get("calibration"), dict):
+            check_schema(content, where)
+            content = content["calibration"]
+        if not isinstance(content, dict) or content.get("format") != "unoic calibration":
+            raise DataError(where, "JSON of another kind", expected)
+        if content.get("version") != VERSION:
+            raise DataError(where, f"calibration version {content.get('version')}", f"expected version {VERSION}")
+        stored = typed({**content, "lam": content.get("lambda")}, _Stored, where, "a damaged calibration", expected)
+        lam, target, modalities = stored.lam, stored.target_prior, stored.modalities
+        fusion, weights, names = stored.fusion, stored.weights, stored.class_names
+        for prior in (target, *(m.source_prior for m in modalities)):
+            _check_prior(prior, where)
+        for entry in content["modalities"]:
+            if entry.get("delta") is not None:
+                DeltaStatistics.from_dict(entry["delta"], where)
+        for entry, modality in zip(content["modalities"], modalities, strict=True):
+            _check_lambdas(entry, modality, lam, len(modalities), where)
+        numbers = [lam, *(m.share for m in modalities), *(m.share * lam for m in modalities)]
+        warm = all(math.isfinite(m.temperature) and m.temperature > 0 for m in modalities)
+        if not all(abs(number) <= LARGEST for number in numbers) or not warm:
+            found = f"lambda {lam}, temperature {', '.join(str(m.temperature) for m in modalities)}"
+            raise DataError(where, found, "expected finite numbers, the temperature positive")
+        lengths = {len(target.values), *(len(m.source_prior.values) for m in modalities)}
+        if names is not None:
+            lengths.add(len(names))
+        if len(lengths) != 1 or not modalities:
+            raise DataError(where, "a damaged calibration (priors or names of different lengths)", expected)
+        known = [m.name for m in modalities]
+        named = len(set(known)) == len(known) and None not in known
+        weighted = weights is None or (len(weights) == len(known) and all(map(math.isfinite, weights)))
+        fused = fusion is not None and named and weighted
+        if not (fused or (len(known) == 1 and fusion is None and weights is None)):
+            raise DataError(where, "a damaged calibration (modalities that do not go together)", expected)
+        return cls(**vars(stored))
+
+    @classmethod
+    def load(cls, path: str) -> Calibration:
+        """Read a calibration file.
+
+        Raises
+        ------
+        NoInputError, DataError
+            The file cannot be read, or is not a calibration.
+        """
+        return find_out(cls.read(path))
+
+    @classmethod
+    def read(cls, path: str) -> Facts[Calibration]:
+        """As `load`, for commands."""
+        expected = "expected a calibration (JSON)"
+        try:
+            return cls.from_dict(json.loads((yield from read_text(path, expected))), path)
+        except (ValueError, RecursionError):  # not JSON, or nested or numbered beyond reason
+            raise DataError(path, "not JSON", expected) from None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The fields of a calibration as they are in its file, unchecked."""
+
+    lam: float
+    target_prior: Prior
+    modalities: tuple[Modality, ...]
+    fusion: str | None = None
+    weights: tuple[float, ...] | None = None
+    order: Order = "flatten-first"
+    unseen: Unseen = "mask"
+    class_names: tuple[str, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _close(found: float, expected: float) -> bool:
+    """Equal up to the rounding of numbers that were written as text."""
+    try:
+        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15)
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
+def _check_lambdas(content: dict[str, Any], modality: Modality, lam: float, n_modalities: int, where: str) -> None:
+    """Refuse a modality whose lambda is stated twice, and not the same."""
+    of = "the modality" if modality.name is None else f"modality {modality.name}"
+    if n_modalities == 1 and not _close(modality.share, 1.0):
+        raise DataError(where, f"share {modality.share:g} for the only modality", "expected share 1")
+    stated = content.get("lambda")
+    if stated is None:
+        return
+    numeric = isinstance(stated, (int, float)) and not isinstance(stated, bool)
+    if not numeric or not _close(stated, modality.share * lam):
+        found = f"lambda {stated!r} of {of}, where lambda is {lam!r} and its share {modality.share!r}"
+        raise DataError(where, found, f"expected {modality.share * lam!r} (share * lambda), or no lambda there")
+
+
+def _check_prior(prior: Prior, where: str) -> None:
+    values, counts = prior.values, prior.counts
+    if not all(math.isfinite(value) and value >= 0 for value in values) or abs(math.fsum(values) - 1) > 1e-6:
+        raise DataError(where, "a prior that is not a distribution", "expected values >= 0 that sum to 1")
+    if counts is not None:
+        if len(counts) != len(values) or not all(math.isfinite(count) and count >= 0 for count in counts):
+            raise DataError(where, "a prior with counts that are none", "expected one count >= 0 for each class")
+        total = math.fsum(counts)
+        stated = next((k for k, count in enumerate(counts) if not _close(count, values[k] * total)), None)
+        if total <= 0 or stated is not None:
+            k = stated or 0
+            found = f"a prior of {values[k]:g} for class {k}, with a count of {counts[k]:g} of {total:g}"
+            raise DataError(where, found, "expected values that are counts over their sum (or no counts)")

@@ -1,0 +1,1 @@
+"""One file for each command: its options, its steps, its result."""

@@ -1,0 +1,593 @@
+"""`calibrate`: write the calibrated posterior, and say what it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
+
+import numpy as np
+
+from unoic_cli import formats
+from unoic_cli.brief import brief
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.calibrations.decider import Fuser, Piece
+from unoic_cli.calibrations.view import View
+from unoic_cli.commands.evaluate import Metrics
+from unoic_cli.commands.search import Folds, SearchResult, search_prepared
+from unoic_cli.data.batch import Batch, stored_field
+from unoic_cli.data.dataset import DataSet, Span
+from unoic_cli.data.steps import Rewritten, Steps, here, rewrite, write_text
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Writer
+from unoic_cli.kernels.lines import make_workspace
+from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
+from unoic_cli.options import Option, filled
+from unoic_cli.resolve.asked import ask
+from unoic_cli.resolve.common import (
+    Inputs,
+    Notes,
+    check_output,
+    files_among,
+    files_of,
+    open_inputs,
+    part_name,
+    tell_predictions,
+)
+from unoic_cli.resolve.modalities import Method, Resolved, make_method, resolve
+from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions
+from unoic_cli.tallies.points import predict
+from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.version import __version__
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Emit = Literal["log-probs", "probs", "predictions"]
+EMIT: tuple[Emit, ...] = get_args(Emit)
+_KINDS: dict[Emit, Kind] = {"log-probs": "log_probs", "probs": "probs", "predictions": "predictions"}
+CROSS_FIT_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What `calibrate` did. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        What was applied to the output.
+    output : str
+        The file written.
+    calibration_output : str or None
+        Where a calibration that was fitted here was written.
+    before, after : Metrics or None
+        Metrics of the scores as they are (nothing rebalanced, no class masked) and after; None without labels. When
+        lambda was fitted here, `after` is cross-fitted: each unit is predicted with the lambda tuned on the folds
+        without it.
+    fitted : SearchResult or None
+        The search, when lambda was fitted here.
+    gained, lost : tuple of dict
+        Classes whose recall changed most: class, name, support, before, after.
+    n_units : int
+        Units written.
+    emit : str
+        What was written.
+    masked : Metrics or None
+        Metrics at lambda = 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
+    """
+
+    calibration: Calibration
+    output: str
+    calibration_output: str | None
+    before: Metrics | None
+    after: Metrics | None
+    fitted: SearchResult | None
+    gained: tuple[dict[str, Any], ...]
+    lost: tuple[dict[str, Any], ...]
+    n_units: int
+    emit: Emit
+    files: tuple[str, ...]
+    split: str | None
+    notes: tuple[str, ...]
+    masked: Metrics | None = None
+
+    __repr__ = brief
+
+    @property
+    def folds(self) -> Folds | None:
+        """The cross-fit behind `after`, if there was one."""
+        return None if self.fitted is None else self.fitted.folds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        folds = None
+        if self.fitted is not None and self.fitted.folds is not None:
+            folds = self.fitted.folds.to_dict(self.fitted.best)
+        return {
+            "output": self.output,
+            "emit": self.emit,
+            "n_written": self.n_units,
+            "lambda": self.calibration.lam,
+            "temperature": self.calibration.temperature,
+            "fitted": self.fitted is not None,
+            "before": None if self.before is None else self.before.to_dict(),
+            **({} if self.masked is None else {"masked": self.masked.to_dict()}),
+            "after": None if self.after is None else self.after.to_dict(),
+            "after_is": self.after_is,
+            "gained": list(self.gained),
+            "lost": list(self.lost),
+            "folds": folds,
+            "calibration_output": self.calibration_output,
+            "files": list(self.files),
+            "split": self.split,
+            "notes": list(self.notes),
+            "calibration": self.calibration.to_dict(),
+        }
+
+    @property
+    def after_is(self) -> str | None:
+        """What `after` was measured on."""
+        if self.after is None:
+            return None
+        if self.fitted is not None:
+            return "cross-fitted: each unit predicted with the lambda tuned on the other folds"
+        return "the given lambda on this input"
+
+
+def default_output(data: DataSet, word: str = "calibrated") -> str:
+    """``STEM.calibrated.SUFFIX`` in the current folder."""
+    stem, suffix = formats.stem_of(data.sources[0].name)
+    return f"{stem}.{word}{suffix if suffix.lower() in formats.SUFFIXES else '.h5'}"
+
+
+def _changes(before: Metrics, after: Metrics, class_names: Sequence[str] | None, most: int = 3) -> Any:
+    """Classes whose recall rose and fell most."""
+    rows = []
+    for old, new in zip(before.per_class(class_names), after.per_class(class_names), strict=True):
+        if old["recall"] is not None and new["recall"] != old["recall"]:
+            rows.append(
+                {
+                    "class": old["class"],
+                    "name": old["name"],
+                    "support": old["support"],
+                    "before": old["recall"],
+                    "after": new["recall"],
+                }
+            )
+    rows.sort(key=lambda row: row["before"] - row["after"])
+    gained = tuple(row for row in rows[:most] if row["after"] > row["before"])
+    lost = tuple(row for row in reversed(rows[-most:]) if row["after"] < row["before"])
+    return gained, lost
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """Makes the calibrated posterior of every batch, and counts before and after."""
+
+    data: DataSet
+    method: Method
+    emit: Emit
+
+    @property
+    def view(self) -> View:
+        """How scores are made."""
+        return self.method.view
+
+    as_stored = False
+    pieces = None
+    fields = frozenset({"scores", "labels", "group", "sample_id", "split"})
+
+    def spans(self, data: DataSet) -> list[Span]:
+        """What a worker reads at once."""
+        return data.spans(whole_samples=self.view.needs_samples)
+
+    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Writer:
+        """Start the output, or go on with an unfinished one."""
+        return formats.create(path, spec, unfinished=unfinished)
+
+    def spec(self, n_samples: int) -> OutputSpec:
+        """The form of the output."""
+        return _output_spec(self.data, self.method.calibration, self.emit, n_samples)
+
+    def tallies(self) -> list[Any]:
+        """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell."""
+        lam, plain = self.method.calibration.lam, self.method.plain
+        beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
+        return [self.method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside]
+
+    def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
+        """What makes blocks in one thread."""
+        return _Maker(self.method, spec, tallies)
+
+
+class _Maker:
+    """One thread's blocks."""
+
+    def __init__(self, method: Method, spec: OutputSpec, tallies: Sequence[Any]) -> None:
+        self.method, self.spec = method, spec
+        lam = method.calibration.lam
+        self.fuser = method.writer(lam)
+        self.work = make_workspace(spec.n_classes)
+        self.lines = method.point(lam)
+        self.points: Any
+        self.points, *self.others = tallies
+
+    def __call__(self, batch: Batch, start: int) -> Iterator[LogitBlock]:
+        spec, method = self.spec, self.method
+        predictions = np.empty(batch.n_units, dtype=np.int32)
+        block = batch.part.block
+        assert block.scores is not None
+        out, pixels, in_logs = np.empty(0), 0, spec.kind == "log_probs"
+        if spec.kind != "predictions":
+            out = np.empty(batch.n_units * spec.n_classes, dtype=np.dtype(spec.encoding))
+            pixels = block.scores.shape[2] if spec.layout == "planes" else 0
+
+        def write(fuser: Fuser, piece: Piece) -> None:
+            if out.size:
+                fuser.write_piece(batch, piece, in_logs, out, pixels, predictions)
+
+        if method.linear:
+            if batch.labels is not None:
+                self.points.update(batch, predictions)
+            else:
+                predict(batch, self.lines, predictions, self.work)
+            if out.size:
+                self.fuser.write(batch, in_logs, out, pixels, predictions)
+        elif batch.labels is not None:
+            self.points.update(batch, predictions, write)
+        else:
+            self.fuser.predict(batch, predictions, write)
+        if batch.labels is not None:
+            for tally in self.others:
+                tally.update(batch)
+        shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
+        smallest = np.min_scalar_type(spec.n_classes - 1)
+        if batch.blank is not None:  # nothing is known of such a unit, and nothing is made up
+            predictions[batch.blank] = np.iinfo(smallest).max
+            if out.size and pixels:
+                image, pixel = np.divmod(np.flatnonzero(batch.blank), pixels)
+                out.reshape(shape)[image, :, pixel] = np.nan
+            elif out.size:
+                out.reshape(shape)[batch.blank] = np.nan
+        yield LogitBlock(
+            start=start,
+            stop=start + batch.n_units,
+            scores=out.reshape(shape) if out.size else None,
+            predictions=predictions.astype(smallest),
+            labels=stored_field(block.labels, spec.dtypes.get("labels")),
+            group=block.group,
+            split=block.split,
+            sample_id=stored_field(block.sample_id, spec.dtypes.get("sample_id")),
+        )
+
+
+def _dtype_of(data: DataSet, field: str) -> str:
+    """The dtype that holds a field of every source."""
+    dtypes = []
+    for source in data.sources:
+        reader = formats.open_reader(source)
+        try:
+            block = next(iter(reader.blocks(0, source.pixels, frozenset({field}))))
+            dtypes.append(np.asarray(getattr(block, field)).dtype)
+        finally:
+            reader.close()
+    if any(dtype.kind in "OUS" for dtype in dtypes):
+        return "str"
+    joined = np.result_type(*dtypes)
+    return str(joined if joined.kind in "iu" else np.dtype(np.int64))  # uint64 beside signed ones
+
+
+def _output_spec(data: DataSet, calibration: Calibration, emit: Emit, n_samples: int) -> OutputSpec:
+    """The form of the output: that of the input, with log-probabilities or probabilities."""
+    shapes = {source.image_shape for source in data.sources}
+    if len(shapes) > 1:
+        raise DataError(
+            data.name,
+            f"images of different sizes: {', '.join(map(str, sorted(shapes)))}",
+            "expected one size for one output file",
+        )
+    layouts = {source.layout for source in data.all_sources}
+    double = any(source.encoding == "float64" for source in data.all_sources)
+    fields = [name for name in ("labels", "group", "sample_id", "split") if data.has(name)]
+    return OutputSpec(
+        n_samples=n_samples,
+        n_classes=data.n_classes,
+        image_shape=shapes.pop(),
+        kind=_KINDS[emit],
+        encoding="float64" if double else "float32",
+        layout="planes" if layouts == {"planes"} else "rows",
+        predictions=True,
+        dtypes={name: _dtype_of(data, name) for name in fields},
+        class_names=data.class_names,
+        attributes={
+            "unoic_version": __version__,
+            "unoic_calibration": json.dumps(calibration.to_dict()),
+            **({} if data.shard is None else {"unoic_part": f"{data.shard[0]}/{data.shard[1]}"}),
+        },
+    )
+
+
+class _Measured(NamedTuple):
+    """Metrics of the scores as they are, at lambda 0 with masked classes where these change anything, and after."""
+
+    before: Metrics | None = None
+    masked: Metrics | None = None
+    after: Metrics | None = None
+
+
+def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
+    """What was counted beside the writing, if there are labels."""
+    points, units, *beside = written.tallies
+    counts = points.counts()
+    support, asked = counts.support[0, 0], ask(None, data, absent)
+    if not support.any():
+        return _Measured()
+
+    def of(counts: Counts, i: int) -> Metrics:
+        one = Counts(counts.hits[0, i], counts.predicted[0, i], support)
+        return Metrics.of(Counted(one), units.n_ignored, asked)
+
+    first, after = of(counts, 0), of(counts, -1)
+    before = of(beside[0].tally.counts(), 0) if beside else first
+    pairs = ((before.counts.hits, first.counts.hits), (before.counts.predicted, first.counts.predicted))
+    same = all(np.array_equal(one, other) for one, other in pairs)
+    tell_predictions(
+        after.counts.predicted, support, method.slopes.masked, method.calibration.lam, data, notes
+    )  # fmt: skip
+    return _Measured(before, None if same or not method.masks else first, after)
+
+
+def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
+    """Whether what has the name of the output is the unfinished file of the run that is resumed.
+
+    Raises
+    ------
+    UsageError
+        It had begun another output.
+    """
+    for other in begun:
+        if other != output:
+            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
+    name = begun.get(output, "")
+    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
+
+
+EmitOption: TypeAlias = Annotated[
+    Emit,
+    Option(
+        "--emit",
+        "WHAT",
+        "log-probs, probs, or predictions alone.",
+        default="log-probs",
+        takes='{"log-probs", "probs", "predictions"}',
+    ),
+]
+
+
+class CalibrateOptions(MethodOptions, DataOptions, total=False):
+    """Options of `calibrate`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
+            says="where",
+        ),
+    ]
+    emit: EmitOption
+    metric: Annotated[
+        str | None, Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.")
+    ]
+    absent: AbsentOption
+    force: ForceOption
+
+
+def calibrate(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    **options: Unpack[CalibrateOptions],
+) -> Steps[CalibrateResult]:
+    """Write the calibrated posterior of logits files, with labels, groups and the rest carried over.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, (N, K), (N, K, H, W) array, or mapping of these by modality
+        Logits files, or scores in memory; of several modalities (Algorithm 1 as a whole) ``NAME=FILE``, or a mapping.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    **options : Unpack[CalibrateOptions]
+        See `CalibrateOptions`.
+
+    Returns
+    -------
+    CalibrateResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or an output that cannot be written; the old file is then untouched.
+
+    Notes
+    -----
+    Eq. 7: softmax(delta / temperature * z + lambda * s), fused where there are several modalities. The largest entry
+    of each row written is the decision in float64, so evaluating the output gives the counts of evaluating the input
+    with the calibration.
+
+    Examples
+    --------
+    >>> from unoic_cli import calibrate
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> scores = np.array([[2.0, 1.5], [2.0, 0.0]], dtype=np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "out.h5")
+    ...     result = calibrate(scores, [1, 0], output=path, lam=1.0, source_prior=[3, 1])
+    >>> result.before.values["acc"], result.after.values["acc"]
+    (0.5, 1.0)
+    """
+    chosen = filled(CalibrateOptions, options)
+    notes = Notes(chosen["tell"])
+    data = yield from open_inputs(inputs, labels, chosen, notes)
+    return (yield from _calibrate(data, chosen, notes, fit=True))
+
+
+class FuseOptions(MethodOptions, DataOptions, total=False):
+    """Options of `fuse`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "--output -o",
+            "FILE",
+            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
+            says="where",
+        ),
+    ]
+    emit: EmitOption
+    absent: AbsentOption
+    force: ForceOption
+
+
+def fuse(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    **options: Unpack[FuseOptions],
+) -> Steps[CalibrateResult]:
+    """Write the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
+
+    Parameters
+    ----------
+    inputs : mapping of str to path, sequence of paths or array; or sequence of ``NAME=FILE``
+        The modalities, aligned row by row.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    **options : Unpack[FuseOptions]
+        See `FuseOptions`.
+
+    Returns
+    -------
+    CalibrateResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or an output that cannot be written; the old file is then untouched.
+
+    Examples
+    --------
+    >>> from unoic_cli import fuse
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> rgb, depth = np.log([[0.6, 0.4]]), np.log([[0.2, 0.8]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = fuse({"rgb": rgb, "depth": depth}, [1], output=os.path.join(folder, "fused.h5"))
+    >>> result.after.values["acc"]
+    1.0
+    """
+    chosen = filled(CalibrateOptions, options)
+    notes = Notes(chosen["tell"])
+    data = yield from open_inputs(inputs, labels, chosen, notes)
+    if data.modality is None:
+        raise UsageError(data.name, "inputs without names", "expected modalities like rgb=FILE depth=FILE")
+    return (yield from _calibrate(data, chosen, notes, fit=False))
+
+
+def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bool) -> Steps[CalibrateResult]:
+    """`calibrate`, and `fuse`, which fits nothing."""
+    output, emit, absent = chosen["output"], chosen["emit"], chosen["absent"]
+    if emit not in EMIT:
+        raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    names = tuple(source.name for source in data.all_sources)
+    if absent not in ABSENT:
+        raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
+    if output is None and any(source.format == "arrays" for source in data.all_sources):
+        raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
+    path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
+    stream = path == formats.STANDARD
+    if stream:
+        formats.check_stream(force=chosen["force"])
+        if data.shard is not None:
+            raise UsageError("--shard", "a part of a stream", "expected a file for each part")
+    elif os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
+        raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
+    if data.shard is not None:
+        path = part_name(path, *data.shard)
+    given_files = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"])
+    kept = (*names, *files_among(*given_files))
+    force = chosen["force"] or _is_begun(path, (yield from here()).begun)
+    if not stream:
+        yield from check_output(path, force=force, inputs=kept)
+    fitted, beside = None, None
+    if fit and chosen["calibration"] is None and chosen["lam"] is None:
+        if not stream:  # which carries the calibration itself
+            beside = os.path.splitext(path)[0] + ".calibration.json"
+            yield from check_output(beside, force=force, inputs=kept)
+        if data.shard is not None:
+            expected = "expected --calibration or --lambda: a part must not be fitted by itself"
+            raise UsageError("--shard", "neither --calibration nor --lambda", expected)
+        fitted, resolved = yield from _fit(data, chosen, notes)
+    else:
+        if chosen["metric"] is not None:
+            raise UsageError("--metric", "--metric beside a given lambda", "expected it only where lambda is fitted")
+        given = yield from resolve(chosen, data, chosen, notes, lam=None if fit else 0.0)
+        assert given is not None
+        resolved = given
+    for name in ("labels", "group", "sample_id", "split"):
+        if not data.has(name) and any(name in source.fields for source in data.sources):
+            notes.add(f"{name} is not written: some of the inputs have none")
+    left = formats.others(data.all_sources)
+    if left is not None:
+        notes.add(left)
+    applied = resolved.calibration
+    method = yield from make_method(applied, data, resolved.factors)
+    written = yield from rewrite(data, path, _Posterior(data, method, emit))
+    if beside is not None:
+        yield from write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
+    before, masked, after = _metrics(written, method, absent, data, notes)
+    if fitted is not None and fitted.folds is not None and before is not None:
+        after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
+    gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
+    return CalibrateResult(
+        calibration=applied,
+        output=path,
+        calibration_output=beside,
+        before=before,
+        after=after,
+        fitted=fitted,
+        gained=gained,
+        lost=lost,
+        n_units=written.n_units,
+        emit=emit,
+        files=tuple(files_of(data)),
+        split=chosen["split"],
+        notes=tuple(notes.texts),
+        masked=masked,
+    )
+
+
+def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[SearchResult, Resolved]]:
+    """Tune lambda on the labels of this input, with cross-fitting."""
+    if not data.has("labels"):
+        raise UsageError(
+            data.name,
+            "no labels, and neither --calibration nor --lambda",
+            "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
+        )
+    resolved = yield from resolve(chosen, data, chosen, notes, lam=1.0)
+    assert resolved is not None
+    result = yield from search_prepared(
+        data, resolved, chosen["metric"] or "macc", CROSS_FIT_FOLDS, chosen["absent"], chosen, notes
+    )
+    notes.add(
+        f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
+        f"cross-fitted over {CROSS_FIT_FOLDS} folds"
+    )
+    return result, replace(resolved, calibration=result.calibration)

@@ -1,0 +1,433 @@
+"""`compare`: several methods under several conditions, from one read."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
+
+import numpy as np
+
+from unoic_cli.brief import brief, short, wrapped
+from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
+from unoic_cli.calibrations.prior import Prior
+from unoic_cli.calibrations.view import FactorSource
+from unoic_cli.commands.evaluate import Metrics
+from unoic_cli.data.dataset import DataSet
+from unoic_cli.data.facts import Facts, exists
+from unoic_cli.data.steps import Steps, count
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.fusions import FUSIONS, listed, resolve_weights
+from unoic_cli.metrics import ABSENT_RULES, Absent
+from unoic_cli.options import Option, filled, given_flags
+from unoic_cli.resolve.asked import Beside, ask, check_countable, tell_infinite, with_training
+from unoic_cli.resolve.common import (
+    Inputs,
+    Notes,
+    check_calibration,
+    open_inputs,
+    provenance,
+    refuse_calibrated,
+    tell_predictions,
+)
+from unoic_cli.resolve.modalities import (
+    Method,
+    Resolved,
+    at_lambda,
+    load_calibration,
+    make_method,
+    names_of,
+    resolve,
+)
+from unoic_cli.resolve.options import AbsentOption, DataOptions, DeltaOptions, MethodOptions, ShotsOption
+from unoic_cli.resolve.tables import make_tables
+from unoic_cli.searches import Curve
+from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+UNO = "uno"
+_NUMBER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]*=)?[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+"""``0.4``, or ``rgb=0.4``: what may follow the ``@`` of a method."""
+AVERAGE = "average"
+"""Name of the last column: the plain mean over the conditions."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        What it is: its modalities, fusion and lambda.
+    lams : dict of str to float
+        The lambda of each modality that it looks at; "" stands for one without a name.
+    cells : dict of str to Metrics
+        For each condition.
+    average : dict of str to float
+        Each metric, averaged over the conditions with equal weights.
+    """
+
+    name: str
+    about: str
+    lams: dict[str, float]
+    cells: dict[str, Metrics]
+    average: dict[str, float]
+
+    __repr__ = brief
+
+    @property
+    def lam(self) -> float | None:
+        """The lambda of all its modalities; None where they have their own."""
+        found = set(self.lams.values())
+        return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What `compare` counted. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    conditions : tuple of str
+        Columns, in order.
+    metrics : tuple of str
+        What a cell shows.
+    absent : str
+        The rule for absent classes.
+    details : dict
+        Files and options.
+    notes : tuple of str
+    """
+
+    rows: tuple[Row, ...]
+    conditions: tuple[str, ...]
+    metrics: tuple[str, ...]
+    absent: Absent
+    details: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        averages = {row.name: {name: row.average[name] for name in self.metrics} for row in self.rows}
+        return wrapped(f"CompareResult(conditions={short(self.conditions)}, averages={short(averages)})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "conditions": list(self.conditions),
+            "metrics": list(self.metrics),
+            "methods": [
+                {
+                    "name": row.name,
+                    "about": row.about,
+                    "lambda": row.lam,
+                    "lambdas": {name: lam for name, lam in row.lams.items() if name} or None,
+                    "conditions": {name: metrics.to_dict() for name, metrics in row.cells.items()},
+                    "average": row.average,
+                }
+                for row in self.rows
+            ],
+            "absent": self.absent,
+            "absent_rule": ABSENT_RULES[self.absent],
+            **self.details,
+            "notes": list(self.notes),
+        }
+
+
+class CompareOptions(DeltaOptions, DataOptions, total=False):
+    """Options of `compare`."""
+
+    methods: Annotated[
+        Sequence[str] | Mapping[str, Any] | None,
+        Option(
+            "--method -m",
+            "[TITLE=]METHOD",
+            f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
+            "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
+            "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
+            "noisy-or.",
+            many=True,
+        ),
+    ]
+    by: Annotated[
+        str | None,
+        Option("--by", "WHAT", "A column for each file, or each group (the files' group field)."),
+    ]
+    metrics: Annotated[
+        str | Sequence[str],
+        Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
+    ]
+    shots: ShotsOption
+    absent: AbsentOption
+
+
+def compare(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    **options: Unpack[CompareOptions],
+) -> Steps[CompareResult]:
+    """Count what several methods predict under several conditions, in one read of the files.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, array, or mapping of these by modality
+        Labelled logits files; of several modalities ``NAME=FILE``, or a mapping.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    **options : Unpack[CompareOptions]
+        See `CompareOptions`.
+
+    Returns
+    -------
+    CompareResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, or methods that do not fit the modalities.
+
+    Examples
+    --------
+    >>> from unoic_cli import compare
+    >>> import numpy as np
+    >>> rgb, depth = np.log([[0.6, 0.4], [0.3, 0.7]]), np.log([[0.2, 0.8], [0.4, 0.6]])
+    >>> table = compare({"rgb": rgb, "depth": depth}, [1, 1], methods=["rgb", "average"], metrics="acc")
+    >>> {row.name: row.average["acc"] for row in table.rows}
+    {'rgb': 0.5, 'average': 1.0}
+    """
+    chosen = filled(CompareOptions, options)
+    notes, by, absent, delta = Notes(chosen["tell"]), chosen["by"], chosen["absent"], chosen["delta"]
+    data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
+    asked = ask(chosen["metrics"], data, absent, chosen["shots"])
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require("labels", "to compare")
+    tables = yield from make_tables(data, by)
+    titles = yield from _titles(chosen["methods"], data, delta is not None)
+    wanted = filled(MethodOptions, filled(DeltaOptions, chosen))
+    plain = []
+    for _, spec in titles:
+        plain.append((yield from _split_lambda(spec))[0] if isinstance(spec, str) else spec)
+    for option in given_flags(DeltaOptions, chosen) if UNO not in plain else ():
+        raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
+    made = []
+    for title, spec in titles:
+        made.append((title, *(yield from _method(spec, data, wanted, chosen, notes))))
+    n_tables = len(tables.names) if tables else 1
+    ready = []
+    for _, resolved, places in made:
+        ready.append((yield from make_method(resolved.calibration, data, resolved.factors, places)))
+    asked = with_training(asked, data, ready[0].calibration)
+    for one in ready:
+        check_countable(asked, data, one)
+    counted = [one.tally([one.calibration.lam], n_tables) for one in ready]
+    beside = [Beside.at(asked.recipes(), one, [one.calibration.lam], n_tables) for one in ready]
+    tallies = [
+        ViewedTally(one.view, tally)
+        for one, first, more in zip(ready, counted, beside, strict=True)
+        for tally in (first, *more.tallies.values())
+    ]
+    units = UnitTally(n_tables)
+    whole = any(one.view.needs_samples for one in ready)
+    given = {} if tables is None else tables.arguments()
+    yield from count(data, [units, *tallies], raw=True, whole_samples=whole, **given)
+    names = tables.names if tables else ("all",)
+    rows = []
+    for (title, _, _), one, tally, more in zip(made, ready, counted, beside, strict=True):
+        counts = tally.counts()
+        curve = Curve(np.array([one.calibration.lam]), counts, more.arrays())
+        cells = {
+            name: Metrics.of(curve.pooled([i]).at(0), int(units.ignored[i]), asked)
+            for i, name in enumerate(names)
+            if counts.support[i].any()
+        }
+        if not cells:
+            raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
+        average = {
+            name: _mean([cell.values[name] for cell in cells.values()]) for name in cells[next(iter(cells))].values
+        }
+        predicted, support = counts.predicted.sum(axis=(0, 1)), counts.support.sum(axis=(0, 1))
+        tell_predictions(predicted, support, one.slopes.masked, one.calibration.lam, data, notes)
+        tell_infinite(average, notes)
+        rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average))
+    about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
+    return CompareResult(
+        tuple(rows), tuple(rows[0].cells), asked.names, absent, {"by": by, **about}, tuple(notes.texts)
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [value for value in values if not math.isnan(value)]
+    return sum(kept) / len(kept) if kept else math.nan
+
+
+def _titles(
+    methods: Sequence[str] | Mapping[str, Any] | None, data: DataSet, with_delta: bool
+) -> Facts[list[tuple[str, Any]]]:
+    """Titles and what they stand for."""
+    if methods is None:
+        names = [name for name in names_of(data) if name is not None]
+        if len(names) < 2:
+            raise UsageError("--method", "no method", "expected --method TITLE=CALIBRATION, or several modalities")
+        found: list[tuple[str, Any]] = [(name, name) for name in (*names, AVERAGE, "noisy-or")]
+        return [*found, (UNO, UNO)] if with_delta else found
+    if isinstance(methods, Mapping):
+        found = list(methods.items())
+    else:
+        found = []
+        known = {*(name for name in names_of(data) if name), *FUSIONS, UNO}
+        for text in [methods] if isinstance(methods, str) else methods:
+            found.append((yield from _titled(text, known)))
+    titles = [title for title, _ in found]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UsageError("--method", f"{title} twice", "expected a title of its own for each: TITLE=METHOD")
+    if not found:
+        raise UsageError("--method", "no method", "expected at least one")
+    return found
+
+
+def _titled(text: str, known: Container[str]) -> Facts[tuple[str, str]]:
+    """The title and the method of ``TITLE=METHOD`` or METHOD."""
+    title, separator, spec = text.partition("=")
+    method, lam = yield from _split_lambda(text)
+    whole = not separator or "://" in title or (yield from exists(text))
+    if whole or (lam is not None and (method in known or (yield from exists(method)))):
+        spec, stem = text, os.path.splitext(os.path.basename(method))[0] if method.endswith(".json") else method
+        title = stem if lam is None else f"{stem}@{lam}"
+    if not title or not spec:
+        raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
+    return title, spec
+
+
+def _split_lambda(spec: str) -> Facts[tuple[str, str | None]]:
+    """METHOD and LAMBDA of ``METHOD@LAMBDA``; a file of that very name comes first."""
+    method, _, lam = spec.rpartition("@")
+    if not method or (yield from exists(spec)) or not all(_NUMBER.fullmatch(part.strip()) for part in lam.split(",")):
+        return spec, None
+    return method, lam
+
+
+def _method(
+    spec: Any, data: DataSet, wanted: MethodOptions, options: DataOptions, notes: Notes
+) -> Steps[tuple[Resolved, list[int]]]:
+    """What a method's text stands for, and which modalities it looks at."""
+    names = names_of(data)
+    everything = list(range(len(names)))
+    spec = getattr(spec, "calibration", spec)  # of a result
+    if not isinstance(spec, (str, os.PathLike, Mapping, Calibration)):
+        raise UsageError(
+            "--method", f"a {type(spec).__name__}", "expected the file of a calibration, or the name of a method"
+        )
+    lam = None
+    if isinstance(spec, str):
+        spec, lam = yield from _split_lambda(spec)
+        if spec in names:
+            place = names.index(spec)
+            return Resolved((yield from _plain(data, [place], None, lam, options, notes))), [place]
+        if spec in FUSIONS or spec == UNO:
+            if len(names) < 2:
+                raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
+            if spec == UNO:
+                return (yield from _uno(data, {**wanted, "lam": lam}, options, notes)), everything
+            return Resolved((yield from _plain(data, everything, spec, lam, options, notes))), everything
+        if not spec.endswith(".json") and not (yield from exists(spec)):
+            known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
+            raise UsageError(
+                "--method",
+                f"{spec!r}",
+                f"expected the file of a calibration, or one of {known}; each also METHOD@LAMBDA",
+            )
+    loaded = yield from load_calibration(spec)
+    if lam is not None:
+        loaded = yield from at_lambda(loaded, lam, "--method")
+    where = os.fspath(spec) if isinstance(spec, (str, os.PathLike)) else "--method"
+    check_calibration(loaded, data, where, notes)
+    if any(modality.given_factors for modality in loaded.modalities):
+        found = "a calibration made with a file of factors"
+        raise DataError(where, found, "expected delta from statistics, or stored in the files")
+    own = [modality.name for modality in loaded.modalities]
+    for member in data.modalities:
+        if member.modality in own or len(own) == 1:
+            refuse_calibrated(member)
+    if len(own) == 1 and (own[0] is None or names == (None,)):
+        if len(names) > 1:
+            raise DataError(
+                where, "a calibration of a modality without a name", f"expected one of {', '.join(map(str, names))}"
+            )
+        return Resolved(loaded), [0]
+    missing = [str(name) for name in own if name not in names]
+    if missing:
+        expected = (
+            f"expected only {', '.join(map(str, names))}" if names != (None,) else "expected inputs like rgb=FILE"
+        )
+        raise UsageError(where, f"a calibration of the modality {missing[0]}", expected)
+    return Resolved(loaded), [names.index(name) for name in own]
+
+
+def _plain(
+    data: DataSet, places: Sequence[int], fused: str | None, lam: str | None, options: DataOptions, notes: Notes
+) -> Steps[Calibration]:
+    """Scores as they are, or rebalanced with a lambda; without delta."""
+    uniform = Prior.uniform(data.n_classes)
+    names = names_of(data)
+    weights = None if fused is None else resolve_weights(fused, None, len(places))
+    if lam is None:
+        modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
+        return Calibration(0.0, uniform, modalities, fused, weights)
+    resolved = yield from resolve(filled(MethodOptions, {"lam": 1.0, "delta": "none"}), data, options, notes)
+    assert resolved is not None
+    modalities = tuple(resolved.calibration.modalities[i] for i in places)
+    made = replace(resolved.calibration, modalities=modalities, fusion=fused, weights=weights)
+    return (yield from at_lambda(made, lam, "--method"))
+
+
+def _uno(data: DataSet, wanted: MethodOptions, options: DataOptions, notes: Notes) -> Steps[Resolved]:
+    """Noisy-or of flattened posteriors, without rebalancing or (UNO-IC) at a given lambda."""
+    lam = wanted["lam"]
+    plain: MethodOptions = {**wanted, "lam": None if lam is None else 1.0}
+    resolved = yield from resolve(plain, data, options, notes, lam=0.0)
+    assert resolved is not None
+    if lam is not None:
+        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--method")))
+    factors: Mapping[str | None, FactorSource] = resolved.factors
+    for modality, member in zip(resolved.calibration.modalities, data.modalities, strict=True):
+        stored = modality.stored_delta and member.has("delta")
+        if modality.delta is None and modality.name not in factors and not stored:
+            expected = f"expected a delta of each: --delta {modality.name}=STATISTICS (unoic fit-delta)"
+            raise UsageError("--method", f"{UNO}, and {modality.name} has no delta", expected)
+    return resolved
+
+
+def lambdas(calibration: Calibration) -> dict[str, float]:
+    """The lambda of each modality, by name; one without a name is ``""``."""
+    return {modality.name or "": modality.share * calibration.lam for modality in calibration.modalities}
+
+
+def describe(method: Method) -> str:
+    """A method in a few words."""
+    calibration = method.calibration
+    names = [modality.name for modality in calibration.modalities if modality.name is not None]
+    lams = lambdas(calibration)
+    parts = [" + ".join(names)] if names else []
+    if calibration.fusion is not None:
+        parts.append(calibration.fusion)
+    if any(modality.delta is not None for modality in calibration.modalities):
+        parts.append("delta")
+    if calibration.order != ORDERS[0]:
+        parts.append(calibration.order)
+    same = len(set(lams.values())) == 1
+    each = (f"{lam:g}" if same else f"{name} {lam:g}" for name, lam in lams.items())
+    parts.append("lambda " + ", ".join(dict.fromkeys(each)))
+    masked = int(method.slopes.masked.sum())
+    if masked:
+        parts.append(f"{masked} {'class' if masked == 1 else 'classes'} masked")
+    return ", ".join(parts)

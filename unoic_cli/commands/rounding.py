@@ -1,0 +1,134 @@
+"""What rounding of scores does to decisions: counted beside the copying, in float64 before and after."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unoic_cli.calibrations.decider import Fuser
+from unoic_cli.calibrations.view import Look, SampleFactors, View
+from unoic_cli.data.batch import Batch, InvalidScoreError, Part, choose_split, fill_blanks, ignored_units, where_is
+from unoic_cli.data.dataset import DataSet
+from unoic_cli.data.reader import invalid_score
+from unoic_cli.data.steps import Steps
+from unoic_cli.errors import DataError
+from unoic_cli.formats.block import Encoding, LogitBlock, Source
+from unoic_cli.kernels.lines import Lines, make_point, make_workspace
+from unoic_cli.options import filled
+from unoic_cli.resolve.common import Notes
+from unoic_cli.resolve.modalities import Method, make_method, resolve
+from unoic_cli.resolve.options import DataOptions, MethodOptions
+from unoic_cli.tallies.points import predict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Which decisions are compared: those at lambda 0, and those of a calibration.
+
+    Attributes
+    ----------
+    source, rounded : Source
+        The input, and the same with the new encoding.
+    method : Method or None
+        Of the calibration.
+    lams : tuple of float
+    """
+
+    source: Source
+    rounded: Source
+    method: Method | None
+    lams: tuple[float, ...]
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether whole samples must be seen at once."""
+        return self.method is not None and self.method.view.needs_samples
+
+    def counter(self, counts: list[int]) -> Counter:
+        """One thread's counts."""
+        return Counter(self, counts)
+
+
+def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLike[str] | Any) -> Steps[Watch]:
+    """Make ready to compare decisions on a source and on the same in another encoding.
+
+    Raises
+    ------
+    UnoicError
+        The calibration is not one, or does not go with the source.
+    """
+    rounded = replace(source, encoding=encoding)
+    if calibration is None:
+        return Watch(source, rounded, None, (0.0,))
+    data = DataSet((source,), None, frozenset(), source.n_samples)
+    wanted, plain = filled(MethodOptions, {"calibration": calibration}), filled(DataOptions, {})
+    resolved = yield from resolve(wanted, data, plain, Notes())
+    assert resolved is not None
+    method = yield from make_method(resolved.calibration, data, resolved.factors)
+    # images too large to be seen at once keep the delta they had
+    looks = tuple(
+        replace(look, factors=SampleFactors((source, rounded), look.factors.values * 2))
+        if isinstance(look.factors, SampleFactors)
+        else look
+        for look in method.view.looks
+    )
+    method = replace(method, view=replace(method.view, looks=looks))
+    return Watch(source, rounded, method, (0.0, method.calibration.lam))
+
+
+class Counter:
+    """How many decisions differ, at each lambda of a `Watch`."""
+
+    def __init__(self, watch: Watch, counts: list[int]) -> None:
+        self.watch, self.counts = watch, counts
+        n_classes = watch.source.n_classes
+        self._work = make_workspace(n_classes)
+        plain = make_point(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), 0.0)
+        self._deciders: list[tuple[View, Lines | Fuser]] = [(View((Look(),)), plain)]
+        if watch.method is not None:
+            lam = watch.method.calibration.lam
+            decide = watch.method.point(lam) if watch.method.linear else watch.method.writer(lam)
+            self._deciders.append((watch.method.view, decide))
+
+    def update(self, block: LogitBlock, scores: NDArray[Any], scalar_delta: float | None) -> None:
+        """Compare a block with its rounded scores."""
+        delta = np.array([scalar_delta]) if scalar_delta is not None else block.delta
+        ignored = ignored_units(block.labels, self.watch.source.n_classes)
+        if ignored.size:  # what they hold is filled in below, and stored as it is
+            block, scores = block.own(), scores.copy()
+        for i, (view, decide) in enumerate(self._deciders):
+            before_block = replace(block, delta=delta, cache={})
+            before = self._decisions(before_block, self.watch.source, view, decide, ignored)
+            after_block = replace(block, scores=scores, delta=delta, cache={})
+            after = self._decisions(after_block, self.watch.rounded, view, decide, ignored)
+            self.counts[i] += int(np.count_nonzero(before != after))
+
+    def _decisions(
+        self, block: LogitBlock, source: Source, view: View, decide: Lines | Fuser, ignored: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        part = replace(choose_split(block, source, None), masks=True)
+        fill_blanks(part, ignored)
+        n_units = block.stop - block.start
+        out = np.empty(n_units, dtype=np.int32)
+        try:
+            batch = view.apply(Batch(n_units, None, None, None, 0, np.zeros(0, np.int32), part, (part,)))
+            if isinstance(decide, Fuser):
+                decide.predict(batch, out)
+            else:
+                predict(batch, decide, out, self._work)
+        except InvalidScoreError as error:
+            raise self._invalid(part, error) from None
+        return out
+
+    def _invalid(self, part: Part, error: InvalidScoreError) -> DataError:
+        if part.source is self.watch.source:
+            return invalid_score((part,), error)
+        place = where_is(part.source, part.unit_of(error.unit))
+        found = f"no class that is left by {part.source.encoding} at {place}"
+        return DataError(part.source.scores_name, found, "expected a wider --dtype")

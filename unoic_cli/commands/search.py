@@ -1,0 +1,799 @@
+"""`search_lambda`: the whole lambda curve from one read, and the lambda to take."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.brief import brief
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
+from unoic_cli.commands.problem import Complement, Problem
+from unoic_cli.data.dataset import DataSet
+from unoic_cli.data.folds import Folding
+from unoic_cli.data.steps import Steps, write_text
+from unoic_cli.errors import DataError, UsageError
+from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts
+from unoic_cli.options import Option, filled, given_flags
+from unoic_cli.resolve.asked import Asked, ask, check_countable, tell_infinite, with_training
+from unoic_cli.resolve.common import (
+    Inputs,
+    Notes,
+    check_output,
+    files_among,
+    open_inputs,
+    output_path,
+    provenance,
+    tell_predictions,
+)
+from unoic_cli.resolve.modalities import Method, Resolved, at_lambda, make_method, resolve
+from unoic_cli.resolve.options import (
+    AbsentOption,
+    CalibrationOptions,
+    DataOptions,
+    ForceOption,
+    MethodOptions,
+    MetricsOption,
+    ScoreOptions,
+    ShotsOption,
+)
+from unoic_cli.resolve.tables import make_tables
+from unoic_cli.searches import METHODS, Curve, Found
+from unoic_cli.searches import method as find_method
+from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+MOST_FOLDS = 1000
+MOST_CELLS = 1 << 21
+"""Lambdas times classes at which probabilities are counted: each takes 300 bytes of a thread."""
+FEW = 2
+"""Units by which a curve may rise without telling anything: chance moves more."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Cross-validated choice of lambda: tuned on k - 1 folds, tested on the one held out.
+
+    Attributes
+    ----------
+    k, seed : int
+    unit : str
+        ``samples`` (stratified by label) or ``images`` (never divided).
+    lams : tuple of float
+        The lambda tuned without each fold.
+    tested, baseline : tuple of dict
+        Metrics of each fold at its lambda, and of the scores as they are.
+    pooled_before, pooled_after : Counts
+        Per-class counts of all folds as they are, and each unit predicted with the lambda tuned without it.
+    masked : tuple of dict or None
+        Metrics of each fold at lambda = 0 with masked classes, where these change anything.
+    """
+
+    k: int
+    seed: int
+    unit: str
+    lams: tuple[float, ...]
+    tested: tuple[dict[str, float], ...]
+    baseline: tuple[dict[str, float], ...]
+    pooled_before: Counts
+    pooled_after: Counts
+    masked: tuple[dict[str, float], ...] | None = None
+
+    __repr__ = brief
+
+    def to_dict(self, optimistic: dict[str, float]) -> dict[str, Any]:
+        """For JSON; `optimistic` is what tuning and testing on the same data gives."""
+
+        def summary(folds: Sequence[dict[str, float]]) -> dict[str, Any]:
+            columns = {name: [fold[name] for fold in folds] for name in folds[0]}
+            return {
+                name: {"mean": _mean(values), "std": _std(values), "values": values} for name, values in columns.items()
+            }
+
+        return {
+            "k": self.k,
+            "seed": self.seed,
+            "unit": self.unit,
+            "protocol": "lambda tuned on k-1 folds, tested on the fold held out",
+            "ddof": 1,
+            "lambda": {"mean": _mean(self.lams), "std": _std(self.lams), "values": list(self.lams)},
+            "held_out": summary(self.tested),
+            "baseline": summary(self.baseline),
+            **({} if self.masked is None else {"masked": summary(self.masked)}),
+            "optimistic": {"note": "tuned and tested on the same data", **optimistic},
+        }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What `search_lambda` found. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    lam : float
+        The chosen lambda; where modalities have their own, the factor of all of them.
+    plateau : tuple of float
+        First and last lambda of the run of equal values that `lam` is chosen from: its middle lattice point, or 0 where
+        no lambda is better than 0, or the priors say nothing.
+    metric : str
+        What was maximised (or minimised, as less of it is better).
+    calibration : Calibration
+        Ready for `calibrate` and `evaluate`.
+    n, n_ignored, n_classes : int
+        Labelled units, ignored ones, and K.
+    baseline, rebalanced, best : dict
+        Metrics of the scores as they are (nothing rebalanced, no class masked), at lambda 1, and at the chosen one.
+    lams : (G,) float64
+        The lambdas of the curve.
+    curve : dict of str to (G,) float64
+        Metrics at every lambda, but for those that are measured at single ones alone.
+    counts : Counts
+        Per-class counts (G, K) behind the curve.
+    folds : Folds or None
+        The cross-validated figures.
+    notes : tuple of str
+        What was worth saying on the way.
+    details : dict
+        Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
+        was searched.
+    groups : dict or None
+        For each condition: metrics as it is and at the chosen lambda, and the lambda that would serve it best.
+    modalities : dict or None
+        For each modality, with `per_modality`: its own lambda, and metrics of that modality alone before and after.
+    masked : dict or None
+        Metrics at lambda 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
+    metrics : tuple of str
+        What tables show.
+    """
+
+    lam: float
+    plateau: tuple[float, float]
+    metric: str
+    calibration: Calibration
+    n: int
+    n_ignored: int
+    n_classes: int
+    baseline: dict[str, float]
+    rebalanced: dict[str, float]
+    best: dict[str, float]
+    lams: NDArray[np.float64]
+    curve: dict[str, NDArray[np.float64]]
+    counts: Counts
+    folds: Folds | None
+    notes: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] | None = None
+    modalities: dict[str, dict[str, Any]] | None = None
+    masked: dict[str, float] | None = None
+    metrics: tuple[str, ...] = NAMES
+
+    __repr__ = brief
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "lambda": self.lam,
+            "plateau": list(self.plateau),
+            "metric": self.metric,
+            "n": self.n,
+            "n_ignored": self.n_ignored,
+            "n_classes": self.n_classes,
+            "source_prior": self.calibration.source_prior.to_dict(),
+            "target_prior": self.calibration.target_prior.to_dict(),
+            "baseline": self.baseline,
+            **({} if self.masked is None else {"masked": self.masked}),
+            "rebalanced": self.rebalanced,
+            "best": self.best,
+            "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
+            "folds": None if self.folds is None else self.folds.to_dict(self.best),
+            "groups": self.groups,
+            "modalities": self.modalities,
+            **self.details,
+            "notes": list(self.notes),
+            "calibration": self.calibration.to_dict(),
+        }
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> DataError:
+    """No lambda meets the constraints: show how close each comes."""
+    parts = []
+    for constraint in problem.asked.constraints:
+        values = problem.values(curve, constraint.metric, folds)
+        if np.isnan(values).all():
+            continue
+        reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
+        lam = curve.lams[int(np.nanargmax(values == reach))]
+        parts.append(
+            f"{constraint.metric.name} reaches {reach:.6g} (at lambda {lam:g}){_bound_of(problem, constraint, folds)}"
+        )
+    wanted = " and ".join(map(str, problem.asked.constraints))
+    if folds is not None:
+        wanted += f" on folds {', '.join(map(str, folds))}"
+    return DataError(
+        "--subject-to",
+        f"no lambda in [{curve.lams[0]:g}, {curve.lams[-1]:g}] meets {wanted}",
+        f"best reachable: {', '.join(parts)}",
+    )
+
+
+def _bound_of(problem: Problem, constraint: Constraint, folds: Sequence[int] | None) -> str:
+    """What a bound means, where that is not what is written."""
+    if not constraint.relative:
+        above = constraint.value > 1 and ">" in constraint.comparison and constraint.metric.PERCENT
+        return f"; metrics are fractions: {constraint.value / 100:g} for {constraint.value:g} %" if above else ""
+    assert problem.base is not None
+    base = problem.values(problem.base, constraint.metric, folds)[0]
+    return f", and base, the scores as they are, is {base:.6g}"
+
+
+def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+    values = problem.objective(found.curve, folds)
+    if not found.curve.counts.support.any():
+        assert problem.units is not None
+        raise DataError(problem.data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
+    if not np.isfinite(values).any():
+        if not np.isfinite(problem.values(found.curve, problem.goal, folds)).any():
+            none = f"{problem.goal.name}, which has no finite value at any lambda that was looked at"
+            raise DataError("--metric", none, "expected units that it is for, and no label of probability zero")
+        raise _infeasible(problem, found.curve, folds)
+    if found.choice is not None:
+        chosen = found.choice if folds is None else int(np.argmax(values))
+        return Plateau(chosen, chosen, chosen, float(values[chosen]))
+    return best_plateau(values, found.curve.lams)
+
+
+def _anchored(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+    """The best plateau; but lambda stays 0 where no other is better, or the priors hold no information about it."""
+    best = _choose(problem, found, folds)
+    zero = np.flatnonzero(found.curve.lams == 0.0)
+    if not zero.size:
+        return best
+    values, place = problem.objective(found.curve, folds), int(zero[0])
+    nothing_gained = found.choice is None and values[place] == best.value
+    stays = np.isfinite(values[place]) and (problem.slopes.faint or nothing_gained)
+    return run_of(values, place) if stays else best
+
+
+def _search(
+    problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes
+) -> Steps[tuple[Found, Plateau, int]]:
+    """Search, and let a default range grow while the best value sits on its upper end. Returns reads, too."""
+    search = find_method(name)
+    found = yield from search(problem, lattice)
+    plateau = _choose(problem, found)
+    reads = found.reads
+    if found.choice is not None:
+        if not np.isfinite(plateau.value):
+            raise _infeasible(problem, found.curve.take([found.choice]), None)
+        if explicit and found.curve.lams[-1] > float(lattice.stop):
+            notes.add(f"Algorithm 2 moves its upper end: it looked beyond the range {lattice}")
+        return found, _anchored(problem, found), reads
+    grows = not explicit and not problem.slopes.faint
+    while grows and plateau.last == lattice.size - 1 and plateau.first > 0:
+        wider = lattice.extended()
+        if wider is None:
+            break
+        more = yield from search(problem, wider)
+        reads += more.reads
+        better = _choose(problem, more)
+        if not better.value > plateau.value:
+            break
+        notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
+        found, plateau, lattice = more, better, wider
+    plateau = _anchored(problem, found)
+    if plateau.first > 0 or plateau.last < found.curve.lams.size - 1:
+        ends = []
+        if plateau.last == found.curve.lams.size - 1:
+            ends.append("upper")
+        if plateau.first == 0 and lattice.start != 0:
+            ends.append("lower")
+        if ends:
+            notes.add(
+                f"the best value touches the {' and '.join(ends)} end of the range {lattice}: "
+                "a wider --range may find a better one"
+            )
+    return found, plateau, reads
+
+
+def _tuned(
+    problem: Problem, found: Found, search: Callable[[Complement, Lattice], Steps[Found]], lattice: Lattice,
+    folds: Sequence[int], kept: dict[float, Curve],
+) -> Steps[tuple[Curve, int]]:  # fmt: skip
+    """A curve, and the place on it that these folds alone lead to."""
+    if found.choice is None:
+        return found.curve, _anchored(problem, found, folds).middle
+    own = yield from search(Complement(problem, tuple(folds), kept), lattice)
+    values = problem.objective(own.curve, folds)
+    assert own.choice is not None
+    if not np.isfinite(values[own.choice]):
+        raise _infeasible(problem, own.curve, folds)
+    zero = int(np.flatnonzero(own.curve.lams == 0.0)[0])
+    return own.curve, zero if problem.slopes.faint and np.isfinite(values[zero]) else own.choice
+
+
+def _tune(problem: Problem, found: Found, lattice: Lattice, method: str) -> Steps[tuple[list[tuple[Curve, int]], int]]:
+    """What all folds but one lead to, for each; strategies that do not look everywhere read on: how often, too."""
+    k = 0 if problem.folds is None else problem.folds.n_folds
+    search, support = find_method(method), found.curve.counts.support
+    kept = {} if found.choice is None else {
+        float(lam): found.curve.take([i]) for i, lam in enumerate(found.curve.lams)
+    }  # fmt: skip
+    counted, tuned = len(kept), []
+    for fold in range(k):
+        others = [i for i in range(k) if i != fold]
+        if not support[fold].any() or not support[others].any():
+            raise DataError(
+                problem.data.name,
+                f"fold {fold} of {k} or its complement has no labelled unit",
+                "expected more data, or fewer --folds",
+            )
+        tuned.append((yield from _tuned(problem, found, search, lattice, others, kept)))
+    return tuned, len(kept) - counted
+
+
+def _tested(problem: Problem, tuned: Sequence[tuple[Curve, int]]) -> Folds | None:
+    """Each fold at what the others lead to."""
+    if problem.folds is None:
+        return None
+    assert problem.base is not None
+    points = [(fold, curve.take([index])) for fold, (curve, index) in enumerate(tuned)]
+    after = [curve.pooled([fold]).counts for fold, curve in points]
+    masked = [problem.masked([fold]) for fold, _ in points]
+    before = problem.base.pooled().counts
+    return Folds(
+        k=problem.folds.n_folds,
+        seed=problem.folds.seed,
+        unit="images" if problem.data.has_images else "samples",
+        lams=tuple(float(curve.lams[0]) for _, curve in points),
+        tested=tuple(problem.metrics(curve, 0, [fold]) for fold, curve in points),
+        baseline=tuple(problem.metrics(problem.base, 0, [fold]) for fold, _ in points),
+        pooled_before=before[0],
+        pooled_after=Counts(
+            np.sum([c.hits[0] for c in after], 0),
+            np.sum([c.predicted[0] for c in after], 0),
+            np.sum([c.support[0] for c in after], 0),
+        ),
+        masked=tuple(one for one in masked if one is not None) or None,
+    )
+
+
+_CHOOSING = ("range", "step", "method", "subject_to", "folds", "seed", "per_modality")
+"""Options that say how lambda is chosen."""
+
+
+def _check_choosing(chosen: SearchOptions, several: bool) -> None:
+    """Refuse options that say how lambda is chosen where it is given, or without what they are for."""
+    for option in [] if chosen["lam"] is None else given_flags(SearchOptions, chosen, _CHOOSING):
+        raise UsageError(option, f"{option} beside --lambda", "expected one of them: with --lambda nothing is chosen")
+    if chosen["seed"] is not None and chosen["folds"] is None:
+        raise UsageError("--seed", "a seed without folds", "expected --folds, which it is for")
+    if chosen["by"] is not None and chosen["folds"] is not None:
+        raise UsageError("--by", "--by beside --folds", "expected one of them")
+    if chosen["per_modality"] and not several:
+        raise UsageError("--per-modality", "one modality", "expected inputs like rgb=FILE depth=FILE")
+
+
+def _check_single(chosen: SearchOptions, lattice: str) -> None:
+    """Refuse options that tune lambda, beside a range of one."""
+    for option in given_flags(SearchOptions, chosen, ("folds", "per_modality")):
+        raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
+
+
+def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | None, str | None]]:
+    """Where the calibration and the curve are written, if that can be done."""
+    output, curve = output_path(chosen["output"]), output_path(chosen["curve_output"])
+    if chosen["force"] and output is None and curve is None:
+        raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
+    if output is not None and curve is not None and os.path.realpath(output) == os.path.realpath(curve):
+        raise UsageError("--curve", f"{curve}, which is --output too", "expected two names")
+    named = files_among(chosen["source_prior"], chosen["target_prior"], chosen["calibration"], chosen["delta"])
+    for path in (output, curve):
+        if path is not None:
+            inputs = (*(source.name for source in data.all_sources), *named)
+            yield from check_output(path, force=chosen["force"], inputs=inputs)
+    return output, curve
+
+
+def _lattice(given: str | Sequence[float] | None, step: str | float | None, method: str | None) -> Lattice:
+    """The lambdas to look at; Algorithm 2 has a step of its own."""
+    default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
+    return Lattice.parse(DEFAULT_RANGE if given is None else given, None if step is None else str(step), default)
+
+
+def _check_options(method: str | None, folds: int | None) -> None:
+    """Refuse options that make no sense."""
+    if method is not None and method not in METHODS:
+        raise UsageError("--method", f"{method!r}", f"expected one of {', '.join(METHODS)}")
+    if folds is not None and folds < 2:
+        raise UsageError("--folds", str(folds), "expected at least 2")
+    if folds is not None and folds > MOST_FOLDS:
+        raise UsageError("--folds", str(folds), f"expected at most {MOST_FOLDS}")
+
+
+class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
+    """Options of `search_lambda`."""
+
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "Search nothing: measure this lambda, and write its calibration (-o); rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+    metric: Annotated[
+        str,
+        Option(
+            "--metric",
+            "METRIC",
+            "What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), topN (top5), or "
+            "another of --metrics; what is better when it is less (nll, ece) is minimised, by grid.",
+            default="macc",
+        ),
+    ]
+    range: Annotated[
+        str | Sequence[float] | None,
+        Option(
+            "--range",
+            "A:B[:STEP]",
+            "Lambdas to look at; A:A is one. Default: 0:2, grown to 16 at most while the best value sits on its "
+            "upper end.",
+            takes="(A, B), (A, B, STEP) or str",
+        ),
+    ]
+    step: Annotated[str | float | None, Option("--step", "STEP", "Lattice step. Default: 0.01; 0.1 for paper.")]
+    method: Annotated[
+        str | None,
+        Option(
+            "--method",
+            "METHOD",
+            "path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
+            "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2, repaired), "
+            "paper-printed (Algorithm 2 by its text).",
+        ),
+    ]
+    subject_to: Annotated[
+        str | None,
+        Option(
+            "--subject-to",
+            "TEXT",
+            "Constraints joined by and, such as 'recall[melanoma]>=0.8 and acc>=base-0.005'; base is the value of the "
+            "scores as they are.",
+        ),
+    ]
+    metrics: MetricsOption
+    shots: ShotsOption
+    folds: Annotated[
+        int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
+    ]
+    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.")]
+    by: Annotated[
+        str | None,
+        Option("--by", "WHAT", "Also report each group (the files' group field), or each file."),
+    ]
+    per_modality: Annotated[
+        bool, Option("--per-modality", None, "First find each modality's own lambda, then one factor of all of them.")
+    ]
+    absent: AbsentOption
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option("--output -o", "FILE", "Write the calibration (JSON) for --calibration.", says="where"),
+    ]
+    curve_output: Annotated[
+        str | os.PathLike[str] | None, Option("--curve", "FILE", "Write the curve as TSV.", says="where")
+    ]
+    force: ForceOption
+
+
+def search_lambda(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    **options: Unpack[SearchOptions],
+) -> Steps[SearchResult]:
+    """Find the lambda of Eq. 7 that serves a metric best on labelled data.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, (N, K), (N, K, H, W) array, or mapping of these by modality
+        Logits files (``FILE`` or ``FILE::GROUP``; several are one data set), or scores in memory; of several
+        modalities ``NAME=FILE``, or a mapping.
+    labels : (N,) or (N, H, W) integers, optional
+        With scores in memory.
+    **options : Unpack[SearchOptions]
+        See `SearchOptions`.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    UnoicError
+        Bad input, constraints that no lambda meets, or an output that cannot be written.
+
+    Notes
+    -----
+    With ``method="path"`` the counts at every lattice point equal those of float64
+    ``argmax(delta * z + lambda * s)`` with ties to the lowest class, and take one read of the data.
+
+    Examples
+    --------
+    >>> from unoic_cli import search_lambda
+    >>> import numpy as np
+    >>> scores = np.array([[2.0, 1.5], [2.0, 0.0], [1.0, 0.0], [0.2, 1.0]], dtype=np.float32)
+    >>> result = search_lambda(scores, [1, 0, 0, 1], source_prior=[3, 1])
+    >>> result.baseline["macc"], result.best["macc"], round(result.lam, 2)
+    (0.75, 1.0, 0.68)
+    """
+    chosen = filled(SearchOptions, options)
+    notes, lam, folds, subject_to = Notes(chosen["tell"]), chosen["lam"], chosen["folds"], chosen["subject_to"]
+    method, explicit = chosen["method"], chosen["range"] is not None
+    data = yield from open_inputs(inputs, labels, chosen, notes)
+    _check_options(method, folds)
+    asked = ask(
+        chosen["metrics"], data, chosen["absent"], chosen["shots"], metric=chosen["metric"], subject_to=subject_to
+    )
+    _check_choosing(chosen, several=bool(data.beside))
+    lattice = _lattice(chosen["range"], chosen["step"], method)
+    if lattice.size == 1:
+        _check_single(chosen, str(lattice))
+    output, curve_output = yield from _check_outputs(chosen, data)
+    if data.sources[0].kind == "predictions":
+        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require("labels", "to search lambda")
+    wanted = filled(MethodOptions, chosen)
+    if wanted["calibration"] is not None:
+        wanted["lam"] = None
+    resolved = yield from resolve(wanted, data, chosen, notes, lam=1.0)
+    assert resolved is not None
+    if lam is not None:
+        resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--lambda")))
+        lattice = Lattice.single(resolved.calibration.lam)
+    asked = with_training(asked, data, resolved.calibration)
+    tables = yield from make_tables(data, chosen["by"])
+    apart = None
+    if chosen["per_modality"]:
+        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, explicit, chosen)
+        if not any(modality.share for modality in resolved.calibration.modalities):
+            notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
+    ready = yield from make_method(resolved.calibration, data, resolved.factors)
+    method = _check_method(method, ready, asked, data, lattice)
+    folding = Folding(folds, chosen["seed"] or 0) if folds else None
+    problem = Problem(data, ready, asked, folding, chosen, tables)
+    given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
+    result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
+    if output is not None:
+        yield from write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
+    if curve_output is not None:
+        yield from write_text(curve_output, curve_tsv(result))
+    return result
+
+
+def search_prepared(
+    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: DataOptions, notes: Notes
+) -> Steps[SearchResult]:
+    """The default search, cross-validated, for options that are resolved already."""
+    asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
+    ready, lattice = (
+        (yield from make_method(resolved.calibration, data, resolved.factors)),
+        Lattice.parse(DEFAULT_RANGE),
+    )
+    method = _check_method(None, ready, asked, data, lattice)
+    problem = Problem(data, ready, asked, Folding(folds, 0), options)
+    return (yield from _solve(problem, lattice, method, False, notes, None, None, None))
+
+
+def _solve(
+    problem: Problem, lattice: Lattice, method: str, explicit: bool, notes: Notes, subject_to: str | None,
+    apart: dict[str, dict[str, Any]] | None, given: str | None,
+) -> Steps[SearchResult]:  # fmt: skip
+    """Search, choose, and put the result together."""
+    found, plateau, reads = yield from _search(problem, lattice, method, explicit, notes)
+    for text in found.notes:
+        notes.add(text)
+    _tell_choice(problem, found, plateau, notes)
+    tuned, more = yield from _tune(problem, found, lattice, method)
+    own = _own_places(problem, found, plateau.middle)
+    lams = [*(curve.lams[i] for curve, i in tuned), *found.curve.lams[[plateau.middle, *own.values()]]]
+    reads += more + (yield from problem.measure(list(map(float, lams))))
+    folds = _tested(problem, tuned)
+    return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given, folds, own)
+
+
+def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet, lattice: Lattice) -> str:
+    """The search to use: what was asked for, if the fusion and the metrics allow it."""
+    check_countable(asked, data, ready)
+    if not ready.linear:
+        if method == "path":
+            raise UsageError("--method", f"path with {ready.how}", "expected grid, paper or paper-printed")
+        return method or "grid"
+    singly = [one for one in asked.deciding if one.recipe is not None and not one.recipe.on_path]
+    if singly and method == "path":
+        found = f"path with {singly[0].name}, which is measured at single lambdas"
+        raise UsageError("--method", found, "expected grid, paper or paper-printed")
+    if singly and lattice.size * data.n_classes > MOST_CELLS:
+        found = f"{singly[0].name} at {lattice.size:,} lambdas of {data.n_classes:,} classes"
+        raise UsageError("--metric", found, "expected fewer lambdas (--range, --step), or a metric of predictions")
+    return method or ("grid" if singly else "path")
+
+
+def _search_apart(
+    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: DataOptions
+) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:
+    """Each modality's own lambda by the exact path, as its share of the common one."""
+    calibration = resolved.calibration
+    modalities, found = [], {}
+    for place, modality in enumerate(calibration.modalities):
+        alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
+        ready = yield from make_method(alone, data, resolved.factors, [place])
+        problem = Problem(data, ready, asked, None, options)
+        method = _check_method(None, ready, asked, data, lattice)
+        searched, plateau, _ = yield from _search(problem, lattice, method, explicit, Notes())
+        assert problem.base is not None and modality.name is not None
+        lam = float(searched.curve.lams[plateau.middle])
+        yield from problem.measure([lam])
+        modalities.append(replace(modality, share=lam))
+        found[modality.name] = {
+            "lambda": lam,
+            "baseline": problem.metrics(problem.base, 0),
+            **_apart(problem.masked()),
+            "best": problem.metrics(searched.curve, plateau.middle),
+        }
+    shared = replace(calibration, lam=1.0, modalities=tuple(modalities))
+    return replace(resolved, calibration=shared), found
+
+
+def _apart(masked: dict[str, float] | None) -> dict[str, Any]:
+    """What masking changes by itself, where it changes anything."""
+    return {} if masked is None else {"masked": masked}
+
+
+def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes) -> None:
+    """Say what the curve does not tell, and what the choice costs."""
+    curve, index, slopes = found.curve, plateau.middle, problem.slopes
+    lam, n = float(curve.lams[index]), int(curve.counts.support.sum())
+    stays = ": it stays 0" if lam == 0 else ""
+    moved = problem.moved(curve, index)
+    if slopes.flat or curve.lams.size == 1:
+        pass  # that is said, or asked for
+    elif plateau.first == 0 and plateau.last == curve.lams.size - 1:
+        notes.add(f"the metric is the same at every lambda of the range, and tells nothing about lambda{stays}")
+    elif slopes.faint and lam == 0:
+        notes.add("priors that are nearly equal tell nothing about lambda: it stays 0")
+    elif lam == 0 and found.choice is None:
+        notes.add("no lambda of the range is better than 0: it stays 0")
+    elif moved is not None and 0 < moved <= FEW:
+        notes.add(
+            f"the best value differs from that at lambda 0 by {moved} of {n:,} units (net, class by class): "
+            "so little tells next to nothing about lambda"
+        )
+    assert problem.base is not None
+    goal = problem.goal
+    mine, plain = problem.exactly(curve, goal)(index), problem.exactly(problem.base, goal)(0)
+    worse = mine is not None and plain is not None and (mine < plain if goal.HIGHER else mine > plain)
+    if mine is not None and plain is not None and worse and curve.lams.size > 1:
+        how = "lower" if goal.HIGHER else "higher"
+        notes.add(
+            f"{goal.name} at lambda {lam:g} is {how} than that of the scores as they are "
+            f"({float(mine):.4f} instead of {float(plain):.4f})"
+        )
+    counts = curve.pooled().counts
+    tell_predictions(counts.predicted[index], counts.support[0], slopes.masked, lam, problem.data, notes)
+
+
+def _result(
+    problem: Problem, found: Found, plateau: Plateau, notes: Notes, reads: int, method: str,
+    subject_to: str | None, apart: dict[str, dict[str, Any]] | None, given: str | None, folds: Folds | None,
+    own: dict[int, int],
+) -> SearchResult:  # fmt: skip
+    """Put the result together."""
+    curve, data, used, index = found.curve, problem.data, problem.method.calibration, plateau.middle
+    assert problem.base is not None and problem.anchors is not None and problem.units is not None
+    lam, masked = float(curve.lams[index]), problem.masked()
+    n = int(curve.counts.support.sum())
+    more: dict[str, Any] = {
+        "method": method,
+        "given": given,
+        "evaluations": found.evaluations,
+        "reads": reads,
+        "range": [float(curve.lams[0]), float(curve.lams[-1])],
+        "subject_to": subject_to,
+        "temperature": used.temperature if not data.beside else {m.name: m.temperature for m in used.modalities},
+        "fusion": used.fusion,
+        "order": used.order,
+        "unseen": used.unseen,
+        **problem.method.masked_classes(),
+        "absent": problem.asked.rules.absent,
+        "absent_rule": ABSENT_RULES[problem.asked.rules.absent],
+    }
+    origin = provenance(data, problem.options, metric=problem.goal.name, **more, n=n)
+    calibration = replace(used, lam=lam, provenance=origin)
+    best = problem.metrics(curve, index)
+    tell_infinite(best, notes)
+    return SearchResult(
+        lam=lam,
+        plateau=(float(curve.lams[plateau.first]), float(curve.lams[plateau.last])),
+        metric=problem.goal.name,
+        calibration=calibration,
+        n=n,
+        n_ignored=problem.units.n_ignored,
+        n_classes=data.n_classes,
+        baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
+        rebalanced={"lambda": 1.0, **problem.metrics(problem.anchors, 1)},
+        best={"lambda": lam, **best},
+        lams=curve.lams,
+        curve=problem.curves(curve),
+        counts=curve.pooled().counts,
+        folds=folds,
+        notes=tuple(notes.texts),
+        details={
+            "files": origin["files"],
+            "split": problem.options["split"],
+            "ignore_index": list(problem.options["ignore_index"]),
+            **more,
+        },
+        groups=None if problem.tables is None else _by_condition(problem, found, index, own),
+        modalities=apart,
+        masked=None if masked is None else {"lambda": 0.0, **masked},
+        metrics=problem.asked.names,
+    )
+
+
+def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
+    """Where on the curve each condition that has labels would be served best."""
+    if problem.tables is None:
+        return {}
+    places = {}
+    for i in np.flatnonzero(found.curve.counts.support.any(axis=(1, 2))).tolist():
+        reached = np.isfinite(problem.objective(found.curve, [i])).any()
+        places[i] = _anchored(problem, found, [i]).middle if reached else index
+    return places
+
+
+def _by_condition(problem: Problem, found: Found, index: int, places: dict[int, int]) -> dict[str, dict[str, Any]]:
+    """What each condition has of the chosen lambda, and which would serve it best."""
+    assert problem.tables is not None and problem.base is not None
+    curve = found.curve
+    return {
+        problem.tables.names[i]: {
+            "n": int(curve.counts.support[i].sum()),
+            "baseline": problem.metrics(problem.base, 0, [i]),
+            **_apart(problem.masked([i])),
+            "best": problem.metrics(curve, index, [i]),
+            "own_lambda": float(curve.lams[own]),
+            "own_best": problem.metrics(curve, own, [i]),
+        }
+        for i, own in places.items()
+    }
+
+
+def curve_tsv(result: SearchResult) -> str:
+    """The curve as tab-separated values with a header line."""
+    names = list(result.curve)
+    lines = ["\t".join(["lambda", *names])]
+    for i, lam in enumerate(result.lams.tolist()):
+        lines.append("\t".join([repr(lam), *(repr(float(result.curve[name][i])) for name in names)]))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""From files to batches, and what a command may ask for."""

@@ -1,0 +1,1 @@
+"""From what was typed to data, calibrations and places."""

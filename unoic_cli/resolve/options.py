@@ -1,0 +1,283 @@
+"""Options that several commands share, each said once, in groups that commands take as a whole; see `Option`."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
+
+from unoic_cli.fusions import DEFAULT, FUSIONS, listed
+from unoic_cli.options import Option, group
+
+if TYPE_CHECKING:
+    import os
+
+    from unoic_cli.calibrations.calibration import Calibration, Order
+    from unoic_cli.calibrations.prior import PriorLike, Unseen
+    from unoic_cli.metrics import Absent
+from unoic_cli.data.steps import Progress
+
+MetricsOption: TypeAlias = Annotated[
+    str | Sequence[str] | None,
+    Option(
+        "--metrics",
+        "LIST",
+        "What tables show: some of acc, macc, miou, f1, top5, gmean, kappa, mcc, many, medium, few, nll, ece ..., or "
+        "of one class recall[NAME] (all: docs/metrics.md). Default: acc,macc,miou,f1, which JSON has in any case.",
+    ),
+]
+ShotsOption: TypeAlias = Annotated[
+    str | Sequence[int] | None,
+    Option(
+        "--shots",
+        "FEW:MANY",
+        "Training samples: classes of less than FEW are few-shot, of more than MANY many-shot. Default: 20:100.",
+    ),
+]
+AbsentOption: TypeAlias = Annotated[
+    "Absent",
+    Option(
+        "--absent",
+        "RULE",
+        "Classes that are absent: reference (left out when in neither truth nor prediction), truth-only, or zero.",
+        default="reference",
+        takes='{"reference", "truth-only", "zero"}',
+    ),
+]
+ForceOption: TypeAlias = Annotated[bool, Option("--force", None, "Replace outputs that exist.", says="how")]
+AllowExternalOption: TypeAlias = Annotated[
+    bool, Option("--allow-external", None, "Follow HDF5 external links, external storage and virtual datasets.")
+]
+LogitsKeyOption: TypeAlias = Annotated[
+    str | None,
+    Option("--logits-key", "NAME", "Array (or column) with the scores, where names do not tell."),
+]
+LabelsKeyOption: TypeAlias = Annotated[
+    str | None,
+    Option("--labels-key", "NAME", "Array (or column) with the labels, where names do not tell."),
+]
+ClassAxisOption: TypeAlias = Annotated[
+    int | None,
+    Option(
+        "--class-axis",
+        "AXIS",
+        "Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.",
+    ),
+]
+ThreadsOption: TypeAlias = Annotated[
+    int | None,
+    Option("--threads", "N", "Worker threads. Default: what the machine gives this process.", says="how"),
+]
+TellOption: TypeAlias = Annotated[
+    "Callable[[str], None] | None", Option("", None, "Called with each note as it comes.", says="how")
+]
+ProgressOption: TypeAlias = Annotated[
+    "Progress | None", Option("", None, "Called with bytes read and bytes in all.", says="how", takes="callable")
+]
+TargetPriorOption: TypeAlias = Annotated[
+    "PriorLike",
+    Option(
+        "--target-prior",
+        "PRIOR",
+        "Class frequencies wanted; as --source-prior. Default: uniform.",
+        takes="str, path, Prior, (K,) array or mapping by class",
+    ),
+]
+UnseenOption: TypeAlias = Annotated[
+    "Unseen | None",
+    Option(
+        "--unseen",
+        "POLICY",
+        "Classes of prior zero: mask (never predicted), floor, smooth or error. Default: mask.",
+        takes='{"mask", "floor", "smooth", "error"}',
+    ),
+]
+
+
+@group
+class SplitOptions(TypedDict, total=False):
+    """Which samples."""
+
+    split: Annotated[str | None, Option("--split", "NAME", "Only the samples of this split.")]
+
+
+@group
+class IgnoreOptions(TypedDict, total=False):
+    """Which labels."""
+
+    ignore_index: Annotated[
+        "Sequence[int]",
+        Option(
+            "--ignore-index",
+            "LABEL",
+            "Leave units with this label out (repeatable). 255, -1 and -100 outside the classes always are.",
+            default=(),
+        ),
+    ]
+
+
+@group
+class FileOptions(TypedDict, total=False):
+    """How files are read."""
+
+    allow_external: AllowExternalOption
+    logits_key: LogitsKeyOption
+    labels_key: LabelsKeyOption
+    class_axis: ClassAxisOption
+    threads: ThreadsOption
+    memory: Annotated[
+        int | str | None,
+        Option("--memory", "SIZE", "Bound of the buffers, such as 256MB. Default: 64MB a thread.", says="how"),
+    ]
+    tell: TellOption
+    progress: ProgressOption
+
+
+@group
+class DataOptions(SplitOptions, IgnoreOptions, FileOptions, total=False):
+    """Options of every command that reads the labels of logits files."""
+
+
+@group
+class CalibrationOptions(TypedDict, total=False):
+    """All that a method is, in a file."""
+
+    calibration: Annotated[
+        "str | os.PathLike[str] | Calibration | None",
+        Option("--calibration -c", "FILE", "Apply a calibration (JSON)."),
+    ]
+
+
+@group
+class LambdaOptions(TypedDict, total=False):
+    """How strongly scores are rebalanced."""
+
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "Apply this lambda, with the priors below; rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+
+
+@group
+class DeltaOptions(TypedDict, total=False):
+    """How scores are flattened."""
+
+    delta: Annotated[
+        Any,
+        Option(
+            "--delta",
+            "SPEC",
+            "Factor of the scores: statistics written by fit-delta, fit (on this input), none, or a file of "
+            "factors (FILE::DATASET, npy); NAME=SPEC for a modality (repeatable). Default: what the file stores.",
+            many=True,
+            takes="str, path, DeltaStatistics, array or mapping by modality",
+        ),
+    ]
+    delta_power: Annotated[float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")]
+
+
+@group
+class RebalanceOptions(TypedDict, total=False):
+    """How scores are scaled, and between which priors they are rebalanced."""
+
+    source_prior: Annotated[
+        Any,
+        Option(
+            "--source-prior",
+            "PRIOR",
+            "Class frequencies in training: uniform, labels, mean-posterior, a comma list, a JSON/CSV/TSV file, "
+            "or a logits file whose labels are counted; NAME=PRIOR for a modality (repeatable). Default: what the "
+            "file stores, else its labels.",
+            many=True,
+            takes="str, path, Prior, (K,) array, mapping by class, or mapping of these by modality",
+        ),
+    ]
+    target_prior: TargetPriorOption
+    unseen: UnseenOption
+    temperature: Annotated[
+        Any,
+        Option(
+            "--temperature",
+            "T",
+            "Divide the scores by T; rgb=1.5,depth=2 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+
+
+@group
+class FusionOptions(TypedDict, total=False):
+    """How modalities are fused."""
+
+    order: Annotated[
+        "Order | None",
+        Option(
+            "--order",
+            "ORDER",
+            "flatten-first, delta*z + lambda*s (default), or rebalance-first, delta*(z + lambda*s).",
+            takes='{"flatten-first", "rebalance-first"}',
+        ),
+    ]
+    fusion: Annotated[
+        str | None,
+        Option("--fusion", "HOW", f"How modalities are fused: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}."),
+    ]
+    weights: Annotated[
+        Any,
+        Option(
+            "--weights",
+            "W,...",
+            "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
+            many=True,
+            takes="sequence of number, str or mapping by modality",
+        ),
+    ]
+
+
+@group
+class ScoreOptions(RebalanceOptions, DeltaOptions, FusionOptions, total=False):
+    """All that a method is, but its lambda."""
+
+
+@group
+class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False):
+    """How scores are flattened, rebalanced and fused."""
+
+
+CheckpointOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--checkpoint",
+        "FILE",
+        "Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
+        says="where",
+    ),
+]
+EveryOption: TypeAlias = Annotated[
+    str | float | None, Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how")
+]
+ResumeOption: TypeAlias = Annotated[
+    bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how")
+]
+
+
+class PartOptions(TypedDict, total=False):
+    """How a command is cut and kept that writes a file as large as the data."""
+
+    shard: Annotated[
+        str | None,
+        Option(
+            "--shard",
+            "I/N",
+            "Write the I-th of N parts (equal numbers of rows, whole images) to STEM.000I-of-000N.SUFFIX; auto: "
+            "the place of this task in its SLURM array.",
+            says="how",
+        ),
+    ]
+    checkpoint: CheckpointOption
+    every: EveryOption
+    resume: ResumeOption

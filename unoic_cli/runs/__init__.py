@@ -1,0 +1,1 @@
+"""The driver and its engines: threads, clusters, ledgers, the loops that read and write."""

@@ -1,1 +1,0 @@
-"""One function for each command: the public Python API."""
