@@ -102,8 +102,8 @@ def test_not_a_logits_file(refuse, name):
     for size in (9, 100, 700, len(good) - 1):
         pathlib.Path("cut.h5").write_bytes(good[:size])
         assert refuse(DATA, name, "cut.h5").startswith("cut.h5")
-    np.savez("x.npz", logits=LOGITS)
-    assert "unoic convert" in refuse(DATA, name, "x.npz")
+    np.savez("x.npz", names=np.array(["a", "b"]))
+    assert "no scores among names" in refuse(DATA, name, "x.npz")
     pathlib.Path("cut.parquet").write_bytes(b"PAR1" + b"\0" * 50)
     refuse(DATA, name, "cut.parquet")
     assert "no such file" in refuse(NO_INPUT, name, "x.h5", "missing.h5")
@@ -437,7 +437,7 @@ USAGE_ERRORS = [
     "search-lambda x.h5 --subject-to acc>=..",
     "search-lambda x.h5 --subject-to acc==1",
     "search-lambda x.h5 --subject-to=",
-    "search-lambda x.h5 --subject-to top1>=0 --metric top2",
+    "search-lambda x.h5 --subject-to top1>=0 --metric top3",
     "search-lambda x.h5 --folds 1",
     "search-lambda x.h5 --folds -3",
     "search-lambda x.h5 --folds 100000000",

@@ -254,8 +254,8 @@ def test_errors(tmp_path, look):
         file["split"] = np.array(["a", "b"] * 3).astype("S")
     with pytest.raises(DataError, match="no sample of split val; expected one of a, b"):
         info([path], split="val")
-    np.savez(tmp_path / "x.npz", logits=LOGITS)
-    with pytest.raises(DataError, match="unoic convert"):
+    np.savez(tmp_path / "x.npz", names=["a", "b"])
+    with pytest.raises(DataError, match="no scores among names"):
         info([str(tmp_path / "x.npz")])
 
 
