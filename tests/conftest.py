@@ -68,10 +68,18 @@ KERNELS = ["compiled"] if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "
 
 @pytest.fixture(scope="module")
 def kernels(request):
-    """Compiled kernels alone, or their plain twins alone."""
+    """The form of the kernels that a test holds to the formulas."""
+    return request.param
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Compiled kernels alone, or their plain twins alone, where a test is of both."""
+    form = item.callspec.params.get("kernels") if hasattr(item, "callspec") else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNOIC_KERNELS", request.param)
-        yield request.param
+        if form is not None:
+            patch.setenv("UNOIC_KERNELS", form)
+        return (yield)
 
 
 def pytest_generate_tests(metafunc):

@@ -413,7 +413,7 @@ def test_code_in_a_cache_of_others_is_not_run(tmp_path):
         "import numpy as np; from unoic_cli.kernels import jit, octets;"
         "octets.fletcher32(np.zeros(4, 'u1')); print(jit.refusal)"
     )
-    environment = {**os.environ, "UNOIC_CACHE_DIR": str(cache)}
+    environment = {**os.environ, "UNOIC_CACHE_DIR": str(cache), "UNOIC_KERNELS": "compiled"}
 
     def ask():
         return subprocess.run(

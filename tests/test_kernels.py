@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -562,7 +563,8 @@ def test_a_bad_unit_just_behind_a_tile_leaves_the_others_and_the_memory_alone(n_
             tally.update(problem.batch())
         assert error.value.unit == per_tile
         assert not guarded[size:].any()
-        assert tally._changes[0, 0, 0].sum() == per_tile
+        counted = 0 if os.environ.get("UNOIC_KERNELS") == "plain" else per_tile  # which looks at all before it counts
+        assert tally._changes[0, 0, 0].sum() == counted
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

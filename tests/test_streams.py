@@ -27,6 +27,7 @@ from unoic_cli import formats
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
 from unoic_cli.formats import arrow, schema
 from unoic_cli.formats.block import LogitBlock, OutputSpec
+from unoic_cli.storage import spool
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 USAGE, DATA, NO_INPUT, CANNOT_CREATE, STORAGE = 2, 65, 66, 73, 74
@@ -370,14 +371,14 @@ def test_what_is_refused_on_standard_input(run, piped, monkeypatch):
         monkeypatch.setattr(sys, "stdin", terminal)
         assert "standard input is a terminal" in refuse(NO_INPUT, "evaluate", "-")
     os.close(master)
-    monkeypatch.setattr(arrow, "tempfile", SimpleNamespace(gettempdir=lambda: "/none", TemporaryFile=TemporaryFile))
+    monkeypatch.setattr(spool, "tempfile", SimpleNamespace(gettempdir=lambda: "/none", TemporaryFile=TemporaryFile))
     piped(whole)
     assert "no temporary file for standard input" in refuse(STORAGE, "evaluate", "-")
 
 
 def test_no_room_for_a_stream(piped, folder, monkeypatch, file_limit):
     piped(converted(make(n=200)))
-    monkeypatch.setattr(arrow, "tempfile", SimpleNamespace(gettempdir=lambda: folder, TemporaryFile=TemporaryFile))
+    monkeypatch.setattr(spool, "tempfile", SimpleNamespace(gettempdir=lambda: folder, TemporaryFile=TemporaryFile))
     with file_limit(1000), pytest.raises(StorageError, match="expected room for the whole of standard input"):
         formats.describe("-")
     sys.stdin.read()
