@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -260,7 +261,7 @@ def piped(monkeypatch):
         monkeypatch.setattr(sys, "stdin", opened[-1])
 
         def pump():
-            with os.fdopen(write, "wb") as file:
+            with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as file:  # nobody may want it
                 file.write(data)
 
         thread = threading.Thread(target=pump)
