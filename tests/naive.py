@@ -24,10 +24,21 @@ def slopes(source_prior: ArrayLike, target_prior: ArrayLike) -> Floats:
     return np.asarray(np.log(target / target.sum()) - np.log(source / source.sum()), np.float64)
 
 
-def scores(z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0) -> Floats:
-    """delta * z + lambda * s, the logarithm of Eq. 7 before it is normalised; delta scalar or (N,). Shape (N, K)."""
+def scores(z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0, b: ArrayLike = 0.0) -> Floats:
+    """delta * z + b + lambda * s, the logarithm of Eq. 7 before it is normalised (with offsets b, (K,)). Shape (N, K).
+
+    delta scalar or (N,).
+    """
     factor = np.asarray(delta, np.float64)[..., np.newaxis]
-    return np.asarray(factor * np.asarray(z, np.float64) + lam * np.asarray(s, np.float64), np.float64)
+    moved = factor * np.asarray(z, np.float64) + np.asarray(b, np.float64)
+    return np.asarray(moved + lam * np.asarray(s, np.float64), np.float64)
+
+
+def scores_rebalanced_first(
+    z: ArrayLike, s: ArrayLike, lam: float, delta: ArrayLike = 1.0, b: ArrayLike = 0.0, temperature: float = 1.0
+) -> Floats:
+    """delta * (z / T + b + lambda * s): the same when flattening comes last."""
+    return np.asarray(delta, np.float64)[..., np.newaxis] * scores(z, s, lam, 1.0 / temperature, b)
 
 
 def softmax(z: ArrayLike) -> Floats:

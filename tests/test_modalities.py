@@ -935,6 +935,7 @@ def test_any_options(data, capfd, tmp_path, monkeypatch):
         "--delta": ["fit", "none", "s.json", "rgb=s.json", "rgb=f.npy", "depth=fit", "f.npy"],
         "--delta-power": ["0", "2", "40"],
         "--temperature": ["2", "rgb=0.01", "rgb=2,depth=100"],
+        "--offsets": ["0,1,-1", "rgb=0,0.5,2", "depth=1,2", "f.npy"],
         "--source-prior": ["uniform", "rgb=1,2,0", "rgb=labels", "mean-posterior", "1,1,0", "depth=0,1,1"],
         "--target-prior": ["1,2,3", "0,1,1", "labels"],
         "--unseen": ["mask", "floor", "smooth"],

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.delta import DeltaStatistics
 from unoic_cli.calibrations.lattice import LARGEST
+from unoic_cli.calibrations.offsets import Offsets, check_offsets
 from unoic_cli.calibrations.prior import Prior, Slopes, Unseen, make_slopes
 from unoic_cli.data.facts import Facts, find_out, read_text
 from unoic_cli.errors import DataError, UsageError
@@ -46,6 +47,8 @@ class Modality:
         The modality's lambda is ``share * lambda``.
     given_factors : bool
         delta came from a file of factors, which belongs to the samples: other samples need their own.
+    offsets : tuple of float or None
+        b_k, (K,), added to each class's score.
     """
 
     name: str | None
@@ -55,6 +58,7 @@ class Modality:
     stored_delta: bool = True
     share: float = 1.0
     given_factors: bool = False
+    offsets: Offsets | None = None
 
     __repr__ = brief
 
@@ -69,12 +73,13 @@ class Modality:
             "given_factors": self.given_factors,
             "share": self.share,
             "lambda": self.share * lam,
+            **({} if self.offsets is None else {"offsets": list(self.offsets)}),
         }
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """P_f(.|x) = softmax(delta / T * z + lambda * s), s = log P_t - log P_s (Eq. 7), for each modality; then fused.
+    """P_f(.|x) = softmax(delta / T * z + b + lambda * s), s = log P_t - log P_s (Eq. 7), for each modality; then fused.
 
     Attributes
     ----------
@@ -89,7 +94,7 @@ class Calibration:
     weights : tuple of float or None
         Of the modalities, where the fusion takes weights.
     order : {"flatten-first", "rebalance-first"}
-        Algorithm 1 as printed, delta * z + lambda * s, or delta * (z + lambda * s).
+        Algorithm 1 as printed, delta * z + b + lambda * s, or delta * (z + b + lambda * s).
     unseen : str
         What happens to classes of prior zero.
     class_names : tuple of str or None
@@ -188,6 +193,8 @@ class Calibration:
                 DeltaStatistics.from_dict(entry["delta"], where)
         for entry, modality in zip(content["modalities"], modalities, strict=True):
             _check_lambdas(entry, modality, lam, len(modalities), where)
+            if modality.offsets is not None:
+                check_offsets(modality.offsets, len(target.values), where)
         numbers = [lam, *(m.share for m in modalities), *(m.share * lam for m in modalities)]
         warm = all(math.isfinite(m.temperature) and m.temperature > 0 for m in modalities)
         if not all(abs(number) <= LARGEST for number in numbers) or not warm:

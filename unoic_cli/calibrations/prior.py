@@ -174,6 +174,14 @@ def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
     return Prior.from_weights(filled, prior.origin + ", floored", counts=False)
 
 
+def log_prior(source: Prior, unseen: Unseen = "mask") -> NDArray[np.float64]:
+    """Log of the prior that `make_slopes` takes for P_s, (K,); 0 where it is zero."""
+    import numpy as np
+
+    values = np.array(_filled(source, unseen, "--source-prior").values)
+    return np.log(np.where(values > 0, values, 1.0))
+
+
 def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes:
     """Slopes of Eq. 7, zeros handled by an explicit policy that is continuous in lambda at 0.
 
@@ -259,14 +267,29 @@ def _are_counts(weights: Sequence[float]) -> bool:
 
 
 def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Facts[Prior]:
-    """Read counts or probabilities from JSON, CSV or TSV.
-
-    JSON holds a list, a table by class name, or an object with ``counts`` or ``prior``.
+    """Read counts or probabilities from JSON, CSV or TSV: see `read_weights`.
 
     Raises
     ------
     NoInputError, DataError
         The file cannot be read, or does not hold a prior.
+    """
+    weights, names = yield from read_weights(path, class_names)
+    return replace(Prior.from_weights(weights, path, counts=_are_counts(weights)), class_names=names)
+
+
+def read_weights(
+    path: str, class_names: Sequence[str] | None = None
+) -> Facts[tuple[list[float], tuple[str, ...] | None]]:
+    """Read a number for each class, in their order, and the names that the file has, as `Prior.class_names`.
+
+    JSON holds a list, a table by class name, or an object with ``counts`` or ``prior``; CSV and TSV a class and a
+    number a line, or numbers alone.
+
+    Raises
+    ------
+    NoInputError, DataError
+        The file cannot be read, or does not hold such numbers.
     """
     try:
         text = yield from read_text(path, "expected a JSON, CSV or TSV file of counts or probabilities", "utf-8-sig")
@@ -277,12 +300,9 @@ def read_prior_file(path: str, class_names: Sequence[str] | None = None) -> Fact
         raise NoInputError(path, "no such file", expected) from None
     if not text.strip():
         raise DataError(path, "an empty file", "expected counts or probabilities")
-    names: tuple[str, ...] | None = None
     if text.lstrip()[0] in "[{":
-        weights, names = _from_json(text, class_names, path)
-    else:
-        weights = _from_table(text, class_names, path)
-    return replace(Prior.from_weights(weights, path, counts=_are_counts(weights)), class_names=names)
+        return _from_json(text, class_names, path)
+    return _from_table(text, class_names, path), None
 
 
 _NAME_KEYS = ("class_names", "classes", "names", "labels")

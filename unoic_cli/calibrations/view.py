@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, mean_of_sums
+from unoic_cli.calibrations.offsets import Offsets
 from unoic_cli.data.batch import Batch, InvalidScoreError, Part, Scores, make_scores, stored_delta
 from unoic_cli.kernels import add_scaled, entropy_of_units
 from unoic_cli.kernels.lines import make_lines, make_workspace
@@ -63,6 +64,8 @@ class Look:
         delta comes from there instead.
     floor : float or None
         Smaller probabilities are taken as this.
+    offsets : tuple of float or None
+        b_k, (K,): see `unoic_cli.calibrations.offsets`.
     """
 
     temperature: float = 1.0
@@ -70,6 +73,7 @@ class Look:
     stored_delta: bool = True
     factors: FactorSource | None = None
     floor: float | None = None
+    offsets: Offsets | None = None
 
     def delta(self, part: Part) -> NDArray[np.float64]:
         """Factors of the units of a part: (0,), (1,) or (T,)."""
@@ -161,8 +165,8 @@ class View:
                 delta = look.delta(part)
             except InvalidScoreError as error:
                 raise InvalidScoreError(error.unit, m) from None
-            first = self.rebalance_first
-            made.append(make_scores(part, look.temperature, delta, rebalance_first=first, floor=look.floor))
+            more: dict[str, Any] = {"rebalance_first": self.rebalance_first, "floor": look.floor}
+            made.append(make_scores(part, look.temperature, delta, offsets=look.offsets, **more))
         scores = None
         if len(made) == 1:
             scores = made[0]

@@ -415,9 +415,9 @@ def calibrate(
 
     Notes
     -----
-    Eq. 7: softmax(delta / temperature * z + lambda * s), fused where there are several modalities. The largest entry
-    of each row written is the decision in float64, so evaluating the output gives the counts of evaluating the input
-    with the calibration.
+    Eq. 7: softmax(delta / temperature * z + offsets + lambda * s), fused where there are several modalities. The
+    largest entry of each row written is the decision in float64, so evaluating the output gives the counts of
+    evaluating the input with the calibration.
 
     Examples
     --------
@@ -521,7 +521,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     if data.shard is not None:
         path = part_name(path, *data.shard)
     given_files = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"])
-    kept = (*names, *files_among(*given_files))
+    kept = (*names, *files_among(*given_files, chosen["offsets"]))
     force = chosen["force"] or _is_begun(path, (yield from here()).begun)
     if not stream:
         yield from check_output(path, force=force, inputs=kept)

@@ -267,7 +267,7 @@ def fit_temperature(
 
     Notes
     -----
-    T is fitted to the scores as they are, not rebalanced: lambda and the priors play no part in the likelihood.
+    T is fitted to the scores as they are: lambda, offsets and the priors play no part in the likelihood.
     Predictions depend on ``lambda * T`` only, so a calibration that carries a temperature carries the lambda that
     belongs to it. Sums are integers: threads, chunks, files and layouts cannot change a bit of the result.
 
@@ -396,7 +396,7 @@ def _start(
 def _calibration(
     base: Calibration, temperature: float, converted: bool, data: DataSet, options: DataOptions, fit: _Fit, notes: Notes
 ) -> Calibration:
-    """The calibration with the temperature, and lambda converted so that lambda * T stays what it was."""
+    """The calibration with the temperature; lambda (and offsets) converted so that lambda * T stays what it was."""
     modality = base.modalities[0]
     before = modality.temperature
     more: dict[str, Any] = {"fitted": "temperature", "tolerance": TOLERANCE, "n": fit.measured.n}
@@ -415,7 +415,11 @@ def _calibration(
     if converted:
         before_provenance = {k: v for k, v in base.provenance.items() if k != "previous"}
         more |= {"converted": {"lambda": base.lam, "temperature": before}, "previous": before_provenance}
+    offsets = modality.offsets
+    if offsets is not None:
+        offsets = tuple(offset * before / temperature for offset in offsets)
+        notes.add("offsets converted as lambda is: predictions depend on offset * T only, and stay the same")
     return replace(
-        base, lam=lam, modalities=(replace(modality, temperature=temperature),),
+        base, lam=lam, modalities=(replace(modality, temperature=temperature, offsets=offsets),),
         provenance=provenance(data, options, **more),
     )  # fmt: skip

@@ -407,7 +407,8 @@ def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | No
         raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
     if output is not None and curve is not None and os.path.realpath(output) == os.path.realpath(curve):
         raise UsageError("--curve", f"{curve}, which is --output too", "expected two names")
-    named = files_among(chosen["source_prior"], chosen["target_prior"], chosen["calibration"], chosen["delta"])
+    priors = (chosen["source_prior"], chosen["target_prior"])
+    named = files_among(*priors, chosen["calibration"], chosen["delta"], chosen["offsets"])
     for path in (output, curve):
         if path is not None:
             inputs = (*(source.name for source in data.all_sources), *named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -277,9 +277,9 @@ def stored_delta(part: Part) -> NDArray[np.float64]:
 
 def make_scores(
     part: Part, temperature: float = 1.0, delta: NDArray[np.float64] | None = None, *, rebalance_first: bool = False,
-    floor: float | None = None,
+    floor: float | None = None, offsets: Sequence[float] | None = None,
 ) -> Scores:  # fmt: skip
-    """Scores of a block: probabilities become float64 logs, and the temperature joins delta.
+    """Scores of a block: probabilities become float64 logs, the temperature joins delta, and offsets are added.
 
     Parameters
     ----------
@@ -292,6 +292,8 @@ def make_scores(
         delta multiplies lambda * s as well.
     floor : float, optional
         Smaller probabilities are taken as this, before all else.
+    offsets : (K,) floats, optional
+        b_k, which is added to delta * z / T, or multiplied by delta as lambda * s is: scores are float64 then.
 
     Raises
     ------
@@ -316,10 +318,16 @@ def make_scores(
         delta = (delta if delta.size else np.ones(1)) / temperature
     if delta.size and (delta == 1.0).all():
         delta = np.empty(0)
-    if ((delta > 0) & ((delta < DELTAS[0]) | (delta > DELTAS[1]))).any():
-        shape = (raw.shape[0], 1, pixels) if pixels else (raw.shape[0], 1)
+    if offsets is not None or ((delta > 0) & ((delta < DELTAS[0]) | (delta > DELTAS[1]))).any():
+
+        def per_unit(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+            return factors.reshape((raw.shape[0], 1, pixels) if pixels else (-1, 1)) if factors.size > 1 else factors
+
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            raw = _wide(raw, brain) * (delta.reshape(shape) if delta.size > 1 else delta)
+            raw = _wide(raw, brain) * per_unit(delta) if delta.size else _wide(raw, brain)
+            if offsets is not None:
+                bias = np.array(offsets).reshape((n_classes, 1) if pixels else (n_classes,))
+                raw = raw + (per_unit(slope_factor) * bias if slope_factor.size else bias)
         delta, brain = np.empty(0), False
     return Scores(
         raw=raw.reshape(-1),

@@ -53,6 +53,8 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
         rows = [("source prior", first.source_prior.origin)]
         if first.delta is not None:
             rows.append(("delta", _delta(first)))
+        if first.offsets is not None:
+            rows.append(("offsets", _offsets(first)))
     else:
         rows = [("fusion", f"{calibration.fusion}" + _weights(calibration))] if calibration.fusion else []
         for modality in calibration.modalities:
@@ -63,6 +65,8 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
                 parts.append(f"temperature {modality.temperature:g}")
             if modality.delta is not None:
                 parts.append(f"delta {_delta(modality)}")
+            if modality.offsets is not None:
+                parts.append(f"offsets {_offsets(modality)}")
             rows.append((str(modality.name), ", ".join(parts)))
     if calibration.order != "flatten-first":
         rows.append(("order", calibration.order))
@@ -72,6 +76,11 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
 def _delta(modality: Modality) -> str:
     assert modality.delta is not None
     return f"from mu {modality.delta.mu:.4g}, sigma {modality.delta.sigma:.4g}, power {modality.delta.power:g}"
+
+
+def _offsets(modality: Modality) -> str:
+    assert modality.offsets is not None
+    return f"from {min(modality.offsets):.4g} to {max(modality.offsets):.4g}"
 
 
 def _weights(calibration: Calibration) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality, check_lambda
 from unoic_cli.calibrations.decider import Fuser, Rule
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics
+from unoic_cli.calibrations.offsets import read_offsets
 from unoic_cli.calibrations.prior import UNSEEN, Prior, PriorLike, Slopes
 from unoic_cli.calibrations.view import FactorSource, Look, SampleFactors, View
 from unoic_cli.calls import as_array
@@ -259,7 +260,8 @@ def _plain(method: Method, members: Sequence[DataSet]) -> Method | None:
         return Method(method.calibration, method.view, rule, nothing) if method.masks else None
     # a delta of zero makes ties of scores that differ, and so may the rounding of float64 scores over a temperature
     look, exact = method.view.looks[0], all(s.encoding != "float64" and s.kind != "probs" for s in members[0].sources)
-    if not (method.masks or _flattens(look, members[0]) or (look.temperature != 1.0 and not exact)):
+    moved = look.offsets is not None or _flattens(look, members[0]) or (look.temperature != 1.0 and not exact)
+    if not (method.masks or moved):
         return None
     return Method(method.calibration, View((Look(stored_delta=False),), chosen=method.view.chosen), None, nothing)
 
@@ -272,7 +274,7 @@ def _flattens(look: Look, member: DataSet) -> bool:
 def _look(modality: Modality, member: DataSet, factors: FactorSource | None, data: DataSet) -> Steps[Look]:
     if factors is None and modality.delta is not None and (yield from _cuts_images(member, data)):
         factors = yield from _factors_before(modality.delta, member)
-    return Look(modality.temperature, modality.delta, modality.stored_delta, factors)
+    return Look(modality.temperature, modality.delta, modality.stored_delta, factors, offsets=modality.offsets)
 
 
 def _cuts_images(member: DataSet, data: DataSet) -> Facts[bool]:
@@ -585,6 +587,7 @@ def _modalities(
             raise UsageError("--temperature", f"{value}", f"expected a positive number from {COLDEST:g} to {HOTTEST:g}")
     priors = yield from split_by_name(wanted["source_prior"], names, "--source-prior")
     deltas = yield from split_by_name(wanted["delta"], names, "--delta")
+    biases = yield from split_by_name(wanted["offsets"], names, "--offsets")
     power = wanted["delta_power"]
     if power is not None and not (math.isfinite(power) and power >= 0):
         raise UsageError("--delta-power", f"{power}", "expected a number >= 0")
@@ -601,7 +604,11 @@ def _modalities(
         if statistics is not None and power is not None:
             statistics, powered = statistics.with_power(power), True
         prior = yield from _source_prior(priors.get(name), member, data, options, notes, temperature)
-        modalities.append(Modality(name, prior, temperature, statistics, stored, shares[name], name in factors))
+        offsets = biases.get(name)
+        if offsets is not None:
+            offsets = yield from read_offsets(offsets, data.n_classes, data.class_names, "--offsets")
+        made = Modality(name, prior, temperature, statistics, stored, shares[name], name in factors, offsets)
+        modalities.append(made)
     if power is not None and not powered:
         raise UsageError(
             "--delta-power", "--delta-power without delta statistics", "expected --delta STATISTICS or --delta fit"
@@ -678,10 +685,14 @@ def _weights_by_name(calibration: Calibration) -> dict[str, float]:
     return {str(m.name): w for m, w in zip(calibration.modalities, calibration.weights or (), strict=True)}
 
 
+def _offsets(modality: Modality) -> dict[str, list[float]]:
+    return {} if modality.offsets is None else {"offsets": list(modality.offsets)}
+
+
 def describe_modalities(calibration: Calibration) -> dict[str, Any]:
     """For reports: the fusion, and what is special to each modality."""
     if calibration.fusion is None and calibration.modalities[0].name is None:
-        return {}
+        return _offsets(calibration.modalities[0])
     return {
         "fusion": calibration.fusion,
         "order": calibration.order,
@@ -693,6 +704,7 @@ def describe_modalities(calibration: Calibration) -> dict[str, Any]:
                 "delta": None
                 if m.delta is None
                 else {"mu": m.delta.mu, "sigma": m.delta.sigma, "power": m.delta.power},
+                **_offsets(m),
             }
             for m in calibration.modalities
         },

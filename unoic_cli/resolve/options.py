@@ -207,6 +207,17 @@ class RebalanceOptions(TypedDict, total=False):
             takes="number, str or mapping by modality",
         ),
     ]
+    offsets: Annotated[
+        Any,
+        Option(
+            "--offsets",
+            "B",
+            "Add a number to each class's score: a comma list, or a JSON/CSV/TSV file; NAME=B for a modality "
+            "(repeatable).",
+            many=True,
+            takes="(K,) array, str, path, mapping by class, or mapping of these by modality",
+        ),
+    ]
 
 
 @group
