@@ -175,11 +175,17 @@ def _filled(prior: Prior, unseen: Unseen, option: str) -> Prior:
 
 
 def log_prior(source: Prior, unseen: Unseen = "mask") -> NDArray[np.float64]:
-    """Log of the prior that `make_slopes` takes for P_s, (K,); 0 where it is zero."""
+    """Log of what `make_slopes` takes for P_s, (K,); 0 for masked classes.
+
+    Examples
+    --------
+    >>> log_prior(Prior((0.25, 0.75, 0.0), "")).round(6).tolist()
+    [-1.386294, -0.287682, 0.0]
+    """
     import numpy as np
 
     values = np.array(_filled(source, unseen, "--source-prior").values)
-    return np.log(np.where(values > 0, values, 1.0))
+    return np.asarray(np.log(np.where(values > 0, values, 1.0)))
 
 
 def make_slopes(source: Prior, target: Prior, unseen: Unseen = "mask") -> Slopes:

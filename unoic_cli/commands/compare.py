@@ -20,7 +20,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, exists
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.fusions import FUSIONS, listed, resolve_weights
+from unoic_cli.fusions import FUSIONS, divides, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.asked import Beside, ask, check_countable, tell_infinite, with_training
@@ -380,14 +380,15 @@ def _plain(
     uniform = Prior.uniform(data.n_classes)
     names = names_of(data)
     weights = None if fused is None else resolve_weights(fused, None, len(places))
-    if lam is None:
+    divided = fused is not None and divides(fused)
+    if lam is None and not divided:
         modalities = tuple(Modality(names[i], uniform, stored_delta=False) for i in places)
         return Calibration(0.0, uniform, modalities, fused, weights)
     resolved = yield from resolve(filled(MethodOptions, {"lam": 1.0, "delta": "none"}), data, options, notes)
     assert resolved is not None
     modalities = tuple(resolved.calibration.modalities[i] for i in places)
     made = replace(resolved.calibration, modalities=modalities, fusion=fused, weights=weights)
-    return (yield from at_lambda(made, lam, "--method"))
+    return (yield from at_lambda(made, 0.0 if lam is None else lam, "--method"))
 
 
 def _uno(data: DataSet, wanted: MethodOptions, options: DataOptions, notes: Notes) -> Steps[Resolved]:

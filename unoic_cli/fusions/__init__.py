@@ -5,6 +5,9 @@ A module offers
     LINEAR: bool                     fused scores are lines in a common lambda: the exact path serves them
     OPERATOR: type                   what kernels do: see `unoic_cli.kernels.operator`
     default_weights(n) -> (n,)       weights, that sum to 1 as given ones then do; or None where experts are not weighed
+and, where source priors are divided out,
+    divided(log_priors) -> b, share  of log P_s (M, K): what is added to each expert's scores (M, K), and which share of
+                                     their slopes is left
 """
 
 from __future__ import annotations
@@ -45,6 +48,11 @@ def fusion(name: str, option: str = "--fusion") -> ModuleType:
     if name not in FUSIONS:
         raise UsageError(option, f"{name!r}", f"expected one of {', '.join(FUSIONS)}")
     return importlib.import_module(f"{__name__}.{_FILES[name]}")
+
+
+def divides(name: str) -> bool:
+    """Whether source priors are divided out, so that they matter at lambda = 0, too."""
+    return hasattr(fusion(name), "divided")
 
 
 def resolve_weights(name: str, given: Sequence[float] | None, n: int, option: str = "--weights") -> tuple[float, ...]:

@@ -14,14 +14,14 @@ from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality, ch
 from unoic_cli.calibrations.decider import Fuser, Rule
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics
 from unoic_cli.calibrations.offsets import read_offsets
-from unoic_cli.calibrations.prior import UNSEEN, Prior, PriorLike, Slopes
+from unoic_cli.calibrations.prior import UNSEEN, Prior, PriorLike, Slopes, log_prior
 from unoic_cli.calibrations.view import FactorSource, Look, SampleFactors, View
 from unoic_cli.calls import as_array
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, head, know
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.fusions import DEFAULT, fusion, resolve_weights
+from unoic_cli.fusions import DEFAULT, divides, fusion, resolve_weights
 from unoic_cli.kernels.lines import Lines, make_point
 from unoic_cli.kernels.operator import Pool
 from unoic_cli.options import given_flags, options_of
@@ -184,11 +184,25 @@ class Method:
     def writer(self, lam: float) -> Fuser:
         """What writes posteriors at a lambda."""
         calibration = self.calibration
-        return Fuser(rule_of(calibration) if self.rule is None else self.rule, [lam])
+        return Fuser(rule_of(as_fused(calibration)) if self.rule is None else self.rule, [lam])
+
+
+def as_fused(calibration: Calibration) -> Calibration:
+    """The calibration with what its fusion does to each modality: an offset of its own, and less of lambda."""
+    if calibration.fusion is None or len(calibration.modalities) == 1 or not divides(calibration.fusion):
+        return calibration
+    known = [log_prior(modality.source_prior, calibration.unseen) for modality in calibration.modalities]
+    biases, share = fusion(calibration.fusion).divided(np.stack(known))
+    given = [np.zeros(len(biases[0])) if one.offsets is None else one.offsets for one in calibration.modalities]
+    modalities = (
+        replace(modality, share=modality.share * share, offsets=tuple((bias + own).tolist()))
+        for modality, bias, own in zip(calibration.modalities, biases, given, strict=True)
+    )
+    return replace(calibration, modalities=tuple(modalities))
 
 
 def rule_of(calibration: Calibration) -> Rule:
-    """A calibration's fusion for the kernels; one modality is a log-linear pool of one."""
+    """The fusion of a calibration `as_fused`, for the kernels; one modality is a log-linear pool of one."""
     slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
     n = len(calibration.modalities)
     operator = Pool if calibration.fusion is None else fusion(calibration.fusion).OPERATOR
@@ -221,9 +235,10 @@ def make_method(
     """
     members = [data.modalities[i] for i in (range(len(data.modalities)) if chosen is None else chosen)]
     looks: tuple[Look, ...] = ()
-    for modality, member in zip(calibration.modalities, members, strict=True):
+    lines = as_fused(calibration)
+    for modality, member in zip(lines.modalities, members, strict=True):
         looks += ((yield from _look(modality, member, factors.get(member.modality), data)),)
-    slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
+    slopes = [lines.slopes_of(modality) for modality in lines.modalities]
     rebalance_first = calibration.order == "rebalance-first"
     flattened = rebalance_first and any(_flattens(look, member) for look, member in zip(looks, members, strict=True))
     places = None if chosen is None else tuple(chosen)
@@ -236,7 +251,7 @@ def make_method(
     if linear and masked.all():
         raise DataError("--source-prior", "no class that every modality may predict", "expected one")
     if not linear or flattened:
-        rule = rule_of(calibration)
+        rule = rule_of(lines)
         if len(members) == 1:  # of one, any is that one; this one need not settle every unit
             rule = replace(rule, operator=fusion(DEFAULT).OPERATOR)
         masked = np.logical_and.reduce([one.masked for one in slopes])
@@ -348,9 +363,9 @@ def resolve(
     if order is not None and order not in ORDERS:
         raise UsageError("--order", f"{order!r}", f"expected one of {', '.join(ORDERS)}")
     names = names_of(data)
-    if wanted["lam"] is None and lam == 0.0:
-        wanted = _without_priors(wanted, data)
     name, weights = yield from _fusion(wanted, names, data.given)
+    if wanted["lam"] is None and lam == 0.0:
+        wanted = _without_priors(wanted, data, name is not None and divides(name))
     common, shares = yield from _lambdas(wanted["lam"] if wanted["lam"] is not None else lam, names)
     modalities, factors = yield from _modalities(wanted, data, shares, options, notes)
     flattened = any(m.delta is not None for m in modalities) or factors or _stores_delta(data, modalities)
@@ -387,14 +402,18 @@ def _held(wanted: MethodOptions) -> list[str]:
     return given_flags(ScoreOptions, wanted, [name for name in options_of(ScoreOptions) if name != "delta"])
 
 
-def _without_priors(wanted: MethodOptions, data: DataSet) -> MethodOptions:
-    """Uniform priors, which nothing is done with; asking for others would have no effect."""
-    given = {"--source-prior": wanted["source_prior"], "--target-prior": wanted["target_prior"]}
-    given["--unseen"] = wanted["unseen"]
+def _without_priors(wanted: MethodOptions, data: DataSet, divided: bool) -> MethodOptions:
+    """Uniform priors, which nothing is done with; asking for others would have no effect.
+
+    But source priors that are `divided` out are needed.
+    """
+    given = {"--target-prior": wanted["target_prior"]}
+    if not divided:
+        given |= {"--source-prior": wanted["source_prior"], "--unseen": wanted["unseen"]}
     for option, value in given.items():
         if value is not None:
             raise UsageError(option, f"{option} without --lambda", "expected --lambda, which it belongs to")
-    return {**wanted, "source_prior": Prior.uniform(data.n_classes)}
+    return wanted if divided else {**wanted, "source_prior": Prior.uniform(data.n_classes)}
 
 
 def _tell(calibration: Calibration, data: DataSet, notes: Notes) -> None:
