@@ -323,6 +323,18 @@ def product(ps: Sequence[ArrayLike]) -> Floats:
     return normalised(np.prod([np.asarray(p, np.float64) for p in ps], axis=0))
 
 
+def assumed_prior(source_prior: ArrayLike, target_prior: ArrayLike, lam: float) -> Floats:
+    """The prior that Eq. 7's posterior assumes, as P_d assumes P_s: P_s^(1 - lambda) P_t^lambda, normalised. (K,)."""
+    return normalised(normalised(source_prior) ** (1.0 - lam) * normalised(target_prior) ** lam)
+
+
+def bayes(ps: Sequence[ArrayLike], priors: Sequence[ArrayLike]) -> Floats:
+    """pi prod_m P_m / pi_m, normalised, with the experts' priors pi_m, (K,) each, and pi their geometric mean."""
+    common = np.prod([np.asarray(pi, np.float64) ** (1.0 / len(priors)) for pi in priors], axis=0)
+    ratios = [np.asarray(p, np.float64) / np.asarray(pi, np.float64) for p, pi in zip(ps, priors, strict=True)]
+    return normalised(common * np.prod(ratios, axis=0))
+
+
 def algorithm2(
     metric: Callable[[int], float], step_count_start: int, step_count_max: int
 ) -> tuple[int, dict[int, float]]:

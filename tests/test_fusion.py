@@ -25,7 +25,7 @@ from unoic_cli.fusions import FUSIONS, fusion, resolve_weights
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.tallies.fused import FusedTally
 
-LINEAR = ("product", "log-linear")
+LINEAR = tuple(name for name in FUSIONS if fusion(name).LINEAR)
 ORDERS = ("flatten-first", "rebalance-first")
 NAMES = ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j")
 quiet = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
@@ -119,6 +119,66 @@ def test_experts_that_agree(n, expected):
         assert values[0].tolist() == pytest.approx([0.9, 0.1], rel=1e-12)
 
 
+def test_bayes_divides_the_prior_that_each_expert_assumes():
+    ps, priors = [np.array([[0.6, 0.4]]), np.array([[0.2, 0.8]])], {"a": [0.7, 0.3], "b": [0.9, 0.1]}
+    for target in ([0.5, 0.5], [0.2, 0.8]):
+        for lam in (0.0, 0.3, 1.0, 1.7):
+            values, _ = fused(
+                named(*ps, kind="probs"), fusion="bayes", lam=lam, source_prior=priors, target_prior=target
+            )
+            pairs = zip(ps, priors.values(), strict=True)
+            experts = [naive.posterior(logs(p), naive.slopes(prior, target), lam) for p, prior in pairs]
+            assumed = [naive.assumed_prior(prior, target, lam) for prior in priors.values()]
+            assert values == pytest.approx(naive.bayes(experts, assumed), rel=1e-12)
+    even, _ = fused(named(*ps, kind="probs"), fusion="bayes", source_prior=[0.5, 0.5])
+    assert even == pytest.approx(naive.product(ps), rel=1e-12)
+
+
+@pytest.mark.parametrize("n_experts", [2, 3])
+def test_bayes_is_right_for_sensors_that_are_independent_given_the_class(n_experts):
+    """Three classes, sensors that see one of six things each, posteriors by Bayes' rule from each one's own prior."""
+    rng = np.random.default_rng(n_experts)
+    k, n, truth = 3, 3000, np.array([0.8, 0.15, 0.05])
+    likelihoods = rng.dirichlet(np.ones(6) * 2, (n_experts, k))  # p(x_m | k)
+    labels = rng.choice(k, n, p=truth)
+    seen = [np.array([rng.choice(6, p=one[y]) for y in labels]) for one in likelihoods]
+    joint = np.prod([one[:, x].T for one, x in zip(likelihoods, seen, strict=True)], axis=0)
+
+    def experts(priors):
+        pairs = zip(likelihoods, seen, priors, strict=True)
+        return named(*(naive.normalised(one[:, x].T * prior) for one, x, prior in pairs), labels=labels, kind="probs")
+
+    values, winners = fused(experts([truth] * n_experts), fusion="bayes", source_prior=truth)
+    assert values == pytest.approx(naive.normalised(joint * truth), rel=1e-9)
+    assert winners.tolist() == naive.normalised(joint * truth).argmax(1).tolist()
+    other, _ = fused(experts([truth] * n_experts), fusion="product")
+    assert np.abs(other - values).max() > 0.1  # the product counts the prior once for each sensor
+    priors = rng.dirichlet(np.ones(k) * 3, n_experts)
+    named_priors = dict(zip(NAMES, priors.tolist(), strict=False))
+    for target in (truth, np.ones(k) / k):
+        values, _ = fused(experts(priors), fusion="bayes", lam=1, source_prior=named_priors, target_prior=target)
+        assert values == pytest.approx(naive.normalised(joint * target), rel=1e-9)
+    result = unoic_cli.search_lambda(experts([truth] * n_experts), fusion="bayes", source_prior=truth, range="0:1")
+    for g in (0, 50, 100):
+        best = (joint * naive.assumed_prior(truth, np.ones(k), result.lams[g])).argmax(1)
+        assert result.counts.predicted[g].tolist() == np.bincount(best, minlength=k).tolist()
+
+
+def test_bayes_needs_source_priors_without_lambda(refuse):
+    """Even where nothing is rebalanced; a target prior has no effect there."""
+    (first, second), labels = world()
+    for name, z in (("a", first), ("b", second)):
+        store(f"{name}.h5", z, labels)
+    given_ = ["fuse", "a=a.h5", "b=b.h5", "-o", "o.h5", "--fusion"]
+    assert refuse(2, *given_, "bayes", "--target-prior", "uniform").startswith("--target-prior: --target-prior without")
+    assert refuse(2, *given_, "product", "--source-prior", "uniform").startswith("--source-prior: --source-prior with")
+    by_priors, _ = fused({"a": "a.h5", "b": "b.h5"}, fusion="bayes", source_prior=COUNTS)
+    compared = unoic_cli.compare(["a=a.h5", "b=b.h5"], methods=["bayes", "bayes@0"])
+    assert compared.rows[0].average == compared.rows[1].average
+    expected = naive.bayes([naive.softmax(first), naive.softmax(second)], [naive.normalised(COUNTS)] * 2)
+    assert by_priors == pytest.approx(expected, rel=1e-6)
+
+
 def test_one_expert_is_the_identity():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(50, 5)) * 4
@@ -191,9 +251,10 @@ def test_huge_scores(how):
             values, predictions = fused(two, "log_probs", fusion=how, lam=lam, source_prior=prior)
             line = z[0] + lam * naive.slopes(prior, [1, 1])
             log_p = line - np.logaddexp.reduce(line)
+            odds = np.subtract(*np.log(naive.assumed_prior(prior, [1, 1], lam)))
             expected = {
                 "noisy-or": log_p[0] + math.log(2), "product": 2 * log_p[0], "average": log_p[0], "max": log_p[0],
-                "log-linear": log_p[0],
+                "log-linear": log_p[0], "bayes": 2 * log_p[0] - odds,
             }[how]  # fmt: skip
             assert np.isfinite(values).all()
             assert predictions.tolist() == [1]
@@ -253,8 +314,8 @@ DIGITS = 60
 MANY_DIGITS = 700  # enough for 1 - P of a P that differs from 1 by exp(-1400)
 
 
-def exact_fused(lines, how, weights):
-    """Fused probabilities as printed, in decimals: lines (M, K) of Decimal."""
+def exact_fused(lines, how, weights, log_priors):
+    """Fused probabilities as printed, in decimals: lines, and logs of the priors they assume, (M, K) of Decimal."""
     ps = []
     for line in lines:
         e = [value.exp() for value in line]
@@ -273,7 +334,10 @@ def exact_fused(lines, how, weights):
         elif how == "max":
             result.append(max(column))
         else:
-            result.append(sum(w * p.ln() for w, p in zip(weights, column, strict=True)).exp())
+            value = sum(w * p.ln() for w, p in zip(weights, column, strict=True))
+            if how == "bayes":
+                value -= sum(log_prior[k] for log_prior in log_priors) * (len(lines) - 1) / len(lines)
+            result.append(value.exp())
     total = sum(result)
     return [value / total for value in result]
 
@@ -296,9 +360,9 @@ def test_written_posteriors_against_decimals(how, order, n_experts):
     digits = MANY_DIGITS if how == "noisy-or" else DIGITS
     with localcontext() as context:
         context.prec = digits
-        shares = weights or [1.0 if how == "product" else 1.0 / n_experts] * n_experts
-        total = sum(Decimal(w) for w in shares)
-        shares = [Decimal(w) / (Decimal(1) if how == "product" else total) for w in shares]
+        shares = weights or resolve_weights(how, None, n_experts)
+        total = sum(Decimal(w) for w in shares) if fusion(how).default_weights(1) else 1
+        shares = [Decimal(w) / total for w in shares]
         slopes = []
         for m in range(n_experts):
             prior = [Decimal(p) / sum(map(Decimal, priors[NAMES[m]])) for p in priors[NAMES[m]]]
@@ -312,12 +376,13 @@ def test_written_posteriors_against_decimals(how, order, n_experts):
         with localcontext() as context:
             context.prec = digits
             for i in range(n):
-                lines = []
+                lines, assumed = [], []
                 for m in range(n_experts):
                     d, late = Decimal(deltas[m][i]), Decimal(deltas[m][i]) if order == ORDERS[1] else Decimal(1)
                     line = [d * Decimal(zs[m][i, c]) + late * Decimal(lam) * slopes[m][c] for c in range(k)]
                     lines.append([value - max(line) for value in line])
-                expected = exact_fused(lines, how, shares)
+                    assumed.append([late * (Decimal(lam) - 1) * slope for slope in slopes[m]])  # log P_s is -slope here
+                expected = exact_fused(lines, how, shares, assumed)
                 for c in range(k):
                     if expected[c] > Decimal("1e-300"):
                         assert abs(Decimal(values[i, c]) / expected[c] - 1) < Decimal("1e-6"), (lam, i, c)
@@ -820,6 +885,8 @@ def test_lambda_of_each_modality(how):
     log_ps = []
     for z, lam, counts in zip(zs, (0.3, 0.9), prior.values(), strict=True):
         log_ps.append(logs(naive.posterior(z, naive.slopes(counts, [1] * 4), lam)))
+        if how == "bayes":
+            log_ps[-1] = log_ps[-1] - np.log(naive.assumed_prior(counts, [1] * 4, lam)) / 2
     winners, clear = clear_winners(naive_values(log_ps, how, resolve_weights(how, None, 2)))
     assert clear.all()
     assert own.overall.counts.predicted.tolist() == np.bincount(winners, minlength=4).tolist()
