@@ -26,6 +26,7 @@ RARE = (
     f"evaluate {DIGITS}/val.h5 -l 1 {MASKING}",
     f"calibrate {DIGITS}/val.h5 -l 1 {MASKING} -o m.h5",
     f"evaluate {NAMED}",
+    f"evaluate {DIGITS}/val.h5 -l 0 --offsets 0,1,0,1,0,1,0,1,0,1",
     f"compare {NAMED} -m c.json",
     f"fit-temperature {NAMED}",
     "fit-temperature p.npz --floor 1e-6",
