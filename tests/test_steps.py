@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import time
 
 import h5py
 import numpy as np
@@ -13,7 +13,8 @@ import pytest
 import unoic_cli
 from unoic_cli.data import steps
 from unoic_cli.data.facts import exists, find_out, know, read_text
-from unoic_cli.errors import InterruptedRunError, NoInputError
+from unoic_cli.data.reader import BatchReader
+from unoic_cli.errors import DataError, InterruptedRunError, NoInputError
 from unoic_cli.runs import driver
 from unoic_cli.runs.ledger import Ledger
 from unoic_cli.tallies import contents
@@ -137,27 +138,106 @@ def test_pack_in_shards_is_pack_in_parts(tmp_path, monkeypatch, how):
     assert changed == [sum(n) for n in zip(*([c.n_changed for c in part.changed] for part in parts), strict=True)]
 
 
-def test_a_packing_that_was_stopped_goes_on(tmp_path, monkeypatch):
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A command that is stopped three times while it writes; how it goes on."""
     monkeypatch.chdir(tmp_path)
-    with h5py.File("x.h5", "w") as file:
-        file["logits"], file["labels"] = RNG.normal(size=(400, 6)).astype("f4"), RNG.integers(0, 6, 400)
-    unoic_cli.pack("x.h5", "whole.h5", dtype="float16")
-    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 480)
-    monkeypatch.setattr("unoic_cli.commands.pack.BLOCK_BYTES", 480)
-    control = unoic_cli.Control(checkpoint="c.unoic", every=0.001, resume=True)
-    seen = []
+    make("x.h5", 0)
+    batches = BatchReader.batches
+
+    def slow(self, *given):
+        time.sleep(0.02)
+        batches(self, *given)
 
     def stop(done, total):
-        seen.append(done)
-        if 0 < done < total and len(seen) > 2:
+        if 0 < done < total:
             raise KeyboardInterrupt
 
-    for _ in range(200):
-        seen.clear()
-        with contextlib.suppress(InterruptedRunError):
-            unoic_cli.run("pack", "x.h5", out="o.h5", dtype="float16", control=control, progress=stop, threads=1)
-            break
+    def begin(command, **how):
+        how |= {"threads": 1, "control": unoic_cli.Control(checkpoint="c.unoic", every=0.001, resume=True)}
+        with monkeypatch.context() as patch:
+            patch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 480)
+            if "out" in how:
+                patch.setattr(f"unoic_cli.commands.{command}.BLOCK_BYTES", 480)
+            patch.setattr(BatchReader, "batches", slow)
+            for _ in range(3):
+                with pytest.raises(InterruptedRunError):
+                    unoic_cli.run(command, "x.h5", progress=stop, **how)
+        assert os.path.exists("c.unoic") and not os.path.exists("o.h5")
+        return lambda: unoic_cli.run(command, "x.h5", **how)
+
+    return begin
+
+
+def make(path, start):
+    with h5py.File(path, "w") as file:
+        file["logits"] = np.arange(start, start + 2400, dtype="f4").reshape(400, 6)
+        file["labels"] = np.arange(400) % 6
+
+
+@pytest.mark.parametrize(("command", "how"), [("pack", {"dtype": "float16"}), ("convert", {})])
+def test_copying_that_was_stopped_goes_on(stopped, command, how):
+    getattr(unoic_cli, command)("x.h5", "whole.h5", **how)
+    stopped(command, out="o.h5", **how)()
     assert not os.path.exists("c.unoic")
     with h5py.File("whole.h5") as one, h5py.File("o.h5") as other:
         assert np.array_equal(one["logits"][()], other["logits"][()])
         assert np.array_equal(one["labels"][()], other["labels"][()])
+
+
+@pytest.mark.parametrize("image", [(), (3, 4)])
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        ("evaluate", {"confusion": True}),
+        ("search-lambda", {"folds": 2, "range": "0:1"}),
+        ("fit-temperature", {}),
+        ("info", {}),
+        ("calibrate", {"lam": 0.5, "output": "o.h5"}),
+    ],
+)
+def test_a_run_goes_on_in_other_pieces_than_it_began_with(stopped, command, how, image):
+    """Spans depend on --memory, --threads and the machine: what is counted is neither lost nor counted twice."""
+    with h5py.File("x.h5", "w") as file:
+        rng = np.random.default_rng(1)
+        file["logits"] = np.moveaxis(rng.normal(size=(400, *image, 6)), -1, 1).astype("f4")
+        file["labels"], file["source_counts"] = rng.integers(0, 6, (400, *image)), np.arange(1, 7)
+    whole = unoic_cli.run(command, "x.h5", **how | ({"output": "w.h5"} if "output" in how else {})).to_dict()
+    found = stopped(command, **how)().to_dict()
+    for one in (whole, found):
+        one.pop("output", None)
+        for file in one.get("files", []) if command == "info" else []:
+            file["read"] = None
+    assert found == whole
+    if "output" in how:
+        with h5py.File("w.h5") as one, h5py.File("o.h5") as other:
+            assert all(np.array_equal(one[name][()], other[name][()]) for name in one)
+
+
+@pytest.mark.parametrize(("command", "how"), [("pack", {"dtype": "float16"}), ("convert", {})])
+def test_copying_does_not_go_on_with_another_input(stopped, command, how):
+    again = stopped(command, out="o.h5", **how)
+    make("x.h5", 1)
+    with pytest.raises(DataError, match=r"x\.h5: changed since the state was stored"):
+        again()
+    assert not os.path.exists("o.h5")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("calibrate x.h5 -l 1 -o o.arrows --checkpoint c", "a checkpoint of an Arrow stream"),
+        ("calibrate x.h5 -l 1 -o - --checkpoint c", "a checkpoint of a stream"),
+        ("pack x.h5 o.h5 --codec gzip --checkpoint c", "a checkpoint of chunks"),
+        ("convert x.h5 o.parquet --checkpoint c", "a checkpoint of a Parquet output"),
+        ("convert x.h5 - --shard 1/2", "a part of a stream"),
+        ("calibrate x.h5 -l 1 -o - --shard 1/2", "a part of a stream"),
+        ("calibrate x.h5 -l 1 -o o.png", "unknown suffix '.png'"),
+    ],
+)
+def test_outputs_that_cannot_be_cut_or_kept_are_said(tmp_path, monkeypatch, run, command, said):
+    monkeypatch.chdir(tmp_path)
+    make("x.h5", 0)
+    code, out, err = run(*command.split())
+    assert (code, out) == (2, "") and said in err.splitlines()[-1]
+    assert os.listdir() == ["x.h5"]

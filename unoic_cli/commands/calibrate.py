@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
 
@@ -19,7 +19,7 @@ from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span
-from unoic_cli.data.steps import Rewritten, Steps, here, rewrite, write_text
+from unoic_cli.data.steps import Rewritten, Steps, rewrite, write_text
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Writer
 from unoic_cli.kernels.lines import make_workspace
@@ -33,7 +33,7 @@ from unoic_cli.resolve.common import (
     files_among,
     files_of,
     open_inputs,
-    part_name,
+    take_output,
     tell_predictions,
 )
 from unoic_cli.resolve.modalities import Method, Resolved, make_method, resolve
@@ -341,21 +341,6 @@ def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, 
     return _Measured(before, None if same or not method.masks else first, after)
 
 
-def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
-    """Whether what has the name of the output is the unfinished file of the run that is resumed.
-
-    Raises
-    ------
-    UsageError
-        It had begun another output.
-    """
-    for other in begun:
-        if other != output:
-            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
-    name = begun.get(output, "")
-    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
-
-
 EmitOption: TypeAlias = Annotated[
     Emit,
     Option(
@@ -512,24 +497,14 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
     path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
     stream = path == formats.STANDARD
-    if stream:
-        formats.check_stream(force=chosen["force"])
-        if data.shard is not None:
-            raise UsageError("--shard", "a part of a stream", "expected a file for each part")
-    elif os.path.splitext(path)[1].lower() not in formats.SUFFIXES:
-        raise UsageError(path, "an output of unknown suffix", f"expected one of {', '.join(formats.SUFFIXES)}")
-    if data.shard is not None:
-        path = part_name(path, *data.shard)
     given_files = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"])
     kept = (*names, *files_among(*given_files, chosen["offsets"]))
-    force = chosen["force"] or _is_begun(path, (yield from here()).begun)
-    if not stream:
-        yield from check_output(path, force=force, inputs=kept)
+    path = yield from take_output(path, force=chosen["force"], inputs=kept)
     fitted, beside = None, None
     if fit and chosen["calibration"] is None and chosen["lam"] is None:
         if not stream:  # which carries the calibration itself
             beside = os.path.splitext(path)[0] + ".calibration.json"
-            yield from check_output(beside, force=force, inputs=kept)
+            yield from check_output(beside, force=chosen["force"], inputs=kept)
         if data.shard is not None:
             expected = "expected --calibration or --lambda: a part must not be fitted by itself"
             raise UsageError("--shard", "neither --calibration nor --lambda", expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
@@ -16,6 +16,7 @@ from unoic_cli.calibrations.view import View
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.data.batch import Batch, choose_split, stored_batch, where_is
 from unoic_cli.data.dataset import DataSet, Span
+from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Steps, count, here, rewrite
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema
@@ -23,7 +24,7 @@ from unoic_cli.formats import single as one_column
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Source, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import check_output, check_threads, part_name
+from unoic_cli.resolve.common import check_threads, described, take_output
 from unoic_cli.resolve.inputs import expand, single
 from unoic_cli.resolve.options import (
     AllowExternalOption,
@@ -180,15 +181,14 @@ def convert(
     if labels is not None and not is_arrays:
         found = f"given, but {formats.storage.shown(source)} is no npz or npy file"
         raise UsageError("--labels", found, "expected it for such files only")
-    shard = (yield from here()).shard
-    out = out if shard is None else part_name(out, *shard)
-    yield from _check_output(out, chosen["force"], (source,) if labels is None else (source, labels))
-    given = _stored_input(source, chosen["allow_external"], asked, is_arrays)
+    out = yield from take_output(out, force=chosen["force"], inputs=(source,) if labels is None else (source, labels))
+    given = yield from _stored_input(source, chosen["allow_external"], asked, is_arrays)
     decided, reason = yield from _decide_kind(given, kind, is_arrays)
     written = given.source
     if written.n_classes == 1:
         written = one_column.widened(replace(written, kind=decided, notes=()))
         given.notes.extend(written.notes)
+    shard = (yield from here()).shard
     data = DataSet((given.source,), None, frozenset(), written.n_samples, shard=shard)
     copied = yield from rewrite(data, out, _Copied(given, replace(written, kind=decided)))
     (seen,) = copied.tallies
@@ -205,9 +205,6 @@ def convert(
 
 
 def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n_samples: int) -> ConvertResult:
-    extras = ["predictions"] if given.has_predictions else []
-    extras += ["delta"] if given.scalar_delta is not None else []
-    extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(written, name) is not None]
     return ConvertResult(
         input=given.scores,
         output=out,
@@ -217,21 +214,10 @@ def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n
         n_classes=written.n_classes,
         image_shape=written.image_shape,
         encoding=written.encoding,
-        fields=tuple(sorted([*given.dtypes, *extras])),
+        fields=kept_fields(written, given.dtypes, predictions=given.has_predictions, scalar=given.scalar_delta),
         dropped=given.dropped,
         notes=tuple(given.notes),
     )
-
-
-def _check_output(out: str, force: bool, inputs: tuple[str, ...]) -> Steps[None]:
-    """Check the name of the output before the input is read, which may take long."""
-    if out == formats.STANDARD:
-        formats.check_stream(force=force)
-        return
-    suffix = os.path.splitext(out)[1].lower()
-    if suffix not in formats.SUFFIXES:
-        raise UsageError(out, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")
-    yield from check_output(out, force=force, inputs=inputs)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -400,6 +386,16 @@ def check_predictions(source: Source, block: LogitBlock) -> None:
     block.predictions = np.where(outside, largest, block.predictions)
 
 
+def kept_fields(
+    source: Source, dtypes: Mapping[str, str], *, predictions: bool, scalar: float | None
+) -> tuple[str, ...]:
+    """Names of what a copy keeps beside the scores."""
+    extras = ["predictions"] if predictions else []
+    extras += ["delta"] if scalar is not None else []
+    extras += [name for name in ("source_counts", "source_prior", "class_names") if getattr(source, name) is not None]
+    return tuple(sorted([*dtypes, *extras]))
+
+
 def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
     """What to say of labels that are no class."""
     outside = labels.outside.sorted()
@@ -413,11 +409,12 @@ def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
 # the input
 
 
-def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool) -> _Input:
+def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool) -> Steps[_Input]:
     """Open a file as an input; what scores of plain arrays are is decided by all of their values."""
     provisional = replace(asked, kind="logits") if is_arrays else asked
-    source = formats.describe(name, allow_external=allow_external, asked=provisional)
-
+    source = yield from described(name, allow_external=allow_external, asked=provisional)
+    if asked.labels_file is not None:
+        yield from know(f"labels {asked.labels_file}", lambda: formats.fingerprint_of(str(asked.labels_file)))
     has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
     fields = source.fields - {"delta"} if scalar is not None else source.fields

@@ -17,7 +17,7 @@ from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calls import ArgumentError
 from unoic_cli.data.batch import IGNORED_LABELS, where_is
-from unoic_cli.data.dataset import DataSet, open_dataset
+from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Pass, Steps, count_each, here
 from unoic_cli.errors import DataError, UsageError
@@ -25,7 +25,7 @@ from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.block import Source
 from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import Inputs, check_threads
+from unoic_cli.resolve.common import Inputs, check_threads, described
 from unoic_cli.resolve.inputs import expand
 from unoic_cli.resolve.options import (
     AllowExternalOption,
@@ -306,7 +306,9 @@ def info(
     given: list[str | Source] = yield from _given(inputs, labels, asked)
     run, looks = (yield from here()), []
     for one in given:
-        source = yield from _described(one, allow_external=chosen["allow_external"], asked=asked)
+        source = one
+        if not isinstance(source, Source):
+            source = yield from described(source, allow_external=chosen["allow_external"], asked=asked)
         if split is not None and "split" not in source.fields:
             raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
         stored = yield from know(f"storage {source.name}", partial(_stored, source, measured=not run.stored))
@@ -338,13 +340,6 @@ def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
         return [one if isinstance(one, Source) else os.fspath(one) for one in found]
     refuse(dataclasses.replace(asked, class_axis=None), "the input", "is an array in memory")
     return [arrays.describe(found, labels, class_axis=asked.class_axis)]
-
-
-def _described(name: str | Source, *, allow_external: bool, asked: Asked) -> Steps[Source]:
-    if isinstance(name, Source):
-        return name
-    data = yield from open_dataset([name], allow_external=allow_external, asked=asked)
-    return data.sources[0]
 
 
 def _file(gathered: ContentsTally, stored: Mapping[str, Any], repeated: Sequence[Finding]) -> FileInfo:

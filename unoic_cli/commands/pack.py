@@ -16,7 +16,7 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.view import View
-from unoic_cli.commands.convert import check_predictions, field_dtypes, label_notes
+from unoic_cli.commands.convert import check_predictions, field_dtypes, kept_fields, label_notes
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.data.batch import Batch, where_is
 from unoic_cli.data.dataset import DataSet, Span
@@ -25,7 +25,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import check_output, check_threads, parse_size, part_name
+from unoic_cli.resolve.common import check_threads, described, parse_size, take_output
 from unoic_cli.resolve.options import AllowExternalOption, ForceOption, ProgressOption, TellOption, ThreadsOption
 from unoic_cli.tallies.contents import CopyTally
 from unoic_cli.tallies.findings import findings_of, id_findings
@@ -214,10 +214,8 @@ def pack(
         if calibration is None or not isinstance(calibration, (str, os.PathLike))
         else (name, os.fspath(calibration))
     )
-    run = yield from here()
-    path = path if run.shard is None else part_name(path, *run.shard)
-    yield from check_output(path, force=chosen["force"], inputs=used)
-    opened = formats.describe(name, allow_external=chosen["allow_external"])
+    path = yield from take_output(path, force=chosen["force"], inputs=used)
+    opened = yield from described(name, allow_external=chosen["allow_external"])
     scalar = scalar_delta(opened)
     spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
     rounded = spec.encoding != opened.encoding and (opened.encoding, spec.encoding) not in _EXACT
@@ -230,8 +228,9 @@ def pack(
         from unoic_cli.commands.rounding import make_watch
 
         watch = yield from make_watch(opened, spec.encoding, calibration)
-    data = DataSet((opened,), None, frozenset(), opened.n_samples, shard=run.shard)
-    first, last = (0, opened.n_units) if run.shard is None else data.shard_units(*run.shard)
+    shard = (yield from here()).shard
+    data = DataSet((opened,), None, frozenset(), opened.n_samples, shard=shard)
+    first, last = (0, opened.n_units) if shard is None else data.shard_units(*shard)
     part = replace(spec, n_samples=(last - first) // opened.pixels)
     maker = _Packed(opened, part, scalar, watch, *_grain(part, codec, chunk, chunk_bytes), codec or "none", first)
     packed = yield from rewrite(data, path, maker)
@@ -247,9 +246,6 @@ def pack(
     if rounded and spec.predictions:
         notes.append("predictions are kept as they were stored, whatever the rounding did to the scores")
     is_scores = opened.kind != "predictions"
-    extras = ["predictions"] if spec.predictions else []
-    extras += ["delta"] if scalar is not None else []
-    extras += [key for key in ("source_counts", "source_prior", "class_names") if getattr(opened, key) is not None]
     return PackResult(
         input=name,
         output=path,
@@ -263,7 +259,7 @@ def pack(
         n_samples=opened.n_samples,
         n_classes=opened.n_classes,
         image_shape=opened.image_shape,
-        fields=tuple(sorted([*spec.dtypes, *extras])),
+        fields=kept_fields(opened, spec.dtypes, predictions=spec.predictions, scalar=scalar),
         n_bytes_from=formats.size_of(opened),
         n_bytes=n_bytes,
         changed=changed,
@@ -293,14 +289,12 @@ def _check_options(
     path: str, codec: str | None, chunk: str | int | None, dtype: str, layout: str, threads: int | None
 ) -> int | None:
     """Check what can be checked without the input; return the bytes of a chunk, if they were given."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in formats.SUFFIXES:
-        raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(formats.SUFFIXES)}")
+    kind = formats.writable(path).NAME
     for option, value, known in (("--codec", codec, CODECS), ("--dtype", dtype, DTYPES), ("--layout", layout, LAYOUTS)):
         if value is not None and value not in known:
             raise UsageError(option, f"{value!r}", f"expected one of {', '.join(known)}")
     check_threads(threads)
-    if formats.SUFFIXES[suffix] != "hdf5":
+    if kind != "hdf5":
         for option, given in (
             ("--codec", codec),
             ("--chunk", chunk),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -238,6 +239,24 @@ class DataSet:
             return units
 
         return place(total * (i - 1) // n), place(total * i // n)
+
+
+def split_at(data: DataSet, spans: Sequence[Span], edges: Iterable[int]) -> list[Span]:
+    """Spans, cut where some units (of all sources, one behind the other) lie between two edges inside them.
+
+    A run that goes on may read in other pieces than it began with; so each span is all counted, or not at all.
+    """
+    sorted_edges, found = sorted(set(edges)), []
+    for span, (start, stop) in zip(spans, data.extents(spans), strict=True):
+        first, last = bisect_right(sorted_edges, start), bisect_left(sorted_edges, stop)
+        cuts = [0, *(edge - start for edge in sorted_edges[first:last]), stop - start]
+        found += [_piece(span, a, b) for a, b in itertools.pairwise(cuts)]
+    return found
+
+
+def _piece(span: Span, start: int, stop: int) -> Span:
+    beside = tuple(_piece(one, start, stop) for one in span.beside)
+    return Span(span.source, span.start + start, span.start + stop, beside)
 
 
 def _clip(span: tuple[int, int], begin: int, window: tuple[int, int]) -> tuple[int, int] | None:

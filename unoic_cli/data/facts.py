@@ -15,6 +15,8 @@ from unoic_cli.errors import DataError, UnoicError
 from unoic_cli.storage import witness
 from unoic_cli.storage.whole import open_regular, read_whole
 
+A = TypeVar("A")
+E = TypeVar("E")
 T = TypeVar("T")
 
 
@@ -53,6 +55,34 @@ def know(
     return cast(T, (yield Fact(name, find, write, read)))
 
 
+def driven(asking: Generator[A, Any, T], answer: Callable[[A], Any], ends: tuple[type[E], ...] = ()) -> T | E:
+    """Answer every question until who asks returns; errors are raised where it asked, who may know what to do.
+
+    Parameters
+    ----------
+    asking : generator
+    answer : callable
+        Of one question.
+    ends : tuple of type
+        An answer of such a type ends the asking, and is what comes of it.
+    """
+    found: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            asked = asking.send(found) if error is None else asking.throw(error)
+        except StopIteration as end:
+            return cast(T, end.value)
+        found, error = None, None
+        try:
+            found = answer(asked)
+        except BaseException as raised:
+            error = raised
+        if isinstance(found, ends):
+            asking.close()
+            return found
+
+
 def find_out(facts: Facts[T]) -> T:
     """Answer every question from the files as they are.
 
@@ -61,17 +91,7 @@ def find_out(facts: Facts[T]) -> T:
     >>> find_out(exists("/nothing/of/this/name"))
     False
     """
-    try:
-        asked = next(facts)
-        while True:
-            try:
-                found = asked.find()
-            except BaseException as error:  # whoever asked may know what to do
-                asked = facts.throw(error)
-            else:
-                asked = facts.send(found)
-    except StopIteration as end:
-        return cast(T, end.value)
+    return driven(facts, lambda fact: fact.find())
 
 
 def exists(path: str) -> Facts[bool]:

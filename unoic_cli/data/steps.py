@@ -1,7 +1,7 @@
 """What a command may ask for: it is a generator of these, and returns its result.
 
 A command reads nothing, counts nothing and writes nothing itself. It yields steps, and a driver answers them: from the
-files, from threads, from a cluster, from a checkpoint, or from the states of shards (`unoic_cli.run`).
+files, from threads, from a cluster, from a checkpoint, or from the states of shards (`unoic_cli.runs.driver`).
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ class Situation:
     stored: bool = False
 
 
-Step: TypeAlias = "Fact[Any] | Pass | Rewrite | Text | Here"
-Steps: TypeAlias = Generator[Any, Any, T]
+Step: TypeAlias = Fact[Any] | Pass | tuple[Pass, ...] | Rewrite | Text | Here
+Steps: TypeAlias = Generator[Step, Any, T]
 """Asks for steps, and returns a T."""
 
 

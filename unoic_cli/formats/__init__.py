@@ -380,11 +380,22 @@ def check_stream(*, force: bool) -> None:
     arrow.check_standard_output()
 
 
+def writable(path: str) -> type[FileSource]:
+    """The format of an output, by its suffix.
+
+    Raises
+    ------
+    UsageError
+        No format that is written has it.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
+    return FORMATS[SUFFIXES[suffix]]
+
+
 def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
     """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
     if path == STANDARD:
         return _STREAM.create(path, spec)
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
-    return FORMATS[SUFFIXES[suffix]].create(path, spec, unfinished)
+    return writable(path).create(path, spec, unfinished)

@@ -263,6 +263,50 @@ def output_path(path: str | os.PathLike[str] | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
+def described(name: str, *, allow_external: bool, asked: Asked | None = None) -> Steps[Source]:
+    """The source of one file, looked at by itself; a run that goes on, or is repeated, finds it as it was."""
+    data = yield from open_dataset([name], allow_external=allow_external, asked=asked)
+    return data.sources[0]
+
+
+def take_output(path: str, *, force: bool, inputs: tuple[str, ...]) -> Steps[str]:
+    """The name of an output as large as the data, checked before anything is read: of a shard, that of its part.
+
+    Raises
+    ------
+    UsageError
+        An unknown suffix, a part of a stream, or another output than the run that is resumed had begun.
+    CannotCreateError
+        As `check_output`.
+    """
+    run = yield from here()
+    if path == STANDARD:
+        formats.check_stream(force=force)
+        if run.shard is not None:
+            raise UsageError("--shard", "a part of a stream", "expected a file for each part")
+        return path
+    formats.writable(path)
+    if run.shard is not None:
+        path = part_name(path, *run.shard)
+    yield from check_output(path, force=force or _is_begun(path, run.begun), inputs=inputs)
+    return path
+
+
+def _is_begun(output: str, begun: Mapping[str, str]) -> bool:
+    """Whether what has the name of the output is the unfinished file of the run that is resumed.
+
+    Raises
+    ------
+    UsageError
+        It had begun another output.
+    """
+    for other in begun:
+        if other != output:
+            raise UsageError("--output", f"{output}, and the checkpoint is one of {other}", f"expected {other}")
+    name = begun.get(output, "")
+    return os.path.exists(name) and os.path.exists(output) and os.path.samefile(output, name)  # it had both names
+
+
 def part_name(path: str, i: int, n: int) -> str:
     """The name of the i-th of n parts of an output; in the order of their names they are in that of the data.
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from unoic_cli.data.facts import Fact
-from unoic_cli.data.steps import Here, Pass, Rewrite, Situation, Steps, Text
+from unoic_cli.data.facts import Fact, driven
+from unoic_cli.data.steps import Here, Pass, Rewrite, Situation, Step, Steps, Text
 from unoic_cli.runs.ledger import Ledger, missing
 from unoic_cli.runs.rewrite import rewrite
 from unoic_cli.runs.sweep import count
@@ -46,23 +46,9 @@ class Run:
         """Answer step by step until the command returns; errors are raised where the command asked."""
         if self.ledger is not None:
             self.ledger.restart()
-        answer: Any = None
-        error: BaseException | None = None
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                return cast(T, end.value)
-            answer, error = None, None
-            try:
-                answer = self._answer(step)
-            except BaseException as raised:
-                error = raised
-            if isinstance(answer, Ended):
-                steps.close()
-                return answer
+        return driven(steps, self._answer, (Ended,))
 
-    def _answer(self, step: Any) -> Any:
+    def _answer(self, step: Step) -> Any:
         match step:
             case Fact():
                 return step.find() if self.ledger is None else self.ledger.know(step)

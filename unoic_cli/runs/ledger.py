@@ -92,6 +92,11 @@ class Counted:
         """Whether all units are counted."""
         return not gaps(self.done, self.size)
 
+    @property
+    def edges(self) -> list[int]:
+        """Where what is counted begins and ends."""
+        return [edge for extent in self.counted[0] for edge in extent]
+
     def covers(self, extent: Extent) -> bool:
         """Whether these units are counted."""
         return any(start <= extent[0] and extent[1] <= stop for start, stop in self.counted[0])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from unoic_cli import formats
 from unoic_cli.data.batch import Batch, stored_field
-from unoic_cli.data.dataset import DataSet, Span, span_bytes, split_units
+from unoic_cli.data.dataset import DataSet, Span, span_bytes, split_at, split_units
 from unoic_cli.data.reader import BatchReader
 from unoic_cli.data.steps import Rewrite, Rewritten
 from unoic_cli.errors import UsageError
@@ -35,6 +35,7 @@ class _Job:
 
     step: Rewrite
     spans: list[Span]
+    extents: list[Extent]
     starts: list[int]
     spec: OutputSpec
     writer: Writer
@@ -122,17 +123,17 @@ class _Watch(engine.Teller):
         """Put what is written so far on the disk, and say so in the ledger."""
         assert isinstance(self.job.writer, ResumableWriter)
         self.job.writer.flush()
-        self.kept.put(_sum(self.job.step, self.kept, workers), [self.todo[i] for i in done])
+        written = (self.job.extents[self.todo[i]] for i in done)
+        self.kept.put(_sum(self.job.step, self.kept, workers), written)
         self.kept.store()
 
 
 class _Kept:
     """What of the writing was done before this run, as the run's ledger knows it."""
 
-    def __init__(self, ledger: Ledger | None, data: DataSet, output: str, extents: Sequence[Extent]) -> None:
-        self.ledger = ledger
-        self.extents, self.key = extents, f"unfinished {output}"
-        self.suffix = os.path.splitext(output)[1]
+    def __init__(self, ledger: Ledger | None, data: DataSet, output: str) -> None:
+        self.ledger, self.output = ledger, output
+        self.key = f"unfinished {output}"
         self.entry: Counted | None = None
         self.unfinished: str | None = None
         self.finished = False
@@ -144,7 +145,8 @@ class _Kept:
         assert self.entry is not None
         name = ledger.before.get(self.key)
         usable = name is not None and os.path.exists(name) and _is_unfinished(name, output)
-        self.finished = ledger.wrote(output) and self.covered
+        own = (0, data.n_units) if data.shard is None else data.shard_units(*data.shard)
+        self.finished = ledger.wrote(output) and self.entry.covers(own)
         if self.finished or usable:
             self.unfinished = name if usable else None
             self.counters, self.done = self.entry.counters, self.entry.done
@@ -152,34 +154,41 @@ class _Kept:
             self.entry.counted = [], []
 
     @property
-    def covered(self) -> bool:
-        """Whether all spans were written and counted."""
-        return self.entry is not None and all(map(self.entry.covers, self.extents))
+    def edges(self) -> list[int]:
+        """Where what was written begins and ends."""
+        return [] if self.entry is None else self.entry.edges
 
-    def __contains__(self, index: int) -> bool:
-        """Whether a span was written before."""
-        return self.entry is not None and any(a <= self.extents[index][0] < b for a, b in self.done)
+    def __contains__(self, extent: Extent) -> bool:
+        """Whether units were written before."""
+        return self.entry is not None and self.entry.covers(extent)
 
     def begin(self, writer: Writer) -> None:
         """Note the unfinished output."""
         if self.ledger is not None and self.ledger.save is not None:
-            if not isinstance(writer, ResumableWriter):
+            if writer.ordered or not isinstance(writer, ResumableWriter):
                 expected = "expected contiguous HDF5, whose parts can be written in any order (or --shard)"
-                found = "a Parquet output" if self.suffix.lower() in (".parquet", ".pq") else "chunks"
-                raise UsageError("--checkpoint", f"a checkpoint of {found}", expected)
+                raise UsageError("--checkpoint", f"a checkpoint of {_ordered(self.output)}", expected)
             self.ledger.facts[self.key] = self.ledger.before[self.key] = writer.temporary
             self.ledger.store()
 
-    def put(self, tallies: Sequence[Tally], done: Sequence[int]) -> None:
+    def put(self, tallies: Sequence[Tally], done: Iterable[Extent]) -> None:
         """Note what was written and counted."""
         if self.entry is not None:
-            places = joined([*self.done, *(self.extents[i] for i in done)])
+            places = joined([*self.done, *done])
             self.entry.counted = places, [tally.counters() for tally in tallies]
 
     def store(self) -> None:
         """Save what was noted."""
         assert self.ledger is not None
         self.ledger.store()
+
+
+def _ordered(output: str) -> str:
+    """What an output is that is written in order."""
+    if output == formats.STANDARD:
+        return "a stream"
+    kind = formats.writable(output)
+    return "chunks" if kind.NAME == "hdf5" else kind.TITLE.replace(" file", " output")
 
 
 def _is_unfinished(name: str, output: str) -> bool:
@@ -198,26 +207,28 @@ def rewrite(
 ) -> Rewritten:
     """Answer a rewrite: stream the data through its maker into the output; all or nothing."""
     data = step.data
-    spans = step.maker.spans(data)
+    kept = _Kept(ledger, data, step.path)
+    spans = split_at(data, step.maker.spans(data), kept.edges)
     *starts, n_units = split_units(data, spans)
     if not n_units:
         raise UsageError("--shard", f"no rows in part {data.shard and data.shard[0]}", "expected fewer parts")
-    kept = _Kept(ledger, data, step.path, data.extents(spans))
     if kept.finished:
         if kept.unfinished is not None:
             remove(kept.unfinished)  # its other name
         return _rewritten(step, _sum(step, kept, ()), n_units)
     spec = step.maker.spec(n_units // spans[0].source.pixels)
     writer = step.maker.create(step.path, spec, kept.unfinished)
-    job = _Job(step, spans, starts, spec, writer, Turnstile() if writer.ordered else None)
-    todo = [i for i in range(len(spans)) if i not in kept]
+    extents = data.extents(spans)
+    job = _Job(step, spans, extents, starts, spec, writer, Turnstile() if writer.ordered else None)
+    written = [i for i, extent in enumerate(extents) if extent in kept]
+    todo = [i for i, extent in enumerate(extents) if extent not in kept]
     watch = _Watch(job, todo, kept, progress)
     try:
         kept.begin(writer)
-        _write_texts(job, [i for i in range(len(spans)) if i in kept])
+        _write_texts(job, written)
         workers = engine.run(len(todo), lambda: _Worker(job, todo), n_threads or available_threads(), watch)
         formats.check_unchanged(data.all_sources)
-        kept.put(_sum(step, kept, workers), todo)
+        kept.put(_sum(step, kept, workers), (extents[i] for i in todo))
         writer.commit()
     except BaseException as error:
         if job.turnstile is not None:

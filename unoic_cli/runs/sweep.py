@@ -10,11 +10,8 @@ from typing import Any
 from unoic_cli import formats
 from unoic_cli.calibrations.view import Look
 from unoic_cli.calibrations.view import View as Looks
-from unoic_cli.data.batch import (
-    Batch,
-    CareError,
-)
-from unoic_cli.data.dataset import DataSet, Span, span_bytes
+from unoic_cli.data.batch import Batch, CareError
+from unoic_cli.data.dataset import DataSet, Span, span_bytes, split_at
 from unoic_cli.data.folds import FoldPlan
 from unoic_cli.data.reader import BatchReader
 from unoic_cli.data.steps import Pass, View
@@ -195,7 +192,8 @@ def count(
         with sensible(ledger.name):
             absorb_all(tallies, entry.counters)
     if ledger is None or not ledger.replay:
-        _count(_stream(step, data, tallies, fields), tallies, ledger, entry, n_threads, progress)
+        stream = _stream(step, data, tallies, fields, () if entry is None else entry.edges)
+        _count(stream, tallies, ledger, entry, n_threads, progress)
     if entry is not None and ledger is not None and not (entry.complete or ledger.partial):
         return False
     if look is not None:
@@ -204,11 +202,11 @@ def count(
     return True
 
 
-def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset[str]) -> Stream:
-    """A pass as those see it who count it."""
+def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset[str], edges: Sequence[int]) -> Stream:
+    """A pass as those see it who count it; what is counted already lies between edges."""
     used = None if step.raw or step.as_stored else step.view or Looks((Look(),) * len(data.modalities))
     whole = step.whole_samples or (used is not None and used.needs_samples)
-    spans = data.spans(whole_samples=whole) if step.spans is None else list(step.spans)
+    spans = split_at(data, data.spans(whole_samples=whole) if step.spans is None else step.spans, edges)
     return Stream(
         replace(data, evidence=None),
         tuple(spans),
