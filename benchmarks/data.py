@@ -12,16 +12,18 @@ def frequencies(n_classes: int, ratio: float = 1.3e4) -> np.ndarray:
     return weights / weights.sum()
 
 
-def make(n: int, n_classes: int, dtype: str = "float16", seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make(
+    n: int, n_classes: int, dtype: str = "float16", seed: int = 0, ratio: float = 1.3e4, unsure: float = 0.06
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits (n, K) of a confident network on imbalanced data, and labels (n,).
 
-    94 % of units favour their label by 14, 6 % by 3; noise of standard deviation 1.5; the prior leaks in.
+    94 % of units favour their label by 14, the `unsure` by 3; noise of standard deviation 1.5; the prior leaks in.
     """
     rng = np.random.default_rng(seed)
-    f = frequencies(n_classes)
+    f = frequencies(n_classes, ratio)
     labels = rng.choice(n_classes, size=n, p=f).astype(np.uint8 if n_classes < 256 else np.int32)
     logits = rng.standard_normal((n, n_classes), dtype=np.float32) * 1.5 + (np.log(f) * 0.6).astype(np.float32)
-    logits[np.arange(n), labels] += np.where(rng.random(n) < 0.06, 3, 14).astype(np.float32)
+    logits[np.arange(n), labels] += np.where(rng.random(n) < unsure, 3, 14).astype(np.float32)
     return logits.astype(dtype), labels
 
 

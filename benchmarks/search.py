@@ -1,11 +1,14 @@
 """How long the whole lambda curve takes, as ratios to numpy on the same data in the same run.
 
-    python benchmarks/search.py [--pixels 23] [--runs 5] [--folder /tmp]
+    python benchmarks/search.py [--pixels 23] [--runs 5] [--folder /tmp] [--only wide]
 
 Peers: numpy in memory for ONE lambda (argmax(z + lambda s) and bincount of label * K + prediction), and the
 repaired Algorithm 2 with that as its evaluation. Ours: `search_lambda` end to end from a contiguous
 HDF5 file (page cache warm), without process start and compilation. Each ratio is the median over
 paired runs.
+
+The wide rows are counted in memory, without the file and what is found once a run, by one thread on each side, in
+processor time (least of the runs); numpy adds and takes the argmax in pieces that stay in its cache, for ONE lambda.
 """
 
 from __future__ import annotations
@@ -16,15 +19,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 import h5py
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(__file__))
-from data import frequencies, save
+from data import frequencies, make, save
 
 import unoic_cli
+from unoic_cli.data.batch import Batch, choose_split, make_scores
+from unoic_cli.formats.block import LogitBlock, Source
+from unoic_cli.kernels.lines import make_lines
 from unoic_cli.machine import available_threads
+from unoic_cli.tallies.path import PathTally
 
 
 def numpy_one(z: np.ndarray, y: np.ndarray, s: np.ndarray, lam: float) -> np.ndarray:
@@ -93,6 +101,66 @@ def compare(path: str, n_classes: int, runs: int, threads: int, name: str, paper
     print(line, flush=True)
 
 
+def numpy_wide(z: np.ndarray, bias: np.ndarray, size: int) -> np.ndarray:
+    """Predictions at one lambda, in pieces of `size` bytes."""
+    step = max(1, size // (4 * z.shape[1]))
+    moved, out = np.empty((step, z.shape[1]), np.float32), np.empty(len(z), np.intp)
+    for i in range(0, len(z), step):
+        part = moved[: len(z) - i]
+        part[...] = z[i : i + step]
+        part += bias
+        part.argmax(axis=1, out=out[i : i + step])
+    return out
+
+
+def numpy_wide32(z: np.ndarray, bias: np.ndarray, size: int) -> np.ndarray:
+    """The same of float32, which is added without a copy."""
+    step = max(1, size // (4 * z.shape[1]))
+    moved, out = np.empty((step, z.shape[1]), np.float32), np.empty(len(z), np.intp)
+    for i in range(0, len(z), step):
+        part = np.add(z[i : i + step], bias, out=moved[: len(z) - i])
+        part.argmax(axis=1, out=out[i : i + step])
+    return out
+
+
+def compare_wide(n: int, n_classes: int, dtype: str, unsure: float, ratio: float, runs: int) -> None:
+    """Print one line for the wide rows: ours for 201 lambdas, numpy for one, and their ratio."""
+    z, y = make(n, n_classes, dtype, ratio=ratio, unsure=unsure)
+    s = -np.log(frequencies(n_classes, ratio))
+    order = np.random.default_rng(1).permutation(n_classes)  # classes are seldom sorted by how frequent they are
+    z, s, y = np.ascontiguousarray(z[:, order]), s[order], np.argsort(order)[y].astype(np.int32)
+    tally = PathTally(make_lines(s, np.zeros(n_classes, bool), np.linspace(0.0, 2.0, 201)))
+    source = unoic_cli.from_arrays(z, y)
+    step = max(1, (1 << 22) // (z.itemsize * n_classes))
+    batches = [whole_batch(source, z[i : i + step], y[i : i + step]) for i in range(0, n, step)]
+    peer = numpy_wide if dtype == "float16" else numpy_wide32
+    bias = (0.5 * s).astype(np.float32)
+    ours, one = [], []
+    for _ in range(runs + 1):
+        ours.append(processor_seconds(lambda: [tally.update(batch) for batch in batches]))
+        one.append(min(processor_seconds(peer, z, bias, size) for size in (1 << 16, 1 << 18)))
+    a, b = min(ours[1:]), min(one[1:])
+    print(
+        f"wide K={n_classes:<5d} {dtype} {100 * unsure:3.0f} % unsure  {n:7d} rows  ours {a / z.size * 1e9:6.3f} ns"
+        f"  numpy x1 {b / z.size * 1e9:6.3f} ns a score  ratio {a / b:5.2f}",
+        flush=True,
+    )
+
+
+def whole_batch(source: Source, z: np.ndarray, y: np.ndarray) -> Batch:
+    """Rows in memory as the counters take them."""
+    raw = z.view(np.uint16) if z.dtype == np.float16 else z
+    part = choose_split(LogitBlock(0, len(z), raw, labels=y), source, None)
+    return Batch(len(z), make_scores(part, 1.0), None, y, 0, np.zeros(len(z), np.int32), part)
+
+
+def processor_seconds(function: Callable[..., object], *args: object) -> float:
+    """Processor time of one call."""
+    begin = time.process_time()
+    function(*args)
+    return time.process_time() - begin
+
+
 def main() -> None:
     """Run every comparison of the search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,6 +193,11 @@ def main() -> None:
         finally:
             if os.path.exists(path):
                 os.unlink(path)
+    for n_classes in (150, 1000, 8142):
+        for unsure, ratio in ((0.06, 500.0), (0.2, 500.0), (1.0, 1.3e4)):  # settled mostly; one to three kinks; harder
+            for dtype in ("float32", "float16"):
+                if chosen.only in f"wide K={n_classes} {dtype}":
+                    compare_wide((n << 1) // n_classes, n_classes, dtype, unsure, ratio, max(chosen.runs, 5))
 
 
 if __name__ == "__main__":

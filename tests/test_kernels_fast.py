@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kernels import ENCODINGS, INF, LAYOUTS, Problem, check_path, check_points, few, lattice_of, random_problem
+from test_kernels import (
+    ENCODINGS,
+    INF,
+    LAYOUTS,
+    Problem,
+    check_path,
+    check_points,
+    encode,
+    few,
+    lattice_of,
+    random_problem,
+)
 
-from unoic_cli.kernels import columns, path
+from unoic_cli.kernels import columns, path, simd, tile
 from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.jit import JIT_DISABLED, NO_COUNTING
 from unoic_cli.kernels.lines import COPIES, JOINT_CLASSES, make_lines, make_workspace
@@ -137,6 +148,125 @@ def test_pairs_of_label_and_prediction_are_emptied_at_a_bad_unit():
         tally.update(problem.batch())
     assert not tally._work.joint.any()
     assert JOINT_CLASSES <= COLUMN_CLASSES
+
+
+# ---------------------------------------------------------------- rows of many classes
+
+WIDE = (129, 143, 144, 145, 256, 257, 273, 513)
+"""Numbers of classes at and beside whole vectors and segments."""
+
+
+@few
+@given(
+    st.integers(0, 2**32), st.sampled_from(WIDE), st.integers(1, 40), st.sampled_from(ENCODINGS), st.booleans()
+)  # fmt: skip
+def test_wide_rows_of_any_seed(seed, n_classes, n_units, encoding, hurts):
+    """Ties, equal priors, huge and tiny scores, masks, -inf, delta, folds."""
+    rng = np.random.default_rng(seed)
+    n_units = min(n_units, 6) if JIT_DISABLED else n_units
+    if hurts:
+        problem = random_problem(rng, encoding, "rows", n_classes, n_units)
+    else:
+        problem = realistic(rng, n_units, n_classes, encoding, "rows", spread=rng.choice([0.5, 3, 9]))
+        if rng.random() < 0.3:  # classes of equal counts
+            problem = replace(problem, slopes=np.round(problem.slopes))
+        if rng.random() < 0.3:
+            problem = replace(problem, masked=np.arange(n_classes) % 3 == 2)
+        if rng.random() < 0.3:
+            problem = replace(problem, delta=rng.choice([0.5, 1.0, 2.0], n_units))
+        if rng.random() < 0.2:
+            values = np.where(rng.random(problem.values.shape) < 0.2, -INF, problem.values)
+            values[:, 3 * rng.integers(0, n_classes // 3)] = 0.0
+            problem = replace(problem, values=values, kind="log_probs")
+    check_path(problem)
+    check_points(problem, 2)
+
+
+def test_paths_over_many_of_many_classes():
+    """Lines of a parabola, in any order: most of the classes lead for a while, and the list of changes is emptied."""
+    rng = np.random.default_rng(5)
+    n_classes, n_units = 300, 3 if JIT_DISABLED else 40
+    slopes = rng.permutation(np.arange(n_classes)) / 16.0
+    values = -(slopes**2)[None] + np.linspace(-0.3, 0.3, n_units)[:, None] * slopes
+    labels = np.arange(n_units) % n_classes
+    for encoding in ("float32", "float64"):
+        check_path(Problem(values, labels, slopes, np.linspace(-1, 17, 181), encoding, tables=labels % 3))
+
+
+def test_rows_and_images_of_many_classes_in_one_tally():
+    """Both use the tile: what follows the scores of a row is not what images left there."""
+    rng = np.random.default_rng(6)
+    rows = realistic(rng, 20, 150, "float32", "rows", np.linspace(0, 2, 9))
+    rows = replace(rows, tables=np.zeros(20, np.int32), n_images=1)
+    high = replace(rows, values=rows.values + 50, layout="planes")
+    tally = PathTally(rows.lines())
+    for problem in (high, rows, high, rows):
+        tally.update(problem.batch())
+    counts, expected = tally.counts(), rows.expected()
+    assert np.array_equal(counts.hits, 4 * expected[0])
+    assert np.array_equal(counts.predicted, 4 * expected[1])
+
+
+@compiled
+def run_row_ends(raw, brain, i, n_classes, factor, out, bias0, bias1, peaks):
+    return tile.row_ends(raw, brain, i, n_classes, factor, out, 16, bias0, bias1, peaks, 32)
+
+
+@compiled
+def run_leaders(row, n_vectors, bias0, bias1, peaks, floor0, floor1):
+    return simd.leaders(row, 16, n_vectors, bias0, bias1, peaks, 32, floor0, floor1)
+
+
+@compiled
+def run_above_line(row, n_vectors, slope, lam, floor, peaks, share, margin, segments):
+    return simd.above_line(row, 16, n_vectors, slope, lam, floor, peaks, 32, share, margin, segments)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("n_classes", [16, 17, 31, 150, 256, 257, 600])
+def test_operations_on_rows(encoding, n_classes):
+    """What they say, and what their plain twins say; all that is read lies inside the row."""
+    rng = np.random.default_rng(n_classes)
+    width = -(-n_classes // LANES) * LANES
+    n_peaks = 2 * LANES * -(-width // (LANES * simd.SEGMENT))
+    halves = {"float16": simd.plain_half, "bfloat16": simd.plain_bfloat16}
+    twin = simd._plain_row_ends(halves.get(encoding, lambda values: values.astype(np.float32)))
+    for _ in range(10):
+        values = rng.integers(-64, 65, n_classes + 3) / 16.0
+        raw = encode(values, encoding)[0]
+        slope = np.zeros(width, np.float32)
+        slope[:n_classes] = rng.integers(-16, 17, n_classes) / 8.0
+        bias0, bias1 = np.full(width, -INF, np.float32), np.full(width, -INF, np.float32)
+        bias0[:n_classes], bias1[:n_classes] = -slope[:n_classes], 2 * slope[:n_classes]
+        bias0[rng.integers(1, n_classes)] = bias1[rng.integers(1, n_classes)] = -INF
+        rows, peaks = np.full((2, width + 32), -INF, np.float32), np.full((2, n_peaks + 64), 7.0, np.float32)
+        found = run_row_ends(
+            raw, encoding == "bfloat16", 3, n_classes, np.float32(0.5), rows[0], bias0, bias1, peaks[0]
+        )
+        assert found == twin(raw, 3, n_classes, 0.5, rows[1], 16, bias0, bias1, peaks[1], 32)
+        assert np.array_equal(rows[0], rows[1])
+        assert np.array_equal(peaks[0], peaks[1])
+        row = rows[0, 16 : 16 + width]
+        assert np.array_equal(row[:n_classes], (values[3:] / 2).astype(np.float32))
+        assert found == (np.abs(row[:n_classes]).max(), (row + bias0).max(), (row + bias1).max())
+        floors = np.float32(found[1]), np.float32(found[2] - 0.25)
+        led = run_leaders(rows[0], width // LANES, bias0, bias1, peaks[0], *floors)
+        above = [np.flatnonzero(row + bias >= floor) for bias, floor in zip((bias0, bias1), floors, strict=True)]
+        assert led == (above[0][0], above[0].size, above[1][0], above[1].size)
+        assert led == simd._plain_leaders(rows[1], 16, width // LANES, bias0, bias1, peaks[1], 32, *floors)
+        lam = np.float32(rng.integers(-8, 17) / 8)
+        height = np.float32((row + lam * slope).max() - 0.5)
+        segments = np.zeros((2, n_peaks), np.int32)
+        common = slope, lam, height, peaks[0]
+        rest = np.float32((lam + 1) / 3), np.float32(0.0)
+        line = run_above_line(rows[0], width // LANES, *common, *rest, segments[0])
+        assert line == simd._plain_above_line(rows[1], 16, width // LANES, *common, 32, *rest, segments[1])
+        assert np.array_equal(segments[0], segments[1])
+        allowed = (bias0 > -INF) & (bias1 > -INF)
+        reached = np.flatnonzero(allowed & (row + lam * slope >= height))
+        assert set(reached // (LANES * simd.SEGMENT)) <= set(segments[0, : line[1]])
+    bad = encode(np.full(n_classes + 3, np.nan), encoding)[0]
+    assert not run_row_ends(bad, encoding == "bfloat16", 3, n_classes, 1.0, rows[0], bias0, bias1, peaks[0])[0] < INF
 
 
 # ---------------------------------------------------------------- operations on columns, and their twins

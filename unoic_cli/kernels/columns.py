@@ -31,7 +31,9 @@ from unoic_cli.kernels.simd import (
     constant_of,
     greater,
     half_to_float,
+    load,
     mask_of,
+    multiply_add,
     narrow,
     operation,
     plain_bfloat16,
@@ -39,6 +41,7 @@ from unoic_cli.kernels.simd import (
     pointer_to,
     same,
     splat,
+    store,
     swap_blocks,
     vector_of,
 )
@@ -202,12 +205,6 @@ def _classes(builder: Any, n_classes: Any) -> Iterator[tuple[Any, Any]]:
         builder.store(builder.add(k, constant_of(I32, 1)), slot)
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """A * b + c, with one rounding or two: whichever is faster."""
-    kind = ir.FunctionType(vector_of(F32), [vector_of(F32)] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
-
-
 def _look_up(context: Any, builder: Any, table: Any, index: Any) -> Any:
     """table[index & 15] for sixteen entries and sixteen indices: one instruction where the processor has it."""
     if "+avx512f" in str(context.codegen().magic_tuple()[2]):
@@ -227,16 +224,6 @@ def _element(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: An
     return builder.load(builder.gep(data, [offset]))
 
 
-def _load(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
-    value = builder.load(pointer_to(context, builder, sig, args, i, offset, element))
-    value.align = 4
-    return value
-
-
-def _store(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, value: Any, element: Any) -> None:
-    builder.store(value, pointer_to(context, builder, sig, args, i, offset, element)).align = 4
-
-
 def _uncertain(builder: Any, tracked: _Tracked, margin: Any) -> Any:
     lead = builder.fsub(tracked["best"], tracked["second"])
     return builder.fcmp_unordered("<=", lead, margin)
@@ -252,7 +239,7 @@ def _type_point_columns(
         def look(tracked: _Tracked, moves: bool) -> None:
             with _classes(builder, args[2]) as (loop, k):
                 offset = builder.add(args[1], builder.mul(loop.index, args[3]))
-                value = _load(context, builder, sig, args, 0, offset, F32)
+                value = load(context, builder, sig, args, 0, offset, F32)
                 if moves:
                     value = builder.fadd(
                         value, splat(builder, F32, _element(context, builder, sig, args, 4, loop.index))
@@ -263,12 +250,12 @@ def _type_point_columns(
             with sure:
                 tracked = _Tracked(builder, ("best", "winner"))
                 look(tracked, False)
-                _store(context, builder, sig, args, 7, args[1], tracked["winner"], I32)
+                store(context, builder, sig, args, 7, args[1], I32, tracked["winner"])
             with close:
                 tracked = _Tracked(builder, ("best", "winner", "second"))
                 look(tracked, True)
                 doubt = builder.sext(_uncertain(builder, tracked, splat(builder, F32, args[6])), vector_of(I32))
-                _store(context, builder, sig, args, 7, args[1], builder.xor(tracked["winner"], doubt), I32)
+                store(context, builder, sig, args, 7, args[1], I32, builder.xor(tracked["winner"], doubt))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -395,7 +382,7 @@ def _type_end_columns(
                     left, right = _Tracked(builder, kinds if moves else kinds[:2]), _Tracked(builder, kinds[::2])
                     with _classes(builder, n_classes) as (loop, k):
                         offset = builder.add(o, builder.mul(loop.index, stride))
-                        value = _load(context, builder, sig, args, 0, offset, F32)
+                        value = load(context, builder, sig, args, 0, offset, F32)
                         left.see(builder.fadd(value, element(4, loop.index)) if moves else value, winner=k)
                         right.see_tagged(tag(builder.fadd(value, element(5, loop.index)), k))
                     doubt = _uncertain(builder, right, limit(MARGIN1))
@@ -403,11 +390,11 @@ def _type_end_columns(
                         doubt = builder.or_(doubt, _uncertain(builder, left, limit(MARGIN0)))
                     best, last = left["best"], right["best"]
                     winner = builder.xor(left["winner"], builder.sext(doubt, vector_of(I32)))
-                    _store(context, builder, sig, args, 8, o, winner, I32)
+                    store(context, builder, sig, args, 8, o, I32, winner)
                     end = builder.and_(builder.bitcast(last, vector_of(I32)), tags)
-                    _store(context, builder, sig, args, 9, o, end, I32)
-                    _store(context, builder, sig, args, 10, o, best, F32)
-                    _store(context, builder, sig, args, 11, o, last, F32)
+                    store(context, builder, sig, args, 9, o, I32, end)
+                    store(context, builder, sig, args, 10, o, F32, best)
+                    store(context, builder, sig, args, 11, o, F32, last)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -514,13 +501,13 @@ def _type_kinks(
         def limit(place: int) -> Any:
             return splat(builder, F32, _element(context, builder, sig, args, 5, ir.Constant(I64, place)))
 
-        start = _load(context, builder, sig, args, 6, args[0], I32)
+        start = load(context, builder, sig, args, 6, args[0], I32)
         c = builder.xor(start, builder.ashr(start, constant_of(I32, 31)))
-        e = _load(context, builder, sig, args, 7, args[0], I32)
-        best0 = _load(context, builder, sig, args, 8, args[0], F32)
-        best1 = _load(context, builder, sig, args, 9, args[0], F32)
+        e = load(context, builder, sig, args, 7, args[0], I32)
+        best0 = load(context, builder, sig, args, 8, args[0], F32)
+        best1 = load(context, builder, sig, args, 9, args[0], F32)
         first = [
-            _look_up(context, builder, _load(context, builder, sig, args, table, ir.Constant(I64, 0), F32), winner)
+            _look_up(context, builder, load(context, builder, sig, args, table, ir.Constant(I64, 0), F32), winner)
             for table, winner in ((4, c), (2, c), (4, e), (3, e))
         ]
         found = [cgutils.alloca_once_value(builder, value) for value in first]
@@ -530,7 +517,7 @@ def _type_kinks(
             offset = builder.mul(vector, ir.Constant(I64, LANES))
             here = splat(builder, I32, builder.trunc(vector, I32))
             for slot, (table, winner) in zip(found, ((4, c), (2, c), (4, e), (3, e)), strict=True):
-                entries = _load(context, builder, sig, args, table, offset, F32)
+                entries = load(context, builder, sig, args, table, offset, F32)
                 inside = builder.icmp_signed("==", builder.lshr(winner, constant_of(I32, 4)), here)
                 value = builder.select(inside, _look_up(context, builder, entries, winner), builder.load(slot))
                 builder.store(value, slot)
@@ -539,9 +526,9 @@ def _type_kinks(
         both = builder.fadd(_magnitude(builder, best0), _magnitude(builder, best1))
         kink = _Kink(builder, limit, z0, s0, z1, s1, builder.fmul(both, limit(TAG_ERROR)))
         clear = builder.and_(kink.clear, builder.icmp_signed(">=", start, constant_of(I32, 0)))
-        _store(context, builder, sig, args, 8, args[0], kink.lam, F32)
-        _store(context, builder, sig, args, 9, args[0], kink.floor, F32)
-        _store(context, builder, sig, args, 10, args[0], builder.select(clear, kink.g, constant_of(I32, -1)), I32)
+        store(context, builder, sig, args, 8, args[0], F32, kink.lam)
+        store(context, builder, sig, args, 9, args[0], F32, kink.floor)
+        store(context, builder, sig, args, 10, args[0], I32, builder.select(clear, kink.g, constant_of(I32, -1)))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -574,7 +561,7 @@ def _compress(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: A
     name = f"llvm.experimental.vector.compress.v{LANES}i32"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     packed = builder.call(function, [value, chosen, ir.Constant(vector_of(I32), ir.Undefined)])
-    _store(context, builder, sig, args, i, offset, packed, I32)
+    store(context, builder, sig, args, i, offset, I32, packed)
 
 
 def _type_change_columns(
@@ -590,19 +577,19 @@ def _type_change_columns(
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         o, n_classes, stride = args[1:4]
-        lam = _load(context, builder, sig, args, 5, o, F32)
-        floor = _load(context, builder, sig, args, 6, o, F32)
-        g = _load(context, builder, sig, args, 7, o, I32)
-        labels = _load(context, builder, sig, args, 8, o, I32)
-        start = _load(context, builder, sig, args, 9, o, I32)
-        e = _load(context, builder, sig, args, 10, o, I32)
+        lam = load(context, builder, sig, args, 5, o, F32)
+        floor = load(context, builder, sig, args, 6, o, F32)
+        g = load(context, builder, sig, args, 7, o, I32)
+        labels = load(context, builder, sig, args, 8, o, I32)
+        start = load(context, builder, sig, args, 9, o, I32)
+        e = load(context, builder, sig, args, 10, o, I32)
         classes = splat(builder, I32, builder.trunc(n_classes, I32))
         reached = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         builder.store(classes, reached)
         with cgutils.for_range(builder, n_classes) as loop:
-            value = _load(context, builder, sig, args, 0, builder.add(o, builder.mul(loop.index, stride)), F32)
+            value = load(context, builder, sig, args, 0, builder.add(o, builder.mul(loop.index, stride)), F32)
             line = splat(builder, F32, _element(context, builder, sig, args, 4, loop.index))
-            above = _multiply_add(builder, lam, line, builder.fsub(value, floor))
+            above = multiply_add(builder, lam, line, builder.fsub(value, floor))
             below = builder.lshr(builder.bitcast(above, vector_of(I32)), constant_of(I32, 31))
             builder.store(builder.sub(builder.load(reached), below), reached)
         zero = constant_of(I32, 0)
@@ -617,7 +604,7 @@ def _type_change_columns(
         row = builder.select(active, labels, classes)
         slot = builder.add(builder.mul(row, more), builder.select(sure, start, classes))
         slot = builder.add(slot, builder.mul(_copies(), builder.mul(more, more)))
-        _store(context, builder, sig, args, 11, o, slot, I32)
+        store(context, builder, sig, args, 11, o, I32, slot)
         base = builder.mul(builder.add(g, constant_of(I32, COPIES)), classes)
         for i, winner in ((12, start), (13, e)):
             hit = builder.zext(builder.icmp_signed("==", winner, labels), vector_of(I32))
@@ -670,12 +657,12 @@ def _type_pair_columns(typingctx: Any, labels: Any, starts: Any, o: Any, n_class
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         zero = constant_of(I32, 0)
-        own, start = (_load(context, builder, sig, args, i, args[2], I32) for i in range(2))
+        own, start = (load(context, builder, sig, args, i, args[2], I32) for i in range(2))
         classes = splat(builder, I32, builder.trunc(args[3], I32))
         more = builder.add(classes, constant_of(I32, 1))
         row, c = (builder.select(builder.icmp_signed(">=", x, zero), x, classes) for x in (own, start))
         slot = builder.add(builder.add(builder.mul(row, more), c), builder.mul(_copies(), builder.mul(more, more)))
-        _store(context, builder, sig, args, 4, args[2], slot, I32)
+        store(context, builder, sig, args, 4, args[2], I32, slot)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -744,10 +731,10 @@ def _type_walk_columns(
             return splat(builder, F32, _element(context, builder, sig, args, 3, ir.Constant(I64, place)))
 
         def state(i: int, place: int, element: Any) -> Any:
-            return _load(context, builder, sig, args, i, ir.Constant(I64, place * LANES), element)
+            return load(context, builder, sig, args, i, ir.Constant(I64, place * LANES), element)
 
         def keep(i: int, place: int, value: Any, element: Any) -> None:
-            _store(context, builder, sig, args, i, ir.Constant(I64, place * LANES), value, element)
+            store(context, builder, sig, args, i, ir.Constant(I64, place * LANES), element, value)
 
         none, one = ir.Constant(I64, 0), constant_of(I32, 1)
         w, t, e, fate, label, since, age = (state(4, i, I32) for i in range(7))
@@ -756,9 +743,9 @@ def _type_walk_columns(
         tracked, reached = _Tracked(builder, ("best", "winner", "z", "s")), cgutils.alloca_once(builder, vector_of(I32))
         builder.store(constant_of(I32, 0), reached)
         with _classes(builder, n_classes) as (loop, k):
-            value = _load(context, builder, sig, args, 0, builder.mul(loop.index, ir.Constant(I64, LANES)), F32)
+            value = load(context, builder, sig, args, 0, builder.mul(loop.index, ir.Constant(I64, LANES)), F32)
             line = splat(builder, F32, _element(context, builder, sig, args, 2, loop.index))
-            there = _multiply_add(builder, kink.lam, line, value)
+            there = multiply_add(builder, kink.lam, line, value)
             above = builder.zext(builder.fcmp_ordered(">=", there, kink.floor), vector_of(I32))
             builder.store(builder.add(builder.load(reached), above), reached)
             tracked.see(there, winner=k, z=value, s=line)

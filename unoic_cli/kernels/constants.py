@@ -6,6 +6,8 @@ from math import factorial, log
 
 LANES = 16
 """Scores, or units, in a vector."""
+SEGMENT = 16
+"""Vectors of a row whose *peaks*, the largest values of each lane, are kept: what is looked for is far above most."""
 COLUMN_CLASSES = 128
 """Up to so many classes, rows of scores are turned into columns; more classes fill vectors by themselves."""
 TINY = 2.0**-48

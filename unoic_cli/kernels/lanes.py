@@ -23,24 +23,14 @@ from unoic_cli.kernels.simd import (
     LANES,
     constant_of,
     greater,
+    load,
     mask_of,
     operation,
-    pointer_to,
     splat,
+    store,
     swap_blocks,
     vector_of,
 )
-
-
-def _load(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any) -> Any:
-    value = builder.load(pointer_to(context, builder, sig, args, i, offset, element))
-    value.align = 4 if element is F32 or element is I32 else 8
-    return value
-
-
-def _store(context: Any, builder: Any, sig: Any, args: Any, i: int, offset: Any, element: Any, value: Any) -> None:
-    target = pointer_to(context, builder, sig, args, i, offset, element)
-    builder.store(value, target).align = 4 if element is F32 or element is I32 else 8
 
 
 def _lanes(builder: Any, offset: Any, k: Any) -> Any:
@@ -106,14 +96,14 @@ def _type_soften(typingctx: Any, scores: Any, o: Any, n_classes: Any, out: Any, 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         top = cgutils.alloca_once_value(builder, constant_of(F64, float("-inf")))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             builder.store(greater(builder, value, builder.load(top)), top)
         best = builder.load(top)
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             narrow = builder.fptrunc(builder.fsub(value, best), vector_of(F32))
             place = _lanes(builder, args[4], loop.index)
-            _store(context, builder, sig, args, 3, place, F32, _exp(builder, narrow, F32))
+            store(context, builder, sig, args, 3, place, F32, _exp(builder, narrow, F32))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -133,18 +123,18 @@ def _type_tilt(
         rest = cgutils.alloca_once_value(builder, constant_of(F32, 0.0))
         table = context.make_array(sig.args[3])(context, builder, args[3]).data
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             factor = builder.load(builder.gep(table, [builder.add(args[4], loop.index)]))
             value = builder.fmul(value, splat(builder, F32, factor))
-            _store(context, builder, sig, args, 5, _lanes(builder, args[6], loop.index), F32, value)
+            store(context, builder, sig, args, 5, _lanes(builder, args[6], loop.index), F32, value)
             best = builder.load(top)
             ahead = builder.fcmp_ordered(">", value, best)
             loser = builder.select(ahead, best, value)
             builder.store(builder.fadd(builder.load(rest), loser), rest)
             builder.store(builder.select(ahead, value, best), top)
-        _store(context, builder, sig, args, 7, args[8], F32, builder.load(top))
+        store(context, builder, sig, args, 7, args[8], F32, builder.load(top))
         after = builder.add(args[8], ir.Constant(I64, LANES))
-        _store(context, builder, sig, args, 7, after, F32, builder.load(rest))
+        store(context, builder, sig, args, 7, after, F32, builder.load(rest))
         return mask_of(builder, builder.fcmp_unordered("<", builder.load(top), constant_of(F32, 1e-20)))
 
     return sig, codegen
@@ -160,20 +150,20 @@ def _type_miss(
     sig = types.void(p, whole, whole, sums, whole, q, whole, types.boolean, types.boolean)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = _load(context, builder, sig, args, 3, args[4], F32)
-        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
+        top = load(context, builder, sig, args, 3, args[4], F32)
+        rest = load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
         total = builder.fadd(top, rest)
         least, first = (builder.trunc(args[i], ir.IntType(1)) for i in (8, 7))
         inverse = builder.fdiv(constant_of(F32, 1.0), total)
         scale = builder.select(least, inverse, constant_of(F32, 1.0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             missed = builder.select(builder.fcmp_ordered("==", value, top), rest, builder.fsub(total, value))
             missed = builder.fmul(missed, scale)
             place = _lanes(builder, args[6], loop.index)
-            old = _load(context, builder, sig, args, 5, place, F32)
+            old = load(context, builder, sig, args, 5, place, F32)
             both = builder.select(least, _less(builder, missed, old), builder.fmul(missed, old))
-            _store(context, builder, sig, args, 5, place, F32, builder.select(first, missed, both))
+            store(context, builder, sig, args, 5, place, F32, builder.select(first, missed, both))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -189,16 +179,16 @@ def _type_share(
     sig = types.void(p, whole, whole, sums, whole, types.float32, q, whole, types.boolean)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        top = _load(context, builder, sig, args, 3, args[4], F32)
-        rest = _load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
+        top = load(context, builder, sig, args, 3, args[4], F32)
+        rest = load(context, builder, sig, args, 3, builder.add(args[4], ir.Constant(I64, LANES)), F32)
         first = builder.trunc(args[8], ir.IntType(1))
         scale = builder.fdiv(splat(builder, F32, args[5]), builder.fadd(top, rest))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             place = _lanes(builder, args[7], loop.index)
-            old = _load(context, builder, sig, args, 6, place, F32)
+            old = load(context, builder, sig, args, 6, place, F32)
             old = builder.select(first, constant_of(F32, 0.0), old)
-            _store(context, builder, sig, args, 6, place, F32, builder.fsub(old, builder.fmul(value, scale)))
+            store(context, builder, sig, args, 6, place, F32, builder.fsub(old, builder.fmul(value, scale)))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -216,7 +206,7 @@ def _type_least(typingctx: Any, q: Any, u: Any, n_classes: Any, margin: Any, tin
         second = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
         winner = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F32)
             old = builder.load(best)
             ahead = builder.fcmp_ordered("<", value, old)
             loser = builder.select(ahead, old, value)
@@ -230,7 +220,7 @@ def _type_least(typingctx: Any, q: Any, u: Any, n_classes: Any, margin: Any, tin
         size = greater(builder, size, greater(builder, first, other))
         needed = builder.fmul(size, splat(builder, F32, args[3]))
         needed = builder.fadd(needed, splat(builder, F32, args[4]))
-        _store(context, builder, sig, args, 5, args[6], I32, builder.load(winner))
+        store(context, builder, sig, args, 5, args[6], I32, builder.load(winner))
         return mask_of(builder, builder.fcmp_unordered("<=", builder.fsub(other, first), needed))
 
     return sig, codegen
@@ -248,8 +238,8 @@ def _type_pair(
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tops, rests, totals = [], [], []
         for m in range(2):
-            tops.append(_load(context, builder, sig, args, 4, ir.Constant(I64, 2 * m * LANES), F32))
-            rests.append(_load(context, builder, sig, args, 4, ir.Constant(I64, (2 * m + 1) * LANES), F32))
+            tops.append(load(context, builder, sig, args, 4, ir.Constant(I64, 2 * m * LANES), F32))
+            rests.append(load(context, builder, sig, args, 4, ir.Constant(I64, (2 * m + 1) * LANES), F32))
             totals.append(builder.fadd(tops[m], rests[m]))
         best = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
         second = cgutils.alloca_once_value(builder, constant_of(F32, float("inf")))
@@ -257,7 +247,7 @@ def _type_pair(
         with cgutils.for_range(builder, args[3]) as loop:
             missed = []
             for m in range(2):
-                value = _load(context, builder, sig, args, 0, _lanes(builder, args[1 + m], loop.index), F32)
+                value = load(context, builder, sig, args, 0, _lanes(builder, args[1 + m], loop.index), F32)
                 own = builder.fcmp_ordered("==", value, tops[m])
                 missed.append(builder.select(own, rests[m], builder.fsub(totals[m], value)))
             value = builder.fmul(missed[0], missed[1])
@@ -269,7 +259,7 @@ def _type_pair(
             builder.store(builder.select(ahead, k, builder.load(winner)), winner)
         other = builder.load(second)
         needed = _fused(builder, other, splat(builder, F32, args[5]), splat(builder, F32, args[6]), F32)
-        _store(context, builder, sig, args, 7, args[8], I32, builder.load(winner))
+        store(context, builder, sig, args, 7, args[8], I32, builder.load(winner))
         return mask_of(builder, builder.fcmp_unordered("<=", builder.fsub(other, builder.load(best)), needed))
 
     return sig, codegen
@@ -286,13 +276,13 @@ def _type_ends(
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bias = context.make_array(sig.args[3])(context, builder, args[3]).data
-        times = _load(context, builder, sig, args, 5, args[6], F64)
+        times = load(context, builder, sig, args, 5, args[6], F64)
         lowest = constant_of(F64, float("-inf"))
         best = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
         second = [cgutils.alloca_once_value(builder, lowest) for _ in range(2)]
         winner = [cgutils.alloca_once_value(builder, constant_of(I64, 0)) for _ in range(2)]
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             k = splat(builder, I64, loop.index)
             for i in range(2):
                 place = builder.add(builder.add(args[4], builder.mul(args[2], ir.Constant(I64, i))), loop.index)
@@ -312,7 +302,7 @@ def _type_ends(
             lead = builder.fsub(top, builder.load(second[i]))
             doubts.append(builder.fcmp_unordered("<=", lead, needed))
         narrow = builder.trunc(builder.load(winner[0]), vector_of(I32))
-        _store(context, builder, sig, args, 7, args[8], I32, narrow)
+        store(context, builder, sig, args, 7, args[8], I32, narrow)
         return mask_of(builder, builder.or_(doubts[0], builder.or_(doubts[1], doubts[2])))
 
     return sig, codegen
@@ -325,8 +315,8 @@ def _type_differ(typingctx: Any, a: Any, o: Any, b: Any, p: Any) -> Any:
     sig = types.int64(a, types.int64, b, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        left = _load(context, builder, sig, args, 0, args[1], I32)
-        right = _load(context, builder, sig, args, 2, args[3], I32)
+        left = load(context, builder, sig, args, 0, args[1], I32)
+        right = load(context, builder, sig, args, 2, args[3], I32)
         return mask_of(builder, builder.icmp_signed("!=", left, right))
 
     return sig, codegen
@@ -345,16 +335,16 @@ def _type_to_group(
     sig = types.void(tile, whole, whole, whole, factors, whole, out, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        times = _load(context, builder, sig, args, 4, args[5], F64)
+        times = load(context, builder, sig, args, 4, args[5], F64)
         rows = []
         for i in range(LANES):
             offset = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, i)))
-            rows.append(_load(context, builder, sig, args, 0, offset, F32))
+            rows.append(load(context, builder, sig, args, 0, offset, F32))
         for k, column in enumerate(swap_blocks(builder, rows)):
             with builder.if_then(builder.icmp_signed(">", args[3], ir.Constant(I64, k))):
                 value = builder.fmul(builder.fpext(column, vector_of(F64)), times)
                 place = builder.add(args[7], ir.Constant(I64, k * LANES))
-                _store(context, builder, sig, args, 6, place, F64, value)
+                store(context, builder, sig, args, 6, place, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -367,9 +357,9 @@ def _type_lift(typingctx: Any, tile: Any, o: Any, factors: Any, f: Any, out: Any
     sig = types.void(tile, types.int64, factors, types.int64, out, types.int64)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value = builder.fpext(_load(context, builder, sig, args, 0, args[1], F32), vector_of(F64))
-        value = builder.fmul(value, _load(context, builder, sig, args, 2, args[3], F64))
-        _store(context, builder, sig, args, 4, args[5], F64, value)
+        value = builder.fpext(load(context, builder, sig, args, 0, args[1], F32), vector_of(F64))
+        value = builder.fmul(value, load(context, builder, sig, args, 2, args[3], F64))
+        store(context, builder, sig, args, 4, args[5], F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -387,11 +377,11 @@ def _type_to_rows(typingctx: Any, group: Any, o: Any, n_classes: Any, out: Any, 
         for k, slot in enumerate(slots):
             with builder.if_then(builder.icmp_signed(">", args[2], ir.Constant(I64, k))):
                 offset = builder.add(args[1], ir.Constant(I64, k * LANES))
-                value = builder.fptrunc(_load(context, builder, sig, args, 0, offset, F64), vector_of(F32))
+                value = builder.fptrunc(load(context, builder, sig, args, 0, offset, F64), vector_of(F32))
                 builder.store(value, slot)
         for i, row in enumerate(swap_blocks(builder, [builder.load(slot) for slot in slots])):
             offset = builder.add(args[4], builder.mul(args[5], ir.Constant(I64, i)))
-            _store(context, builder, sig, args, 3, offset, F32, row)
+            store(context, builder, sig, args, 3, offset, F32, row)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -412,11 +402,11 @@ def _type_soften64(
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bias = context.make_array(sig.args[3])(context, builder, args[3]).data
-        times = _load(context, builder, sig, args, 5, args[6], F64)
+        times = load(context, builder, sig, args, 5, args[6], F64)
         top = cgutils.alloca_once_value(builder, constant_of(F64, float("-inf")))
 
         def tilted(k: Any) -> Any:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], k), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], k), F64)
             slope = splat(builder, F64, builder.load(builder.gep(bias, [builder.add(args[4], k)])))
             return _fused(builder, slope, times, value, F64)
 
@@ -427,14 +417,14 @@ def _type_soften64(
         rest = cgutils.alloca_once_value(builder, constant_of(F64, 0.0))
         with cgutils.for_range(builder, args[2]) as loop:
             value = _exp(builder, builder.fsub(tilted(loop.index), best), F64)
-            _store(context, builder, sig, args, 7, _lanes(builder, args[8], loop.index), F64, value)
+            store(context, builder, sig, args, 7, _lanes(builder, args[8], loop.index), F64, value)
             old = builder.load(largest)
             ahead = builder.fcmp_ordered(">", value, old)
             builder.store(builder.fadd(builder.load(rest), builder.select(ahead, old, value)), rest)
             builder.store(builder.select(ahead, value, old), largest)
         for place, value in enumerate((builder.load(rest), best)):
             offset = builder.add(args[10], ir.Constant(I64, place * LANES))
-            _store(context, builder, sig, args, 9, offset, F64, value)
+            store(context, builder, sig, args, 9, offset, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -453,21 +443,21 @@ def _adding(join: Callable[..., Any]) -> Callable[..., Any]:
         sig = types.void(e, whole, whole, sums, whole, types.float64, types.boolean, out, whole)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            rest = _load(context, builder, sig, args, 3, args[4], F64)
+            rest = load(context, builder, sig, args, 3, args[4], F64)
             one = constant_of(F64, 1.0)
             total = builder.fadd(one, rest)
             inverse = builder.fdiv(one, total)
             first = builder.trunc(args[6], ir.IntType(1))
             weight = splat(builder, F64, args[5])
             with cgutils.for_range(builder, args[2]) as loop:
-                value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+                value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
                 place = _lanes(builder, args[8], loop.index)
                 share = builder.fmul(value, inverse)
-                old = _load(context, builder, sig, args, 7, place, F64)
+                old = load(context, builder, sig, args, 7, place, F64)
                 old = builder.select(first, constant_of(F64, 0.0), old)
                 missed = builder.select(builder.fcmp_ordered("==", value, one), rest, builder.fsub(total, value))
                 joint = join(builder, old, share, builder.fmul(missed, inverse), weight)
-                _store(context, builder, sig, args, 7, place, F64, joint)
+                store(context, builder, sig, args, 7, place, F64, joint)
             return context.get_dummy_value()
 
         return sig, codegen
@@ -496,7 +486,7 @@ def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, s
         total = cgutils.alloca_once_value(builder, constant_of(F64, 0.0))
         least = cgutils.alloca_once_value(builder, constant_of(F64, 1.0))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             builder.store(builder.fadd(builder.load(total), value), total)
             builder.store(_less(builder, value, builder.load(least)), least)
         whole_sum = builder.load(total)
@@ -504,17 +494,17 @@ def _type_finish(typingctx: Any, u: Any, o: Any, n_classes: Any, in_logs: Any, s
         with builder.if_else(builder.trunc(args[3], ir.IntType(1))) as (logs, probabilities):
             with logs:
                 below = _log(builder, whole_sum)
-                _store(context, builder, sig, args, 4, args[5], F64, below)
+                store(context, builder, sig, args, 4, args[5], F64, below)
                 with cgutils.for_range(builder, args[2]) as loop:
                     place = _lanes(builder, args[1], loop.index)
-                    value = _log(builder, _load(context, builder, sig, args, 0, place, F64))
-                    _store(context, builder, sig, args, 0, place, F64, builder.fsub(value, below))
+                    value = _log(builder, load(context, builder, sig, args, 0, place, F64))
+                    store(context, builder, sig, args, 0, place, F64, builder.fsub(value, below))
             with probabilities:
                 inverse = builder.fdiv(constant_of(F64, 1.0), whole_sum)
                 with cgutils.for_range(builder, args[2]) as loop:
                     place = _lanes(builder, args[1], loop.index)
-                    value = builder.fmul(_load(context, builder, sig, args, 0, place, F64), inverse)
-                    _store(context, builder, sig, args, 0, place, F64, value)
+                    value = builder.fmul(load(context, builder, sig, args, 0, place, F64), inverse)
+                    store(context, builder, sig, args, 0, place, F64, value)
         return faint
 
     return sig, codegen
@@ -528,14 +518,14 @@ def _type_shift(typingctx: Any, u: Any, o: Any, n_classes: Any, scores: Any, p: 
     sig = types.void(u, whole, whole, scores, whole, sums, whole)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rest = _load(context, builder, sig, args, 5, args[6], F64)
-        best = _load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(I64, LANES)), F64)
+        rest = load(context, builder, sig, args, 5, args[6], F64)
+        best = load(context, builder, sig, args, 5, builder.add(args[6], ir.Constant(I64, LANES)), F64)
         below = _log(builder, builder.fadd(constant_of(F64, 1.0), rest))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), F64)
+            value = load(context, builder, sig, args, 3, _lanes(builder, args[4], loop.index), F64)
             place = _lanes(builder, args[1], loop.index)
             value = builder.fsub(builder.fsub(value, best), below)
-            _store(context, builder, sig, args, 0, place, F64, value)
+            store(context, builder, sig, args, 0, place, F64, value)
         return context.get_dummy_value()
 
     return sig, codegen
@@ -553,7 +543,7 @@ def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: 
         winner = cgutils.alloca_once_value(builder, constant_of(I32, 0))
         narrow = builder.trunc(args[3], ir.IntType(1))
         with cgutils.for_range(builder, args[2]) as loop:
-            value = _load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
+            value = load(context, builder, sig, args, 0, _lanes(builder, args[1], loop.index), F64)
             rounded = builder.fpext(builder.fptrunc(value, vector_of(F32)), vector_of(F64))
             value = builder.select(narrow, rounded, value)
             old = builder.load(best)
@@ -561,7 +551,7 @@ def _type_first_largest(typingctx: Any, u: Any, o: Any, n_classes: Any, narrow: 
             k = splat(builder, I32, builder.trunc(loop.index, I32))
             builder.store(builder.select(ahead, k, builder.load(winner)), winner)
             builder.store(builder.select(ahead, value, old), best)
-        wanted = _load(context, builder, sig, args, 4, args[5], I32)
+        wanted = load(context, builder, sig, args, 4, args[5], I32)
         return mask_of(builder, builder.icmp_signed("!=", builder.load(winner), wanted))
 
     return sig, codegen

@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unoic_cli.kernels.constants import LANES
+from unoic_cli.kernels.constants import LANES, SEGMENT
 
 COPIES = 4
 """Successive units are counted in different copies of a table: adding to one place again and again would stall."""
 ROUNDS = 24
 """Steps without a change of winner after which `unoic_cli.kernels.columns.walk_columns` leaves a unit to float64."""
+EVENTS = 1024
+"""Changes that are listed before they are counted: places that are not in the cache are then waited for together."""
+TILE = 4096
+"""Scores of a tile."""
 JOINT_CLASSES = 64
 """Up to so many classes, pairs of label and prediction are counted."""
 
@@ -37,8 +41,8 @@ class Lines(NamedTuple):
         Bit i of word v is set when class 16 v + i exists and is not masked.
     lams : (G,) float64
         The lattice, ascending and evenly spaced.
-    inverse_step : float
-        1 / step.
+    inverse_step, inverse_span : float
+        1 / step, and 1 / (the lambda of `bias1` - that of `bias0`).
     slack : float
         Uncertainty of a lambda that is compared with the lattice: far above float64's, far below a usual step.
     reach : float
@@ -56,6 +60,7 @@ class Lines(NamedTuple):
     valid: Any
     lams: Any
     inverse_step: float
+    inverse_span: float
     slack: float
     reach: float
     steepest: float
@@ -103,6 +108,7 @@ def make_lines(slopes: Any, masked: Any, lams: Any) -> Lines:
         valid=words.astype(np.int64),
         lams=lams,
         inverse_step=(lams.size - 1) / float(lams[-1] - lams[0]) if lams.size > 1 else 1.0,
+        inverse_span=1.0 / (end - float(lams[0])),
         slack=1e-9 * (1.0 + max(abs(float(lams[0])), abs(end))),
         reach=steepest * max(abs(float(lams[0])), abs(end)),
         steepest=steepest,
@@ -133,6 +139,12 @@ class Workspace(NamedTuple):
     who: Any
     limits: Any
     joint: Any
+    peaks: Any
+    n_rows: int
+    n_peaks: int
+    segments: Any
+    kinks: Any
+    events: Any
     group: Any
     whole: Any
     real: Any
@@ -148,14 +160,22 @@ class Workspace(NamedTuple):
 def make_workspace(n_classes: int) -> Workspace:
     """Scratch for blocks of K classes, tiles on cache-line boundaries so that no vector straddles two lines."""
     width = -(-n_classes // LANES) * LANES
-    size = max(4096 // width * width, width, (n_classes + 1) * LANES)
+    n_rows = max(TILE // width, 1)
+    size = max(n_rows * width, (n_classes + 1) * LANES)
     memory = np.zeros(size + LANES, dtype=np.float32)
     shift = -memory.ctypes.data // memory.itemsize % LANES
+    n_segments = -(-width // (LANES * SEGMENT))
     units = size // min(width, n_classes) + LANES
     return Workspace(
         tile=memory[shift : shift + size],
         words=memory[shift : shift + size].view(np.uint16),
         row=np.zeros(width, dtype=np.float32),
+        peaks=np.zeros(2 * LANES * n_segments * n_rows, dtype=np.float32),
+        n_rows=n_rows,
+        n_peaks=2 * LANES * n_segments,
+        segments=np.zeros(n_segments, dtype=np.int32),
+        kinks=np.zeros(4 * n_rows, dtype=np.float64),
+        events=np.zeros(EVENTS + 2 * n_classes + 1, dtype=np.int64),
         todo=np.zeros(units, dtype=np.int32),
         **{name: np.zeros(units, dtype=np.int32) for name in ("starts", "ends", "marks", "labels", "slots")},
         **{name: np.zeros(units, dtype=np.int32) for name in ("old", "new", "who")},
@@ -168,7 +188,7 @@ def make_workspace(n_classes: int) -> Workspace:
         whole=np.zeros(7 * LANES, dtype=np.int32),
         real=np.zeros(6 * LANES, dtype=np.float32),
         joint=np.zeros(COPIES * (n_classes + 1) ** 2 if n_classes <= JOINT_CLASSES else 0, dtype=np.int32),
-        classes=np.zeros(n_classes, dtype=np.int64),
+        classes=np.zeros(n_classes + 1, dtype=np.int64),  # a candidate is written before it is known to be one
         winners=np.zeros(n_classes, dtype=np.int64),
         points=np.zeros(n_classes, dtype=np.int64),
         scores=np.zeros(n_classes, dtype=np.float64),
@@ -194,9 +214,9 @@ def add_up(counts: Any) -> Any:
     >>> hits.tolist(), predicted.tolist()
     ([[[1, 0], [0, 0]]], [[[1, 0], [0, 1]]])
     """
-    changes = counts[:, COPIES - 1 : -1].astype(np.int64)
-    changes[:, 0] += counts[:, : COPIES - 1].sum(axis=1, dtype=np.int64)
-    hits = np.cumsum(changes[..., 1], axis=1)
-    predicted = np.cumsum(changes[..., 0], axis=1)
+    hits, predicted = (counts[:, COPIES - 1 : -1, :, own].astype(np.int64) for own in (1, 0))
+    for own, number in ((1, hits), (0, predicted)):
+        number[:, 0] += counts[:, : COPIES - 1, :, own].sum(axis=1, dtype=np.int64)
+        np.cumsum(number, axis=1, out=number)
     predicted += hits
     return hits, predicted

@@ -55,31 +55,38 @@ from unoic_cli.kernels.columns import (
 )
 from unoic_cli.kernels.constants import TINY
 from unoic_cli.kernels.jit import inlined, kernel, stage
-from unoic_cli.kernels.lines import COPIES, Lines, Workspace
+from unoic_cli.kernels.lines import COPIES, EVENTS, Lines, Workspace
 from unoic_cli.kernels.simd import (
     LANES,
+    SEGMENT,
+    above_line,
     add_at,
     at,
     fetch,
     first_lane,
-    lanes_above,
     lanes_above_line,
+    leaders,
     put,
-    row_ends,
 )
 from unoic_cli.kernels.tile import (
+    all_allowed,
+    allowed,
     check_planes,
-    check_rows,
+    check_row,
+    factor,
     fill_columns,
     fill_planes,
-    fill_rows,
     mask_columns,
+    mask_row,
+    row_ends,
     score64,
 )
 
 MARGIN = 2.0**-20
 """Relative float32 error that every float32 comparison allows for (its own is below 2**-22)."""
 ALL_LANES = (1 << LANES) - 1
+NOWHERE = 1e30
+"""Error of a kink that there is not."""
 
 
 @inlined
@@ -180,27 +187,28 @@ def walk(
 
     Writes the new winner and the lattice point of each step; returns how many there are.
     """
-    steps = 0
-    w = c
+    steps, w = 0, c
+    doubt = np.int64(0)
     second = at(lines.lams, min(1, lines.lams.size - 1))
+    for i in range(n):  # an exact start may lead by less than float64 resolves elsewhere
+        lead, steeper = at(scores, c) - at(scores, i), at(slopes, i) - at(slopes, c)
+        near = not lead - second * steeper > z_error
+        doubt |= np.int64((steeper <= 0.0) & near & ((lead != 0.0) | (steeper != 0.0)))
     while w != e:
         z, s = at(scores, w), at(slopes, w)
         nearest, runner_up = np.inf, np.inf
-        best = -1
-        for i in range(n):
+        best: Any = -1
+        for i in range(n):  # without branches: which class comes next is hard to predict
             steeper = at(slopes, i) - s
-            if steeper > 0.0:
-                cross = (z - at(scores, i) - z_error) / steeper
-                if cross < nearest:
-                    nearest, runner_up = cross, nearest
-                    best = i
-                elif cross < runner_up:
-                    runner_up = cross
-            elif w == c:  # an exact start may lead by less than float64 resolves elsewhere
-                lead = z - at(scores, i)
-                if not lead - second * steeper > z_error and (lead != 0.0 or steeper != 0.0):
-                    return -1
-        if best < 0:
+            rises = steeper > 0.0
+            cross = (z - at(scores, i) - z_error) / (steeper if rises else 1.0)
+            cross = cross if rises else np.inf
+            first = cross < nearest
+            later = nearest if first else cross
+            runner_up = later if later < runner_up else runner_up
+            best = i if first else best
+            nearest = cross if first else nearest
+        if best < 0 or doubt:
             return -1
         error = 2.0 * z_error / (at(slopes, best) - s)
         g = lattice_point(nearest, error, lines)
@@ -214,142 +222,116 @@ def walk(
 
 
 @inlined
-def crossing(tile: Any, o: int, a: int, b: int, lines: Lines) -> float:
-    """The lambda where the lines of a and b cross, from the tile's scores."""
-    return (np.float64(tile[o + a]) - np.float64(tile[o + b])) / (lines.slope[b] - lines.slope[a])
+def crossing(tile: Any, o: int, a: int, b: int, slope: Any) -> tuple[float, float]:
+    """The lambda where the lines of a and b cross in the row tile[o:], and 1 / (the rise from a to b), or 0."""
+    rise = at(slope, b) - at(slope, a)
+    inverse = 1.0 / rise if rise > 0.0 else 0.0
+    return (np.float64(at(tile, o + a)) - np.float64(at(tile, o + b))) * inverse, inverse
+
+
+LAM, ERROR, FLOOR, SHARE = range(4)
+"""What ``kinks`` keeps: lambda, its error, what other lines must reach there, and its place between both ends."""
+
+
+@stage
+def kinks_of_rows(n_todo: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> None:
+    """Step 2 for the rows that ``work.todo`` lists: the lattice point of the kink to ``work.marks``.
+
+    -1 where that is not certain, or another class reaches it. Two loops, so that rows do not wait for one another.
+    """
+    tile, kinks, width = work.tile, work.kinks, lines.n_vectors * LANES
+    for j in range(n_todo):
+        i = at(work.todo, j)
+        c, e = at(work.starts, i), at(work.ends, i)
+        start = max(c, ~c)
+        lam, inverse = crossing(tile, i * width, start, e, lines.slope)
+        error = z_error * inverse if inverse > 0.0 else NOWHERE
+        height = np.float64(at(tile, i * width + start)) + lam * at(lines.slope, start)
+        put(kinks, 4 * j + LAM, lam)
+        put(kinks, 4 * j + ERROR, error)
+        put(kinks, 4 * j + FLOOR, height - margin - 2.0 * error * lines.steepest)
+        put(kinks, 4 * j + SHARE, min(max((lam - lines.lams[0]) * lines.inverse_span, 0.0), 1.0))
+        g = lattice_point(lam, error, lines) if error < NOWHERE else -1
+        put(work.marks, j, g if c >= 0 else -1)
+    for j in range(n_todo):
+        n, _ = lines_above(j, at(work.todo, j), margin, lines, work)
+        put(work.marks, j, at(work.marks, j) if n <= 2 else -1)
 
 
 @inlined
-def above_kink(tile: Any, o: int, v: int, c: int, e: int, lam: float, floor: float, lines: Lines) -> Any:
-    """Bits of the classes of vector v, other than c and e, that reach `floor` at lambda = lam."""
-    mask = lanes_above_line(tile, o + v * LANES, lines.slope32, v * LANES, np.float32(lam), np.float32(floor))
-    mask &= at(lines.valid, v)
-    mask &= ~(np.int64(c >> 4 == v) << (c & 15))
-    return mask & ~(np.int64(e >> 4 == v) << (e & 15))
+def lines_above(j: int, i: int, margin: float, lines: Lines, work: Workspace) -> Any:
+    """How many lines of row i reach kink j, and in how many segments (``work.segments``) they may be."""
+    kinks, o = work.kinks, i * lines.n_vectors * LANES
+    more = np.float32(margin + at(kinks, 4 * j + ERROR) * lines.steepest)
+    return above_line(
+        work.tile, o, lines.n_vectors, lines.slope32, np.float32(at(kinks, 4 * j + LAM)),
+        np.float32(at(kinks, 4 * j + FLOOR)), work.peaks, i * work.n_peaks, np.float32(at(kinks, 4 * j + SHARE)), more,
+        work.segments,
+    )  # fmt: skip
 
 
 @inlined
-def over_one(tile: Any, o: int, c: int, m: int, e: int, z_error: float, lines: Lines, work: Workspace) -> int:
-    """Two changes, from c over m to e; -1 when the tile does not settle them."""
-    rise, rest = at(lines.slope, m) - at(lines.slope, c), at(lines.slope, e) - at(lines.slope, m)
-    if not (rise > 0.0 and rest > 0.0):
-        return -1
-    first_inverse, second_inverse = 1.0 / rise, 1.0 / rest
-    z = np.float64(at(tile, o + m))
-    first = (np.float64(at(tile, o + c)) - z) * first_inverse
-    second = (z - np.float64(at(tile, o + e))) * second_inverse
-    g1 = lattice_point(first, z_error * first_inverse, lines)
-    g2 = lattice_point(second, z_error * second_inverse, lines)
-    put(work.winners, 0, m)
-    put(work.points, 0, g1)
-    put(work.winners, 1, e)
-    put(work.points, 1, g2)
-    apart = first + z_error * first_inverse < second - z_error * second_inverse
-    return 2 if apart and g1 >= 0 and g2 >= 0 else -1
-
-
-@inlined
-def resolve_row(tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> int:
-    """Step 2 for one unit whose ends c and e are certain and different.
+def resolve_row(j: int, i: int, c: int, e: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> int:
+    """Step 3 for the unit in row i of the tile, of kink j, whose ends c and e are certain and different.
 
     Writes the path to ``work.winners`` (classes) and ``work.points`` (lattice points from which on they
-    lead) and returns the number of changes; -1 when float32 and the tile do not settle it.
+    lead) and returns the number of changes; -1 when float32 and the row do not settle it.
     """
-    steeper = at(lines.slope, e) - at(lines.slope, c)
-    if not steeper > 0.0:
+    tile, o, classes = work.tile, i * lines.n_vectors * LANES, work.classes
+    lam, floor = np.float32(at(work.kinks, 4 * j + LAM)), np.float32(at(work.kinks, 4 * j + FLOOR))
+    if not at(work.kinks, 4 * j + ERROR) < NOWHERE:
         return -1
-    inverse = 1.0 / steeper
-    z = np.float64(at(tile, o + c))
-    lam = (z - np.float64(at(tile, o + e))) * inverse
-    error = z_error * inverse
-    floor = z + lam * at(lines.slope, c) - margin - 2.0 * error * lines.steepest
-    n = 2
-    for v in range(lines.n_vectors):
-        mask = above_kink(tile, o, v, c, e, lam, floor, lines)
-        while mask:
-            put(work.classes, n, v * LANES + first_lane(mask))
-            n += 1
-            mask &= mask - 1
-    if n == 2:
-        g = lattice_point(lam, error, lines)
-        put(work.winners, 0, e)
-        put(work.points, 0, g)
-        return 1 if g >= 0 else -1
-    if n == 3:
-        return over_one(tile, o, c, at(work.classes, 2), e, z_error, lines, work)
-    put(work.classes, 0, c)
-    put(work.classes, 1, e)
-    for i in range(n):
-        k = at(work.classes, i)
-        put(work.scores, i, np.float64(at(tile, o + k)))
-        put(work.slopes, i, at(lines.slope, k))
+    _, n_segments = lines_above(j, i, margin, lines, work)
+    n: Any = np.int64(2)
+    put(classes, 0, c)
+    put(classes, 1, e)
+    for segment in range(n_segments):
+        first = at(work.segments, segment) * SEGMENT
+        for v in range(first, min(first + SEGMENT, lines.n_vectors)):
+            part = v * LANES
+            mask = lanes_above_line(tile, o + part, lines.slope32, part, lam, floor)
+            while mask:
+                k = part + first_lane(mask)
+                put(classes, n, k)
+                n += np.int64((k != c) & (k != e))
+                mask &= mask - 1
+    for m in range(n):
+        k = at(classes, m)
+        put(work.scores, m, np.float64(at(tile, o + k)))
+        put(work.slopes, m, at(lines.slope, k))
     steps = walk(work.scores, work.slopes, n, 0, 1, z_error, lines, work.winners, work.points)
-    for i in range(steps):
-        put(work.winners, i, at(work.classes, at(work.winners, i)))
+    for m in range(steps):
+        put(work.winners, m, at(classes, at(work.winners, m)))
     return steps
 
 
 @inlined
-def candidates(tile: Any, o: int, c: int, e: int, z_error: float, margin: float, lines: Lines, out: Any) -> int:
-    """Ascending classes that may lead somewhere: near the top at an end, or at the kink. Returns how many."""
-    row = o
-    top0, top1 = row_ends(tile, row, lines.n_vectors, lines.bias0, lines.bias1)
-    steeper = lines.slope[e] - lines.slope[c]
-    kink = c != e
-    lam, floor = 0.0, 0.0
-    if kink:
-        if not steeper * 1e6 > lines.steepest:  # nearly parallel: the kink may lie anywhere
-            n = 0
-            for k in range(lines.n_classes):
-                if (lines.valid[k // LANES] >> (k % LANES)) & 1:
-                    out[n] = k
-                    n += 1
-            return n
-        lam = crossing(tile, o, c, e, lines)
-        floor = np.float64(tile[o + c]) + lam * lines.slope[c] - margin - 2.0 * z_error / steeper * lines.steepest
-    n = 0
-    for v in range(lines.n_vectors):
-        part = row + v * LANES
-        mask = lanes_above(tile, part, lines.bias0, v * LANES, np.float32(top0 - margin))
-        mask |= lanes_above(tile, part, lines.bias1, v * LANES, np.float32(top1 - margin))
-        if kink:
-            mask |= lanes_above_line(tile, part, lines.slope32, v * LANES, np.float32(lam), np.float32(floor))
-        mask &= lines.valid[v]
-        while mask:
-            out[n] = v * LANES + first_lane(mask)
-            n += 1
-            mask &= mask - 1
-    return n
+def candidates(c: int, e: int, z_error: float, margin: float, lines: Lines, work: Workspace) -> int:
+    """Ascending classes that may lead somewhere: near the top at an end, or at the kink; all if nearly parallel.
 
-
-@stage
-def ends_of_rows(
-    tile: Any, n: int, doubt_start: int, margin0: float, margin1: float, lines: Lines, starts: Any, ends: Any
-) -> None:
-    """Step 1 for n rows of the tile: winners c at the start and e at the end; ~c where either is uncertain.
-
-    An exact start passes ``doubt_start = 0`` and ``margin0 = 0``: equal scores then go to the lowest class,
-    without doubt. Otherwise ``doubt_start = -1``.
+    They go to ``work.classes``; returns how many.
     """
-    below0, below1 = np.float32(margin0), np.float32(margin1)
-    width = lines.n_vectors * LANES
-    for i in range(n):
-        top0, top1 = row_ends(tile, i * width, lines.n_vectors, lines.bias0, lines.bias1)
-        floor0, floor1 = np.float32(top0 - below0), np.float32(top1 - below1)
-        c, e = np.int64(-1), np.int64(-1)
-        doubt = np.int64(0)
-        for v in range(lines.n_vectors):
-            part = v * LANES
-            mask0 = lanes_above(tile, i * width + part, lines.bias0, part, floor0)
-            mask1 = lanes_above(tile, i * width + part, lines.bias1, part, floor1)
-            if mask0:
-                doubt |= doubt_start & ((mask0 & (mask0 - 1)) | np.int64(c >= 0))
-                c = c if c >= 0 else part + first_lane(mask0)
-            if mask1:
-                doubt |= (mask1 & (mask1 - 1)) | np.int64(e >= 0)
-                e = e if e >= 0 else part + first_lane(mask1)
-        put(starts, i, c ^ -np.int64(doubt != 0))
-        put(ends, i, e)
+    row, n = work.row, 0
+    top0, top1 = np.float32(-np.inf), np.float32(-np.inf)
+    for k in range(lines.n_classes):
+        top0, top1 = max(top0, row[k] + lines.bias0[k]), max(top1, row[k] + lines.bias1[k])
+    floor0, floor1 = np.float32(top0 - margin), np.float32(top1 - margin)
+    steeper = lines.slope[e] - lines.slope[c]
+    every = c != e and not steeper * 1e6 > lines.steepest  # the kink may lie anywhere
+    lam, floor = np.float32(0.0), np.float32(np.inf)
+    if c != e and not every:
+        there, inverse = crossing(row, 0, c, e, lines.slope)
+        lam = np.float32(there)
+        floor = np.float32(
+            np.float64(row[c]) + there * lines.slope[c] - margin - 2.0 * z_error * inverse * lines.steepest
+        )
+    for k in range(lines.n_classes):
+        z = row[k]
+        near = every or z + lines.bias0[k] >= floor0 or z + lines.bias1[k] >= floor1
+        if (near or z + lam * lines.slope32[k] >= floor) and allowed(lines, k):
+            put(work.classes, n, k)
+            n += 1
+    return n
 
 
 @stage
@@ -369,16 +351,6 @@ def count_starts(
         add_at(support, fold * (COPIES * n_classes) + turn + label, 1)
         sure = np.int64(c >= 0)
         add_at(counts, 2 * (fold * table + turn + (c & -sure)) + np.int64(c == label), sure)
-
-
-@stage
-def list_unsettled(labels: Any, n: int, starts: Any, ends: Any, todo: Any) -> int:
-    """Labelled units whose ends differ or are uncertain; returns how many."""
-    n_todo: Any = 0
-    for i in range(n):
-        put(todo, n_todo, i)
-        n_todo += np.int64((at(labels, i) >= 0) & (at(starts, i) != at(ends, i)))
-    return n_todo
 
 
 @inlined
@@ -493,37 +465,100 @@ def empty_joint(n_classes: int, counts: Any, support: Any, joint: Any) -> None:
 
 @inlined
 def settle_unit(
-    tile: Any, o: int, raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int,
-    since: int, z_error: float, margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
+    raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int, since: int, z_error: float,
+    margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
 ) -> None:  # fmt: skip
-    """Step 4 for one unit whose winner at lattice point `since` is c."""
-    n = candidates(tile, o, c, e, z_error, margin, lines, work.classes)
+    """Step 4 for the unit in ``work.row``, stored at raw[source + k * step], whose winner at point `since` is c."""
+    n = candidates(c, e, z_error, margin, lines, work)
     for i in range(n):
         work.scores[i] = score64(raw, brain, source + work.classes[i] * step, delta, unit)
         work.slopes[i] = lines.slope[work.classes[i]]
     settle(work.scores, work.slopes, work.classes, n, lines, counts, table, label, c, since)
 
 
+@stage
+def count_events(n: int, counts: Any, events: Any) -> int:
+    """Count the changes on the list; returns the length it then has."""
+    for j in range(n):
+        event = at(events, j)
+        add_at(counts, event ^ (event >> 63), 1 | (event >> 63))
+    return 0
+
+
 @inlined
-def finish_unit(
-    tile: Any, o: int, raw: Any, brain: bool, source: int, step: int, delta: Any, unit: int, c: int, e: int,
-    z_error: float, margin: float, lines: Lines, counts: Any, table: int, label: int, work: Workspace,
-) -> None:  # fmt: skip
-    """Steps 2 and 3 for one unit: its float32 scores at tile[o], its stored ones at raw[source + k * step]."""
-    steps = -1
-    if c >= 0:
-        steps = resolve_row(tile, o, c, e, z_error, margin, lines, work)
-    if steps >= 0:
-        for i in range(steps):
-            new = at(work.winners, i)
-            change(counts, table, lines.n_classes, at(work.points, i), c, new, label)
-            c = new
-        return
-    since = 0 if c >= 0 else -1
-    settle_unit(
-        tile, o, raw, brain, source, step, delta, unit, max(c, ~c), e, since, z_error, margin, lines, counts, table,
-        label, work,
-    )  # fmt: skip
+def note_path(
+    steps: int, c: int, label: int, table: int, n: int, n_classes: int, winners: Any, points: Any, events: Any
+) -> int:
+    """A unit's path to the list of changes, places where one is taken away as their complement; returns its length."""
+    for i in range(steps):
+        row, new = table + (COPIES - 1 + at(points, i)) * n_classes, at(winners, i)
+        put(events, n, ~(2 * (row + c) + np.int64(c == label)))
+        put(events, n + 1, 2 * (row + new) + np.int64(new == label))
+        n += 2
+        c = new
+    return n
+
+
+@inlined
+def pad_rows(n_rows: int, n_classes: int, tile: Any) -> None:
+    """What follows the K scores of a row never leads."""
+    width = (n_classes + LANES - 1) // LANES * LANES
+    for i in range(n_rows):
+        for k in range(n_classes, width):
+            put(tile, i * width + k, -np.inf)
+
+
+@stage
+def read_rows(
+    raw: Any, brain: bool, allow_zero: bool, first: int, n: int, delta: Any, lines: Lines, work: Workspace
+) -> tuple[Any, Any]:
+    """Units first..first+n of a `rows` block to the tile, their best scores at both ends to best0 and best1.
+
+    After `pad_rows`. Returns the largest finite magnitude and -1, or anything and the first unit that is not valid.
+    """
+    width, n_classes, largest = lines.n_vectors * LANES, lines.n_classes, np.float32(0.0)
+    for i in range(n):
+        times = np.float32(factor(delta, first + i)) if delta.size else np.float32(1.0)
+        here, top0, top1 = row_ends(
+            raw, brain, (first + i) * n_classes, n_classes, times, work.tile, i * width, lines.bias0, lines.bias1,
+            work.peaks, i * work.n_peaks,
+        )  # fmt: skip
+        put(work.best0, i, top0)
+        put(work.best1, i, top1)
+        if not here < np.inf:
+            here = check_row(work.tile, i * width, 1, lines, allow_zero)
+            if here < 0.0:
+                return largest, first + i
+        largest = max(largest, here)
+    return largest, -1
+
+
+@stage
+def ends_of_rows(n: int, exact_start: bool, margin0: float, margin1: float, lines: Lines, work: Workspace) -> None:
+    """Step 1 for n rows of the tile: winners c at the start and e at the end; ~c where either is uncertain.
+
+    With an exact start equal scores go to the lowest class there, without doubt.
+    """
+    width = lines.n_vectors * LANES
+    for i in range(n):
+        floor0, floor1 = np.float32(at(work.best0, i) - margin0), np.float32(at(work.best1, i) - margin1)
+        c, n0, e, n1 = leaders(
+            work.tile, i * width, lines.n_vectors, lines.bias0, lines.bias1, work.peaks, i * work.n_peaks, floor0,
+            floor1,
+        )  # fmt: skip
+        doubt = ((n0 != 1) & (not exact_start)) | (n1 != 1)
+        put(work.starts, i, c ^ -np.int64(doubt))
+        put(work.ends, i, e)
+
+
+@stage
+def list_unsettled(labels: Any, n: int, starts: Any, ends: Any, todo: Any) -> int:
+    """Labelled units whose ends differ or are uncertain; returns how many."""
+    n_todo: Any = 0
+    for i in range(n):
+        put(todo, n_todo, i)
+        n_todo += np.int64((at(labels, i) >= 0) & (at(starts, i) != at(ends, i)))
+    return n_todo
 
 
 @stage
@@ -557,7 +592,7 @@ def walk_once(
             if pixels:
                 source, step = (unit // pixels) * n_classes * pixels + unit % pixels, pixels
             settle_unit(
-                work.row, 0, raw, brain, source, step, delta, unit,
+                raw, brain, source, step, delta, unit,
                 at(work.whole, WINNER * LANES + lane), at(work.whole, LAST_WINNER * LANES + lane),
                 at(work.whole, SINCE * LANES + lane), z_error, margin, lines, counts, at(work.tables, lane),
                 at(work.whole, LABEL * LANES + lane), work,
@@ -615,24 +650,6 @@ def clear_lanes(work: Workspace) -> int:
     for lane in range(LANES):
         put(work.whole, FATE * LANES + lane, ARRIVED)
     return ALL_LANES
-
-
-@stage
-def finish_tile(
-    n_todo: int, raw: Any, brain: bool, delta: Any, base: int, z_error: float, margin: float, folds: Any,
-    lines: Lines, counts: Any, work: Workspace,
-) -> None:  # fmt: skip
-    """Steps 2 to 4 for the units of a tile of rows that ``work.todo`` lists."""
-    n_classes = lines.n_classes
-    table = (lines.lams.size + COPIES) * n_classes
-    for j in range(n_todo):
-        i = at(work.todo, j)
-        unit = base + i
-        finish_unit(
-            work.tile, i * lines.n_vectors * LANES, raw, brain, unit * n_classes, 1, delta, unit, at(work.starts, i),
-            at(work.ends, i), z_error, margin, lines, counts, at(folds, unit) * table if folds.size else 0,
-            at(work.labels, i), work,
-        )  # fmt: skip
 
 
 @kernel
@@ -713,25 +730,48 @@ def count_path_wide(
 ) -> int:  # fmt: skip
     """Add a `rows` block of more than `COLUMN_CLASSES` classes to the counts of the lambda path, as `count_path_rows`.
 
-    A tile of rows: each unit fills vectors by itself.
+    A tile of rows: each unit fills vectors by itself. What is listed is counted when the list is full, so that places
+    that are not in the cache are waited for together.
     """
-    n_classes, tile = lines.n_classes, work.tile
-    per_tile = tile.size // (lines.n_vectors * LANES)
-    exact_start = exact and lines.lams[0] == 0.0
-    for first in range(0, labels.size, per_tile):
-        n = min(per_tile, labels.size - first)
-        fill_rows(raw, brain, first, n, n_classes, delta, tile)
-        largest, bad = check_rows(tile, n, lines, allow_zero)
+    n_classes = lines.n_classes
+    exact_start, whole = exact and lines.lams[0] == 0.0, all_allowed(lines)
+    n_events: Any = np.int64(0)
+    pad_rows(work.n_rows, n_classes, work.tile)
+    for first in range(0, labels.size, work.n_rows):
+        n = min(work.n_rows, labels.size - first)
+        largest, bad = read_rows(raw, brain, allow_zero, first, n, delta, lines, work)
         if bad >= 0:
-            return first + bad
+            return bad
         margin = MARGIN * (largest + lines.reach)
         z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
-        doubt_start, margin0 = (0, 0.0) if exact_start else (-1, margin)
-        ends_of_rows(tile, n, doubt_start, margin0, margin, lines, work.starts, work.ends)
+        ends_of_rows(n, exact_start, 0.0 if exact_start else margin, margin, lines, work)
         copy_labels(labels, first, n, work.labels)
         count_starts(work.labels, folds, first, n, work.starts, lines, counts, support)
+        if not whole:
+            for i in range(n):
+                mask_row(work.tile, i * lines.n_vectors * LANES, lines)
         n_todo = list_unsettled(work.labels, n, work.starts, work.ends, work.todo)
-        finish_tile(n_todo, raw, brain, delta, first, z_error, margin, folds, lines, counts, work)
+        kinks_of_rows(n_todo, z_error, margin, lines, work)
+        for j in range(n_todo):
+            i, g = at(work.todo, j), at(work.marks, j)
+            label, c, e = at(work.labels, i), at(work.starts, i), at(work.ends, i)
+            table = at(folds, first + i) * (lines.lams.size + COPIES) * n_classes if folds.size else 0
+            put(work.winners, 0, e)
+            put(work.points, 0, g)
+            steps: Any = 1
+            if g < 0:
+                steps = resolve_row(j, i, c, e, z_error, margin, lines, work) if c >= 0 else -1
+            if steps < 0:
+                for k in range(n_classes):
+                    put(work.row, k, at(work.tile, i * lines.n_vectors * LANES + k))
+                settle_unit(
+                    raw, brain, (first + i) * n_classes, 1, delta, first + i, max(c, ~c), e, 0 if c >= 0 else -1,
+                    z_error, margin, lines, counts, table, label, work,
+                )  # fmt: skip
+            n_events = note_path(steps, c, label, table, n_events, n_classes, work.winners, work.points, work.events)
+            if n_events > EVENTS:
+                n_events = count_events(n_events, counts, work.events)
+    count_events(n_events, counts, work.events)
     return -1
 
 

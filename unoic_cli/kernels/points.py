@@ -12,16 +12,14 @@ from numba.extending import overload
 from unoic_cli.kernels.columns import WORDS, first_words, pair_columns, point_columns, take, turn_words
 from unoic_cli.kernels.jit import NO_COUNTING, inlined, kernel, stage
 from unoic_cli.kernels.lines import COPIES, Lines, Workspace
-from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead
+from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead, pad_rows, read_rows
 from unoic_cli.kernels.simd import LANES, add_at, at, put
 from unoic_cli.kernels.tile import (
     all_allowed,
     allowed,
     check_planes,
-    check_rows,
     fill_columns,
     fill_planes,
-    fill_rows,
     mask_columns,
     score64,
 )
@@ -184,14 +182,13 @@ def winners_of_wide(
     exact: bool, work: Workspace,
 ) -> int:  # fmt: skip
     """The same of a `rows` block of more than `COLUMN_CLASSES` classes."""
-    n_classes, tile = lines.n_classes, work.tile
-    fill_rows(raw, brain, first, n, n_classes, delta, tile)
-    largest, bad = check_rows(tile, n, lines, allow_zero)
+    largest, bad = read_rows(raw, brain, allow_zero, first, n, delta, lines, work)
     if bad >= 0:
-        return first + bad
-    margin = 0.0 if exact and lines.lams[0] == 0.0 else MARGIN * (largest + lines.reach)
-    ends_of_rows(tile, n, -1, margin, margin, lines, work.starts, work.ends)
-    decide(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts)
+        return bad
+    exact_start = exact and lines.lams[0] == 0.0
+    margin = 0.0 if exact_start else MARGIN * (largest + lines.reach)
+    ends_of_rows(n, exact_start, margin, margin, lines, work)
+    decide(n, raw, brain, first * lines.n_classes, lines.n_classes, 1, delta, first, lines, work.starts)
     return -1
 
 
@@ -281,7 +278,8 @@ def predict_wide(
 ) -> int:
     """The same of a `rows` block of more classes."""
     run = out.size
-    per_tile = work.tile.size // (lines.n_vectors * LANES)
+    per_tile = work.n_rows
+    pad_rows(work.n_rows, lines.n_classes, work.tile)
     for image in range(out.size // max(run, 1)):
         for first in range(0, run, per_tile):
             n = min(per_tile, run - first)

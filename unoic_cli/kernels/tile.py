@@ -22,6 +22,10 @@ from unoic_cli.kernels.simd import (
     magnitude,
     plain_bfloat16,
     plain_half,
+    row_ends_bfloat16,
+    row_ends_float32,
+    row_ends_float64,
+    row_ends_half,
     scale,
     widen_bfloat16,
     widen_float32,
@@ -52,6 +56,28 @@ def _overload_widen(raw: Any, brain: Any, i: Any, out: Any, o: Any) -> Callable[
     if raw.dtype == types.float32:
         return lambda raw, brain, i, out, o: widen_float32(raw, i, out, o)
     return lambda raw, brain, i, out, o: widen_float64(raw, i, out, o)
+
+
+def row_ends(raw: Any, brain: bool, *rest: Any) -> Any:
+    """`unoic_cli.kernels.simd.row_ends_half`, of whatever is stored."""
+    if raw.dtype == np.uint16:
+        return (row_ends_bfloat16 if brain else row_ends_half)(raw, *rest)
+    return (row_ends_float32 if raw.dtype == np.float32 else row_ends_float64)(raw, *rest)
+
+
+@overload(row_ends, strict=False, jit_options=NO_COUNTING)
+def _overload_row_ends(raw: Any, brain: Any, *rest: Any) -> Callable[..., Any]:
+    if raw.dtype == types.uint16:
+
+        def from_bits(raw: Any, brain: Any, *rest: Any) -> Any:
+            if brain:
+                return row_ends_bfloat16(raw, *rest)
+            return row_ends_half(raw, *rest)
+
+        return from_bits
+    if raw.dtype == types.float32:
+        return lambda raw, brain, *rest: row_ends_float32(raw, *rest)
+    return lambda raw, brain, *rest: row_ends_float64(raw, *rest)
 
 
 def stored(raw: Any, brain: bool, i: int) -> Any:
@@ -200,10 +226,19 @@ def allowed(lines: Lines, k: int) -> bool:
 @inlined
 def all_allowed(lines: Lines) -> bool:
     """Whether every class may be predicted."""
-    count = 0
+    every, rest = True, lines.n_classes
+    for v in range(lines.n_vectors):
+        every &= lines.valid[v] == (1 << min(rest, LANES)) - 1
+        rest -= LANES
+    return every
+
+
+@inlined
+def mask_row(tile: Any, o: int, lines: Lines) -> None:
+    """Classes of the row tile[o:] that may not be predicted get scores that never lead."""
     for k in range(lines.n_classes):
-        count += allowed(lines, k)
-    return bool(count == lines.n_classes)
+        if not allowed(lines, k):
+            tile[o + k] = -np.inf
 
 
 @inlined

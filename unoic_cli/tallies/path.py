@@ -69,6 +69,8 @@ class PathTally(Tally):
             raise InvalidScoreError(bad)
 
     def _flush(self) -> None:
+        if not self._pending:
+            return
         hits, predicted = add_up(self._changes)
         self._hits += hits
         self._predicted += predicted
