@@ -150,7 +150,7 @@ def test_a_class_absent_when_fitted_is_reached_on_other_data():
         found = unoic_cli.search_lambda(scores, labels, target_prior=target)
         for lam in (found.lam, 1.0):
             used = unoic_cli.Calibration.from_dict(
-                json.loads(json.dumps(found.calibration.with_lambda(lam).to_dict())), "c.json"
+                json.loads(json.dumps(replace(found.calibration, lam=lam).to_dict())), "c.json"
             )
             seen = unoic_cli.evaluate(np.array([[0.0, 0, 9]]), [2], calibration=used)
             assert seen.overall.values["acc"] == 1.0
@@ -492,7 +492,7 @@ def test_compare_says_what_a_method_masks():
     labels = rng.integers(0, 3, 50)
     scores = rng.normal(size=(50, 3)) + np.eye(3)[labels]
     made = unoic_cli.search_lambda(scores, labels, source_prior=[5, 3, 0]).calibration
-    table = unoic_cli.compare(scores, labels, methods={"it": made.with_lambda(0.0), "other": made.with_lambda(1.0)})
+    table = unoic_cli.compare(scores, labels, methods={"it": replace(made, lam=0.0), "other": replace(made, lam=1.0)})
     assert [row.about for row in table.rows] == ["lambda 0, 1 class masked", "lambda 1, 1 class masked"]
     assert any("classes that are never predicted" in note for note in table.notes)
     cell = table.rows[0].cells["all"].values

@@ -42,7 +42,7 @@ def out(tmp_path):
 def load(path):
     """Every field of a logits file, over units (per-sample fields repeated)."""
     source = formats.describe(path)
-    wanted = source.fields | {"scores"} | ({"predictions"} if formats.has_predictions(source) else set())
+    wanted = source.fields | {"scores"} | ({"predictions"} if source.has_predictions else set())
     parts = {name: [] for name in wanted}
     reader = formats.open_reader(source)
     for start, stop in formats.spans(source, 64):
@@ -181,7 +181,7 @@ def test_predictions_that_do_not_fit_the_scores_are_left_alone_or_refused(tmp_pa
         with h5py.File(path, "w") as file:
             file["logits"] = np.zeros((4, 3), np.float32)
             file["predictions"] = values
-        assert not formats.has_predictions(formats.describe(path))
+        assert not formats.describe(path).has_predictions
     with h5py.File(path, "w") as file:
         file["logits"] = np.zeros((4, 3), np.float32)
         file["predictions"] = np.array([0, 1, 300, 0], np.uint16)
@@ -198,7 +198,7 @@ def test_predictions_of_units_without_a_label_may_be_anything(tmp_path, out):
         file["predictions"] = [0, -1, 2, 255]
     convert(path, out)
     source, _ = load(out)
-    assert formats.has_predictions(source)
+    assert source.has_predictions
     reader = formats.open_reader(source)
     assert next(reader.blocks(0, 4, frozenset({"predictions"}))).predictions.tolist() == [0, 255, 2, 255]
     reader.close()

@@ -648,7 +648,7 @@ def test_arrays_of_one_name_are_refused():
 
 
 def test_when_the_second_output_fails_the_first_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(task, "write_text", lambda *_: (_ for _ in ()).throw(DataError("x", "full", "room")))
+    monkeypatch.setattr(task, "write_json", lambda *_: (_ for _ in ()).throw(DataError("x", "full", "room")))
     with pytest.raises(DataError):
         unoic_cli.fit_delta(np.zeros((3, 2)), output=tmp_path / "a.json", write_delta=tmp_path / "a.h5")
     assert os.listdir(tmp_path) == []

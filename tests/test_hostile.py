@@ -339,13 +339,13 @@ def test_rows_that_a_file_does_not_have(monkeypatch):
     pq.write_table(pa.table({"logits": list(LOGITS), "labels": LABELS}), "x.parquet")
     source = formats.describe("x.parquet")
     reader = formats.open_reader(source)
+    monkeypatch.setattr(formats, "open_reader", lambda _: reader)
     monkeypatch.setattr(reader, "_batches", lambda *_: iter(()))
     with pytest.raises(errors.DataError, match="rows 0 to 11 are missing"):
-        formats.first_block(reader, source, N, frozenset({"scores"}))
+        formats.first_block(source, N, frozenset({"scores"}))
     monkeypatch.setattr(reader, "blocks", lambda *_: iter(()))
     with pytest.raises(errors.DataError, match="no row where the file tells of some"):
-        formats.first_block(reader, source, 1, frozenset({"scores"}))
-    reader.close()
+        formats.first_block(source, 1, frozenset({"scores"}))
 
 
 @pytest.mark.parametrize("name", ["class_names", "split", "group", "sample_id", "attribute"])

@@ -30,7 +30,7 @@ TEXT = ("split", "group", "sample_id")
 def content(path):
     """Everything that a file holds, in units."""
     source = formats.describe(str(path))
-    wanted = source.fields | {"scores"} | ({"predictions"} if formats.has_predictions(source) else set())
+    wanted = source.fields | {"scores"} | ({"predictions"} if source.has_predictions else set())
     found = {name: [] for name in wanted}
     reader = formats.open_reader(source)
     for start, stop in formats.spans(source, 1 << 20):

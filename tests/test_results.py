@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,5 +119,6 @@ def test_damaged_entries_are_named(sample, entry, value, found):
 
 
 def test_numbers_of_numpy_are_numbers(sample):
-    made = unoic_cli.search_lambda(f"{DIGITS}/val.h5").calibration.with_lambda(np.float64(0.5))
+    made = unoic_cli.search_lambda(f"{DIGITS}/val.h5").calibration
+    made = replace(made, lam=np.float64(0.5))
     assert Calibration.from_dict(made.to_dict(), "c.json").lam == 0.5

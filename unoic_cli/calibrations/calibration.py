@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from unoic_cli.brief import brief
@@ -137,10 +137,6 @@ class Calibration:
     def slopes_of(self, modality: Modality) -> Slopes:
         """s_k of a modality times its share of lambda, and its masked classes."""
         return make_slopes(modality.source_prior, self.target_prior, self.unseen).scaled(modality.share)
-
-    def with_lambda(self, lam: float) -> Calibration:
-        """The same with another lambda."""
-        return replace(self, lam=lam)
 
     def check_fits(self, n_classes: int, class_names: tuple[str, ...] | None, where: str) -> None:
         """Refuse data of other classes."""

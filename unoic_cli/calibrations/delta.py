@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from unoic_cli.data.facts import Facts, find_out, read_text
 from unoic_cli.errors import DataError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Measure = Literal["entropy", "predictive-entropy", "mutual-information"]
-MEASURES: tuple[Measure, ...] = get_args(Measure)
 FIXED_POINT = 2**40
 """Entropies are summed as integers in units of 1 / this (nats): any order of summation gives the same bits."""
 FORMAT = "unoic delta statistics"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span
-from unoic_cli.data.steps import Rewritten, Steps, rewrite, write_text
+from unoic_cli.data.steps import Rewritten, Steps, rewrite, write_json
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Writer
 from unoic_cli.kernels.lines import make_workspace
@@ -269,12 +270,9 @@ def _dtype_of(data: DataSet, field: str) -> str:
     """The dtype that holds a field of every source."""
     dtypes = []
     for source in data.sources:
-        reader = formats.open_reader(source)
-        try:
+        with contextlib.closing(formats.open_reader(source)) as reader:
             block = next(iter(reader.blocks(0, source.pixels, frozenset({field}))))
             dtypes.append(np.asarray(getattr(block, field)).dtype)
-        finally:
-            reader.close()
     if any(dtype.kind in "OUS" for dtype in dtypes):
         return "str"
     joined = np.result_type(*dtypes)
@@ -488,8 +486,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     output, emit, absent = chosen["output"], chosen["emit"], chosen["absent"]
     if emit not in EMIT:
         raise UsageError("--emit", f"{emit!r}", f"expected one of {', '.join(EMIT)}")
-    if data.sources[0].kind == "predictions":
-        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require_scores()
     names = tuple(source.name for source in data.all_sources)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
@@ -525,7 +522,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     method = yield from make_method(applied, data, resolved.factors)
     written = yield from rewrite(data, path, _Posterior(data, method, emit))
     if beside is not None:
-        yield from write_text(beside, json.dumps(applied.to_dict(), indent=1) + "\n")
+        yield from write_json(beside, applied.to_dict())
     before, masked, after = _metrics(written, method, absent, data, notes)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))

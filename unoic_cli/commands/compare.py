@@ -207,8 +207,7 @@ def compare(
     notes, by, absent, delta = Notes(chosen["tell"]), chosen["by"], chosen["absent"], chosen["delta"]
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     asked = ask(chosen["metrics"], data, absent, chosen["shots"])
-    if data.sources[0].kind == "predictions":
-        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require_scores()
     data.require("labels", "to compare")
     tables = yield from make_tables(data, by)
     titles = yield from _titles(chosen["methods"], data, delta is not None)

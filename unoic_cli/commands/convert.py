@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
+from typing import Annotated, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -38,11 +38,6 @@ from unoic_cli.resolve.options import (
 )
 from unoic_cli.tallies.contents import ClassCounts, CopyTally, KindTally, ScoreValues
 from unoic_cli.tallies.findings import findings_of, id_findings
-
-if TYPE_CHECKING:
-    pass
-
-PER_SAMPLE = ("split", "group", "sample_id")
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,6 @@ class _Input:
     scores: str
     dtypes: dict[str, str]
     scalar_delta: float | None = None
-    has_predictions: bool = False
     dropped: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
@@ -214,7 +208,7 @@ def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n
         n_classes=written.n_classes,
         image_shape=written.image_shape,
         encoding=written.encoding,
-        fields=kept_fields(written, given.dtypes, predictions=given.has_predictions, scalar=given.scalar_delta),
+        fields=kept_fields(written, given.dtypes, predictions=written.has_predictions, scalar=given.scalar_delta),
         dropped=given.dropped,
         notes=tuple(given.notes),
     )
@@ -312,7 +306,7 @@ class _Copied:
     @property
     def fields(self) -> frozenset[str]:
         """What is read."""
-        more = {"predictions"} if self.given.has_predictions else set()
+        more = {"predictions"} if self.given.source.has_predictions else set()
         return frozenset({"scores", *more, *self.given.dtypes})
 
     def spans(self, data: DataSet) -> list[Span]:
@@ -325,22 +319,7 @@ class _Copied:
 
     def spec(self, n_samples: int) -> OutputSpec:
         """The form of the output."""
-        source, given = self.written, self.given
-        return OutputSpec(
-            n_samples=n_samples,
-            n_classes=source.n_classes,
-            image_shape=source.image_shape,
-            kind=source.kind,
-            encoding=source.encoding,
-            layout=source.layout,
-            predictions=given.has_predictions,
-            dtypes=given.dtypes,
-            scalar_delta=given.scalar_delta,
-            class_names=source.class_names,
-            source_counts=source.source_counts,
-            source_prior=source.source_prior,
-            attributes=source.attributes,
-        )
+        return replace(copy_spec(self.written, self.given.dtypes, self.given.scalar_delta), n_samples=n_samples)
 
     def tallies(self) -> list[Any]:
         """What the input is like."""
@@ -353,7 +332,7 @@ class _Copied:
         def make(batch: Batch, start: int) -> Iterator[LogitBlock]:
             block = self._widened(batch.part.block)
             seen.update(stored_batch(choose_split(block, self.written, None)))
-            if self.given.has_predictions:
+            if self.given.source.has_predictions:
                 check_predictions(self.written, block)
             yield replace(block, start=start, stop=start + batch.n_units)
 
@@ -367,6 +346,25 @@ class _Copied:
         two = np.empty((len(one), 2, *one.shape[2:]), schema.score_dtype(written.encoding))
         one_column.fill(one, source.encoding, written.kind, two)
         return replace(block, scores=two)
+
+
+def copy_spec(source: Source, dtypes: dict[str, str], scalar: float | None) -> OutputSpec:
+    """The form of a copy, in the encoding and layout of the source."""
+    return OutputSpec(
+        n_samples=source.n_samples,
+        n_classes=source.n_classes,
+        image_shape=source.image_shape,
+        kind=source.kind,
+        encoding=source.encoding,
+        layout=source.layout,
+        predictions=source.has_predictions,
+        dtypes=dtypes,
+        scalar_delta=scalar,
+        class_names=source.class_names,
+        source_counts=source.source_counts,
+        source_prior=source.source_prior,
+        attributes=dict(source.attributes),
+    )
 
 
 def check_predictions(source: Source, block: LogitBlock) -> None:
@@ -415,10 +413,8 @@ def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool
     source = yield from described(name, allow_external=allow_external, asked=provisional)
     if asked.labels_file is not None:
         yield from know(f"labels {asked.labels_file}", lambda: formats.fingerprint_of(str(asked.labels_file)))
-    has_predictions = formats.has_predictions(source)
     scalar = scalar_delta(source)
-    fields = source.fields - {"delta"} if scalar is not None else source.fields
-    dtypes = field_dtypes(source, fields)
+    dtypes = field_dtypes(source, scalar)
     notes = list(source.notes)
     if is_arrays:
         origin = f"{os.path.basename(source.name)}:{source.scores_name.rpartition(':')[2]}"
@@ -428,7 +424,7 @@ def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool
         notes.remove(one_column.meaning(source.kind))
         source = one_column.as_stored(source)
     dropped = source.others
-    return _Input(source, source.scores_name, dtypes, scalar, has_predictions, dropped, notes)
+    return _Input(source, source.scores_name, dtypes, scalar, dropped, notes)
 
 
 def _array_notes(source: Source) -> list[str]:
@@ -439,14 +435,11 @@ def _array_notes(source: Source) -> list[str]:
     return notes
 
 
-def field_dtypes(source: Source, fields: frozenset[str]) -> dict[str, str]:
-    """Dtypes of optional fields, by a look at the first unit."""
+def field_dtypes(source: Source, scalar: float | None) -> dict[str, str]:
+    """Dtypes of the fields that are written (not of a `scalar` delta), by a look at the first unit."""
+    fields = source.fields if scalar is None else source.fields - {"delta"}
     if not fields:
         return {}
-    reader = formats.open_reader(source)
-    try:
-        first = formats.first_block(reader, source, 1, fields)
-    finally:
-        reader.close()
+    first = formats.first_block(source, 1, fields)
     dtypes = {name: getattr(first, name).dtype for name in sorted(fields)}
     return {name: "str" if dtype.kind == "O" else dtype.name for name, dtype in dtypes.items()}

@@ -18,7 +18,7 @@ from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure
 from unoic_cli.data.facts import Facts
-from unoic_cli.data.steps import Steps, count, write_text
+from unoic_cli.data.steps import Steps, count, write_json
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import SCORE_KINDS, Kind
 from unoic_cli.formats.names import check_kind
@@ -692,7 +692,7 @@ def _write(
 ) -> Steps[None]:
     """Put the outputs in their files."""
     if output is not None:
-        yield from write_text(output, json.dumps(result.statistics.to_dict(), indent=1) + "\n")
+        yield from write_json(output, result.statistics.to_dict())
     if write_delta is None:
         return
     from unoic_cli.formats import hdf5_writer

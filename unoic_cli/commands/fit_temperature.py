@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.prior import UNSEEN, PriorLike, Unseen
 from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.dataset import DataSet
-from unoic_cli.data.steps import Steps, count, write_text
+from unoic_cli.data.steps import Steps, count, write_json
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import (
@@ -297,8 +296,7 @@ def fit_temperature(
     if output is not None:
         named = (*(s.name for s in data.sources), *files_among(calibration, source_prior, target_prior))
         yield from check_output(output, force=force, inputs=named)
-    if data.sources[0].kind == "predictions":
-        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require_scores()
     data.require("labels", "to fit a temperature")
     look = Look(floor=_checked_floor(floor, data))
     late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
@@ -343,7 +341,7 @@ def fit_temperature(
         notes=tuple(notes.texts),
     )
     if output is not None:
-        yield from write_text(output, json.dumps(made.to_dict(), indent=1) + "\n")
+        yield from write_json(output, made.to_dict())
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -58,11 +59,7 @@ def scalar_delta(source: Source) -> float | None:
     """Read the one delta of all units, if the file has a single number; two units tell."""
     if "delta" not in source.fields:
         return None
-    reader = formats.open_reader(source)
-    try:
-        first = formats.first_block(reader, source, min(2, source.n_units), frozenset({"delta"}))
-    finally:
-        reader.close()
+    first = formats.first_block(source, min(2, source.n_units), frozenset({"delta"}))
     is_scalar = first.delta is not None and first.delta.size == 1 < first.stop
     return float(first.delta[0]) if first.delta is not None and is_scalar else None
 
@@ -372,8 +369,8 @@ def _stored(source: Source, *, measured: bool) -> dict[str, Any]:
     return {
         "format": source.format,
         "storage": source.storage,
-        "bytes": formats.size_of(source),
-        "checksums": formats.checksums(source),
+        "bytes": source.n_bytes,
+        "checksums": source.checksums,
         "delta": scalar_delta(source),
         "read": None if read is None else dataclasses.asdict(read),
     }
@@ -385,8 +382,7 @@ def _measure(source: Source) -> ReadInfo | None:
         return None
     unit_bytes = schema.score_dtype(source.encoding).itemsize * source.n_classes
     spans = formats.spans(source, BLOCK_BYTES)
-    reader = formats.open_reader(source)
-    try:
+    with contextlib.closing(formats.open_reader(source)) as reader:
         units, begin = 0, 0.0
         for number, (start, stop) in enumerate([spans[0], *spans]):  # once to warm up
             if number == 1:
@@ -396,12 +392,10 @@ def _measure(source: Source) -> ReadInfo | None:
             seconds = time.perf_counter() - begin
             if number and (units * unit_bytes > MEASURED_BYTES or seconds > MEASURED_SECONDS):
                 break
-    finally:
-        reader.close()
     rate = units * unit_bytes / max(seconds, 1e-9) / 1e6
-    stored = formats.stored_bytes(source)
+    stored = source.stored_bytes
     share = None if stored is None else stored / (source.n_units * unit_bytes)
-    path, slow = formats.read_path(source)
+    path, slow = source.read_path()
     slow = slow if source.n_units * unit_bytes >= _LARGE else ""
     return ReadInfo(path, round(rate, 1), None if share is None else round(rate * share, 1), slow)
 

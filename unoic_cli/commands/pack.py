@@ -16,7 +16,7 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.view import View
-from unoic_cli.commands.convert import check_predictions, field_dtypes, kept_fields, label_notes
+from unoic_cli.commands.convert import check_predictions, copy_spec, field_dtypes, kept_fields, label_notes
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.data.batch import Batch, where_is
 from unoic_cli.data.dataset import DataSet, Span
@@ -260,7 +260,7 @@ def pack(
         n_classes=opened.n_classes,
         image_shape=opened.image_shape,
         fields=kept_fields(opened, spec.dtypes, predictions=spec.predictions, scalar=scalar),
-        n_bytes_from=formats.size_of(opened),
+        n_bytes_from=opened.n_bytes,
         n_bytes=n_bytes,
         changed=changed,
         notes=tuple(notes),
@@ -318,29 +318,19 @@ def _output_spec(source: Source, dtype: str, layout: str, chunked: Any, scalar: 
                 raise UsageError(option, f"given, but {source.name} holds predictions", "expected scores")
     if layout != "keep" and not source.image_shape:
         raise UsageError("--layout", f"given, but {source.name} holds no images", "expected scores of images")
-    fields = source.fields - {"delta"} if scalar is not None else source.fields
-    dtypes = field_dtypes(source, fields)
-    sample_delta, delta_dtype = formats.delta_storage(source)
+    dtypes = field_dtypes(source, scalar)
+    sample_delta, delta_dtype = source.delta_storage()
     if "delta" in dtypes:
         dtypes["delta"] = delta_dtype
     encoding = source.encoding if dtype == "keep" else cast("Encoding", dtype)
     attributes = dict(source.attributes)
     if encoding != source.encoding:
         attributes["unoic_packed"] = json.dumps({"dtype": [source.encoding, encoding]})
-    return OutputSpec(
-        n_samples=source.n_samples,
-        n_classes=source.n_classes,
-        image_shape=source.image_shape,
-        kind=source.kind,
+    return replace(
+        copy_spec(source, dtypes, scalar),
         encoding=encoding,
         layout=source.layout if layout == "keep" else cast("Layout", layout),
-        predictions=formats.has_predictions(source),
-        dtypes=dtypes,
-        scalar_delta=scalar,
         sample_delta=sample_delta and bool(source.image_shape),
-        class_names=source.class_names,
-        source_counts=source.source_counts,
-        source_prior=source.source_prior,
         attributes=attributes,
     )
 

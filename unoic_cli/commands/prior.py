@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.prior import parse_list
-from unoic_cli.data.steps import Steps, write_text
+from unoic_cli.data.steps import Steps, write_json
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import (
@@ -148,5 +147,5 @@ def prior(
         notes=tuple(notes.texts),
     )
     if output is not None:
-        yield from write_text(output, json.dumps(marked(result), indent=1) + "\n")
+        yield from write_json(output, marked(result))
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_S
 from unoic_cli.commands.problem import Complement, Problem
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
-from unoic_cli.data.steps import Steps, write_text
+from unoic_cli.data.steps import Steps, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts
 from unoic_cli.options import Option, filled, given_flags
@@ -562,8 +561,7 @@ def search_lambda(
     if lattice.size == 1:
         _check_single(chosen, str(lattice))
     output, curve_output = yield from _check_outputs(chosen, data)
-    if data.sources[0].kind == "predictions":
-        raise DataError(data.name, "predictions without scores", "expected logits, log_probs or probs")
+    data.require_scores()
     data.require("labels", "to search lambda")
     wanted = filled(MethodOptions, chosen)
     if wanted["calibration"] is not None:
@@ -587,7 +585,7 @@ def search_lambda(
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
     if output is not None:
-        yield from write_text(output, json.dumps(result.calibration.to_dict(), indent=1) + "\n")
+        yield from write_json(output, result.calibration.to_dict())
     if curve_output is not None:
         yield from write_text(curve_output, curve_tsv(result))
     return result

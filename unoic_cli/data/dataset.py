@@ -6,6 +6,7 @@ the reference, and the others lie `beside` it, row for row.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from bisect import bisect_left, bisect_right
@@ -171,6 +172,11 @@ class DataSet:
         """Whether every file has the field."""
         return all(field in source.fields for source in self.sources)
 
+    def require_scores(self) -> None:
+        """Refuse predictions without scores."""
+        if self.sources[0].kind == "predictions":
+            raise DataError(self.name, "predictions without scores", "expected logits, log_probs or probs")
+
     def require(self, field: str, why: str) -> None:
         """Refuse files without the field."""
         for source in self.sources:
@@ -320,8 +326,7 @@ def text_counts(source: Source, field: str) -> Facts[Counter[str]]:
 
 def _text_counts(source: Source, field: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    reader = formats.open_reader(source)
-    try:
+    with contextlib.closing(formats.open_reader(source)) as reader:
         seen = 0
         for start, stop in formats.spans(source, SPAN_BYTES):
             for block in reader.blocks(start, stop, frozenset({field})):
@@ -329,8 +334,6 @@ def _text_counts(source: Source, field: str) -> Counter[str]:
                 first = block.start // source.pixels
                 counts.update(values[max(0, seen - first) :].tolist())
                 seen = max(seen, first + len(values))
-    finally:
-        reader.close()
     return counts
 
 

@@ -6,6 +6,7 @@ files, from threads, from a cluster, from a checkpoint, or from the states of sh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
@@ -218,3 +219,8 @@ def here() -> Steps[Situation]:
 def write_text(path: str, text: str) -> Steps[None]:
     """Ask for a small output."""
     yield Text(path, text)
+
+
+def write_json(path: str, content: Any) -> Steps[None]:
+    """Ask for a small output of JSON."""
+    yield Text(path, json.dumps(content, indent=1) + "\n")

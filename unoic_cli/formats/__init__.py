@@ -8,6 +8,7 @@ lie.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -125,11 +126,8 @@ def understood(source: Source, kind: Kind | None) -> Source:
     if source.undecided and kind is not None:
         source = replace(source, kind=kind)
     elif source.undecided:
-        reader = open_reader(source)
-        try:
+        with contextlib.closing(open_reader(source)) as reader:
             source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
-        finally:
-            reader.close()
     return single.widened(source)
 
 
@@ -226,11 +224,6 @@ def file_identity(path: str) -> Any:
     return status.st_dev, status.st_ino
 
 
-def size_of(source: Source) -> int:
-    """Bytes of the file, or of the arrays in memory."""
-    return source.n_bytes
-
-
 def is_elsewhere(path: str) -> bool:
     """Whether a name is that of no local file: a remote object, or standard input."""
     return path == STANDARD or storage.is_remote(path)
@@ -248,11 +241,6 @@ def stem_of(name: str) -> tuple[str, str]:
     return ("stdin", "") if path == STANDARD else os.path.splitext(storage.base_name(path))
 
 
-def has_predictions(source: Source) -> bool:
-    """Tell whether usable predictions lie beside the scores; readers then give ``predictions`` when asked."""
-    return source.has_predictions
-
-
 def others(sources: Iterable[Source]) -> str | None:
     """What to say of arrays and columns that lie in the files and are written to no output; None if there are none."""
     found: dict[str, list[str]] = {}
@@ -267,31 +255,6 @@ def others(sources: Iterable[Source]) -> str | None:
     return f"not carried over to the output: {listed} (of {files[0]}{more})"
 
 
-def read_path(source: Source) -> tuple[str, str]:
-    """How scores are read, in a word or two, and why that is slower than it could be (or nothing)."""
-    return source.read_path()
-
-
-def decoded_whole(source: Source) -> int:
-    """Bytes of scores that must be decoded at once, however little memory there is; 0 where buffers are bounded."""
-    return source.decoded_whole()
-
-
-def checksums(source: Source) -> str | None:
-    """What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows."""
-    return source.checksums
-
-
-def stored_bytes(source: Source) -> int | None:
-    """Bytes that the scores take in the file, where the format says so."""
-    return source.stored_bytes
-
-
-def delta_storage(source: Source) -> tuple[bool, str]:
-    """Whether delta is stored once per image, and as which dtype."""
-    return source.delta_storage()
-
-
 def open_reader(source: Source) -> Reader:
     """Open a source for one thread."""
     if source.single:
@@ -301,7 +264,7 @@ def open_reader(source: Source) -> Reader:
     return source.open()
 
 
-def first_block(reader: Reader, source: Source, stop: int, fields: frozenset[str]) -> LogitBlock:
+def first_block(source: Source, stop: int, fields: frozenset[str]) -> LogitBlock:
     """The first block of units [0, stop).
 
     Raises
@@ -309,7 +272,8 @@ def first_block(reader: Reader, source: Source, stop: int, fields: frozenset[str
     DataError
         There is none, though the file says that it has rows.
     """
-    block = next(reader.blocks(0, stop, fields), None)
+    with contextlib.closing(open_reader(source)) as reader:
+        block = next(reader.blocks(0, stop, fields), None)
     if block is None:
         raise DataError(source.name, "no row where the file tells of some", "expected an intact file")
     return block

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +45,6 @@ from unoic_cli.tallies.viewed import ViewedTally
 
 COLDEST, HOTTEST = 1e-6, 1e6
 """Temperatures beyond leave nothing of the scores, or of lambda * s beside them."""
-
-DeltaLike: TypeAlias = "str | os.PathLike[str] | DeltaStatistics | Sequence[str] | Mapping[str, Any] | None"
 
 
 def names_of(data: DataSet) -> tuple[str | None, ...]:

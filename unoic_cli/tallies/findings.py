@@ -6,6 +6,7 @@ and one sentence. Nothing is refused here, and no figure changes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -91,7 +92,7 @@ def source_findings(source: Source) -> Iterator[Finding]:
 
 def memory_findings(source: Source) -> Iterator[Finding]:
     """What reading the source costs, whatever is asked for."""
-    size = formats.decoded_whole(source)
+    size = source.decoded_whole()
     if size:
         said = (
             f"chunks of {size >> 20:,} MB are decoded whole, which takes up to twice as much memory, whatever --memory "
@@ -245,8 +246,8 @@ def _ids(sources: Sequence[Source], split: str | None) -> Iterator[tuple[int, ND
     """Which source, which samples of it, and their ids, block by block, each sample once."""
     for i, source in enumerate(sources):
         fields = frozenset({"sample_id", *({"split"} if split is not None and "split" in source.fields else ())})
-        reader, seen = formats.open_reader(source), 0
-        try:
+        seen = 0
+        with contextlib.closing(formats.open_reader(source)) as reader:
             for start, stop in formats.spans(source, _ID_BYTES):
                 for block in reader.blocks(start, stop, fields):
                     assert block.sample_id is not None
@@ -257,8 +258,6 @@ def _ids(sources: Sequence[Source], split: str | None) -> Iterator[tuple[int, ND
                     if block.split is not None:
                         kept &= np.asarray(block.split == split)
                     yield i, samples[kept], block.sample_id[kept]
-        finally:
-            reader.close()
 
 
 _ID_BYTES = 4 << 20
