@@ -224,6 +224,11 @@ class DataSet:
         """Rows of scores in all sources, of every split."""
         return sum(source.n_units for source in self.sources)
 
+    @property
+    def n_scores(self) -> int:
+        """Scores in all sources of all modalities."""
+        return sum(source.n_units * source.n_classes for source in self.all_sources)
+
     def _placed(self) -> Iterator[tuple[int, Source]]:
         """Each source, and how many units lie before it."""
         return zip(itertools.accumulate((s.n_units for s in self.sources), initial=0), self.sources, strict=False)

@@ -1,9 +1,9 @@
 """Kernels by their names: each is its plain numpy twin until that has had enough to do, and is compiled then.
 
 Compiling takes seconds, and loading what was compiled before takes half a second (numba itself, for the most part).
-So each kernel is plain for the first `PLAIN_SCORES` of a process, and for all where numba is missing or fails. Both
-give the same counts and bits, and a run may go on with the other at any call. ``UNOIC_KERNELS`` is ``plain`` or
-``compiled`` to have that alone.
+So each kernel is plain for the first `PLAIN_SCORES` of a process, if the data is not known to have more (`expect`),
+and for all where numba is missing or fails. Both give the same counts and bits, and a run may go on with the other at
+any call. ``UNOIC_KERNELS`` is ``plain`` or ``compiled`` to have that alone.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Kernel:
 
     fails = False
     """Whether numba is missing or failed: all kernels are plain then."""
+    many = False
+    """Whether the data has so many scores that kernels which look at all of them are compiled at once."""
 
     def __init__(self, place: str, work: Callable[..., int]) -> None:
         self.module, _, self.name = place.partition(".")
@@ -62,7 +64,7 @@ class Kernel:
         if asked is not None or Kernel.fails:
             return asked == PLAIN or Kernel.fails
         if self.done < PLAIN_SCORES:
-            self.done += self.work(*given)
+            self.done += PLAIN_SCORES if Kernel.many and self.work not in _SOME else self.work(*given)
         return self.done < PLAIN_SCORES
 
     def __call__(self, *given: Any) -> Any:
@@ -116,6 +118,15 @@ def _written(experts: Any, n_groups: int, *_: Any) -> int:
 
 def _counted(winners: Any, n_groups: int, n: int, n_points: int, *_: Any) -> int:
     return n * n_points
+
+
+_SOME = (_looked_at, _octets)
+"""Work on a sample of the units, or on bytes: the size of the data says nothing of it."""
+
+
+def expect(n_scores: int) -> None:
+    """Say how many scores a pass looks at, before it does."""
+    Kernel.many = n_scores >= PLAIN_SCORES
 
 
 count_path_rows = Kernel("path.count_path_rows", _scores)

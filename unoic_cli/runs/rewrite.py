@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unoic_cli import formats
+from unoic_cli import formats, kernels
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span, span_bytes, split_at, split_units
 from unoic_cli.data.reader import BatchReader
@@ -223,6 +223,7 @@ def rewrite(
     written = [i for i, extent in enumerate(extents) if extent in kept]
     todo = [i for i, extent in enumerate(extents) if extent not in kept]
     watch = _Watch(job, todo, kept, progress)
+    kernels.expect(data.n_scores)
     try:
         kept.begin(writer)
         _write_texts(job, written)

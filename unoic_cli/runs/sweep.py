@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from unoic_cli import formats
+from unoic_cli import formats, kernels
 from unoic_cli.calibrations.view import Look
 from unoic_cli.calibrations.view import View as Looks
 from unoic_cli.data.batch import Batch, CareError
@@ -228,6 +228,7 @@ def _count(
 ) -> None:  # fmt: skip
     """Count what is not counted yet."""
     threads = n_threads or available_threads()
+    kernels.expect(stream.data.n_scores)
     todo = [i for i, extent in enumerate(stream.extents()) if entry is None or not entry.covers(extent)]
     if todo:
         watch = partial(_Watch, ledger=ledger, entry=entry, progress=progress)
