@@ -21,7 +21,7 @@ from unoic_cli.data.dataset import DataSet, Span, parts
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _hash(*parts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(*parts: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix integers to 64 pseudo-random bits (the finaliser of splitmix64, Steele et al., OOPSLA 2014)."""
     state = np.zeros(1, dtype=np.uint64)
     for part in parts:
@@ -54,7 +54,7 @@ def fold_of(ranks: NDArray[np.int64], classes: NDArray[np.int64], n_folds: int, 
     """
     rounds, place = ranks // n_folds, ranks % n_folds
     base = (np.uint64(seed % 2**64).reshape(1), classes.astype(np.uint64), rounds.astype(np.uint64))
-    keys = np.stack([_hash(*base, np.full(1, j, dtype=np.uint64)) for j in range(n_folds)])
+    keys = np.stack([mix(*base, np.full(1, j, dtype=np.uint64)) for j in range(n_folds)])
     own = np.take_along_axis(keys, place[None, :], axis=0)[0]
     return np.asarray((keys < own).sum(axis=0), dtype=np.int32)
 

@@ -1,0 +1,351 @@
+"""A sample of the units that is kept while the data streams by: all of them where they are few.
+
+Which units are kept follows from their places in the data set alone, so any threads, shards and spans keep the same.
+Units have levels: at level l every ``2**l``-th is left, with a phase of its own in each stratum of 512 neighbours (and
+beyond level 9, some strata alone). All units of the lowest level that does not have too many are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.data.batch import Batch, Scores
+from unoic_cli.data.folds import mix
+from unoic_cli.kernels import plain
+from unoic_cli.kernels.lines import Lines, make_workspace
+from unoic_cli.tallies.points import predict
+from unoic_cli.tallies.tally import Counters, Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from unoic_cli.calibrations.view import View
+    from unoic_cli.data.dataset import DataSet
+
+MOST_UNITS = 1 << 16
+MOST_BYTES = 16 << 20
+"""Of the scores that are kept."""
+_LEVELS = 9
+"""Strata have ``2**_LEVELS`` units."""
+BY = ("unit", "image", "group")
+"""What does not depend on the others: each unit, all units of an image, or all of a group."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Units that were kept, in the order of the data.
+
+    Attributes
+    ----------
+    seen : int
+        Units (with a label, where those are wanted) that were met.
+    places : (n,) int64
+        Of each unit kept in the data set.
+    labels, tables : (n,) int32
+        The label, or -1 where there are none; and which table (fold or group) it is counted in.
+    clusters : (n,) int64
+        Units of one cluster are not independent.
+    scores : (n, M, K) float32 or float64
+        delta * z, of each modality, or their linear combination (M = 1).
+    factors : (n, M) float64
+        Of lambda * s.
+    """
+
+    seen: int
+    places: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    tables: NDArray[np.int32]
+    clusters: NDArray[np.int64]
+    scores: NDArray[Any]
+    factors: NDArray[np.float64]
+
+    @property
+    def n(self) -> int:
+        """How many were kept."""
+        return int(self.places.size)
+
+    @property
+    def share(self) -> float:
+        """Kept units of those that were met; 1 where all were."""
+        return self.n / self.seen if self.seen else 1.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all units were kept."""
+        return self.n == self.seen
+
+    def take(self, chosen: NDArray[Any]) -> Kept:
+        """Some of them, by a mask or by positions; `seen` shrinks in proportion."""
+        parts = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        n = int(parts["places"].size)
+        return replace(self, seen=n if self.complete else round(n / max(self.share, 1e-300)), **parts)
+
+    def batch(self) -> Batch:
+        """The same as data, for kernels."""
+        made = tuple(self._scores(m) for m in range(self.scores.shape[1]))
+        alone = made[0] if len(made) == 1 else None
+        ignored = int((self.labels < 0).sum())
+        part: Any = None
+        return Batch(self.n, alone, None, self.labels, ignored, self.tables, part, (), made)
+
+    def _scores(self, m: int) -> Scores:
+        raw = np.ascontiguousarray(self.scores[:, m]).reshape(-1)
+        factors = self.factors[:, m]
+        return Scores(
+            raw=raw, brain=False, allow_zero=True, exact=raw.dtype == np.float32, delta=np.empty(0), n_units=self.n,
+            n_classes=self.scores.shape[2], pixels=0,
+            slope_factor=np.empty(0) if (factors == 1.0).all() else np.ascontiguousarray(factors),
+        )  # fmt: skip
+
+    def predict(self, lines: Lines) -> NDArray[np.int32]:
+        """Decisions at the only lambda of some lines, (n,)."""
+        out = np.empty(self.n, dtype=np.int32)
+        if self.n:
+            predict(self.batch(), lines, out, make_workspace(lines.n_classes))
+        return out
+
+    def predict_fused(self, rule: Rule, lam: float) -> NDArray[np.int32]:
+        """Decisions of a fusion at a lambda, (n,)."""
+        out = np.empty(self.n, dtype=np.int32)
+        if self.n:
+            Fuser(rule, [lam]).predict(self.batch(), out)
+        return out
+
+    def posterior(self, rule: Rule, lam: float) -> NDArray[np.float64]:
+        """Logarithms of the fused posterior at a lambda, (n, K)."""
+        out, winners = np.empty(self.n * rule.n_classes), np.empty(self.n, dtype=np.int32)
+        if self.n:
+            fuser = Fuser(rule, [lam])
+            fuser.predict(
+                self.batch(), winners, lambda one, piece: one.write_piece(self.batch(), piece, True, out, 0, winners)
+            )
+        return out.reshape(self.n, rule.n_classes)
+
+
+_ARRAYS = ("places", "labels", "tables", "clusters", "scores", "factors")
+
+
+def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
+    """Places in [start, stop) of a level, ascending.
+
+    Examples
+    --------
+    >>> every, few = places_at(0, 2048, 0), places_at(0, 2048, 4)
+    >>> every.size, few.size, bool(np.isin(places_at(0, 2048, 6), few).all())
+    (2048, 128, True)
+    """
+    if level == 0 or stop <= start:
+        return np.arange(start, stop, dtype=np.int64)
+    strata = np.arange(start >> _LEVELS, ((stop - 1) >> _LEVELS) + 1, dtype=np.int64)
+    phases = mix(strata.astype(np.uint64)).astype(np.int64)
+    inside = min(level, _LEVELS)
+    if level > _LEVELS:
+        left = (phases >> _LEVELS) & ((1 << (level - _LEVELS)) - 1) == 0
+        strata, phases = strata[left], phases[left]
+    first = (strata << _LEVELS) + (phases & ((1 << inside) - 1))
+    found = (first[:, None] + np.arange(0, 1 << _LEVELS, 1 << inside)).reshape(-1)
+    return np.asarray(found[(found >= start) & (found < stop)])
+
+
+def narrow(data: DataSet, view: View) -> bool:
+    """Whether float32 holds all scores of a view of the data without rounding."""
+    if len(view.looks) > 1:
+        return False
+    look = view.looks[0]
+    plain_look = look.temperature == 1.0 and look.statistics is None and look.factors is None
+    member = data.modalities[0 if view.chosen is None else view.chosen[0]]
+    factors = look.stored_delta and any("delta" in source.fields for source in member.sources)
+    exact = all(source.encoding != "float64" and source.kind != "probs" for source in member.sources)
+    return plain_look and look.offsets is None and look.floor is None and not factors and exact
+
+
+class KeptTally(Tally):
+    """Keeps a sample of the units.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    n_parts : int
+        M: modalities that are kept apart.
+    narrow : bool
+        float32 holds the scores (see `narrow`).
+    before : mapping of str to (int, int)
+        Units, and samples, before each source of the data.
+    by : {"unit", "image", "group"}
+        What clusters are.
+    labelled : bool
+        Units without a label are not kept.
+    most : int
+        Units; fewer where their scores would take more than `MOST_BYTES`.
+    """
+
+    def __init__(
+        self, n_classes: int, n_parts: int, narrow: bool, before: Mapping[str, tuple[int, int]], by: str = "unit",
+        labelled: bool = True, most: int = MOST_UNITS,
+    ) -> None:  # fmt: skip
+        self.n_classes, self.n_parts, self.narrow, self.before = n_classes, n_parts, narrow, dict(before)
+        self.by, self.labelled, self.most = by, labelled, most
+        self.dtype = np.dtype(np.float32 if narrow else np.float64)
+        self.limit = max(1, min(most, MOST_BYTES // (self.dtype.itemsize * n_parts * n_classes)))
+        self.needs = frozenset({"scores", "labels"} if labelled else {"scores"}) | (
+            {"group"} if by == "group" else set()
+        )
+        self.seen, self.level = 0, 0
+        self._held: list[dict[str, NDArray[Any]]] = []
+        self._size = 0
+
+    @classmethod
+    def of(cls, data: DataSet, view: View, by: str | None = None, *, labelled: bool = True) -> KeptTally:
+        """For a view of a data set; images are clusters where there are some."""
+        before = {}
+        for member in data.modalities:
+            units = samples = 0
+            for source in member.sources:
+                before[source.name] = units, samples
+                units, samples = units + source.n_units, samples + source.n_samples
+        n_parts = len(view.looks) if view.weights is None else 1
+        by = by or ("image" if data.has_images else "unit")
+        return cls(data.n_classes, n_parts, narrow(data, view), before, by, labelled)
+
+    def recipe(self) -> partial[KeptTally]:
+        """What makes an empty tally like this one."""
+        return partial(
+            KeptTally, self.n_classes, self.n_parts, self.narrow, self.before, self.by, self.labelled, self.most
+        )
+
+    def update(self, batch: Batch) -> None:
+        """Keep what is to be kept of a batch."""
+        part = batch.part
+        units, samples = self.before[part.source.name]
+        start, stop = units + part.block.start, units + part.block.stop
+        labels = batch.labels if self.labelled else None
+        self.seen += batch.n_units if labels is None else batch.n_units - batch.n_ignored
+        places = places_at(start, stop, self.level)
+        entries = places - start
+        if part.units is not None:
+            spots = np.minimum(np.searchsorted(part.units, entries), max(part.units.size - 1, 0))
+            there = part.units[spots] == entries if part.units.size else np.zeros(places.size, dtype=bool)
+            places, entries = places[there], spots[there]
+        if labels is not None:
+            there = labels[entries] >= 0
+            places, entries = places[there], entries[there]
+        if places.size:
+            self._hold(batch, places, entries, samples)
+
+    def _hold(self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int) -> None:
+        made = batch.modalities if self.n_parts > 1 or batch.scores is None else (batch.scores,)
+        scores = np.empty((places.size, self.n_parts, self.n_classes), dtype=self.dtype)
+        factors = np.ones((places.size, self.n_parts))
+        for m, one in enumerate(made):
+            rows = plain.wide(plain.rows_of(one.raw, entries, self.n_classes, one.pixels), one.brain)
+            if one.delta.size:
+                rows *= one.delta[entries, None] if one.delta.size > 1 else one.delta
+            scores[:, m] = rows
+            if one.slope_factor.size:
+                factors[:, m] = one.slope_factor[entries] if one.slope_factor.size > 1 else one.slope_factor
+        labels = np.full(places.size, -1) if batch.labels is None else batch.labels[entries]
+        held: dict[str, NDArray[Any]] = {
+            "places": places, "labels": labels.astype(np.int32), "tables": batch.tables[entries].astype(np.int32),
+            "clusters": self._clusters(batch, places, entries, samples), "scores": scores, "factors": factors,
+        }  # fmt: skip
+        self._held.append(held)
+        self._size += places.size
+        self._prune()
+
+    def _clusters(
+        self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int
+    ) -> NDArray[np.int64]:
+        if self.by == "unit":
+            return places
+        part = batch.part
+        if self.by == "image":
+            return samples + part.sample_of_units()[entries]
+        names = part.per_unit(np.asarray(part.block.group))[entries]
+        unique, inverse = np.unique(names.astype(str), return_inverse=True)
+        codes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in unique.tolist()]
+        return np.array([int.from_bytes(code, "little", signed=True) for code in codes], dtype=np.int64)[inverse]
+
+    def _prune(self) -> None:
+        """Rise by levels until what is left is not too much."""
+        while self._size > self.limit:
+            self._rise(self.level + 1)
+
+    def _rise(self, level: int) -> None:
+        """Keep what is of a level alone."""
+        self.level = level
+        left = (_of_level(held, level) for held in self._held)
+        self._held = [held for held in left if held["places"].size]
+        self._size = sum(held["places"].size for held in self._held)
+
+    def _joined(self) -> dict[str, NDArray[Any]]:
+        """All that is held, in the order of the data."""
+        if not self._held:
+            whole = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
+            empty = np.zeros((0, self.n_parts, self.n_classes), self.dtype), np.ones((0, self.n_parts))
+            return dict(zip(_ARRAYS, (whole[0], whole[1], whole[1], whole[0], *empty), strict=True))
+        joined = {name: np.concatenate([held[name] for held in self._held]) for name in _ARRAYS}
+        order = np.argsort(joined["places"], kind="stable")
+        return {name: array[order] for name, array in joined.items()}
+
+    def kept(self) -> Kept:
+        """The sample."""
+        return Kept(self.seen, **self._joined())
+
+    def counters(self) -> Counters:
+        """What was kept so far, under the place of its first unit: what others kept has another."""
+        joined = self._joined()
+        self._held, self._size = ([joined] if joined["places"].size else []), joined["places"].size
+        if not self._size:
+            return {"seen": self.seen, "kept": {}}
+        words = {name: _words(array) for name, array in joined.items()}
+        return {"seen": self.seen, "kept": {str(int(joined["places"][0])): {"level": [self.level], **words}}}
+
+    def absorb(self, counters: Mapping[str, Any]) -> None:
+        """Add what tallies like this one kept elsewhere."""
+        self.seen += counters["seen"]
+        for words in counters["kept"].values():
+            held = self._read(words)
+            self._rise(max(self.level, int(words["level"][0])))
+            held = _of_level(held, self.level)
+            if held["places"].size:
+                self._held.append(held)
+                self._size += held["places"].size
+        self._prune()
+
+    def _read(self, words: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        n = len(words["places"])
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "places": (np.int64, (n,)), "labels": (np.int32, (n,)), "tables": (np.int32, (n,)),
+            "clusters": (np.int64, (n,)), "scores": (self.dtype, (n, self.n_parts, self.n_classes)),
+            "factors": (np.float64, (n, self.n_parts)),
+        }  # fmt: skip
+        return {name: _unwords(np.asarray(words[name]), *shapes[name]) for name in _ARRAYS}
+
+
+def _of_level(held: dict[str, NDArray[Any]], level: int) -> dict[str, NDArray[Any]]:
+    """What is held of a level, its places ascending."""
+    places = held["places"]
+    left = np.isin(places, places_at(int(places[0]), int(places[-1]) + 1, level))
+    return held if left.all() else {name: array[left] for name, array in held.items()}
+
+
+def _words(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Any array as integers of 64 bits."""
+    content = np.ascontiguousarray(array).tobytes()
+    return np.frombuffer(content + bytes(-len(content) % 8), dtype="<i8").astype(np.int64)
+
+
+def _unwords(words: NDArray[np.int64], dtype: Any, shape: Sequence[int]) -> NDArray[Any]:
+    size = int(np.prod(shape))
+    content = np.ascontiguousarray(words, dtype="<i8").tobytes()
+    if not 0 <= len(content) - size * np.dtype(dtype).itemsize < 8:
+        raise ValueError(f"{len(content)} bytes of {tuple(shape)} items")
+    return np.frombuffer(content, dtype=dtype, count=size).reshape(shape).copy()
