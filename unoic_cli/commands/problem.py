@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.calibrations.prior import Slopes
 from unoic_cli.calibrations.view import View
+from unoic_cli.commands.sampled import Sampled
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, count
@@ -24,6 +25,7 @@ from unoic_cli.resolve.options import DataOptions
 from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve
 from unoic_cli.searches.choice import settled
+from unoic_cli.tallies.kept import Kept, KeptTally
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -33,6 +35,8 @@ from unoic_cli.tallies.viewed import ViewedTally
 class Problem:
     """The data and what is asked of it: counts for the searches, values for the choice.
 
+    Where `clusters` says what is independent ("unit", "image" or "group"), `sample` is kept at the first read; where
+    lambda is chosen by the anchored rule, it is `anchored`.
     After the first read, `base` holds the scores as they are (one point; nothing is masked or rebalanced), and
     `anchors` the method at lambda 0 and 1.
     """
@@ -47,6 +51,10 @@ class Problem:
     base: Curve | None = None
     anchors: Curve | None = None
     late: dict[float, Arrays] = field(default_factory=dict)
+    clusters: str | None = None
+    anchored: bool = False
+    sample: Kept | None = None
+    _sampled: Sampled | None = field(default=None, repr=False)
 
     @property
     def goal(self) -> Metric:
@@ -75,8 +83,12 @@ class Problem:
     def _count(self, tallies: list[Any]) -> Steps[None]:
         units = UnitTally(1 if self.tables is None else self.n_tables)
         tables = {} if self.tables is None else self.tables.arguments()
-        yield from count(self.data, [units, *tallies], folds=self.folds, view=self.method.view, **tables)
+        keeps = self.clusters is not None and self.sample is None
+        kept = [KeptTally.of(self.data, self.method.view, self.clusters)] if keeps else []
+        yield from count(self.data, [units, *kept, *tallies], folds=self.folds, view=self.method.view, **tables)
         self.units = units
+        if kept:
+            self.sample = kept[0].kept()
 
     def path(self, lattice: Lattice) -> Steps[Curve]:
         """Every lattice point from one read, by the lambda path, with lambda 0 and 1 where they are off it."""
@@ -191,6 +203,14 @@ class Problem:
             float(rounding(self.data.n_classes, top)),
             exactly if self.goal.HIGHER else lambda i: None if (one := exactly(i)) is None else -one,
         )
+
+    def along(self, lams: NDArray[np.float64]) -> Sampled | None:
+        """The kept sample along a lattice."""
+        if self.sample is None:
+            return None
+        if self._sampled is None or not np.array_equal(self._sampled.lams, lams):
+            self._sampled = Sampled(self.sample, self.method, self.asked, lams)
+        return self._sampled
 
     def masked(self, folds: Sequence[int] | None = None) -> dict[str, float] | None:
         """All metrics at lambda 0 with masked classes, where these change anything; else None."""

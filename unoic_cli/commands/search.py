@@ -14,11 +14,12 @@ from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.commands.problem import Complement, Problem
+from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts
+from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.asked import Asked, ask, check_countable, tell_infinite, with_training
 from unoic_cli.resolve.common import (
@@ -45,7 +46,9 @@ from unoic_cli.resolve.options import (
 from unoic_cli.resolve.tables import make_tables
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
+from unoic_cli.searches.anchored import Choice
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
+from unoic_cli.tallies.kept import BY
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
 MOST_FOLDS = 1000
 MOST_CELLS = 1 << 21
 """Lambdas times classes at which probabilities are counted: each takes 300 bytes of a thread."""
+CHOOSE = ("anchored", "best", "paper")
+HITS_RANGE, PRECISION_RANGE = "0:6", "-1:6"
+"""Lambdas that the anchored rule looks at: below 0, too, where wrong predictions are told apart."""
 FEW = 2
 """Units by which a curve may rise without telling anything: chance moves more."""
 
@@ -149,6 +155,10 @@ class SearchResult:
         The cross-validated figures.
     notes : tuple of str
         What was worth saying on the way.
+    gain : dict of str to Gain
+        Of the chosen lambda over the scores as they are, with 95 % intervals, for each metric from counts.
+    choice : dict
+        How lambda was chosen: rule, the lambdas that are as good, the anchor and the fit behind it, the best lambda.
     details : dict
         Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
         was searched.
@@ -177,6 +187,8 @@ class SearchResult:
     counts: Counts
     folds: Folds | None
     notes: tuple[str, ...]
+    gain: dict[str, Gain] = field(default_factory=dict)
+    choice: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
@@ -200,6 +212,8 @@ class SearchResult:
             **({} if self.masked is None else {"masked": self.masked}),
             "rebalanced": self.rebalanced,
             "best": self.best,
+            "choice": self.choice,
+            "gain": {name: one.to_dict() for name, one in self.gain.items()},
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
             "folds": None if self.folds is None else self.folds.to_dict(self.best),
             "groups": self.groups,
@@ -274,6 +288,22 @@ def _anchored(problem: Problem, found: Found, folds: Sequence[int] | None = None
     return run_of(values, place) if stays else best
 
 
+def _pick(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
+    """The point to take, and the run of equal values around it."""
+    if not problem.anchored or found.choice is not None or problem.slopes.faint:
+        return _anchored(problem, found, folds)
+    _choose(problem, found, folds)  # refuses what cannot be chosen from
+    return run_of(problem.objective(found.curve, folds), _choice(problem, found, folds).index)
+
+
+def _choice(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Choice:
+    """By the anchored one-SE rule."""
+    sampled = problem.along(found.curve.lams)
+    assert sampled is not None
+    values = problem.objective(found.curve, folds)
+    return sampled.choose(problem.goal, found.curve.pooled(folds), values, folds)
+
+
 def _search(
     problem: Problem, lattice: Lattice, name: str, explicit: bool, notes: Notes
 ) -> Steps[tuple[Found, Plateau, int]]:
@@ -287,7 +317,7 @@ def _search(
             raise _infeasible(problem, found.curve.take([found.choice]), None)
         if explicit and found.curve.lams[-1] > float(lattice.stop):
             notes.add(f"Algorithm 2 moves its upper end: it looked beyond the range {lattice}")
-        return found, _anchored(problem, found), reads
+        return found, _pick(problem, found), reads
     grows = not explicit and not problem.slopes.faint
     while grows and plateau.last == lattice.size - 1 and plateau.first > 0:
         wider = lattice.extended()
@@ -300,7 +330,7 @@ def _search(
             break
         notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
         found, plateau, lattice = more, better, wider
-    plateau = _anchored(problem, found)
+    plateau = _pick(problem, found)
     if plateau.first > 0 or plateau.last < found.curve.lams.size - 1:
         ends = []
         if plateau.last == found.curve.lams.size - 1:
@@ -321,7 +351,7 @@ def _tuned(
 ) -> Steps[tuple[Curve, int]]:  # fmt: skip
     """A curve, and the place on it that these folds alone lead to."""
     if found.choice is None:
-        return found.curve, _anchored(problem, found, folds).middle
+        return found.curve, _pick(problem, found, folds).middle
     own = yield from search(Complement(problem, tuple(folds), kept), lattice)
     values = problem.objective(own.curve, folds)
     assert own.choice is not None
@@ -377,7 +407,7 @@ def _tested(problem: Problem, tuned: Sequence[tuple[Curve, int]]) -> Folds | Non
     )
 
 
-_CHOOSING = ("range", "step", "method", "subject_to", "folds", "seed", "per_modality")
+_CHOOSING = ("range", "step", "method", "choose", "subject_to", "folds", "seed", "per_modality")
 """Options that say how lambda is chosen."""
 
 
@@ -415,10 +445,41 @@ def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | No
     return output, curve
 
 
-def _lattice(given: str | Sequence[float] | None, step: str | float | None, method: str | None) -> Lattice:
+def _lattice(
+    given: str | Sequence[float] | None, step: str | float | None, method: str | None, choose: str, goal: Metric
+) -> Lattice:
     """The lambdas to look at; Algorithm 2 has a step of its own."""
     default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
-    return Lattice.parse(DEFAULT_RANGE if given is None else given, None if step is None else str(step), default)
+    wide = choose == "anchored" and goal.recipe is None
+    usual = (HITS_RANGE if goal.HITS_ALONE else PRECISION_RANGE) if wide else DEFAULT_RANGE
+    return Lattice.parse(usual if given is None else given, None if step is None else str(step), default)
+
+
+def _rule(choose: str | None, method: str | None) -> tuple[str, str | None]:
+    """How lambda is chosen, and the method that goes with it."""
+    by_paper = method is not None and method.startswith("paper")
+    if choose is not None and choose not in CHOOSE:
+        raise UsageError("--choose", f"{choose!r}", f"expected one of {', '.join(CHOOSE)}")
+    if choose is None:
+        return ("paper" if by_paper else "anchored"), method
+    if choose == "paper":
+        if method is not None and not by_paper:
+            raise UsageError("--choose", f"paper beside --method {method}", "expected one of them")
+        return choose, method or "paper"
+    if by_paper:
+        raise UsageError("--choose", f"{choose} beside --method {method}", "expected one of them")
+    return choose, method
+
+
+def _clusters(given: str | None, data: DataSet) -> str:
+    """What is independent of the rest."""
+    if given is not None and given not in BY:
+        raise UsageError("--cluster", f"{given!r}", f"expected one of {', '.join(BY)}")
+    if given == "group":
+        data.require("group", "to cluster by it")
+    if given == "image" and not data.has_images:
+        raise UsageError("--cluster", "image, of data without images", "expected unit or group")
+    return given or ("image" if data.has_images else "unit")
 
 
 def _check_options(method: str | None, folds: int | None) -> None:
@@ -459,8 +520,8 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         Option(
             "--range",
             "A:B[:STEP]",
-            "Lambdas to look at; A:A is one. Default: 0:2, grown to 16 at most while the best value sits on its "
-            "upper end.",
+            "Lambdas to look at; A:A is one. Default: 0:6, or -1:6 for metrics that precision enters (0:2 for --choose "
+            "best and metrics of scores), grown to 16 at most while the best value sits on its upper end.",
             takes="(A, B), (A, B, STEP) or str",
         ),
     ]
@@ -473,6 +534,24 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
             "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2, repaired), "
             "paper-printed (Algorithm 2 by its text).",
+        ),
+    ]
+    choose: Annotated[
+        str | None,
+        Option(
+            "--choose",
+            "RULE",
+            "anchored (of the lambdas as good as the best within one standard error, the one nearest to what the "
+            "probabilities say; the default), best (the middle of the widest best run), or paper (Algorithm 2).",
+        ),
+    ]
+    cluster: Annotated[
+        str | None,
+        Option(
+            "--cluster",
+            "WHAT",
+            "What is independent, for standard errors and intervals: unit, image or group. Default: images where "
+            "there are some.",
         ),
     ]
     subject_to: Annotated[
@@ -557,7 +636,10 @@ def search_lambda(
         chosen["metrics"], data, chosen["absent"], chosen["shots"], metric=chosen["metric"], subject_to=subject_to
     )
     _check_choosing(chosen, several=bool(data.beside))
-    lattice = _lattice(chosen["range"], chosen["step"], method)
+    rule, method = _rule(chosen["choose"], method)
+    assert asked.goal is not None
+    lattice = _lattice(chosen["range"], chosen["step"], method, rule, asked.goal)
+    clusters = _clusters(chosen["cluster"], data)
     if lattice.size == 1:
         _check_single(chosen, str(lattice))
     output, curve_output = yield from _check_outputs(chosen, data)
@@ -575,13 +657,16 @@ def search_lambda(
     tables = yield from make_tables(data, chosen["by"])
     apart = None
     if chosen["per_modality"]:
-        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, explicit, chosen)
+        apart_by = clusters if rule == "anchored" else None
+        resolved, apart = yield from _search_apart(resolved, data, asked, lattice, explicit, chosen, apart_by)
         if not any(modality.share for modality in resolved.calibration.modalities):
             notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(method, ready, asked, data, lattice)
     folding = Folding(folds, chosen["seed"] or 0) if folds else None
-    problem = Problem(data, ready, asked, folding, chosen, tables)
+    problem = Problem(
+        data, ready, asked, folding, chosen, tables, clusters=clusters, anchored=rule == "anchored" and lattice.size > 1
+    )
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
     if output is not None:
@@ -596,12 +681,12 @@ def search_prepared(
 ) -> Steps[SearchResult]:
     """The default search, cross-validated, for options that are resolved already."""
     asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
-    ready, lattice = (
-        (yield from make_method(resolved.calibration, data, resolved.factors)),
-        Lattice.parse(DEFAULT_RANGE),
-    )
+    assert asked.goal is not None
+    lattice = _lattice(None, None, None, "anchored", asked.goal)
+    ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(None, ready, asked, data, lattice)
-    problem = Problem(data, ready, asked, Folding(folds, 0), options)
+    clusters = _clusters(None, data)
+    problem = Problem(data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=True)
     return (yield from _solve(problem, lattice, method, False, notes, None, None, None))
 
 
@@ -640,7 +725,8 @@ def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet
 
 
 def _search_apart(
-    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: DataOptions
+    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: DataOptions,
+    clusters: str | None,
 ) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:
     """Each modality's own lambda by the exact path, as its share of the common one."""
     calibration = resolved.calibration
@@ -648,7 +734,8 @@ def _search_apart(
     for place, modality in enumerate(calibration.modalities):
         alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
         ready = yield from make_method(alone, data, resolved.factors, [place])
-        problem = Problem(data, ready, asked, None, options)
+        anchored = clusters is not None and lattice.size > 1
+        problem = Problem(data, ready, asked, None, options, clusters=clusters, anchored=anchored)
         method = _check_method(None, ready, asked, data, lattice)
         searched, plateau, _ = yield from _search(problem, lattice, method, explicit, Notes())
         assert problem.base is not None and modality.name is not None
@@ -758,7 +845,35 @@ def _result(
         modalities=apart,
         masked=None if masked is None else {"lambda": 0.0, **masked},
         metrics=problem.asked.names,
+        gain=_gains(problem, found, index),
+        choice=_about_choice(problem, found, index, given),
     )
+
+
+def _gains(problem: Problem, found: Found, index: int) -> dict[str, Gain]:
+    """What the choice gains over the scores as they are."""
+    sampled = problem.along(found.curve.lams)
+    if sampled is None or problem.base is None:
+        return {}
+    before, after = problem.base.pooled().at(0), found.curve.pooled().at(index)
+    return sampled.gains(problem.goal, problem.asked.metrics, index, before, after)
+
+
+def _about_choice(problem: Problem, found: Found, index: int, given: str | None) -> dict[str, Any]:
+    """How lambda was chosen, for JSON."""
+    lams, sampled = found.curve.lams, problem.along(found.curve.lams)
+    if sampled is None or given is not None:
+        return {"rule": "given"} if given is not None else {}
+    kept = {"clusters": problem.clusters, "kept": sampled.kept.n, "of": sampled.kept.seen}
+    joint = sampled.joint
+    fit = None if joint is None else {"a": joint.a, "fit": joint.lam, "se_fit": joint.se_lam, "mu": joint.mu}
+    if not problem.anchored or found.choice is not None or problem.slopes.faint:
+        rule = "paper" if found.choice is not None else "stays" if problem.slopes.faint else "best"
+        return {"rule": rule, **kept, **(fit or {})}
+    choice = _choice(problem, found)
+    ends = [float(lams[choice.first]), float(lams[choice.last])]
+    places = {"anchor": float(lams[choice.anchor]), "best": float(lams[choice.best]), "interval": ends}
+    return {"rule": "anchored", **places, "se": choice.se, **kept, **(fit or {})}
 
 
 def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
@@ -768,7 +883,7 @@ def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
     places = {}
     for i in np.flatnonzero(found.curve.counts.support.any(axis=(1, 2))).tolist():
         reached = np.isfinite(problem.objective(found.curve, [i])).any()
-        places[i] = _anchored(problem, found, [i]).middle if reached else index
+        places[i] = _pick(problem, found, [i]).middle if reached else index
     return places
 
 

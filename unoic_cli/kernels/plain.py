@@ -150,6 +150,16 @@ def _winners(rows: Floats, lines: Lines) -> Looks:
     return look
 
 
+def trail(rows: Floats, lines: Lines) -> tuple[Whole, list[tuple[Any, Any, Any, Any]]]:
+    """Who wins of each row of scores at the first lattice point, and the changes.
+
+    These are rows, points from which on, who was, and who is. -inf is no score; masked classes are not predicted.
+    """
+    allowed = _allowed(lines)
+    known = rows if allowed.all() else np.where(allowed, rows, -np.inf)
+    return _changes(_winners(known, lines), len(rows), lines.lams.size)
+
+
 def _count_path(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, counts: Any,
     support: Any, pixels: int,

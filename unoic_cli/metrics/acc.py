@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules
+from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,3 +32,10 @@ class Accuracy(Metric):
         """None of nothing."""
         n = int(counted.counts.support.sum())
         return Fraction(int(counted.counts.hits.sum()), n) if n else None
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights:
+        """1 / N of a hit."""
+        import numpy as np
+
+        support = counted.counts.support
+        return Weights(np.full(support.shape[-1], 1.0 / max(int(support.sum()), 1)), np.zeros(support.shape[-1]))

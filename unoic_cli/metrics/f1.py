@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import ClassMean
+from unoic_cli.metrics.metric import ClassMean, Weights, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,3 +25,8 @@ class MacroF1(ClassMean):
     def ratios(self, counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Twice TP over units of the class and predictions of it."""
         return 2 * counts.hits, counts.support + counts.predicted
+
+    def slopes(self, counts: Counts) -> Weights:
+        """2 / D of a hit, F1 / D of a prediction, D the denominator."""
+        over, under = self.ratios(counts)
+        return Weights(share(2.0, under), share(share(over, under), under))

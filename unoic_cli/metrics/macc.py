@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from unoic_cli.metrics.metric import ClassMean, Rules, averaged
+from unoic_cli.metrics.metric import ClassMean, Rules, Weights, averaged, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,3 +32,8 @@ class MeanClassAccuracy(ClassMean):
     def averaged(self, counts: Counts, rules: Rules) -> NDArray[np.bool_]:
         """A class that is only predicted has no recall."""
         return averaged(counts, rules, predicted=False)
+
+    def slopes(self, counts: Counts) -> Weights:
+        """1 / (units of the class) of a hit."""
+        hit = share(1.0, counts.support)
+        return Weights(hit, 0.0 * hit)

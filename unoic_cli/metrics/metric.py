@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics.root import Root
@@ -127,6 +127,19 @@ class Counted:
         return Counted(Counts(self.counts.hits[i], self.counts.predicted[i], support), beside)
 
 
+class Weights(NamedTuple):
+    """The derivatives of a metric: ``u_i = [p_i = y_i] hit[y_i] - predicted[p_i]`` for unit i of class y_i.
+
+    Attributes
+    ----------
+    hit, predicted : (K,) float64
+        Of a unit more of a class that is predicted right, and of one more that is predicted as it (subtracted).
+    """
+
+    hit: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+
 class Metric:
     """A metric. A subclass in a file of its own is all that there is to add.
 
@@ -200,6 +213,10 @@ class Metric:
             return hits
         return max(hits, -(-int(np.abs(here.counts.predicted - there.counts.predicted).sum()) // 2))
 
+    def weights(self, counted: Counted, rules: Rules) -> Weights | None:
+        """What one unit more would change at a point: of a right prediction, and of any; None: no formula is known."""
+        return None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Metric) and self.name == other.name
 
@@ -237,6 +254,19 @@ class ClassMean(Metric):
     def exact(self, counted: Counted, rules: Rules) -> Exact | None:
         """The mean at one point, as a fraction."""
         return exact_mean(*self.ratios(counted.counts), self.averaged(counted.counts, rules))
+
+    def slopes(self, counts: Counts) -> Weights | None:
+        """The derivatives of each class's own ratio; None: no formula is known."""
+        return None
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights | None:
+        """Those of the ratios, over the classes that are averaged."""
+        import numpy as np
+
+        found, on = self.slopes(counted.counts), self.averaged(counted.counts, rules)
+        if found is None or not on.any():
+            return None
+        return Weights(*(np.where(on, part, 0.0) / on.sum() for part in found))
 
 
 class OfClass(Metric):
@@ -277,6 +307,16 @@ class OfClass(Metric):
         """None where the ratio has no denominator, and of an ignored class."""
         over, under = (part[..., self.k] for part in self.mean.ratios(counted.counts))
         return Fraction(int(over), int(under)) if under and self.k not in rules.ignored else None
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights | None:
+        """Those of the one ratio."""
+        import numpy as np
+
+        found = self.mean.slopes(counted.counts)
+        if found is None:
+            return None
+        on = np.arange(len(found.hit)) == self.k
+        return Weights(*(np.where(on, part, 0.0) for part in found))
 
 
 def fold(name: str) -> str:
@@ -346,6 +386,14 @@ def _added(terms: list[Fraction]) -> Fraction:
         paired = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
         terms = [*paired, *terms[len(paired) * 2 :]]
     return terms[0] if terms else Fraction(0)
+
+
+def share(over: Any, under: Any) -> NDArray[np.float64]:
+    """Ratios of counts, 0 where there is no denominator."""
+    import numpy as np
+
+    wide = np.zeros(np.broadcast(over, under).shape)
+    return np.asarray(np.divide(over, under, out=wide, where=np.asarray(under) > 0))
 
 
 def sum_of_products(a: Any, b: Any) -> Any:

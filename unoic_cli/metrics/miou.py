@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import ClassMean
+from unoic_cli.metrics.metric import ClassMean, Weights, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,3 +26,9 @@ class MeanIoU(ClassMean):
     def ratios(self, counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """TP over what is of the class or predicted as it."""
         return counts.hits, counts.support + counts.predicted - counts.hits
+
+    def slopes(self, counts: Counts) -> Weights:
+        """(1 + IoU) / D of a hit, IoU / D of a prediction, D the denominator."""
+        over, under = self.ratios(counts)
+        ratio = share(over, under)
+        return Weights(share(1.0 + ratio, under), share(ratio, under))

@@ -72,6 +72,11 @@ def _about_lambda(result: SearchResult, title: str) -> tuple[str, str]:
     lam = f"each modality's own, times {result.lam:g}" if own else f"{result.lam:g}"
     if given is not None:
         return "lambda", f"{'for each modality' if own else lam}, as given ({given}): nothing was searched"
+    choice = result.choice
+    if choice.get("rule") == "anchored":
+        low, high = choice["interval"]
+        good = f"{lam}: as good as any within one standard error ({low:g} to {high:g}) for {title}"
+        return "lambda", f"{good}, nearest to what the probabilities say ({choice['anchor']:g})"
     low, high = result.plateau
     where = "in the plateau" if result.lam == 0 else "the middle of the best plateau"
     return "lambda", f"{lam}, {where} [{low:g}, {high:g}] of {title}"

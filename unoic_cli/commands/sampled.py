@@ -1,0 +1,363 @@
+"""What the kept sample tells a search: which lambda is likely, how sure the curve is, and what a choice gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.data.folds import mix
+from unoic_cli.kernels.lines import make_lines, make_point
+from unoic_cli.metrics import Counted, Counts, Metric
+from unoic_cli.resolve.asked import Asked
+from unoic_cli.resolve.modalities import Method
+from unoic_cli.searches import Curve
+from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, choose
+from unoic_cli.searches.choice import best_plateau
+from unoic_cli.searches.joint import Joint, fit
+from unoic_cli.tallies.kept import Kept
+
+GAIN_FOLDS = 5
+REFITTED = 1 << 14
+"""Units up to which each fold has an anchor of its own: of more, a fifth cannot move it."""
+FITTED = 1 << 12
+"""Units that fusions which are no lines are fitted on, at `POINTS` lambdas."""
+POINTS = 41
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A metric's gain over the scores as they are, with its 95 % interval.
+
+    Attributes
+    ----------
+    gain : float
+        Cross-fitted: each unit is predicted with the lambda that the other folds lead to.
+    low, high : float
+        The interval.
+    se : float
+        The paired standard error.
+    """
+
+    gain: float
+    low: float
+    high: float
+    se: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"gain": self.gain, "interval": [self.low, self.high], "se": self.se}
+
+
+@dataclass
+class Sampled:
+    """The kept sample of a problem, along a lattice.
+
+    Parameters
+    ----------
+    kept : Kept
+    method : Method
+    asked : Asked
+    lams : (G,) float64
+    """
+
+    kept: Kept
+    method: Method
+    asked: Asked
+    lams: NDArray[np.float64]
+    _anchors: dict[Any, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return int(self.kept.scores.shape[2])
+
+    @cached_property
+    def trail(self) -> Trail:
+        """Who is predicted of every kept unit along the lattice."""
+        if self.method.rule is None:
+            slopes = self.method.slopes
+            return Trail.of_lines(self.kept, make_lines(slopes.values, slopes.masked, self.lams))
+        return Trail.of_points(self.predict, self.lams)
+
+    def predict(self, lam: float) -> NDArray[np.int32]:
+        """Decisions of the kept units at a lambda, (n,)."""
+        if self.method.rule is None:
+            return self.kept.predict(self.method.point(lam))
+        return self.kept.predict_fused(self.method.rule, lam)
+
+    @cached_property
+    def plain(self) -> NDArray[np.int32]:
+        """Decisions of the scores as they are, (n,): nothing is rebalanced, and no class masked."""
+        rule = self.method.rule
+        if rule is not None:
+            none = np.zeros_like(rule.slopes)
+            return self.kept.predict_fused(replace(rule, slopes=none, masked=np.zeros_like(rule.masked)), 0.0)
+        zeros = np.zeros(self.n_classes)
+        kept, offsets = self.kept, self.method.view.looks[0].offsets
+        if offsets is not None and len(self.method.view.looks) == 1:
+            kept = replace(kept, scores=kept.scores.astype(np.float64) - np.array(offsets))
+        return kept.predict(make_point(zeros, zeros > 0, 0.0))
+
+    def mask(self, folds: Sequence[int] | None) -> NDArray[np.bool_]:
+        """The units of some tables."""
+        return np.isin(self.kept.tables, list(folds)) if folds is not None else np.ones(self.kept.n, dtype=bool)
+
+    # ------------------------------------------------------------ the fit
+
+    def fit(self, chosen: NDArray[np.bool_], start: tuple[float, float] = (1.0, 1.0)) -> tuple[Joint, Any] | None:
+        """The joint fit to some units, and which these are; None where there is nothing to fit."""
+        if self.method.rule is not None:
+            return self._fit_fused(chosen)
+        slopes, target = self.method.slopes, np.array(self.method.calibration.target_prior.values)
+        on = ~slopes.masked & (target > 0)
+        if on.sum() < 2:
+            return None
+        own = self.kept.scores[np.arange(self.kept.n), 0, self.kept.labels]
+        usable = chosen & on[self.kept.labels] & np.isfinite(own)
+        if not usable.any():
+            return None
+        places = np.flatnonzero(on)
+        z = self.kept.scores[usable, 0][:, places].astype(np.float64)
+        z -= z.max(axis=1, keepdims=True)
+        names = np.full(self.n_classes, -1)
+        names[places] = np.arange(places.size)
+        found = fit(z, names[self.kept.labels[usable]], slopes.values[places], target[places], start)
+        posterior = np.zeros((found.n, self.n_classes))
+        posterior[:, places] = found.posterior
+        return replace(found, posterior=posterior), np.flatnonzero(usable)
+
+    def _fit_fused(self, chosen: NDArray[np.bool_]) -> tuple[Joint, Any] | None:
+        """Of a fusion that is no line in lambda: a scale of its log-posterior at each of some lambdas, and the best."""
+        rule = self.method.rule
+        assert rule is not None
+        some = np.flatnonzero(chosen)
+        some = some[:: max(1, some.size // FITTED)]
+        target = np.array(self.method.calibration.target_prior.values)
+        on = np.flatnonzero((target > 0) & ~self.method.slopes.masked)
+        some = some[np.isin(self.kept.labels[some], on)]
+        if not some.size or on.size < 2:
+            return None
+        names = np.full(self.n_classes, -1)
+        names[on] = np.arange(on.size)
+        labels, kept = names[self.kept.labels[some]], self.kept.take(some)
+        best: tuple[float, float, Joint] | None = None
+        for i in np.unique(np.linspace(0, self.lams.size - 1, POINTS).round().astype(int)).tolist():
+            lam = float(self.lams[i])
+            z = np.maximum(kept.posterior(rule, lam)[:, on], -1e4)
+            found = fit(z - z.max(axis=1, keepdims=True), labels, np.zeros(on.size), target[on])
+            cost = float(-np.log(found.posterior[np.arange(len(labels)), labels]).sum())
+            cost += ((found.a - 1) ** 2 + (lam - 1) ** 2) / 2
+            if best is None or cost < best[0]:
+                best = cost, lam, found
+        assert best is not None
+        _, lam, found = best
+        posterior = np.zeros((found.n, self.n_classes))
+        posterior[:, on] = found.posterior
+        # the scale is of what is fused: it moves no decision, so mu is lambda itself
+        return replace(found, lam=lam * found.a, se_lam=float("nan"), se_mu=float("nan"), posterior=posterior), some
+
+    @cached_property
+    def joint(self) -> Joint | None:
+        """The joint fit to all kept units."""
+        found = self._joint
+        return None if found is None else found[0]
+
+    @cached_property
+    def _joint(self) -> tuple[Joint, Any] | None:
+        return self.fit(np.ones(self.kept.n, dtype=bool))
+
+    # ------------------------------------------------------------ the choice
+
+    def anchor(self, goal: Metric, chosen: NDArray[np.bool_] | None = None) -> int:
+        """The lattice point nearest to what the probabilities say; chosen units alone are fitted."""
+        found = self._joint
+        if chosen is not None and not chosen.all() and found is not None:
+            found = self.fit(chosen, (found[0].a, found[0].lam)) or found
+        if found is None:
+            return int(np.abs(self.lams).argmin())
+        joint, units = found
+        target = np.array(self.method.calibration.target_prior.values)
+        if (goal.NAME == "macc" and np.ptp(target) < 1e-12) or goal.recipe is not None:
+            return int(np.abs(self.lams - joint.mu).argmin())
+        trail = self.trail
+        if units.size < self.kept.n:
+            places = np.full(self.kept.n, -1)
+            places[units] = np.arange(units.size)
+            own = places[trail.items] >= 0
+            trail = Trail(trail.start[units], places[trail.items[own]], trail.at[own], trail.new[own])
+        counts = trail.expected(joint.posterior, self.lams.size)
+        values = goal.values(Counted(counts), self.asked.rules) * (1.0 if goal.HIGHER else -1.0)
+        if not np.isfinite(values).any():
+            return int(np.abs(self.lams - joint.mu).argmin())
+        values = np.where(np.isfinite(values), values, -np.inf)
+        values[values >= values.max() - 1e-12] = values.max()
+        return best_plateau(values, self.lams).middle
+
+    def choose(
+        self, goal: Metric, counted: Counted, values: NDArray[np.float64], folds: Sequence[int] | None
+    ) -> Choice:
+        """The anchored one-SE rule.
+
+        Parameters
+        ----------
+        goal : Metric
+        counted : Counted
+            What was counted along the lattice, in these folds.
+        values : (G,) float64
+            The objective.
+        folds : sequence of int or None
+            Tables whose units count.
+        """
+        mask = self.mask(folds)
+        kept = self.kept if mask.all() else self.kept.take(mask)
+        anchor = self.anchor(goal, mask)
+        errors = Errors(goal, self.asked.rules, kept, counted.counts.support)
+        predictions: dict[int, NDArray[Any]] = {}
+
+        def predicted(i: int) -> NDArray[Any]:
+            if i not in predictions:
+                predictions[i] = self.trail.predictions(i)[mask]
+            return predictions[i]
+
+        def error(i: int, best: int) -> float:
+            found = errors.of(predicted(i), counted.at(i), predicted(best), counted.at(best))
+            if i != best:
+                predictions.pop(i, None)
+            return found
+
+        def unlikely(best: int) -> float:
+            if kept.n < MANY:
+                return float("inf")
+            u = errors.influence(predicted(best), counted.at(best))
+            return float("inf") if u is None else 4 * errors.spread(u) + 0.01
+
+        return choose(values, self.lams, anchor, error, unlikely)
+
+    # ------------------------------------------------------------ what it gains
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """The fold of every kept unit: stratified by class, by a hash of its place; clusters are never divided."""
+        kept = self.kept
+        clusters, cluster = np.unique(kept.clusters, return_inverse=True)
+        alone = clusters.size == kept.n
+        key = mix((kept.places if alone else clusters).astype(np.uint64))
+        order = np.lexsort((key, kept.labels)) if alone else np.argsort(key, kind="stable")
+        found = np.empty(order.size, dtype=np.int64)
+        if alone:
+            sizes = np.bincount(kept.labels, minlength=self.n_classes)
+            ranks = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            found[order] = (ranks + kept.labels[order]) % GAIN_FOLDS
+            return found
+        found[order] = np.arange(order.size) % GAIN_FOLDS
+        return found[cluster]
+
+    def cross_fitted(self, goal: Metric, index: int) -> NDArray[np.int64]:
+        """Predictions of the kept units, (n,), each with the lambda that the other folds lead to."""
+        kept, trail = self.kept, self.trail
+        counts = trail.counts(kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
+        curve = Curve(self.lams, counts)
+        found = np.empty(kept.n, dtype=np.int64)
+        for fold in range(GAIN_FOLDS):
+            out = self.folds == fold
+            others = [i for i in range(GAIN_FOLDS) if i != fold]
+            counted = curve.pooled(others)
+            values = goal.values(counted, self.asked.rules) * (1.0 if goal.HIGHER else -1.0)
+            values = np.where(np.isfinite(values), values, -np.inf)
+            place = index
+            if out.any() and not out.all() and values.max() > -np.inf:
+                place = self._without(goal, counted, values, out)
+            found[out] = trail.predictions(place)[out]
+        return found
+
+    def _without(self, goal: Metric, counted: Counted, values: NDArray[np.float64], out: NDArray[np.bool_]) -> int:
+        """What units outside a fold lead to."""
+        kept = self.kept.take(~out)
+        anchor = self.anchor(goal, ~out) if self.kept.n <= REFITTED else self._own_anchor(goal)
+        near = values >= values.max() - 1e-12
+        values = np.where(near, values.max(), values)
+        errors = Errors(goal, self.asked.rules, replace(kept, seen=kept.n), counted.counts.support)
+        last: dict[int, NDArray[Any]] = {}
+
+        def predicted(i: int) -> NDArray[Any]:
+            return self.trail.predictions(i)[~out]
+
+        def error(i: int, best: int) -> float:
+            if best not in last:
+                last[best] = predicted(best)
+            return errors.of(predicted(i), counted.at(i), last[best], counted.at(best))
+
+        def unlikely(best: int) -> float:
+            if kept.n < MANY:
+                return float("inf")
+            u = errors.influence(predicted(best), counted.at(best))
+            return float("inf") if u is None else 4 * errors.spread(u) + 0.01
+
+        return choose(values, self.lams, anchor, error, unlikely).index
+
+    def _own_anchor(self, goal: Metric) -> int:
+        if goal not in self._anchors:
+            self._anchors[goal] = self.anchor(goal)
+        return self._anchors[goal]
+
+    def gains(
+        self, goal: Metric, metrics: Sequence[Metric], index: int, before: Counted, after: Counted
+    ) -> dict[str, Gain]:
+        """Of each metric from counts, with intervals.
+
+        Parameters
+        ----------
+        goal : Metric
+            What lambda was chosen for.
+        metrics : sequence of Metric
+        index : int
+            The point chosen.
+        before, after : Counted
+            All of the data as it is, and there.
+        """
+        kept = self.kept
+        if not kept.n:
+            return {}
+        chosen = self.trail.predictions(index)
+        crossed = self.cross_fitted(goal, index)
+        plain = self.plain.astype(np.int64)
+        return {
+            one.name: self._gain(one, chosen, crossed, plain, before, after)
+            for one in metrics
+            if one.recipe is None and np.isfinite(one.values(after, self.asked.rules))
+        }
+
+    def _gain(self, metric: Metric, chosen: Any, crossed: Any, plain: Any, before: Counted, after: Counted) -> Gain:
+        rules, kept = self.asked.rules, self.kept
+        errors = Errors(metric, rules, kept, after.counts.support)
+
+        def value(predictions: Any) -> float:
+            return float(metric.values(self._counted(predictions), rules))
+
+        apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
+        optimism = (value(chosen) - value(crossed)) * kept.share
+        gain = apparent - optimism
+        se = errors.of(chosen, after, plain, before, 1)
+        crossed_se = errors.of(crossed, after, plain, before, 1)
+        spread = max(se, crossed_se) ** 2 + self._prior_weight(metric, after) / 2
+        half = Z95 * float(np.sqrt(spread))
+        return Gain(gain, gain - half, gain + half, se)
+
+    def _counted(self, predictions: Any) -> Counted:
+        labels, k = self.kept.labels, self.n_classes
+        hits = np.bincount(labels[predictions == labels], minlength=k)
+        return Counted(Counts(hits, np.bincount(predictions, minlength=k), np.bincount(labels, minlength=k)))
+
+    def _prior_weight(self, metric: Metric, counted: Counted) -> float:
+        """Sum of squares of what one unit more of each class could change: a class of few units is not known well."""
+        weights = metric.weights(counted, self.asked.rules)
+        if weights is None:
+            return 0.0
+        n = counted.counts.support
+        return float(((weights.hit * n / (n + 2.0)) ** 2).sum())
