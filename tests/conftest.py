@@ -128,7 +128,7 @@ def answer(run):
     def runner(*args):
         code, out, err = run(*args)
         assert code == 0, err
-        assert all(line.startswith("unoic: note: ") for line in err.splitlines()), err
+        assert all(line.startswith(("unoic: note: ", "unoic: warning: ")) for line in err.splitlines()), err
         return json.loads(out, parse_constant=no_constant)
 
     return runner

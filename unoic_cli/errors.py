@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from unoic_cli.urls import scrub
 
@@ -108,3 +109,16 @@ class InterruptedRunError(UnoicError):
     """The run was stopped, and what it had counted is saved."""
 
     exit_code = 75
+
+
+class Warned(str):
+    """A warning: its text begins with its code; `figures` are what JSON has of it."""
+
+    code: str
+    figures: dict[str, Any]
+
+    def __new__(cls, text: str, code: str, figures: dict[str, Any]) -> Warned:
+        """Text that says it."""
+        made = super().__new__(cls, text)
+        made.code, made.figures = code, figures
+        return made

@@ -78,6 +78,30 @@ class Modality:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a calibration remembers of the data that its lambda was tuned on, so that other data can be compared.
+
+    Attributes
+    ----------
+    n, flips : int
+        Units that were kept, and those of them that lambda decides otherwise than lambda 0 does.
+    clusters : int
+        Independent ones: units, images or groups.
+    counts : tuple of int
+        (K,) labelled units of each class, of all of the data.
+    """
+
+    n: int
+    flips: int
+    clusters: int
+    counts: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {"n": self.n, "flips": self.flips, "clusters": self.clusters, "counts": list(self.counts)}
+
+
+@dataclass(frozen=True)
 class Calibration:
     """P_f(.|x) = softmax(delta / T * z + b + lambda * s), s = log P_t - log P_s (Eq. 7), for each modality; then fused.
 
@@ -101,6 +125,8 @@ class Calibration:
         (K,), checked against the data when both have them.
     provenance : dict
         Where it came from: files, split, metric, options.
+    tuning : Tuning or None
+        Of the data that lambda was tuned on.
     """
 
     lam: float
@@ -112,6 +138,7 @@ class Calibration:
     unseen: Unseen = "mask"
     class_names: tuple[str, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+    tuning: Tuning | None = field(default=None, repr=False)
 
     __repr__ = brief
 
@@ -159,6 +186,7 @@ class Calibration:
             "unseen": self.unseen,
             "class_names": list(self.class_names) if self.class_names else None,
             "modalities": [modality.to_dict(self.lam) for modality in self.modalities],
+            **({} if self.tuning is None else {"tuning": self.tuning.to_dict()}),
             "provenance": self.provenance,
         }
 
@@ -207,6 +235,8 @@ class Calibration:
         fused = fusion is not None and named and weighted
         if not (fused or (len(known) == 1 and fusion is None and weights is None)):
             raise DataError(where, "a damaged calibration (modalities that do not go together)", expected)
+        if stored.tuning is not None:
+            _check_tuning(stored.tuning, len(target.values), where)
         return cls(**vars(stored))
 
     @classmethod
@@ -243,6 +273,16 @@ class _Stored:
     unseen: Unseen = "mask"
     class_names: tuple[str, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    tuning: Tuning | None = None
+
+
+def _check_tuning(tuning: Tuning, n_classes: int, where: str) -> None:
+    """Refuse numbers of the tuning data that cannot be."""
+    numbers = (tuning.flips, *tuning.counts)
+    if not (0 <= tuning.flips <= tuning.n and 0 < tuning.clusters <= tuning.n and min(numbers) >= 0):
+        raise DataError(where, f"tuning: {tuning.flips} of {tuning.n} units", "expected shares of what was tuned on")
+    if len(tuning.counts) != n_classes:
+        raise DataError(where, f"tuning: counts of {len(tuning.counts)} classes", f"expected {n_classes}")
 
 
 def _close(found: float, expected: float) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unoic_cli import compiling
-from unoic_cli.errors import UsageError, one_line, printable
+from unoic_cli.errors import UsageError, Warned, one_line, printable
 from unoic_cli.schemas import marked
 from unoic_cli.urls import scrub
 
@@ -50,7 +50,7 @@ def silence(stream: Any) -> None:
 
 def note(text: str) -> None:
     """Say something on stderr that is not a result."""
-    say(f"unoic: note: {one_line(scrub(text))}")
+    say(f"unoic: {'warning' if isinstance(text, Warned) else 'note'}: {one_line(scrub(text))}")
 
 
 def redirected() -> str | None:

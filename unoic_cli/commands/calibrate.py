@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
 
 import numpy as np
@@ -17,12 +17,14 @@ from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.decider import Fuser, Piece
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.evaluate import Metrics
+from unoic_cli.commands.harm import flips_of, tell_flips
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span
 from unoic_cli.data.steps import Rewritten, Steps, rewrite, write_json
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Writer
+from unoic_cli.fusions import divides
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
 from unoic_cli.options import Option, filled
@@ -38,7 +40,8 @@ from unoic_cli.resolve.common import (
     tell_predictions,
 )
 from unoic_cli.resolve.modalities import Method, Resolved, make_method, resolve
-from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions
+from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions, StrictOption
+from unoic_cli.tallies.flips import FlipTally
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -95,6 +98,7 @@ class CalibrateResult:
     split: str | None
     notes: tuple[str, ...]
     masked: Metrics | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     __repr__ = brief
 
@@ -125,9 +129,18 @@ class CalibrateResult:
             "calibration_output": self.calibration_output,
             "files": list(self.files),
             "split": self.split,
+            "population": self.population,
             "notes": list(self.notes),
+            "warnings": self.warnings,
             "calibration": self.calibration.to_dict(),
         }
+
+    @property
+    def population(self) -> str:
+        """What the probabilities are posteriors of."""
+        if self.calibration.lam == 0:
+            return "as the network gave them (lambda 0)"
+        return f"posterior for the target prior {self.calibration.target_prior.origin}"
 
     @property
     def after_is(self) -> str | None:
@@ -195,10 +208,12 @@ class _Posterior:
         return _output_spec(self.data, self.method.calibration, self.emit, n_samples)
 
     def tallies(self) -> list[Any]:
-        """Counts at lambda 0 and after, units, and counts of the scores as they are where the first do not tell."""
+        """Counts at lambda 0 and after, units, counts of the scores as they are where those do not tell, flips."""
         lam, plain = self.method.calibration.lam, self.method.plain
-        beside = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
-        return [self.method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside]
+        beside: list[Any] = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
+        flips = flips_of(self.method)
+        more = [] if flips is None else [flips]
+        return [self.method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
         """What makes blocks in one thread."""
@@ -242,8 +257,8 @@ class _Maker:
             self.points.update(batch, predictions, write)
         else:
             self.fuser.predict(batch, predictions, write)
-        if batch.labels is not None:
-            for tally in self.others:
+        for tally in self.others:
+            if batch.labels is not None or isinstance(tally, FlipTally):
                 tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
@@ -319,7 +334,7 @@ class _Measured(NamedTuple):
 
 def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
     """What was counted beside the writing, if there are labels."""
-    points, units, *beside = written.tallies
+    points, units, *beside = (tally for tally in written.tallies if not isinstance(tally, FlipTally))
     counts = points.counts()
     support, asked = counts.support[0, 0], ask(None, data, absent)
     if not support.any():
@@ -369,6 +384,7 @@ class CalibrateOptions(MethodOptions, DataOptions, total=False):
     ]
     absent: AbsentOption
     force: ForceOption
+    strict: StrictOption
 
 
 def calibrate(
@@ -524,6 +540,10 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     if beside is not None:
         yield from write_json(beside, applied.to_dict())
     before, masked, after = _metrics(written, method, absent, data, notes)
+    flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
+    if fitted is None:
+        tell_flips(applied, flips, data, notes)
+    notes.settle(chosen["strict"], data.name)
     if fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
@@ -542,6 +562,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         split=chosen["split"],
         notes=tuple(notes.texts),
         masked=masked,
+        warnings=notes.told(),
     )
 
 
@@ -562,4 +583,25 @@ def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[S
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
         f"cross-fitted over {CROSS_FIT_FOLDS} folds"
     )
-    return result, replace(resolved, calibration=result.calibration)
+    return result, replace(resolved, calibration=_joint(result, notes))
+
+
+def _joint(result: SearchResult, notes: Notes) -> Calibration:
+    """The calibration with the scale of the joint fit, softmax(a * (z / T + b + lambda * s)): it moves no decision."""
+    found, a = result.calibration, result.choice.get("a")
+    divided = found.fusion is not None and divides(found.fusion)
+    if a is None or not result.linear or divided:
+        return found
+    modalities = tuple(
+        replace(
+            modality,
+            temperature=modality.temperature / a,
+            offsets=None if modality.offsets is None else tuple(a * offset for offset in modality.offsets),
+        )
+        for modality in found.modalities
+    )
+    notes.add(
+        f"probabilities are of the joint fit: temperature {modalities[0].temperature:.4g} and lambda "
+        f"{a * found.lam:.4g}, which decide as lambda {found.lam:g} does by itself"
+    )
+    return replace(found, lam=a * found.lam, modalities=modalities)

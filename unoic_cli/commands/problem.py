@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.calibrations.calibration import Tuning
 from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.calibrations.prior import Slopes
 from unoic_cli.calibrations.view import View
-from unoic_cli.commands.sampled import Sampled
+from unoic_cli.commands.sampled import Gain, Sampled
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, count
@@ -55,6 +56,7 @@ class Problem:
     anchored: bool = False
     sample: Kept | None = None
     _sampled: Sampled | None = field(default=None, repr=False)
+    _gains: dict[Any, dict[str, Gain]] = field(default_factory=dict, repr=False)
 
     @property
     def goal(self) -> Metric:
@@ -211,6 +213,32 @@ class Problem:
         if self._sampled is None or not np.array_equal(self._sampled.lams, lams):
             self._sampled = Sampled(self.sample, self.method, self.asked, lams)
         return self._sampled
+
+    def gains(self, curve: Curve, index: int) -> dict[str, Gain]:
+        """What a point of a curve gains over the scores as they are, for each metric from counts."""
+        sampled = self.along(curve.lams)
+        if sampled is None or self.base is None:
+            return {}
+        key = (float(curve.lams[index]), curve.lams.size)
+        if key not in self._gains:
+            before, after = self.base.pooled().at(0), curve.pooled().at(index)
+            self._gains[key] = sampled.gains(self.goal, self.asked.metrics, index, before, after)
+        return self._gains[key]
+
+    def tuning(self, curve: Curve, index: int) -> Tuning | None:
+        """What a calibration remembers of this data."""
+        sampled = self.along(curve.lams)
+        if sampled is None or not sampled.kept.n:
+            return None
+        flips = int((sampled.predict(0.0) != sampled.trail.predictions(index)).sum())
+        clusters = int(np.unique(sampled.kept.clusters).size)
+        return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.counted_classes(curve))))
+
+    @staticmethod
+    def counted_classes(curve: Curve) -> NDArray[np.int64]:
+        """Labelled units of each class, (K,)."""
+        support = curve.pooled().counts.support
+        return np.asarray(support.reshape(-1, support.shape[-1])[0])
 
     def masked(self, folds: Sequence[int] | None = None) -> dict[str, float] | None:
         """All metrics at lambda 0 with masked classes, where these change anything; else None."""

@@ -261,6 +261,8 @@ class Sampled:
     def cross_fitted(self, goal: Metric, index: int) -> NDArray[np.int64]:
         """Predictions of the kept units, (n,), each with the lambda that the other folds lead to."""
         kept, trail = self.kept, self.trail
+        if goal.recipe is not None or self.lams.size == 1:
+            return trail.predictions(index)
         counts = trail.counts(kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
         curve = Curve(self.lams, counts)
         found = np.empty(kept.n, dtype=np.int64)

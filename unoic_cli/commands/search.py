@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
+from unoic_cli.commands.harm import tell_harm, tell_splits
 from unoic_cli.commands.problem import Complement, Problem
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
@@ -42,6 +43,7 @@ from unoic_cli.resolve.options import (
     MetricsOption,
     ScoreOptions,
     ShotsOption,
+    StrictOption,
 )
 from unoic_cli.resolve.tables import make_tables
 from unoic_cli.searches import METHODS, Curve, Found
@@ -159,6 +161,10 @@ class SearchResult:
         Of the chosen lambda over the scores as they are, with 95 % intervals, for each metric from counts.
     choice : dict
         How lambda was chosen: rule, the lambdas that are as good, the anchor and the fit behind it, the best lambda.
+    warnings : list of dict
+        What may do harm: code, text and figures.
+    linear : bool
+        Scores are lines in lambda.
     details : dict
         Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
         was searched.
@@ -189,6 +195,8 @@ class SearchResult:
     notes: tuple[str, ...]
     gain: dict[str, Gain] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    linear: bool = True
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
@@ -220,6 +228,7 @@ class SearchResult:
             "modalities": self.modalities,
             **self.details,
             "notes": list(self.notes),
+            "warnings": self.warnings,
             "calibration": self.calibration.to_dict(),
         }
 
@@ -585,6 +594,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         str | os.PathLike[str] | None, Option("--curve", "FILE", "Write the curve as TSV.", says="where")
     ]
     force: ForceOption
+    strict: StrictOption
 
 
 def search_lambda(
@@ -668,7 +678,10 @@ def search_lambda(
         data, ready, asked, folding, chosen, tables, clusters=clusters, anchored=rule == "anchored" and lattice.size > 1
     )
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
+    if given is None:
+        tell_splits(data, notes)
     result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
+    notes.settle(chosen["strict"], data.name)
     if output is not None:
         yield from write_json(output, result.calibration.to_dict())
     if curve_output is not None:
@@ -687,6 +700,7 @@ def search_prepared(
     method = _check_method(None, ready, asked, data, lattice)
     clusters = _clusters(None, data)
     problem = Problem(data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=True)
+    tell_splits(data, notes)
     return (yield from _solve(problem, lattice, method, False, notes, None, None, None))
 
 
@@ -699,6 +713,8 @@ def _solve(
     for text in found.notes:
         notes.add(text)
     _tell_choice(problem, found, plateau, notes)
+    if given is None:
+        tell_harm(problem, found.curve, plateau.middle, notes)
     tuned, more = yield from _tune(problem, found, lattice, method)
     own = _own_places(problem, found, plateau.middle)
     lams = [*(curve.lams[i] for curve, i in tuned), *found.curve.lams[[plateau.middle, *own.values()]]]
@@ -725,7 +741,12 @@ def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet
 
 
 def _search_apart(
-    resolved: Resolved, data: DataSet, asked: Asked, lattice: Lattice, explicit: bool, options: DataOptions,
+    resolved: Resolved,
+    data: DataSet,
+    asked: Asked,
+    lattice: Lattice,
+    explicit: bool,
+    options: DataOptions,
     clusters: str | None,
 ) -> Steps[tuple[Resolved, dict[str, dict[str, Any]]]]:
     """Each modality's own lambda by the exact path, as its share of the common one."""
@@ -816,7 +837,7 @@ def _result(
         "absent_rule": ABSENT_RULES[problem.asked.rules.absent],
     }
     origin = provenance(data, problem.options, metric=problem.goal.name, **more, n=n)
-    calibration = replace(used, lam=lam, provenance=origin)
+    calibration = replace(used, lam=lam, provenance=origin, tuning=problem.tuning(curve, index))
     best = problem.metrics(curve, index)
     tell_infinite(best, notes)
     return SearchResult(
@@ -845,18 +866,11 @@ def _result(
         modalities=apart,
         masked=None if masked is None else {"lambda": 0.0, **masked},
         metrics=problem.asked.names,
-        gain=_gains(problem, found, index),
+        gain=problem.gains(curve, index),
+        warnings=notes.told(),
+        linear=problem.method.linear,
         choice=_about_choice(problem, found, index, given),
     )
-
-
-def _gains(problem: Problem, found: Found, index: int) -> dict[str, Gain]:
-    """What the choice gains over the scores as they are."""
-    sampled = problem.along(found.curve.lams)
-    if sampled is None or problem.base is None:
-        return {}
-    before, after = problem.base.pooled().at(0), found.curve.pooled().at(index)
-    return sampled.gains(problem.goal, problem.asked.metrics, index, before, after)
 
 
 def _about_choice(problem: Problem, found: Found, index: int, given: str | None) -> dict[str, Any]:

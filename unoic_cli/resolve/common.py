@@ -26,7 +26,7 @@ from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Steps, count, here
-from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
+from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError, Warned
 from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
 from unoic_cli.formats.block import Source
 from unoic_cli.formats.names import Asked
@@ -53,6 +53,7 @@ class Notes:
 
     tell: Callable[[str], None] | None = None
     texts: list[str] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
 
     def add(self, text: str) -> None:
         """Say it, once."""
@@ -61,6 +62,31 @@ class Notes:
             self.texts.append(text)
             if self.tell is not None:
                 self.tell(text)
+
+    def warn(self, code: str, text: str, **figures: Any) -> None:
+        """Say that harm may be done: what was found, what to do about it, and the figures behind it."""
+        made = Warned(f"{code}: {storage.scrub(text)}", code, figures)
+        if made not in self.warnings:
+            self.warnings.append(made)
+            if self.tell is not None:
+                self.tell(made)
+
+    def told(self) -> list[dict[str, Any]]:
+        """The warnings, for JSON."""
+        return [
+            {"code": one.code, "text": str(one).removeprefix(f"{one.code}: "), **one.figures} for one in self.warnings
+        ]
+
+    def settle(self, strict: bool, where: str) -> None:
+        """Refuse to go on after a warning, if that is wished.
+
+        Raises
+        ------
+        DataError
+            There was one.
+        """
+        if strict and self.warnings:
+            raise DataError(where, str(self.warnings[0]), "expected no warning (--strict)")
 
 
 def check_threads(threads: Any) -> None:

@@ -259,6 +259,9 @@ class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False
     """How scores are flattened, rebalanced and fused."""
 
 
+StrictOption: TypeAlias = Annotated[
+    bool, Option("--strict", None, "A warning is an error (exit code 65), and nothing is written.", says="how")
+]
 CheckpointOption: TypeAlias = Annotated[
     str | None,
     Option(

@@ -250,7 +250,7 @@ class Choice:
     index, best, anchor : int
         The point taken, the middle of the best plateau, and the point nearest to what the probabilities say.
     first, last : int
-        The run of points around the one taken that are as good as the best within one standard error.
+        The first and the last point that is as good as the best within one standard error.
     se : float
         Of the difference between the point taken and the best.
     value : float
@@ -299,9 +299,4 @@ def choose(
     errors = {i: 0.0 if values[i] == best.value else error(i, best.middle) for i in places if values[i] > -np.inf}
     good = np.array([i for i, se in errors.items() if values[i] >= best.value - se - NEAR])
     index = int(good[np.abs(good - anchor).argmin()])
-    first = last = index
-    while first - 1 in errors and values[first - 1] >= best.value - errors[first - 1] - NEAR:
-        first -= 1
-    while last + 1 in errors and values[last + 1] >= best.value - errors[last + 1] - NEAR:
-        last += 1
-    return Choice(index, best.middle, anchor, first, last, errors[index], float(values[index]))
+    return Choice(index, best.middle, anchor, int(good[0]), int(good[-1]), errors[index], float(values[index]))

@@ -1,0 +1,140 @@
+"""Warnings before harm: what a search, or a calibration on other data, must not pass over in silence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands.problem import Problem
+from unoic_cli.commands.sampled import Gain
+from unoic_cli.data.dataset import DataSet
+from unoic_cli.metrics import Metric, in_percent
+from unoic_cli.resolve.common import Notes
+from unoic_cli.resolve.modalities import Method
+from unoic_cli.searches import Curve
+from unoic_cli.searches.warnings import FEW_ROWS, flips_differ, prior_is_not_carried
+from unoic_cli.tallies.flips import FlipTally
+
+_NAMED = 3
+
+
+def tell_splits(data: DataSet, notes: Notes) -> None:
+    """Warn of tuning on all splits of a file."""
+    if data.split is None and any("split" in source.fields for source in data.all_sources):
+        text = "lambda is tuned on all splits of the input, test samples among them: restrict it with --split val"
+        notes.warn("splits", text)
+
+
+def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
+    """W3 to W5 of a search."""
+    sampled = problem.along(curve.lams)
+    if sampled is None or problem.slopes.flat:
+        return
+    lam, joint = float(curve.lams[index]), sampled.joint
+    if joint is not None and problem.method.linear and not problem.slopes.faint and prior_is_not_carried(joint):
+        figures = {"fit": joint.lam, "se": joint.se_lam, "mu": joint.mu}
+        notes.warn(
+            "W3",
+            f"the logits do not seem to carry the source prior (the likelihood calls for lambda {joint.lam:.2f} +- "
+            f"{joint.se_lam:.2f}, not 1), as after training with reweighted or balanced batches: do not take "
+            "lambda = 1, and check --source-prior",
+            **figures,
+        )
+    gains = problem.gains(curve, index)
+    _tell_little(problem, curve, gains, lam, notes)
+    _tell_price(problem, curve, index, gains, notes)
+
+
+def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: float, notes: Notes) -> None:
+    """W4: the labels hardly say which lambda is best."""
+    support = problem.counted_classes(curve)
+    few = np.flatnonzero((support > 0) & (support < FEW_ROWS)).tolist()
+    own = gains.get(problem.goal.name)
+    unsure = own is not None and lam != 0.0 and own.gain <= 2 * own.se and own.high >= 0
+    if not (few or unsure):
+        return
+    why = []
+    if unsure and own is not None:
+        why.append(f"the gain in {problem.goal.title} is not told from chance ({_signed(problem.goal, own)})")
+    if few:
+        names = problem.data.class_names
+        said = ", ".join(str(k) if names is None else names[k] for k in few[:_NAMED])
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        why.append(f"fewer than {FEW_ROWS} labelled units of class {said}{more}")
+    notes.warn(
+        "W4",
+        f"little information about lambda: {'; '.join(why)}. It rests on what the probabilities say; more labels help",
+        classes=few,
+        **({} if own is None else {"gain": own.gain, "se": own.se}),
+    )
+
+
+def _signed(metric: Metric, gain: Gain) -> str:
+    """A gain with its interval, in the units of tables."""
+    scale, digits = (100, 1) if in_percent(metric.name) else (1, 4)
+    return f"{scale * gain.gain:+.{digits}f} [{scale * gain.low:.{digits}f}, {scale * gain.high:.{digits}f}]"
+
+
+def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gain], notes: Notes) -> None:
+    """W5: metrics that are surely lower, and the classes that lose most."""
+    goal = problem.goal.name
+    constrained = {one.metric.name for one in problem.asked.constraints}
+    lost = [
+        one
+        for one in problem.asked.metrics
+        if one.name in gains
+        and one.name not in constrained
+        and (gains[one.name].high < 0 if one.HIGHER else gains[one.name].low > 0)
+    ]
+    if not lost:
+        return
+    said = ", ".join(f"{one.title} {_signed(one, gains[one.name])}" for one in lost)
+    bound = " and ".join(f"{one.name}{'>' if one.HIGHER else '<'}=base" for one in lost if one.name != goal)
+    way_out = f"; --subject-to '{bound}' forbids it" if bound else "; lambda 0 is better"
+    notes.warn(
+        "W5",
+        f"the price of lambda {curve.lams[index]:g}: {said}{_losers(problem, curve, index)}{way_out}",
+        **{one.name: gains[one.name].to_dict() for one in lost},
+    )
+
+
+def _losers(problem: Problem, curve: Curve, index: int) -> str:
+    """The classes whose recall falls most."""
+    assert problem.base is not None
+    before, after = problem.base.pooled().at(0).counts, curve.pooled().at(index).counts
+    support = np.maximum(after.support, 1)
+    change = (after.hits - before.hits) / support
+    worst = [int(k) for k in np.argsort(change, kind="stable")[:_NAMED] if change[k] < 0]
+    if not worst:
+        return ""
+    names = problem.data.class_names
+    said = ", ".join(f"{k if names is None else names[k]} {100 * change[k]:+.1f}" for k in worst)
+    return f" (recall falls most of class {said})"
+
+
+def flips_of(method: Method) -> FlipTally | None:
+    """What counts the decisions that lambda changes, where it is remembered how many it changed when it was tuned."""
+    calibration = method.calibration
+    if calibration.tuning is None or calibration.lam == 0:
+        return None
+    lams = [0.0, calibration.lam]
+    return FlipTally([method.point(lam) for lam in lams], method.rule, lams)
+
+
+def tell_flips(calibration: Calibration, flips: FlipTally | None, data: DataSet, notes: Notes) -> None:
+    """W1: lambda changes many more, or fewer, decisions here than where it was tuned."""
+    tuning = calibration.tuning
+    if flips is None or tuning is None or not flips.n or not tuning.n:
+        return
+    tuned = round(tuning.flips * tuning.clusters / tuning.n), tuning.clusters
+    there, here = tuning.flips / tuning.n, flips.flips / flips.n
+    clusters = min(flips.n, data.n_samples) if data.has_images else flips.n
+    if not flips_differ(tuned, (round(here * clusters), clusters)):
+        return
+    notes.warn(
+        "W1",
+        f"lambda {calibration.lam:g} changes {100 * here:.2g} % of these decisions, and changed {100 * there:.2g} % of "
+        "those that it was tuned on: this data may differ in more than its class mix; check it on labelled units",
+        tuned=there,
+        here=here,
+    )
