@@ -121,7 +121,9 @@ class Lattice:
         """Lattice points, shape (size,), ascending."""
         import numpy as np
 
-        return np.array([float(self.start + i * self.step) for i in range(self.size)], dtype=np.float64)
+        a, b, under = self.start.numerator, self.step.numerator, self.start.denominator * self.step.denominator
+        first, step = a * self.step.denominator, b * self.start.denominator
+        return np.array([(first + i * step) / under for i in range(self.size)], dtype=np.float64)  # rounded once
 
     def index(self, lam: float) -> int | None:
         """The point that equals `lam`, or None."""

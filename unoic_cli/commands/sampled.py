@@ -27,6 +27,8 @@ REFITTED = 1 << 14
 FITTED = 1 << 12
 """Units that fusions which are no lines are fitted on, at `POINTS` lambdas."""
 POINTS = 41
+_AT_ONCE = 1 << 20
+"""Predictions that standard errors are computed of at once."""
 Z95 = 1.959963984540054
 
 
@@ -71,6 +73,7 @@ class Sampled:
     asked: Asked
     lams: NDArray[np.float64]
     _anchors: dict[Any, int] = field(default_factory=dict, repr=False)
+    _choices: dict[Any, Choice] = field(default_factory=dict, repr=False)
 
     @property
     def n_classes(self) -> int:
@@ -215,29 +218,48 @@ class Sampled:
             Tables whose units count.
         """
         mask = self.mask(folds)
-        kept = self.kept if mask.all() else self.kept.take(mask)
-        anchor = self.anchor(goal, mask)
+        key = goal.name, None if folds is None else tuple(folds), values.tobytes()
+        if key not in self._choices:
+            kept = self.kept if mask.all() else self.kept.take(mask)
+            self._choices[key] = self._choose(goal, kept, mask, counted, values, self.anchor(goal, mask))
+        return self._choices[key]
+
+    def _choose(
+        self, goal: Metric, kept: Kept, mask: NDArray[np.bool_], counted: Counted, values: NDArray[np.float64],
+        anchor: int,
+    ) -> Choice:  # fmt: skip
+        """The rule, with standard errors of chosen units."""
         errors = Errors(goal, self.asked.rules, kept, counted.counts.support)
-        predictions: dict[int, NDArray[Any]] = {}
+        chosen, runs = np.flatnonzero(mask), self._runs(counted)
+        size = max(1, _AT_ONCE // max(kept.n, 1))
 
-        def predicted(i: int) -> NDArray[Any]:
-            if i not in predictions:
-                predictions[i] = self.trail.predictions(i)[mask]
-            return predictions[i]
+        def along(places: NDArray[np.int64], best: int) -> NDArray[np.float64]:
+            points, back = np.unique(runs[places], return_inverse=True)  # what is the same at several, once
+            theirs = self.trail.several(np.array([best]), chosen)[0]
+            pieces = (points[first : first + size] for first in range(0, points.size, size))
+            found = [
+                errors.along(self.trail.several(some, chosen), counted.at(some), theirs, counted.at(best))
+                for some in pieces
+            ]
+            return np.concatenate(found)[back]
 
-        def error(i: int, best: int) -> float:
-            found = errors.of(predicted(i), counted.at(i), predicted(best), counted.at(best))
-            if i != best:
-                predictions.pop(i, None)
-            return found
-
-        def unlikely(best: int) -> float:
-            if kept.n < MANY:
+        def most(best: int) -> float:
+            weights = goal.weights(counted.at(best), self.asked.rules)
+            if kept.n < MANY or weights is None:
                 return float("inf")
-            u = errors.influence(predicted(best), counted.at(best))
-            return float("inf") if u is None else 4 * errors.spread(u) + 0.01
+            theirs = self.trail.several(np.array([best]), chosen)[0]
+            return 4 * float(errors.spread(errors.influence(theirs, weights))) + 0.01
 
-        return choose(values, self.lams, anchor, error, unlikely)
+        return choose(values, self.lams, anchor, along, most)
+
+    def _runs(self, counted: Counted) -> NDArray[np.int64]:
+        """For every lattice point, the first of those before it at which all is the same."""
+        changed = np.zeros(self.lams.size, dtype=bool)
+        changed[0] = True
+        changed[self.trail.at] = True
+        for array in (counted.counts.hits, counted.counts.predicted):
+            changed[1:] |= (array[1:] != array[:-1]).any(axis=1)
+        return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
 
     # ------------------------------------------------------------ what it gains
 
@@ -280,28 +302,10 @@ class Sampled:
 
     def _without(self, goal: Metric, counted: Counted, values: NDArray[np.float64], out: NDArray[np.bool_]) -> int:
         """What units outside a fold lead to."""
-        kept = self.kept.take(~out)
         anchor = self.anchor(goal, ~out) if self.kept.n <= REFITTED else self._own_anchor(goal)
-        near = values >= values.max() - 1e-12
-        values = np.where(near, values.max(), values)
-        errors = Errors(goal, self.asked.rules, replace(kept, seen=kept.n), counted.counts.support)
-        last: dict[int, NDArray[Any]] = {}
-
-        def predicted(i: int) -> NDArray[Any]:
-            return self.trail.predictions(i)[~out]
-
-        def error(i: int, best: int) -> float:
-            if best not in last:
-                last[best] = predicted(best)
-            return errors.of(predicted(i), counted.at(i), last[best], counted.at(best))
-
-        def unlikely(best: int) -> float:
-            if kept.n < MANY:
-                return float("inf")
-            u = errors.influence(predicted(best), counted.at(best))
-            return float("inf") if u is None else 4 * errors.spread(u) + 0.01
-
-        return choose(values, self.lams, anchor, error, unlikely).index
+        values = np.where(values >= values.max() - 1e-12, values.max(), values)
+        kept = self.kept.take(~out)
+        return self._choose(goal, replace(kept, seen=kept.n), ~out, counted, values, anchor).index
 
     def _own_anchor(self, goal: Metric) -> int:
         if goal not in self._anchors:

@@ -25,6 +25,7 @@ from unoic_cli.metrics.metric import (
     OfClass,
     Recipe,
     Rules,
+    Weights,
     fold,
     rounding,
     unknown_class,
@@ -33,7 +34,7 @@ from unoic_cli.tallies.counts import Counts
 
 __all__ = [
     "ABSENT", "ABSENT_RULES", "NAMES", "SHOTS", "Absent", "Counted", "Counts", "Exact", "Metric", "OfClass", "Recipe",
-    "Rules", "find", "in_percent", "is_better", "known", "rounding", "title",
+    "Rules", "Weights", "find", "in_percent", "is_better", "known", "rounding", "title",
 ]  # fmt: skip
 
 NAMES = ("acc", "macc", "miou", "f1")

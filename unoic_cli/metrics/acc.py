@@ -37,5 +37,5 @@ class Accuracy(Metric):
         """1 / N of a hit."""
         import numpy as np
 
-        support = counted.counts.support
-        return Weights(np.full(support.shape[-1], 1.0 / max(int(support.sum()), 1)), np.zeros(support.shape[-1]))
+        hits, n = counted.counts.hits, counted.counts.support.sum(axis=-1, keepdims=True)
+        return Weights(np.zeros(hits.shape) + 1.0 / np.maximum(n, 1), np.zeros(hits.shape))

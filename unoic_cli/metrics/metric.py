@@ -117,8 +117,8 @@ class Counted:
     counts: Counts
     beside: Mapping[Recipe, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
 
-    def at(self, i: int) -> Counted:
-        """One point of a curve of G."""
+    def at(self, i: Any) -> Counted:
+        """One point of a curve of G, or some."""
         beside = {
             recipe: {name: array[min(i, len(array) - 1)] for name, array in arrays.items()}
             for recipe, arrays in self.beside.items()
@@ -264,9 +264,10 @@ class ClassMean(Metric):
         import numpy as np
 
         found, on = self.slopes(counted.counts), self.averaged(counted.counts, rules)
-        if found is None or not on.any():
+        if found is None:
             return None
-        return Weights(*(np.where(on, part, 0.0) / on.sum() for part in found))
+        n = np.maximum(on.sum(axis=-1, keepdims=True), 1)
+        return Weights(*(np.where(on, part, 0.0) / n for part in found))
 
 
 class OfClass(Metric):
@@ -315,7 +316,7 @@ class OfClass(Metric):
         found = self.mean.slopes(counted.counts)
         if found is None:
             return None
-        on = np.arange(len(found.hit)) == self.k
+        on = np.arange(found.hit.shape[-1]) == self.k
         return Weights(*(np.where(on, part, 0.0) for part in found))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from unoic_cli.metrics import Counted, Counts, Metric, Rules
+from unoic_cli.metrics import Counted, Counts, Metric, Rules, Weights
 from unoic_cli.searches.choice import best_plateau
 
 if TYPE_CHECKING:
@@ -87,6 +87,17 @@ class Trail:
         found[self.items[:stop]] = self.new[:stop]  # of several changes of a unit the last one stays
         return found
 
+    def several(self, points: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int64]:
+        """Of chosen units at some points, ascending, (M, n)."""
+        import numpy as np
+
+        found, now, done = [], self.start.copy(), 0
+        for stop in np.searchsorted(self.at, points, side="right").tolist():
+            now[self.items[done:stop]] = self.new[done:stop]
+            found.append(now[chosen])
+            done = stop
+        return np.stack(found)
+
     def counts(
         self, labels: NDArray[Any], n_points: int, n_classes: int, tables: NDArray[Any], n_tables: int
     ) -> Counts:
@@ -148,8 +159,6 @@ class Errors:
     kept : Kept
     support : (K,) integers
         Units of each class in all of the data.
-    alone : bool
-        Every unit is a cluster of its own.
     """
 
     def __init__(self, metric: Metric, rules: Rules, kept: Kept, support: NDArray[np.int64]) -> None:
@@ -157,58 +166,70 @@ class Errors:
 
         self.metric, self.rules, self.kept = metric, rules, kept
         self.support = np.asarray(support).reshape(-1, kept.scores.shape[2])[0]
-        self.labels = kept.labels
-        self.own = np.bincount(kept.labels, minlength=self.support.size)
-        _, self.cluster = np.unique(kept.clusters, return_inverse=True)
-        self.alone = kept.n == 0 or int(self.cluster.max()) + 1 == kept.n
+        self.order = np.argsort(kept.labels, kind="stable")
+        self.labels = kept.labels[self.order].astype(np.int64)
+        present, self.first = np.unique(self.labels, return_index=True)
+        self.own = np.bincount(self.labels, minlength=self.support.size)[present]
+        self.size = self.support[present]
+        _, cluster = np.unique(kept.clusters[self.order], return_inverse=True)
+        self.n_clusters = int(cluster.max()) + 1 if kept.n else 0
+        self.cluster = cluster
+        self.alone = self.n_clusters == kept.n
 
-    def influence(self, predictions: NDArray[Any], counted: Counted) -> NDArray[np.float64] | None:
-        """u_i of every kept unit, where predictions of all of the data were counted so; None: no formula."""
+    def influence(self, predictions: NDArray[Any], weights: Weights) -> NDArray[np.float64]:
+        """u_i of every kept unit, in the order of the labels, (..., n); weights are of the same points, (..., K)."""
         import numpy as np
 
-        weights = self.metric.weights(counted, self.rules)
-        if weights is None:
-            return None
-        hits = np.where(predictions == self.labels, weights.hit[self.labels], 0.0)
-        return np.asarray(hits - weights.predicted[predictions])
+        ours = predictions[..., self.order]
+        hit = np.take(weights.hit, self.labels, axis=-1)
+        if not weights.predicted.any():
+            return np.where(ours == self.labels, hit, 0.0)
+        return np.where(ours == self.labels, hit, 0.0) - np.take_along_axis(weights.predicted, ours, axis=-1)
 
     def of(
         self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted, ddof: int = 0
     ) -> float:  # fmt: skip
-        """The standard error of the metric of ours minus that of theirs."""
-        first = self.influence(ours, here)
-        second = self.influence(theirs, there)
+        """The standard error of the metric of ours minus that of theirs, (n,) predictions that were counted so."""
+        first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return self._bootstrap(ours, theirs)
-        return self.spread(first - second, ddof)
+        return float(self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof))
 
-    def spread(self, d: NDArray[np.float64], ddof: int = 0) -> float:
-        """Square root of sum_y n_y var_y(d); of clusters, of the variance of their sums."""
+    def along(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> NDArray[np.float64]:
+        """The same of M points, (M, n) predictions, against one."""
         import numpy as np
 
-        total, k = float(self.kept.n), len(self.support)
-        if not total:
-            return 0.0
-        sums = np.bincount(self.labels, weights=d, minlength=k)
-        means = np.divide(sums, self.own, out=np.zeros(k), where=self.own > 0)
-        centred = d - means[self.labels]
-        squares = np.bincount(self.labels, weights=centred**2, minlength=k)
-        left = self.own - ddof
-        scale = np.divide(self.support, left, out=np.zeros(k), where=left > 0)
-        variance = float((squares * scale).sum())
-        if not self.alone:
-            variance = max(variance, self._of_clusters(centred))
-        return float(np.sqrt(variance))
+        first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
+        if first is None or second is None:
+            return np.array([self._bootstrap(one, theirs) for one in ours])
+        return self.spread(self.influence(ours, first) - self.influence(theirs, second))
 
-    def _of_clusters(self, centred: NDArray[np.float64]) -> float:
+    def spread(self, d: NDArray[np.float64], ddof: int = 0) -> NDArray[np.float64]:
+        """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums."""
+        import numpy as np
+
+        if not self.kept.n:
+            return np.zeros(d.shape[:-1])
+        means = np.add.reduceat(d, self.first, axis=-1) / self.own
+        centred = d - np.repeat(means, self.own, axis=-1)
+        squares = np.add.reduceat(centred**2, self.first, axis=-1)
+        left = self.own - ddof
+        scale = np.divide(self.size, left, out=np.zeros(left.size), where=left > 0)
+        variance = squares @ scale
+        if not self.alone:
+            variance = np.maximum(variance, self._of_clusters(centred))
+        return np.asarray(np.sqrt(variance))
+
+    def _of_clusters(self, centred: NDArray[np.float64]) -> NDArray[np.float64]:
         """The variance of a sum over clusters, from the units of each that were kept."""
         import numpy as np
 
-        share = self.kept.share
-        sums = np.bincount(self.cluster, weights=centred) / share
-        n = sums.size
-        by_chance = (1 - share) / share**2 * float((centred**2).sum())
-        return max(0.0, float((sums**2).sum()) - by_chance) * n / max(n - 1, 1)
+        share, n = self.kept.share, self.n_clusters
+        rows = centred.reshape(-1, centred.shape[-1])
+        sums = np.stack([np.bincount(self.cluster, weights=row, minlength=n) for row in rows]) / share
+        by_chance = (1 - share) / share**2 * (rows**2).sum(axis=1)
+        found = np.maximum(0.0, (sums**2).sum(axis=1) - by_chance) * n / max(n - 1, 1)
+        return np.asarray(found.reshape(centred.shape[:-1]))
 
     def _bootstrap(self, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
         """By drawing units (or clusters) again, in cells of equal label and predictions."""
@@ -216,21 +237,20 @@ class Errors:
 
         if self.metric.recipe is not None or not self.kept.n:
             return 0.0
-        k = len(self.support)
+        k, ours, theirs = self.support.size, ours[self.order], theirs[self.order]
         cells, places = np.unique((self.labels * k + ours) * k + theirs, return_inverse=True)
         rng = np.random.default_rng(SEED)
         if self.alone:
             drawn = rng.multinomial(self.kept.n, np.bincount(places) / self.kept.n, REPEATS)
         else:
-            n = int(self.cluster.max()) + 1
+            n = self.n_clusters
             of_cluster = np.zeros((n, cells.size), dtype=np.int64)
             np.add.at(of_cluster, (self.cluster, places), 1)
             drawn = rng.multinomial(n, np.full(n, 1 / n), REPEATS) @ of_cluster
         label, first, second = cells // (k * k), cells // k % k, cells % k
         differences = self._values(drawn, label, first, k) - self._values(drawn, label, second, k)
         finite = differences[np.isfinite(differences)]
-        scale = np.sqrt(self.kept.share)
-        return float(finite.std(ddof=1) * scale) if finite.size > 1 else 0.0
+        return float(finite.std(ddof=1) * np.sqrt(self.kept.share)) if finite.size > 1 else 0.0
 
     def _values(self, drawn: Any, label: Any, who: Any, k: int) -> NDArray[np.float64]:
         import numpy as np
@@ -267,8 +287,8 @@ class Choice:
 
 
 def choose(
-    values: NDArray[np.float64], lams: NDArray[np.float64], anchor: int, error: Callable[[int, int], float],
-    unlikely: Callable[[int], float] | None = None,
+    values: NDArray[np.float64], lams: NDArray[np.float64], anchor: int,
+    errors: Callable[[NDArray[np.int64], int], NDArray[np.float64]], most: Callable[[int], float] | None = None,
 ) -> Choice:  # fmt: skip
     """Of the points within one standard error of the best, the one nearest to the anchor; of two, the lower.
 
@@ -279,24 +299,25 @@ def choose(
     lams : (G,) float64
     anchor : int
         A point.
-    error : callable
-        The standard error of the difference between two points.
-    unlikely : callable, optional
+    errors : callable
+        The standard errors of the differences between some points and another.
+    most : callable, optional
         Of the best point, a difference beyond which no point can be within one standard error.
 
     Examples
     --------
     >>> import numpy as np
     >>> values = np.array([0.5, 0.70, 0.71, 0.71, 0.71, 0.6])
-    >>> choose(values, np.arange(6.0), 0, lambda i, j: 0.02)
+    >>> choose(values, np.arange(6.0), 0, lambda points, best: np.full(points.size, 0.02))
     Choice(index=1, best=3, anchor=0, first=1, last=4, se=0.02, value=0.7)
     """
     import numpy as np
 
     best = best_plateau(values, lams)
-    most = np.inf if unlikely is None else unlikely(best.middle)
-    places = np.flatnonzero(values >= best.value - most).tolist()
-    errors = {i: 0.0 if values[i] == best.value else error(i, best.middle) for i in places if values[i] > -np.inf}
-    good = np.array([i for i, se in errors.items() if values[i] >= best.value - se - NEAR])
+    reach = np.inf if most is None else most(best.middle)
+    places = np.flatnonzero((values >= best.value - reach) & np.isfinite(values))
+    se = np.where(values[places] == best.value, 0.0, errors(places, best.middle))
+    good = places[values[places] >= best.value - se - NEAR]
     index = int(good[np.abs(good - anchor).argmin()])
-    return Choice(index, best.middle, anchor, int(good[0]), int(good[-1]), errors[index], float(values[index]))
+    own = float(se[places == index][0])
+    return Choice(index, best.middle, anchor, int(good[0]), int(good[-1]), own, float(values[index]))
