@@ -136,8 +136,10 @@ class CalibrateResult:
         }
 
     @property
-    def population(self) -> str:
-        """What the probabilities are posteriors of."""
+    def population(self) -> str | None:
+        """What the probabilities are posteriors of; None where none are written."""
+        if self.emit == "predictions":
+            return None
         if self.calibration.lam == 0:
             return "as the network gave them (lambda 0)"
         return f"posterior for the target prior {self.calibration.target_prior.origin}"
@@ -528,6 +530,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         given = yield from resolve(chosen, data, chosen, notes, lam=None if fit else 0.0)
         assert given is not None
         resolved = given
+        _tell_rests(given.calibration, chosen, data, notes)
     for name in ("labels", "group", "sample_id", "split"):
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
@@ -563,6 +566,17 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         notes=tuple(notes.texts),
         masked=masked,
         warnings=notes.told(),
+    )
+
+
+def _tell_rests(calibration: Calibration, chosen: CalibrateOptions, data: DataSet, notes: Notes) -> None:
+    """Say what a lambda rests on that no label has confirmed."""
+    if chosen["lam"] is None or calibration.lam == 0 or data.has("labels"):
+        return
+    notes.add(
+        f"lambda = {calibration.lam:g} rests on the source prior ({calibration.source_prior.origin}) and on scores that "
+        "carry it: after training with reweighted or balanced batches it does harm; unoic search-lambda on labelled "
+        "units tells"
     )
 
 

@@ -8,7 +8,6 @@ from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands.problem import Problem
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
-from unoic_cli.metrics import Metric, in_percent
 from unoic_cli.resolve.common import Notes
 from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve
@@ -55,7 +54,7 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
         return
     why = []
     if unsure and own is not None:
-        why.append(f"the gain in {problem.goal.title} is not told from chance ({_signed(problem.goal, own)})")
+        why.append(f"the gain in {problem.goal.title} is not told from chance ({own.signed(problem.goal.name)})")
     if few:
         names = problem.data.class_names
         said = ", ".join(str(k) if names is None else names[k] for k in few[:_NAMED])
@@ -67,12 +66,6 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
         classes=few,
         **({} if own is None else {"gain": own.gain, "se": own.se}),
     )
-
-
-def _signed(metric: Metric, gain: Gain) -> str:
-    """A gain with its interval, in the units of tables."""
-    scale, digits = (100, 1) if in_percent(metric.name) else (1, 4)
-    return f"{scale * gain.gain:+.{digits}f} [{scale * gain.low:.{digits}f}, {scale * gain.high:.{digits}f}]"
 
 
 def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gain], notes: Notes) -> None:
@@ -88,7 +81,7 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
     ]
     if not lost:
         return
-    said = ", ".join(f"{one.title} {_signed(one, gains[one.name])}" for one in lost)
+    said = ", ".join(f"{one.title} {gains[one.name].signed(one.name)}" for one in lost)
     bound = " and ".join(f"{one.name}{'>' if one.HIGHER else '<'}=base" for one in lost if one.name != goal)
     way_out = f"; --subject-to '{bound}' forbids it" if bound else "; lambda 0 is better"
     notes.warn(

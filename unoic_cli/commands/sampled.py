@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.data.folds import mix
 from unoic_cli.kernels.lines import make_lines, make_point
-from unoic_cli.metrics import Counted, Counts, Metric
+from unoic_cli.metrics import Counted, Counts, Metric, in_percent
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve
@@ -50,6 +50,18 @@ class Gain:
     low: float
     high: float
     se: float
+
+    def signed(self, name: str) -> str:
+        """In the units of tables: ``+11.7 [6.7, 17.5]``.
+
+        Examples
+        --------
+        >>> Gain(0.117, 0.067, 0.175, 0.02).signed("macc")
+        '+11.7 [6.7, 17.5]'
+        """
+        scale, digits = (100, 1) if in_percent(name) else (1, 4)
+        ends = f"{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}"
+        return f"{scale * self.gain:+.{digits}f} [{ends}]"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

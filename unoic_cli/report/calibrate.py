@@ -9,6 +9,7 @@ from rich.text import Text
 
 from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import about_calibration, facts, metric_table, percent
+from unoic_cli.report.search import about_gain
 
 if TYPE_CHECKING:
     from unoic_cli.commands.calibrate import CalibrateResult
@@ -21,6 +22,8 @@ def render_calibrate(result: CalibrateResult) -> RenderableType:
         ("output", f"{result.output} ({result.emit}, {result.n_units:,} rows)"),
         ("lambda", f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")),
         *about_calibration(result.calibration),
+        *([] if result.population is None else [("probabilities", result.population)]),
+        *([] if result.fitted is None else about_gain(result.fitted)),
     ]
     if result.calibration_output is not None:
         about.insert(1, ("calibration", result.calibration_output))

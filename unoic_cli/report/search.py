@@ -24,6 +24,7 @@ def render_search(result: SearchResult) -> RenderableType:
         _about_lambda(result, title),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
         *about_calibration(result.calibration),
+        *about_gain(result),
     ]
     if result.details.get("subject_to"):
         about.append(("subject to", result.details["subject_to"]))
@@ -59,6 +60,15 @@ def render_search(result: SearchResult) -> RenderableType:
         if max(gaps) - min(gaps) <= 1e-9 * max(gaps):  # a search that looks where it likes has no even axis
             parts.append(Text(sparkline(values), style="cyan"))
     return Group(*parts)
+
+
+def about_gain(result: SearchResult) -> list[tuple[str, str]]:
+    """What the choice gains over the scores as they are: the metric that it is for first."""
+    names = sorted(result.gain, key=lambda name: name != result.metric)
+    said = ", ".join(f"{title_of(name)} {result.gain[name].signed(name)}" for name in names)
+    if not said or result.details.get("given") is not None:
+        return []
+    return [("gain, 95 %", f"{said} (cross-fitted, over lambda 0)")]
 
 
 def _own(result: SearchResult) -> bool:
@@ -125,7 +135,7 @@ def _folds(folds: Folds, names: list[str]) -> RenderableType:
         ("held out, mean", {name: summary["held_out"][name]["mean"] for name in names}),
         ("held out, std", {name: summary["held_out"][name]["std"] for name in names}),
     ]
-    lam = f"lambda {spread['mean']:.4g} ± {spread['std']:.2g} (ddof 1)"
+    lam = f"lambda {spread['mean']:.4g} ± {spread['std']:.2g}"
     if "masked" in summary:
         rows.insert(1, ("lambda 0, masked", {name: summary["masked"][name]["mean"] for name in names}))
     title = f"{folds.k} folds of {folds.unit}: {lam}, tested on the fold held out"
