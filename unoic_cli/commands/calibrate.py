@@ -574,9 +574,9 @@ def _tell_rests(calibration: Calibration, chosen: CalibrateOptions, data: DataSe
     if chosen["lam"] is None or calibration.lam == 0 or data.has("labels"):
         return
     notes.add(
-        f"lambda = {calibration.lam:g} rests on the source prior ({calibration.source_prior.origin}) and on scores that "
-        "carry it: after training with reweighted or balanced batches it does harm; unoic search-lambda on labelled "
-        "units tells"
+        f"lambda = {calibration.lam:g} rests on the source prior ({calibration.source_prior.origin}) and on scores "
+        "that carry it: after training with reweighted or balanced batches it does harm; unoic search-lambda on "
+        "labelled units tells"
     )
 
 

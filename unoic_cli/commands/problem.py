@@ -230,7 +230,7 @@ class Problem:
         sampled = self.along(curve.lams)
         if sampled is None or not sampled.kept.n:
             return None
-        flips = int((sampled.predict(0.0) != sampled.trail.predictions(index)).sum())
+        flips = int((sampled.predict(0.0) != sampled.at(index)).sum())
         clusters = int(np.unique(sampled.kept.clusters).size)
         return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.counted_classes(curve))))
 

@@ -22,8 +22,10 @@ from unoic_cli.searches.joint import Joint, fit
 from unoic_cli.tallies.kept import Kept
 
 GAIN_FOLDS = 5
-REFITTED = 1 << 14
+REFITTED = 1 << 13
 """Units up to which each fold has an anchor of its own: of more, a fifth cannot move it."""
+LOOKED_AT = 1 << 14
+"""Units of a sample that are looked at along the whole lattice."""
 FITTED = 1 << 12
 """Units that fusions which are no lines are fitted on, at `POINTS` lambdas."""
 POINTS = 41
@@ -84,8 +86,15 @@ class Sampled:
     method: Method
     asked: Asked
     lams: NDArray[np.float64]
-    _anchors: dict[Any, int] = field(default_factory=dict, repr=False)
-    _choices: dict[Any, Choice] = field(default_factory=dict, repr=False)
+    _anchors: dict[Any, int] = field(default_factory=dict, repr=False, init=False)
+    _choices: dict[Any, Choice] = field(default_factory=dict, repr=False, init=False)
+
+    @cached_property
+    def few(self) -> Sampled:
+        """The same of fewer units, where they are a sample anyway: for what looks at every point of the lattice."""
+        if self.kept.complete or self.kept.n <= LOOKED_AT:
+            return self
+        return replace(self, kept=self.kept.take(np.arange(0, self.kept.n, -(-self.kept.n // LOOKED_AT))))
 
     @property
     def n_classes(self) -> int:
@@ -118,6 +127,17 @@ class Sampled:
         if offsets is not None and len(self.method.view.looks) == 1:
             kept = replace(kept, scores=kept.scores.astype(np.float64) - np.array(offsets))
         return kept.predict(make_point(zeros, zeros > 0, 0.0))
+
+    def predictions(self, points: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int64]:
+        """Of chosen units at some points, ascending, (M, n)."""
+        if self.few is self:
+            return self.trail.several(points, chosen)
+        found = [self.predict(lam)[chosen] for lam in self.lams[points].tolist()]
+        return np.asarray(np.stack(found), dtype=np.int64)
+
+    def at(self, point: int) -> NDArray[np.int64]:
+        """Of all kept units at a point."""
+        return np.asarray(self.predictions(np.array([point]), np.arange(self.kept.n))[0])
 
     def mask(self, folds: Sequence[int] | None) -> NDArray[np.bool_]:
         """The units of some tables."""
@@ -185,12 +205,16 @@ class Sampled:
 
     @cached_property
     def _joint(self) -> tuple[Joint, Any] | None:
+        if self.few is not self:
+            return self.few._joint
         return self.fit(np.ones(self.kept.n, dtype=bool))
 
     # ------------------------------------------------------------ the choice
 
     def anchor(self, goal: Metric, chosen: NDArray[np.bool_] | None = None) -> int:
         """The lattice point nearest to what the probabilities say; chosen units alone are fitted."""
+        if self.few is not self:
+            return self.few.anchor(goal, None if chosen is None else chosen[:: -(-self.kept.n // LOOKED_AT)])
         found = self._joint
         if chosen is not None and not chosen.all() and found is not None:
             found = self.fit(chosen, (found[0].a, found[0].lam)) or found
@@ -247,10 +271,10 @@ class Sampled:
 
         def along(places: NDArray[np.int64], best: int) -> NDArray[np.float64]:
             points, back = np.unique(runs[places], return_inverse=True)  # what is the same at several, once
-            theirs = self.trail.several(np.array([best]), chosen)[0]
+            theirs = self.predictions(np.array([best]), chosen)[0]
             pieces = (points[first : first + size] for first in range(0, points.size, size))
             found = [
-                errors.along(self.trail.several(some, chosen), counted.at(some), theirs, counted.at(best))
+                errors.along(self.predictions(some, chosen), counted.at(some), theirs, counted.at(best))
                 for some in pieces
             ]
             return np.concatenate(found)[back]
@@ -259,7 +283,7 @@ class Sampled:
             weights = goal.weights(counted.at(best), self.asked.rules)
             if kept.n < MANY or weights is None:
                 return float("inf")
-            theirs = self.trail.several(np.array([best]), chosen)[0]
+            theirs = self.predictions(np.array([best]), chosen)[0]
             return 4 * float(errors.spread(errors.influence(theirs, weights))) + 0.01
 
         return choose(values, self.lams, anchor, along, most)
@@ -268,7 +292,8 @@ class Sampled:
         """For every lattice point, the first of those before it at which all is the same."""
         changed = np.zeros(self.lams.size, dtype=bool)
         changed[0] = True
-        changed[self.trail.at] = True
+        if self.few is self:
+            changed[self.trail.at] = True
         for array in (counted.counts.hits, counted.counts.predicted):
             changed[1:] |= (array[1:] != array[:-1]).any(axis=1)
         return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
@@ -342,32 +367,34 @@ class Sampled:
         kept = self.kept
         if not kept.n:
             return {}
-        chosen = self.trail.predictions(index)
-        crossed = self.cross_fitted(goal, index)
-        plain = self.plain.astype(np.int64)
+        few = self.few
+        chosen, plain = self.at(index), self.plain.astype(np.int64)
+        crossed = few.cross_fitted(goal, index)
+        some = (chosen, plain) if few is self else (few.at(index), few.plain.astype(np.int64))
         return {
-            one.name: self._gain(one, chosen, crossed, plain, before, after)
+            one.name: self._gain(one, (chosen, plain), (crossed, *some), before, after)
             for one in metrics
             if one.recipe is None and np.isfinite(one.values(after, self.asked.rules))
         }
 
-    def _gain(self, metric: Metric, chosen: Any, crossed: Any, plain: Any, before: Counted, after: Counted) -> Gain:
-        rules, kept = self.asked.rules, self.kept
-        errors = Errors(metric, rules, kept, after.counts.support)
-
-        def value(predictions: Any) -> float:
-            return float(metric.values(self._counted(predictions), rules))
-
+    def _gain(self, metric: Metric, own: Any, crossed: Any, before: Counted, after: Counted) -> Gain:
+        """From predictions there and as it is; and, of fewer units perhaps, cross-fitted, there and as it is."""
+        rules, few = self.asked.rules, self.few
         apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
-        optimism = (value(chosen) - value(crossed)) * kept.share
-        gain = apparent - optimism
-        se = errors.of(chosen, after, plain, before, 1)
-        crossed_se = errors.of(crossed, after, plain, before, 1)
+        fair, chosen, plain = crossed
+        values = [float(metric.values(few.counted(one), rules)) for one in (chosen, fair)]
+        gain = apparent - (values[0] - values[1]) * few.kept.share
+        errors = Errors(metric, rules, self.kept, after.counts.support)
+        se = errors.of(own[0], after, own[1], before, 1)
+        if few is not self:
+            errors = Errors(metric, rules, few.kept, after.counts.support)
+        crossed_se = errors.of(fair, after, plain, before, 1)
         spread = max(se, crossed_se) ** 2 + self._prior_weight(metric, after) / 2
         half = Z95 * float(np.sqrt(spread))
         return Gain(gain, gain - half, gain + half, se)
 
-    def _counted(self, predictions: Any) -> Counted:
+    def counted(self, predictions: Any) -> Counted:
+        """Counts of the kept units, (n,) predicted so."""
         labels, k = self.kept.labels, self.n_classes
         hits = np.bincount(labels[predictions == labels], minlength=k)
         return Counted(Counts(hits, np.bincount(predictions, minlength=k), np.bincount(labels, minlength=k)))

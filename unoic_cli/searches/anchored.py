@@ -166,14 +166,13 @@ class Errors:
 
         self.metric, self.rules, self.kept = metric, rules, kept
         self.support = np.asarray(support).reshape(-1, kept.scores.shape[2])[0]
-        self.order = np.argsort(kept.labels, kind="stable")
+        self.order, self.cluster = kept.by_label
         self.labels = kept.labels[self.order].astype(np.int64)
-        present, self.first = np.unique(self.labels, return_index=True)
-        self.own = np.bincount(self.labels, minlength=self.support.size)[present]
-        self.size = self.support[present]
-        _, cluster = np.unique(kept.clusters[self.order], return_inverse=True)
-        self.n_clusters = int(cluster.max()) + 1 if kept.n else 0
-        self.cluster = cluster
+        own = np.bincount(self.labels, minlength=self.support.size)
+        present = np.flatnonzero(own)
+        self.own, self.size = own[present], self.support[present]
+        self.first = np.cumsum(self.own) - self.own
+        self.n_clusters = int(self.cluster.max()) + 1 if kept.n else 0
         self.alone = self.n_clusters == kept.n
 
     def influence(self, predictions: NDArray[Any], weights: Weights) -> NDArray[np.float64]:

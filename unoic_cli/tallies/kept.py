@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,9 +81,19 @@ class Kept:
         """Whether all units were kept."""
         return self.n == self.seen
 
+    @cached_property
+    def by_label(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The units in the order of their labels, and the clusters of these, from 0."""
+        order = np.argsort(self.labels, kind="stable")
+        if self.clusters is self.places:
+            return order, order
+        return order, np.unique(self.clusters[order], return_inverse=True)[1]
+
     def take(self, chosen: NDArray[Any]) -> Kept:
         """Some of them, by a mask or by positions; `seen` shrinks in proportion."""
         parts = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        if self.clusters is self.places:
+            parts["clusters"] = parts["places"]
         n = int(parts["places"].size)
         return replace(self, seen=n if self.complete else round(n / max(self.share, 1e-300)), **parts)
 
@@ -152,6 +162,21 @@ def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
     first = (strata << _LEVELS) + (phases & ((1 << inside) - 1))
     found = (first[:, None] + np.arange(0, 1 << _LEVELS, 1 << inside)).reshape(-1)
     return np.asarray(found[(found >= start) & (found < stop)])
+
+
+def of_level(places: NDArray[np.int64], level: int) -> NDArray[np.bool_]:
+    """Which places are of a level.
+
+    Examples
+    --------
+    >>> bool(of_level(places_at(5, 9000, 3), 3).all()), int(of_level(np.arange(512), 3).sum())
+    (True, 64)
+    """
+    phases = mix((places >> _LEVELS).astype(np.uint64)).astype(np.int64)
+    found = ((places ^ phases) & ((1 << min(level, _LEVELS)) - 1)) == 0
+    if level > _LEVELS:
+        found &= (phases >> _LEVELS) & ((1 << (level - _LEVELS)) - 1) == 0
+    return np.asarray(found)
 
 
 def narrow(data: DataSet, view: View) -> bool:
@@ -281,7 +306,7 @@ class KeptTally(Tally):
     def _rise(self, level: int) -> None:
         """Keep what is of a level alone."""
         self.level = level
-        left = (_of_level(held, level) for held in self._held)
+        left = [_of_level(held, level) for held in self._held]
         self._held = [held for held in left if held["places"].size]
         self._size = sum(held["places"].size for held in self._held)
 
@@ -297,7 +322,21 @@ class KeptTally(Tally):
 
     def kept(self) -> Kept:
         """The sample."""
-        return Kept(self.seen, **self._joined())
+        joined = self._joined()
+        if self.by == "unit":
+            joined["clusters"] = joined["places"]
+        return Kept(self.seen, **joined)
+
+    def add(self, other: KeptTally) -> None:
+        """Take over what another thread kept."""
+        self.seen += other.seen
+        self._take(other.level, other._held)
+
+    def _take(self, level: int, more: Sequence[dict[str, NDArray[Any]]]) -> None:
+        """Hold what others did, of the higher level of both."""
+        self._held += more
+        self._rise(max(self.level, level))
+        self._prune()
 
     def counters(self) -> Counters:
         """What was kept so far, under the place of its first unit: what others kept has another."""
@@ -312,13 +351,7 @@ class KeptTally(Tally):
         """Add what tallies like this one kept elsewhere."""
         self.seen += counters["seen"]
         for words in counters["kept"].values():
-            held = self._read(words)
-            self._rise(max(self.level, int(words["level"][0])))
-            held = _of_level(held, self.level)
-            if held["places"].size:
-                self._held.append(held)
-                self._size += held["places"].size
-        self._prune()
+            self._take(int(words["level"][0]), [self._read(words)])
 
     def _read(self, words: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         n = len(words["places"])
@@ -331,9 +364,8 @@ class KeptTally(Tally):
 
 
 def _of_level(held: dict[str, NDArray[Any]], level: int) -> dict[str, NDArray[Any]]:
-    """What is held of a level, its places ascending."""
-    places = held["places"]
-    left = np.isin(places, places_at(int(places[0]), int(places[-1]) + 1, level))
+    """What is held of a level."""
+    left = of_level(held["places"], level)
     return held if left.all() else {name: array[left] for name, array in held.items()}
 
 
