@@ -385,3 +385,61 @@ def algorithm2_printed(metric: Callable[[int], float], high: int, most: int) -> 
         return find(middle + 1, high)
 
     return find(0, high)
+
+
+def mix(labels: Counts, n_classes: int) -> Floats:
+    """pi_k = (n_k + 1/2) / (n + K / 2). Shape (K,)."""
+    raised = np.array([np.sum(labels == k) + 0.5 for k in range(n_classes)])
+    return np.asarray(raised / raised.sum(), np.float64)
+
+
+def bcts_cost(theta: Floats, z: ArrayLike, y: Counts, pi: Floats, s: Floats, target: Floats, tau: float) -> float:
+    """Minus log likelihood and priors of (a, c): what BCTS-MAP minimises, up to constants that tau does not change."""
+    a, c, k = theta[0], theta[1:], len(s)
+    moved = a * np.asarray(z, np.float64) + c + np.log(pi) - np.log(target)
+    covariance = tau**2 * np.eye(k) + np.outer(s, s)
+    fit = -sum(float(np.log(softmax(row))[label]) for row, label in zip(moved, y, strict=True))
+    away = c - s
+    return float(fit + (a - 1) ** 2 / 2 + away @ np.linalg.solve(covariance, away) / 2)
+
+
+def bcts_evidence(theta: Floats, hessian: Floats, cost: float, s: Floats, tau: float) -> float:
+    """Laplace's approximation at the minimum: powers of 2 pi cancel."""
+    covariance = tau**2 * np.eye(len(s)) + np.outer(s, s)
+    return -cost - float(np.linalg.slogdet(covariance)[1]) / 2 - float(np.linalg.slogdet(hessian)[1]) / 2
+
+
+def em_step(scores: ArrayLike, q: Floats, alpha: Floats) -> Floats:
+    """q <- (sum_i r_i(q) + alpha - 1) / (m + sum(alpha - 1)), r_i(q) = softmax(L_i + log q). Shape (K,)."""
+    r = [softmax(row + np.log(q)) for row in np.asarray(scores, np.float64)]
+    return np.asarray((np.sum(r, axis=0) + alpha - 1) / (len(r) + np.sum(alpha - 1)), np.float64)
+
+
+def shift_test(target: Floats, labelled: Floats) -> tuple[float, int]:
+    """T2 = g' V^+ g of the gap g of two means and its covariance V, and the rank of V."""
+    g = target.mean(axis=0) - labelled.mean(axis=0)
+    v = np.cov(target.T, ddof=0) / len(target) + np.cov(labelled.T, ddof=0) / len(labelled)
+    return float(g @ np.linalg.pinv(v, rcond=1e-9, hermitian=True) @ g), int(
+        np.linalg.matrix_rank(v, tol=1e-9 * np.linalg.norm(v, 2))
+    )
+
+
+def mix_sd(scores: ArrayLike, x: Floats, q: Floats, hessian: Floats | None) -> Floats:
+    """Standard deviations of MAP-EM's q: D C^+ (C/m + R H^-1 R') C^+ D. Shape (K,)."""
+    r = np.array([softmax(row + np.log(q)) for row in np.asarray(scores, np.float64)])
+    c, d = np.cov(r.T, ddof=0), np.diag(q) - np.outer(q, q)
+    middle = c / len(r)
+    if hessian is not None:
+        by_a = np.mean([ri * (xi - ri @ xi) for ri, xi in zip(r, x, strict=True)], axis=0)
+        by_c = np.mean([np.diag(ri) - np.outer(ri, ri) for ri in r], axis=0)
+        jacobian = np.column_stack([by_a, by_c])
+        middle = middle + jacobian @ np.linalg.inv(hessian) @ jacobian.T
+    inverse = np.linalg.pinv(c, rcond=1e-9, hermitian=True)
+    return np.asarray(np.sqrt(np.diag(d @ inverse @ middle @ inverse @ d)), np.float64)
+
+
+def weighted_ks(sample: Floats, weights: Floats, other: Floats) -> float:
+    """The largest difference of a weighted sample's distribution function and another's."""
+    places = sorted({*sample.tolist(), *other.tolist()})
+    share = weights / weights.sum()
+    return max(abs(float(share[sample <= v].sum()) - float(np.mean(other <= v))) for v in places)
