@@ -63,6 +63,9 @@ SESSIONS = {
         *in_forms(f"prior {D}/val.h5"),
         f"prior {S}/rgb/val.h5 -o p.json --format table",
         f"evaluate {S}/rgb/test.h5 -l 0.5 --source-prior p.json",
+        f"prior --estimate {D}/test.h5 --labelled {D}/val.h5 --format table",
+        f"prior --estimate {S}/rgb/test.h5 --labelled {S}/rgb/val.h5 --format table",
+        f"prior --estimate {FOG} --labelled rgb={S}/rgb/val.h5 --labelled depth={S}/depth/val.h5 --format table",
     ],
     "search": [
         *in_forms(f"search-lambda {D}/val.h5"),

@@ -10,6 +10,7 @@ import pytest
 
 from unoic_cli.searches import bcts
 from unoic_cli.searches import target as mixes
+from unoic_cli.searches.joint import mix_of
 
 Z = [
     (2, 0.5, -1), (1.5, 1.2, 0), (3, 0.2, 0.1), (0.9, 0.7, -0.5), (2.2, -0.3, 0.4), (1.1, 0.3, 0.9),
@@ -35,8 +36,12 @@ def printed(found, expected):
 
 
 def fitted(**how):
-    pi = bcts.smoothed_shares(Y, 3)
+    pi = mix_of(Y, 3)
     return bcts.fit_offsets(topped(Z), Y, pi, S, UNIFORM, **how), pi
+
+
+def rows(z, clusters=None, s=0.0):
+    return mixes.Rows(z, mixes.margins(z + s), clusters)
 
 
 def world(seed, n=200, k=4, sharp=2.0):
@@ -66,7 +71,7 @@ def test_the_fit_is_the_minimum_of_the_plain_cost(seed):
     k, rng = z.shape[1], np.random.default_rng(seed + 100)
     source, target = rng.dirichlet(np.full(k, 2)) * 0.9 + 0.1 / k, rng.dirichlet(np.full(k, 2)) * 0.9 + 0.1 / k
     s, pi, tau = np.log(target / source), naive.mix(y, k), bcts.TAUS[seed % 7]
-    printed(bcts.smoothed_shares(y, k), pi)
+    printed(mix_of(y, k), pi)
     fit = bcts.fit_offsets(z, y, pi, s, target, [tau])
     theta = np.concatenate([[fit.a], fit.c])
 
@@ -96,9 +101,9 @@ def test_the_fit_against_scipy():
 
 def test_separable_rows_leave_the_factor_bounded():
     z, y = topped(100 * np.eye(3)[[0, 1, 2] * 10]), np.array([0, 1, 2] * 10)
-    fit = bcts.fit_offsets(z / 100, y, bcts.smoothed_shares(y, 3), S, UNIFORM)
+    fit = bcts.fit_offsets(z / 100, y, mix_of(y, 3), S, UNIFORM)
     assert 1 < fit.a < 5 and np.isfinite(fit.c).all() and np.isfinite(fit.log_evidence)
-    wrong = bcts.fit_offsets(z, (y + 1) % 3, bcts.smoothed_shares(y, 3), S, UNIFORM)
+    wrong = bcts.fit_offsets(z, (y + 1) % 3, mix_of(y, 3), S, UNIFORM)
     assert wrong.at_bound and wrong.a > bcts.LEAST_FACTOR
 
 
@@ -106,7 +111,7 @@ def test_impossible_classes_are_left_out():
     z, y = world(3)
     z[y != 1, 1] = -np.inf  # nobody else could be of class 1
     z = topped(z)
-    pi, s, uniform = bcts.smoothed_shares(y, 4), np.zeros(4), np.full(4, 0.25)
+    pi, s, uniform = mix_of(y, 4), np.zeros(4), np.full(4, 0.25)
     fit, far = bcts.fit_offsets(z, y, pi, s, uniform), np.where(np.isfinite(z), z, -1e4)
     np.testing.assert_allclose(fit.a, bcts.fit_offsets(far, y, pi, s, uniform).a, rtol=1e-6)
     assert not mixes.responsibilities(fit.scores(z), pi)[y != 1, 1].any()
@@ -150,7 +155,7 @@ def test_the_chain_has_the_printed_values():
     both = mixes.interval(x, fit, pi, np.linalg.inv(fit.hessian))
     printed(both.sd, [0.298863, 0.312347, 0.348341])
     assert both.full and (both.lower >= 0).all() and (both.upper <= 1).all()
-    whole = mixes.estimate(mixes.Rows(topped(Z)), Y, mixes.Rows(x), S, 0.58)
+    whole = mixes.estimate(rows(topped(Z)), Y, rows(x), S)
     assert whole.reason == mixes.NO_SHIFT and (whole.prior == pi).all() and (whole.mix.q == mix.q).all()
     printed(whole.interval.sd, both.sd)
 
@@ -159,7 +164,7 @@ def test_the_chain_has_the_printed_values():
 def test_the_estimate_is_that_of_naive(seed):
     (z, y), (x, _) = world(seed), world(seed + 50, n=90)
     s = np.log([0.25 / 0.4, 0.25 / 0.3, 0.25 / 0.2, 0.25 / 0.1])
-    found = mixes.estimate(mixes.Rows(z), y, mixes.Rows(x), s, 1.0)
+    found = mixes.estimate(rows(z, s=s), y, rows(x, s=s), s)
     scores, pi = found.fit.a * x + found.fit.centred, naive.mix(y, 4)
     ours = np.array([naive.softmax(row + np.log(pi)) for row in found.fit.a * z + found.fit.centred])
     theirs = np.array([naive.softmax(row + np.log(pi)) for row in scores])
@@ -188,20 +193,36 @@ def test_the_tail_of_chi_square(df):
     assert mixes.chi_square_tail(0, df) == 1 and mixes.chi_square_tail(1e5, df) == 0
 
 
+@pytest.mark.parametrize(("df", "rest"), [(1, 1), (2, 5), (13, 10), (4, 300), (99, 7)])
+def test_the_tail_of_variance_ratios(df, rest):
+    rng = np.random.default_rng(0)
+    drawn = (rng.chisquare(df, 400_000) / df) / (rng.chisquare(rest, 400_000) / rest)
+    for x in (0.3, 1.0, 2.5):
+        assert abs(mixes.f_tail(x, df, rest) - np.mean(drawn > x)) < 4e-3
+    assert 0 <= mixes.f_tail(1e6, df, rest) < 2e-3
+
+
+def test_few_clusters_find_no_shift_by_chance():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(60):
+        parts = [np.repeat(rng.dirichlet(np.full(6, 3), 8), 50, axis=0) for _ in range(2)]
+        clusters = np.repeat(np.arange(8), 50)
+        found.append(mixes.mean_test(*parts, (clusters, clusters)).p)
+    assert min(found) > 1e-4 and 0.02 < np.mean(np.array(found) < 0.1) < 0.3
+
+
 def test_rows_of_one_cluster_count_as_one():
     (z, y), (x, _) = world(1), world(2, n=60)
     s = np.zeros(4)
-    alone = mixes.estimate(mixes.Rows(z), y, mixes.Rows(x), s, 1.0)
-    own = mixes.estimate(mixes.Rows(z, np.arange(200)), y, mixes.Rows(x, np.arange(60)), s, 1.0)
+    alone = mixes.estimate(rows(z, s=s), y, rows(x, s=s), s)
+    own = mixes.estimate(rows(z, np.arange(200)), y, rows(x, np.arange(60)), s)
     np.testing.assert_allclose(own.test.t2, alone.test.t2)
     assert (np.abs(np.log(own.interval.sd / alone.interval.sd)) < np.log(2)).all()
     many = mixes.estimate(
-        mixes.Rows(np.repeat(z, 5, axis=0), np.repeat(np.arange(200), 5)), np.repeat(y, 5),
-        mixes.Rows(np.repeat(x, 5, axis=0), np.repeat(np.arange(60), 5)), s, 1.0,
+        rows(np.repeat(z, 5, axis=0), np.repeat(np.arange(200), 5)), np.repeat(y, 5),
+        rows(np.repeat(x, 5, axis=0), np.repeat(np.arange(60), 5)), s,
     )  # fmt: skip
-    few = mixes.estimate(
-        mixes.Rows(np.repeat(z, 5, axis=0)), np.repeat(y, 5), mixes.Rows(np.repeat(x, 5, axis=0)), s, 1.0
-    )
+    few = mixes.estimate(rows(np.repeat(z, 5, axis=0)), np.repeat(y, 5), rows(np.repeat(x, 5, axis=0)), s)
     assert abs(many.test.t2 / alone.test.t2 - 1) < 0.1 and few.test.t2 / alone.test.t2 > 4
     assert (many.interval.sd > 1.5 * few.interval.sd).all()
 
@@ -238,7 +259,7 @@ def test_intervals_cover_the_truth():
         truth = rng.dirichlet(np.full(3, 4))
         y, t = rng.choice(3, 500, p=[0.6, 0.3, 0.1]), rng.choice(3, 400, p=truth)
         z, x = (topped(1.3 * (rng.normal(size=(len(k), 3)) + 1.6 * np.eye(3)[k])) for k in (y, t))
-        found = mixes.estimate(mixes.Rows(z), y, mixes.Rows(x), -np.log([0.6, 0.3, 0.1]) - math.log(3), 1.0)
+        found = mixes.estimate(rows(z), y, rows(x), -np.log([0.6, 0.3, 0.1]) - math.log(3))
         inside += int(((found.interval.lower <= truth) & (truth <= found.interval.upper)).sum())
         n += 3
     assert 0.91 <= inside / n <= 0.99
@@ -251,7 +272,7 @@ def test_no_shift_is_adopted_rarely_and_a_shift_is_found():
         truth = mix if i % 2 else mix[::-1]
         y, t = rng.choice(3, 400, p=mix), rng.choice(3, 300, p=truth)
         z, x = (topped(rng.normal(size=(len(k), 3)) + 1.6 * np.eye(3)[k]) for k in (y, t))
-        found = mixes.estimate(mixes.Rows(z), y, mixes.Rows(x), np.zeros(3), 1.0)
+        found = mixes.estimate(rows(z), y, rows(x), np.zeros(3))
         if i % 2:
             adopted += found.reason is None
         else:
@@ -265,5 +286,5 @@ def test_another_domain_is_no_label_shift():
     y, t = rng.choice(3, 800, p=[0.6, 0.3, 0.1]), rng.choice(3, 800, p=[0.1, 0.3, 0.6])
     z = topped(3 * rng.normal(size=(800, 3)) + 6 * np.eye(3)[y])
     x = topped(1.5 * rng.normal(size=(800, 3)) + 3 * np.eye(3)[t])  # the same classes, seen through fog
-    found = mixes.estimate(mixes.Rows(z), y, mixes.Rows(x), np.zeros(3), 1.0)
+    found = mixes.estimate(rows(z), y, rows(x), np.zeros(3))
     assert found.reason == mixes.NO_LABEL_SHIFT and (found.prior == found.pi).all()

@@ -3,13 +3,17 @@
 from typing import Any
 
 from unoic_cli.cli.common import show
-from unoic_cli.cli.program import FILES, counting
+from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.commands.prior import PriorOptions
 
-HELP = "Example: unoic prior train.h5 -o prior.json"
+HELP = """Examples:
+
+unoic prior train.h5 -o prior.json
+
+unoic prior --estimate target.h5 --labelled val.h5 -o target.json"""
 
 
-@counting(PriorOptions, FILES, help=HELP)
+@counting(PriorOptions, MODALITIES, help=HELP)
 def prior(result: Any, format: str | None) -> None:
     """Show the result."""
     from unoic_cli.report.prior import prior_tsv, render_prior

@@ -102,8 +102,9 @@ def check_threads(threads: Any) -> None:
 
 
 def open_inputs(
-    inputs: Inputs, labels: ArrayLike | None, options: DataOptions, notes: Notes, *, by: str | None = None
-) -> Steps[DataSet]:
+    inputs: Inputs, labels: ArrayLike | None, options: DataOptions, notes: Notes, *, by: str | None = None,
+    option: str = "--split",
+) -> Steps[DataSet]:  # fmt: skip
     """Files, sources or arrays as one data set; inputs like ``NAME=FILE``, or a mapping, as modalities side by side.
 
     Patterns and lists stand for the files that they mean; see `unoic_cli.resolve.inputs`. What looks wrong about the
@@ -140,7 +141,7 @@ def open_inputs(
     _tell_reading(data, notes)
     _tell_files(data.all_sources, notes)
     if options["split"] is None and any("split" in source.fields for source in data.all_sources):
-        notes.add("the input has a split field; all of its samples are used (restrict with --split NAME)")
+        notes.add(f"the input has a split field; all of its samples are used (restrict with {option} NAME)")
     evidence = Evidence(notes.add)
     yield from evidence.begin(data, apart=by == "file")
     return replace(data, evidence=evidence)

@@ -329,8 +329,9 @@ class Resolved:
 
 
 def resolve(
-    wanted: MethodOptions, data: DataSet, options: DataOptions, notes: Notes, *, lam: float | None = None
-) -> Steps[Resolved | None]:
+    wanted: MethodOptions, data: DataSet, options: DataOptions, notes: Notes, *, lam: float | None = None,
+    tell: bool = True,
+) -> Steps[Resolved | None]:  # fmt: skip
     """The calibration that the options stand for; None when they ask for nothing.
 
     Parameters
@@ -340,6 +341,8 @@ def resolve(
     options, notes
     lam : float, optional
         Stands in where neither a calibration nor a lambda is wanted; 0 asks for no rebalancing, and no prior.
+    tell : bool
+        Whether it is said what the priors imply.
 
     Raises
     ------
@@ -348,7 +351,13 @@ def resolve(
     """
     used = _held(wanted)
     if wanted["calibration"] is not None:
-        return (yield from _resolve_calibration(wanted, data, used, notes))
+        used = [option for option in used if option != "--target-prior"]
+        found = yield from _resolve_calibration(wanted, data, used, notes)
+        if wanted["target_prior"] is not None:
+            found = yield from _with_target(found, wanted["target_prior"], data, options, notes)
+        if tell:
+            _tell(found.calibration, data, notes)
+        return found
     if wanted["lam"] is None and lam is None:
         if used or wanted["delta"] is not None:
             option = (used or ["--delta"])[0]
@@ -390,7 +399,7 @@ def resolve(
         data.class_names,
         provenance(data, options, **({"given": "--lambda"} if wanted["lam"] is not None else {})),
     )
-    if wanted["lam"] is not None or lam:
+    if tell and (wanted["lam"] is not None or lam):
         _tell(made, data, notes)
     return Resolved(made, factors)
 
@@ -508,8 +517,24 @@ def _resolve_calibration(wanted: MethodOptions, data: DataSet, used: list[str], 
             option = "--delta FILE" if name is None else f"--delta {name}=FILE"
             expected = f"expected those of these samples: {option}"
             raise UsageError("--delta", f"a calibration made with a file of factors{of}, and none here", expected)
-    _tell(loaded, data, notes)
     return Resolved(loaded, factors)
+
+
+def _with_target(
+    found: Resolved, spec: PriorLike, data: DataSet, options: DataOptions, notes: Notes
+) -> Steps[Resolved]:  # fmt: skip
+    """The same for another target prior: lambda stays what it was."""
+    loaded = found.calibration
+    if loaded.lam == 0:
+        expected = "expected none: at lambda 0 no prior plays a part"
+        raise UsageError("--target-prior", "--target-prior beside a calibration of lambda 0", expected)
+    temperature = loaded.modalities[0].temperature
+    target = yield from resolve_prior(spec, data.alone(), "--target-prior", options, notes, temperature=temperature)
+    notes.add(
+        f"target prior: {target.origin}, in place of the calibration's ({loaded.target_prior.origin}); lambda "
+        f"{loaded.lam:.7g} is kept, and was not chosen for it"
+    )
+    return replace(found, calibration=replace(loaded, target_prior=target))
 
 
 def _member(data: DataSet, name: str | None) -> DataSet:

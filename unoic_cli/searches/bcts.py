@@ -19,6 +19,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.searches.joint import log_softmax
+
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.integer]
 
@@ -70,30 +72,6 @@ class OffsetsFit:
     def scores(self, z: Floats) -> Floats:
         """Scores a z + c, c centred, of row-max-subtracted z, (N, K)."""
         return np.asarray(self.a * z + self.centred)
-
-
-def log_softmax(scores: Floats) -> Floats:
-    """Logarithm of exp(v_k) / sum_j exp(v_j) for each row, (N, K).
-
-    Examples
-    --------
-    >>> np.exp(log_softmax(np.log([[1.0, 3.0]]))).round(6).tolist()
-    [[0.25, 0.75]]
-    """
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def smoothed_shares(labels: Labels, n_classes: int) -> Floats:
-    """pi_k = (n_k + 1/2) / (n + K / 2): the mix of labelled rows, in which no class is missing, (K,).
-
-    Examples
-    --------
-    >>> smoothed_shares(np.array([0, 0, 1]), 3).round(6).tolist()
-    [0.555556, 0.333333, 0.111111]
-    """
-    raised = np.bincount(labels, minlength=n_classes) + 0.5
-    return np.asarray(raised / raised.sum())
 
 
 def cluster_sums(rows: Floats, clusters: Labels) -> Floats:
@@ -183,7 +161,7 @@ def fit_offsets(
     y : (N,) integers
         Labels in [0, K).
     pi : (K,) float64
-        Shares of the classes among these rows, all positive: see `smoothed_shares`.
+        Shares of the classes among these rows, all positive: see `unoic_cli.searches.joint.mix_of`.
     s : (K,) float64
         Slopes log P_t - log P_s, where the offsets are expected.
     target : (K,) float64

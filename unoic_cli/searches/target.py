@@ -24,9 +24,8 @@ from unoic_cli.searches.bcts import (
     cluster_sums,
     clustered_covariance,
     fit_offsets,
-    log_softmax,
-    smoothed_shares,
 )
+from unoic_cli.searches.joint import log_softmax, mix_of
 
 SIGNIFICANCE = 1e-3
 """A mean posterior that differs with no smaller p is no shift."""
@@ -58,11 +57,14 @@ class MeanTest(NamedTuple):
         Directions in which posteriors vary.
     p : float
         Chance of so large a distance where there is no shift.
+    rest : int or None
+        Of clusters: their degrees of freedom, by which T2 is that of Hotelling; None: rows are many.
     """
 
     t2: float
     df: int
     p: float
+    rest: int | None = None
 
 
 class Interval(NamedTuple):
@@ -135,6 +137,40 @@ def chi_square_tail(x: float, df: int) -> float:
     return min(1.0, math.fsum(terms) + (math.erfc(math.sqrt(half)) if odd else 0.0))
 
 
+def f_tail(x: float, df: float, rest: float) -> float:
+    """Chance that a variance ratio of `df` and `rest` degrees of freedom exceeds x.
+
+    Examples
+    --------
+    >>> round(f_tail(4.964603, 1, 10), 6), round(f_tail(2.5, 13, 10), 6), f_tail(0, 3, 3)
+    (0.05, 0.076463, 1.0)
+    """
+    if x <= 0:
+        return 1.0
+    a, b, at = rest / 2, df / 2, rest / (rest + df * x)
+    if at > (a + 1) / (a + b + 2):  # where the fraction converges slowly, that of the other end does not
+        return 1 - _beta_share(b, a, 1 - at)
+    return _beta_share(a, b, at)
+
+
+def _beta_share(a: float, b: float, x: float) -> float:
+    """The incomplete beta function I_x(a, b), as a continued fraction by Lentz's method."""
+    tiny, front = 1e-300, math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    up, down = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    found = down
+    for m in range(1, 1000):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            down = 1 / (1 + term * down or tiny)
+            up = 1 + term / up or tiny
+            found *= up * down
+        if abs(up * down - 1) < 1e-14:
+            break
+    return math.exp(front + a * math.log(x) + b * math.log1p(-x)) * found / a
+
+
 def responsibilities(scores: Floats, q: Floats) -> Floats:
     """r_i(q) = softmax(L_i + log q), (N, K); a share of zero is impossible.
 
@@ -174,7 +210,8 @@ def mean_test(
 ) -> MeanTest:
     """Test whether the mean of the rows of `target` (M, K) is that of the rows of `labelled` (N, K).
 
-    `clusters` says of either which of its rows are not independent.
+    `clusters` says of either which of its rows are not independent; T2 is then taken for that of Hotelling, as a
+    covariance from few clusters is not known well (of rows there are many, and it has the tail of chi-square).
 
     Examples
     --------
@@ -185,8 +222,15 @@ def mean_test(
     """
     gap = target.mean(axis=0) - labelled.mean(axis=0)
     values, vectors = _eigen(mean_covariance(target, clusters[0]) + mean_covariance(labelled, clusters[1]))
-    t2 = float(((vectors.T @ gap) ** 2 / values).sum())
-    return MeanTest(t2, values.size, chi_square_tail(t2, values.size))
+    t2, df = float(((vectors.T @ gap) ** 2 / values).sum()), values.size
+    if clusters[0] is None and clusters[1] is None:
+        return MeanTest(t2, df, chi_square_tail(t2, df))
+    ours, theirs = (
+        len(r) if own is None else np.unique(own).size for r, own in zip((target, labelled), clusters, strict=True)
+    )
+    rest = ours + theirs - 2
+    left = rest - df + 1
+    return MeanTest(t2, df, f_tail(t2 * left / (rest * df), df, left) if left > 0 else 1.0, rest)
 
 
 def pseudo_counts(pi: Floats, n_rows: int) -> Floats:
@@ -346,11 +390,14 @@ class Rows:
     ----------
     z : (N, K) float64
         Scores with a row maximum of 0; -inf where a class is impossible.
+    margins : (N,) float64
+        How far the decision of each is from any other: see `margins`.
     clusters : (N,) integers or None
         Rows of one cluster are not independent; None: all are.
     """
 
     z: Floats
+    margins: Floats
     clusters: Labels | None = None
 
 
@@ -396,7 +443,7 @@ HOW = ("map-em", "em", "bbse")
 NO_SHIFT, NO_LABEL_SHIFT = "no shift found", "not a label shift"
 
 
-def estimate(labelled: Rows, y: Labels, target: Rows, s: Floats, mu: float, how: str = "map-em") -> Estimate:
+def estimate(labelled: Rows, y: Labels, target: Rows, s: Floats, how: str = "map-em") -> Estimate:
     """Estimate the mix of unlabelled rows, and decide whether to adopt it.
 
     Parameters
@@ -408,8 +455,6 @@ def estimate(labelled: Rows, y: Labels, target: Rows, s: Floats, mu: float, how:
         The unlabelled ones.
     s : (K,) float64
         Slopes from the source prior to the uniform one: where the offsets are expected.
-    mu : float
-        Margins are those of z + mu s.
     how : {"map-em", "em", "bbse"}
 
     Examples
@@ -417,20 +462,20 @@ def estimate(labelled: Rows, y: Labels, target: Rows, s: Floats, mu: float, how:
     >>> rng = np.random.default_rng(0)
     >>> y, t = rng.integers(0, 2, 400), (rng.random(400) < 0.9).astype(int)
     >>> z, x = (rng.normal(size=(400, 2)) + 3 * np.eye(2)[k] for k in (y, t))
-    >>> rows = [Rows(one - one.max(axis=1, keepdims=True)) for one in (z, x)]
-    >>> found = estimate(rows[0], y, rows[1], np.zeros(2), 1.0)
+    >>> rows = [Rows(one - one.max(axis=1, keepdims=True), margins(one)) for one in (z, x)]
+    >>> found = estimate(rows[0], y, rows[1], np.zeros(2))
     >>> found.prior.round(2).tolist(), found.reason, found.test.p < 1e-9
     ([0.12, 0.88], None, True)
     """
     n_classes = s.size
-    uniform, pi = np.full(n_classes, 1 / n_classes), smoothed_shares(y, n_classes)
+    uniform, pi = np.full(n_classes, 1 / n_classes), mix_of(y, n_classes)
     fit = fit_offsets(labelled.z, y, pi, s, uniform)
     ours, theirs = fit.scores(labelled.z), fit.scores(target.z)
     test = mean_test(responsibilities(theirs, pi), responsibilities(ours, pi), (target.clusters, labelled.clusters))
     mix = _mix(how, labelled, y, target, theirs, pi)
     shifted = test.p < SIGNIFICANCE
     weights = (mix.q / pi)[y] if shifted else np.ones(len(y))
-    apart = distance(margins(labelled.z + mu * s), weights, margins(target.z + mu * s))
+    apart = distance(labelled.margins, weights, target.margins)
     reason = NO_SHIFT if not shifted else NO_LABEL_SHIFT if apart.fires else None
     covariance = np.asarray(np.linalg.inv(fit.hessian), np.float64)
     if labelled.clusters is not None:

@@ -262,6 +262,10 @@ class KeptTally(Tally):
         if labels is not None:
             there = labels[entries] >= 0
             places, entries = places[there], entries[there]
+        elif batch.blank is not None:  # nothing is known of such a unit
+            self.seen -= int(batch.blank.sum())
+            there = ~batch.blank[entries]
+            places, entries = places[there], entries[there]
         if places.size:
             self._hold(batch, places, entries, samples)
 
