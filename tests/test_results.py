@@ -31,6 +31,7 @@ RARE = (
     f"compare {NAMED} -m c.json",
     f"fit-temperature {NAMED}",
     "fit-temperature p.npz --floor 1e-6",
+    f"prior --estimate {DIGITS}/test.h5 --labelled {DIGITS}/val.h5",
 )
 """Commands that print what the transcripts do not show."""
 

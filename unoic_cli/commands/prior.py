@@ -28,7 +28,7 @@ from unoic_cli.resolve.common import (
     open_inputs,
     output_path,
 )
-from unoic_cli.resolve.options import DataOptions, ForceOption
+from unoic_cli.resolve.options import DataOptions, DeltaPowerOption, ForceOption, WeightsOption
 from unoic_cli.schemas import marked
 from unoic_cli.searches.target import HOW
 
@@ -172,21 +172,12 @@ class PriorOptions(DataOptions, total=False):
             takes="str, path, DeltaStatistics or mapping by modality",
         ),
     ]
-    delta_power: Annotated[float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")]
+    delta_power: DeltaPowerOption
     fusion: Annotated[
         str | None,
         Option("--fusion", "HOW", f"With --estimate: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}."),
     ]
-    weights: Annotated[
-        Any,
-        Option(
-            "--weights",
-            "W,...",
-            "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
-            many=True,
-            takes="sequence of number, str or mapping by modality",
-        ),
-    ]
+    weights: WeightsOption
 
 
 ESTIMATING = ("labelled", "labelled_split", "how", *SCORES)

@@ -80,6 +80,19 @@ TargetPriorOption: TypeAlias = Annotated[
         takes="str, path, Prior, (K,) array or mapping by class",
     ),
 ]
+DeltaPowerOption: TypeAlias = Annotated[
+    float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")
+]
+WeightsOption: TypeAlias = Annotated[
+    Any,
+    Option(
+        "--weights",
+        "W,...",
+        "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
+        many=True,
+        takes="sequence of number, str or mapping by modality",
+    ),
+]
 UnseenOption: TypeAlias = Annotated[
     "Unseen | None",
     Option(
@@ -176,7 +189,7 @@ class DeltaOptions(TypedDict, total=False):
             takes="str, path, DeltaStatistics, array or mapping by modality",
         ),
     ]
-    delta_power: Annotated[float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")]
+    delta_power: DeltaPowerOption
 
 
 @group
@@ -237,16 +250,7 @@ class FusionOptions(TypedDict, total=False):
         str | None,
         Option("--fusion", "HOW", f"How modalities are fused: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}."),
     ]
-    weights: Annotated[
-        Any,
-        Option(
-            "--weights",
-            "W,...",
-            "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
-            many=True,
-            takes="sequence of number, str or mapping by modality",
-        ),
-    ]
+    weights: WeightsOption
 
 
 @group
