@@ -443,3 +443,42 @@ def weighted_ks(sample: Floats, weights: Floats, other: Floats) -> float:
     places = sorted({*sample.tolist(), *other.tolist()})
     share = weights / weights.sum()
     return max(abs(float(share[sample <= v].sum()) - float(np.mean(other <= v))) for v in places)
+
+
+# ---------------------------------------------------------------- temperature and lambda in one likelihood
+
+
+def joint(z: Floats, labels: Counts, s: Floats, target: Floats, a: float, lam: float) -> tuple[float, Floats, Floats]:
+    """The penalised likelihood of a and lambda at the labels' own mix, its gradient and its Hessian.
+
+    -sum log softmax(a z + lambda s + log pi - log P_t)_y + (a - 1)^2 / 2 + (lambda - 1)^2 / 2
+    """
+    rows = np.arange(len(labels))
+    theta = a * z + lam * s + np.log(mix(labels, z.shape[1])) - np.log(target)
+    theta = theta - theta.max(axis=1, keepdims=True)
+    logs = theta - np.log(np.exp(theta).sum(axis=1, keepdims=True))
+    p = np.exp(logs)
+    features = np.stack([z, np.broadcast_to(s, z.shape)])
+    means = (p * features).sum(axis=2)
+    away = features - means[:, :, None]
+    gradient = (means - features[:, rows, labels]).sum(axis=1) + np.array([a - 1, lam - 1])
+    hessian = np.einsum("nk,ank,bnk->ab", p, away, away) + np.eye(2)
+    value = -logs[rows, labels].sum() + ((a - 1) ** 2 + (lam - 1) ** 2) / 2
+    return float(value), np.asarray(gradient), np.asarray(hessian)
+
+
+def joint_fit(z: Floats, labels: Counts, s: Floats, target: Floats) -> tuple[Floats, Floats]:
+    """(a, lambda) that minimise it, and their standard errors, by Newton steps that are halved until they gain."""
+    z = z - z.max(axis=1, keepdims=True)
+    at = np.ones(2)
+    for _ in range(200):
+        value, gradient, hessian = joint(z, labels, s, target, *at)
+        step, size = np.linalg.solve(hessian, gradient), 1.0
+        if np.abs(step).max() < 1e-13 * np.abs(at).max():
+            break
+        while size > 1e-9 and not (
+            (at - size * step)[0] > 0.01 and joint(z, labels, s, target, *(at - size * step))[0] <= value
+        ):
+            size /= 2
+        at = at - size * step
+    return at, np.sqrt(np.diag(np.linalg.inv(hessian)))

@@ -26,7 +26,7 @@ from unoic_cli.data.dataset import Span
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.kernels import likelihood
-from unoic_cli.kernels.constants import N_TIERS, STEP
+from unoic_cli.kernels.constants import FLUSH, STEP
 from unoic_cli.kernels.jit import JIT_DISABLED
 from unoic_cli.tallies import likelihood as tallies
 from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
@@ -88,6 +88,10 @@ def draw(seed, n, n_classes, *, image=(), scale=4.0, noise=3.0, dtype="float32")
     return z, labels
 
 
+def fit_alone(*given, **options):
+    return unoic_cli.fit_temperature(*given, alone=True, **options)
+
+
 def source_of(z, labels, layout="rows", **more):
     if layout == "planes":
         z = np.moveaxis(z, -1, 1)
@@ -125,15 +129,12 @@ def test_sums_are_those_of_plain_numpy(seed, n, n_classes, dtype, image, layout,
     delta = {"none": None, "scalar": 0.7, "unit": np.random.default_rng(seed).uniform(0, 2, labels.shape)}[how]
     source = source_of(z, labels, layout, delta=delta)
     betas, n_bins = [0.02, 0.3, 1.0, 7.0], 5
-    once, doubled = (
-        run(LikelihoodTally(n_classes, bases, octaves), source).curve()
-        for bases, octaves in ((betas, 1), ([0.02, 0.0205], 10))
-    )
+    tally = run(LikelihoodTally(n_classes, betas, n_bins=n_bins, n_measured=4), source)
     confidence = run(ConfidenceTally(n_classes, betas, n_bins), source)
     rows, truth = flat(z, labels, 1.0 if delta is None else delta)
     assert confidence.n == (truth >= 0).sum()
     assert confidence.n_ignored == (truth < 0).sum()
-    for point in (*once, *doubled):
+    for point in tally.curve():
         nll, slope, curvature, _, _ = reference(rows, truth, point.beta)
         size = 1 + np.abs(rows).max()
         assert point.nll == pytest.approx(nll, rel=1e-10, abs=1e-11 * size)
@@ -143,9 +144,11 @@ def test_sums_are_those_of_plain_numpy(seed, n, n_classes, dtype, image, layout,
         nll, _, _, probability, hit = reference(rows, truth, beta)
         edges = np.abs(probability * n_bins - np.rint(probability * n_bins)).min()
         assert confidence.nll(i) == pytest.approx(nll, rel=1e-10, abs=1e-11 * size)
-        assert confidence.accuracy() == hit.mean()
+        assert confidence.accuracy() == tally.accuracy(i) == hit.mean()
         if edges > 1e-12 or (probability == 1).any():  # on an edge, the last bit chooses the bin
-            assert confidence.ece(i) == pytest.approx(reference_ece(probability, hit, n_bins), abs=1e-10)
+            expected = pytest.approx(reference_ece(probability, hit, n_bins), abs=1e-10)
+            assert confidence.ece(i) == expected
+            assert tally.ece(i) == expected
 
 
 @pytest.mark.kernel
@@ -205,7 +208,7 @@ def test_zero_probabilities_count_as_nothing_unless_they_are_the_truth():
     with np.errstate(divide="ignore"):
         z = np.log(probs)
     for point in found:
-        assert tuple(point)[1:] == pytest.approx(reference(z, np.array([0, 1, 2]), point.beta)[:3], abs=1e-11)
+        assert tuple(point)[1:4] == pytest.approx(reference(z, np.array([0, 1, 2]), point.beta)[:3], abs=1e-11)
     for tally in (LikelihoodTally(3, [1.0]), ConfidenceTally(3, [1.0], 15)):
         with pytest.raises(DataError, match=r"<array>:probs: a zero probability of the true class at row 1; expected"):
             run(tally, source_of(probs, np.array([0, 0, 0]), kind="probs"))
@@ -222,7 +225,7 @@ def test_huge_scores(dtype, largest):
     for i, point in enumerate(found):
         nll, slope, *_ = reference(z.astype(np.float64), labels, point.beta)
         assert (point.nll, point.slope) == pytest.approx((nll, slope), rel=1e-9)
-        assert measured.nll(i) == point.nll
+        assert measured.nll(i) == pytest.approx(point.nll, rel=1e-12)
 
 
 @pytest.mark.kernel
@@ -252,27 +255,21 @@ def test_confidences_on_the_edges_of_bins_belong_to_the_lower_bin():
 
 
 def test_tiers_hold_gaps_of_every_size():
-    tiers = np.zeros(N_TIERS, np.int64)
-    values = [0.0, 1e-9, 0.3, 511.999, 512.0, 131008.0, 3e7, 3.4e7, 1e20, 6.8e38]
-    for value in values:
-        tiers[:] = 0
-        likelihood.add_gap(value, tiers)
-        found = sum(int(part) << STEP * tier for tier, part in enumerate(tiers)) / 2**40
-        assert found == pytest.approx(value, rel=2**-33, abs=2**-40)
-        assert tiers.max() <= 2**49
+    for value in [0.0, 1e-9, 0.3, 511.999, 512.0, 131008.0, 3e7, 3.4e7, 1e20, 6.8e38]:
+        tier, units = likelihood.tier_of(value)
+        assert int(units) * 2.0 ** (STEP * tier) / 2**40 == pytest.approx(value, rel=2**-33, abs=2**-40)
+        assert units <= 2**49
 
 
-def test_batches_are_cut_into_pieces_that_cannot_overflow(monkeypatch):
-    z, labels = draw(1, 50, 3)
-    whole = run(LikelihoodTally(3, [0.5, 1.0], 3), source_of(z, labels))
-    bins = run(ConfidenceTally(3, [0.5, 1.0], 7), source_of(z, labels))
-    monkeypatch.setattr(tallies, "PIECE", 8)
-    pieces = run(LikelihoodTally(3, [0.5, 1.0], 3), source_of(z, labels))
-    assert pieces.curve() == whole.curve()
-    again = run(ConfidenceTally(3, [0.5, 1.0], 7), source_of(z, labels))
-    assert [(again.nll(i), again.ece(i), again.counts(i)) for i in (0, 1)] == [
-        (bins.nll(i), bins.ece(i), bins.counts(i)) for i in (0, 1)
-    ]
+@pytest.mark.kernel
+def test_lanes_are_emptied_before_they_overflow():
+    z, labels = draw(1, 600, 3)
+    biases = np.random.default_rng(0).normal(size=(2, 3))
+    tally = LikelihoodTally(3, [0.5, 1.0], biases, np.array([0.0, 0.5, 1.0]))
+    whole = run(tally.fresh(), source_of(z, labels))
+    assert 8 * FLUSH < 600 * 60
+    many = run(tally.fresh(), source_of(np.tile(z, (60, 1)), np.tile(labels, 60)))
+    assert many.curve() == whole.curve()
 
 
 # ---------------------------------------------------------------- the temperature
@@ -299,7 +296,7 @@ def test_the_cubic_of_a_cubic_is_exact():
 )
 def test_the_temperature_is_that_of_bisection(seed, n, n_classes, scale, dtype):
     z, labels = draw(seed, n, n_classes, scale=scale, noise=scale, dtype=dtype)
-    found = unoic_cli.fit_temperature(z, labels, source_prior="uniform")
+    found = fit_alone(z, labels, source_prior="uniform")
     rows, truth = flat(z, labels)
     expected = reference_temperature(rows, truth)
     if found.at_bound:
@@ -323,33 +320,33 @@ def test_delta_counts_and_all_kinds_are_taken():
     z, labels = draw(3, 300, 5)
     delta = np.random.default_rng(0).uniform(0.2, 1.5, 300)
     rows, truth = flat(z, labels, delta)
-    found = unoic_cli.fit_temperature(source_of(z, labels, delta=delta), source_prior="uniform")
+    found = fit_alone(source_of(z, labels, delta=delta), source_prior="uniform")
     assert found.temperature == pytest.approx(reference_temperature(rows, truth), rel=TOLERANCE)
-    plain = unoic_cli.fit_temperature(z, labels)
+    plain = fit_alone(z, labels)
     p = naive.softmax(z)
     for kind, scores in (("probs", p), ("log_probs", np.log(p))):
-        same = unoic_cli.fit_temperature(source_of(scores, labels, kind=kind))
+        same = fit_alone(source_of(scores, labels, kind=kind))
         assert same.temperature == pytest.approx(plain.temperature, rel=2 * TOLERANCE)
         assert same.nll_after == pytest.approx(plain.nll_after, rel=1e-9)
 
 
 def test_classes_that_are_separated_take_the_lowest_temperature():
     z = np.array([[2, 0, 0], [0, 1, 0], [0, 0, 3]], "f4")
-    found = unoic_cli.fit_temperature(z, [0, 1, 2])
+    found = fit_alone(z, [0, 1, 2])
     assert (found.temperature, found.at_bound, found.acc) == (RANGE[0], "lower", 1.0)
     assert found.nll_after < 1e-12
     assert any("as good as separated" in note for note in found.notes)
 
 
 def test_scores_that_say_nothing_take_the_highest_temperature():
-    found = unoic_cli.fit_temperature(np.array([[2, 0], [0, 1]], "f4"), [1, 0])
+    found = fit_alone(np.array([[2, 0], [0, 1]], "f4"), [1, 0])
     assert (found.temperature, found.at_bound, found.acc) == (RANGE[1], "upper", 0.0)
     assert any("hardly tell the classes apart" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("z", [np.zeros((3, 4), "f4"), 1e30 * np.eye(3, dtype="f4")])
 def test_a_likelihood_that_does_not_change_leaves_the_scores_alone(z):
-    found = unoic_cli.fit_temperature(z, [0, 1, 2])
+    found = fit_alone(z, [0, 1, 2])
     assert (found.temperature, found.at_bound, found.nll_after) == (1.0, None, found.nll_before)
     assert any("the same at every temperature" in note for note in found.notes)
 
@@ -358,7 +355,7 @@ def test_outliers_beyond_all_measure_cost_some_reads_only():
     z, labels = draw(4, 400, 3, scale=2.0, noise=2.0)
     labels[:] = np.where(labels < 0, 0, labels)
     z[0], labels[0] = (5000, 0, 0), 1
-    found = unoic_cli.fit_temperature(z, labels)
+    found = fit_alone(z, labels)
     assert found.temperature == pytest.approx(reference_temperature(*flat(z, labels)), rel=TOLERANCE)
     assert found.reads <= 8
 
@@ -381,7 +378,7 @@ def shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def runner(*args):
-        assert cli.run(["fit-temperature", *map(str, args), "--source-prior", "4,3,2,1"]) == 0
+        assert cli.run(["fit-temperature", *map(str, args), "--alone", "--source-prior", "4,3,2,1"]) == 0
         found = json.loads(capsys.readouterr().out)
         del found["files"], found["calibration"]["provenance"]["files"]
         return json.dumps(found)
@@ -413,9 +410,10 @@ def test_spans_and_threads_never_change_a_sum(seed, edges, n_threads):
     source = source_of(z, labels, "planes")
     at = sorted({0, source.n_units, *(source.n_units * edge // 64 for edge in edges)})
     spans = [Span(source, a, b) for a, b in itertools.pairwise(at)]
+    tally = LikelihoodTally(3, [0.3, 1.0], np.array([[0, 0, 0], [0, 1, -1.0]]), np.array([0.0, 2.0, -1.0]))
     assert (
-        run(LikelihoodTally(3, [0.3, 1.0], 2), source, spans=spans, n_threads=n_threads).curve()
-        == run(LikelihoodTally(3, [0.3, 1.0], 2), source_of(z, labels)).curve()
+        run(tally.fresh(), source, spans=spans, n_threads=n_threads).curve()
+        == run(tally.fresh(), source_of(z, labels)).curve()
     )
 
 
@@ -423,8 +421,8 @@ def test_a_split_equals_choosing_its_samples_beforehand():
     z, labels = draw(8, 200, 4)
     split = np.array(["val", "test"], object)[np.random.default_rng(0).integers(0, 2, 200)]
     kept = split == "val"
-    one = unoic_cli.fit_temperature(source_of(z, labels, split=split), split="val").to_dict()
-    other = unoic_cli.fit_temperature(z[kept], labels[kept]).to_dict()
+    one = fit_alone(source_of(z, labels, split=split), split="val").to_dict()
+    other = fit_alone(z[kept], labels[kept]).to_dict()
     for key in ("temperature", "n", "n_ignored", "nll", "ece", "acc", "reads"):
         assert one[key] == other[key]
 
@@ -441,7 +439,7 @@ def calibration(lam=0.8, temperature=1.3, weights=(6, 2, 1, 1), **more):
 def test_the_lambda_that_belongs_to_the_temperature_keeps_every_prediction(lam):
     z, labels = draw(9, 3000, 4)
     given = calibration(lam)
-    found = unoic_cli.fit_temperature(z, labels, calibration=given)
+    found = fit_alone(z, labels, calibration=given)
     made = found.calibration
     assert made.lam * made.temperature == pytest.approx(lam * 1.3, rel=1e-14)
     assert made.temperature == found.temperature != 1.3
@@ -459,7 +457,7 @@ def test_the_lambda_that_belongs_to_the_temperature_keeps_every_prediction(lam):
 def test_the_temperature_does_not_depend_on_the_calibration():
     z, labels = draw(10, 500, 4)
     found = {
-        unoic_cli.fit_temperature(z, labels, calibration=c).temperature
+        fit_alone(z, labels, calibration=c).temperature
         for c in (None, calibration(), calibration(0.0, 7.0), calibration(weights=(1, 1, 1, 0)))
     }
     assert len(found) == 1
@@ -467,15 +465,15 @@ def test_the_temperature_does_not_depend_on_the_calibration():
 
 def test_without_a_calibration_lambda_is_zero_and_priors_are_found_as_elsewhere():
     z, labels = draw(11, 500, 4)
-    found = unoic_cli.fit_temperature(source_of(z, labels, source_counts=(4, 3, 2, 1)), target_prior="1,1,1,2")
+    found = fit_alone(source_of(z, labels, source_counts=(4, 3, 2, 1)), target_prior="1,1,1,2")
     made = found.calibration
     assert (made.lam, found.lam_before) == (0.0, None)
     assert made.source_prior.counts == (4, 3, 2, 1)
     assert made.target_prior.counts == (1, 1, 1, 2)
     assert any(f"search-lambda --temperature {found.temperature:.7g}" in note for note in found.notes)
-    fallback = unoic_cli.fit_temperature(z, labels)
+    fallback = fit_alone(z, labels)
     assert any("label frequencies of" in note for note in fallback.notes)
-    posterior = unoic_cli.fit_temperature(z, labels, source_prior="mean-posterior")
+    posterior = fit_alone(z, labels, source_prior="mean-posterior")
     rows = naive.softmax(z / posterior.temperature)
     assert posterior.calibration.source_prior.values == pytest.approx(rows.mean(axis=0), abs=1e-9)
 
@@ -484,22 +482,22 @@ def test_a_calibration_that_leaves_the_stored_delta_alone_is_fitted_so():
     z, labels = draw(12, 500, 4)
     delta = np.random.default_rng(0).uniform(0.2, 1.5, 500)
     source = source_of(z, labels, delta=delta)
-    plain = unoic_cli.fit_temperature(z, labels, calibration=calibration())
-    assert unoic_cli.fit_temperature(source, calibration=calibration(stored_delta=False)).nll_after == plain.nll_after
-    assert unoic_cli.fit_temperature(source, calibration=calibration()).nll_after != plain.nll_after
+    plain = fit_alone(z, labels, calibration=calibration())
+    assert fit_alone(source, calibration=calibration(stored_delta=False)).nll_after == plain.nll_after
+    assert fit_alone(source, calibration=calibration()).nll_after != plain.nll_after
 
 
 def test_the_file_that_is_written_is_read_by_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     z, labels = draw(13, 400, 4)
     write("x.h5", z, labels, source_counts=[4, 3, 2, 1])
-    assert cli.run(["fit-temperature", "x.h5", "-o", "cal.json", "--format", "table"]) == 0
+    assert cli.run(["fit-temperature", "x.h5", "--alone", "-o", "cal.json", "--format", "table"]) == 0
     table = capsys.readouterr()
     assert "NLL" in table.out
     assert "search-lambda --temperature" in table.err
     first = Calibration.load("cal.json")
     assert cli.run(["search-lambda", "x.h5", "--temperature", repr(first.temperature), "-o", "lam.json"]) == 0
-    assert cli.run(["fit-temperature", "x.h5", "-c", "lam.json", "-o", "both.json"]) == 0
+    assert cli.run(["fit-temperature", "x.h5", "--alone", "-c", "lam.json", "-o", "both.json"]) == 0
     capsys.readouterr()
     both, lam = Calibration.load("both.json"), Calibration.load("lam.json")
     assert both.temperature == first.temperature == lam.temperature
@@ -507,7 +505,7 @@ def test_the_file_that_is_written_is_read_by_the_others(tmp_path, monkeypatch, c
     assert both.provenance["previous"] == lam.provenance
     assert cli.run(["evaluate", "x.h5", "-c", "both.json"]) == 0
     assert json.loads(capsys.readouterr().out)["temperature"] == first.temperature
-    assert cli.run(["fit-temperature", "x.h5", "--format", "tsv", "--bins", "4"]) == 0
+    assert cli.run(["fit-temperature", "x.h5", "--alone", "--format", "tsv", "--bins", "4"]) == 0
     shown = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
     assert shown["temperature"] == repr(first.temperature)
     assert shown["ece.bins"] == "4"
@@ -549,7 +547,7 @@ def test_files_without_what_is_needed(refuse):
         file["source_counts"] = [1, 2, 3]
     assert "p.h5: predictions without scores" in refuse(NO_DATA, "p.h5")
     with pytest.raises(DataError, match="predictions without scores"):
-        unoic_cli.fit_temperature(arrays.describe(np.zeros(6, "u1"), labels, kind="predictions", n_classes=3))
+        fit_alone(arrays.describe(np.zeros(6, "u1"), labels, kind="predictions", n_classes=3))
     z[4, 1] = np.nan
     assert "row 4, class 1" in refuse(NO_DATA, write("x.h5", z, labels))
     probs = np.full((6, 3), 0.5, "f4")
@@ -590,7 +588,7 @@ def test_calibrations_that_cannot_take_a_temperature(refuse):
         USAGE, "x.h5", "-c", "fused.json"
     )
     with pytest.raises(UsageError, match="delta statistics"):
-        unoic_cli.fit_temperature("x.h5", calibration=calibration(delta=DeltaStatistics(0.4, 0.1)))
+        fit_alone("x.h5", calibration=calibration(delta=DeltaStatistics(0.4, 0.1)))
 
 
 def test_rebalanced_scores_are_refused(refuse, capfd):
@@ -619,15 +617,15 @@ def test_figures_of_published_networks(name, key):
     with np.load(DATA / f"{name}.npz") as stored:
         z, labels, split = stored[key], stored["labels"], stored["split"]
     temperature, *expected = FIGURES[name, key]
-    val = unoic_cli.fit_temperature(unoic_cli.from_arrays(z, labels, split=split), split="val", source_prior="uniform")
+    val = fit_alone(unoic_cli.from_arrays(z, labels, split=split), split="val", source_prior="uniform")
     assert val.reads == 3
     assert val.temperature == pytest.approx(temperature, rel=0.03)
     kept = split == "val"
     best = reference_temperature(z[kept].astype(np.float64), labels[kept])
     assert val.temperature == pytest.approx(best, rel=TOLERANCE)
     test, labels = z[split == "test"].astype(np.float64), labels[split == "test"]
-    before = unoic_cli.fit_temperature(test, labels, source_prior="uniform")
-    after = unoic_cli.fit_temperature(test / val.temperature, labels, source_prior="uniform")
+    before = fit_alone(test, labels, source_prior="uniform")
+    after = fit_alone(test / val.temperature, labels, source_prior="uniform")
     assert (before.nll_before, after.nll_before) == pytest.approx(expected[:2], abs=0.002)
     assert 100 * before.ece_before == pytest.approx(expected[2], abs=0.006)
     assert 100 * after.ece_before == pytest.approx(expected[3], abs=0.15)  # the grid's T is another
@@ -649,8 +647,8 @@ def test_a_floor_gives_true_classes_of_probability_zero_a_likelihood(tmp_path, k
         file[kind], file["labels"] = stored, labels
     path = str(tmp_path / "x.h5")
     with pytest.raises(DataError, match="--floor"):
-        unoic_cli.fit_temperature(path, source_prior="uniform")
-    found = unoic_cli.fit_temperature(path, source_prior="uniform", floor=1e-6)
+        fit_alone(path, source_prior="uniform")
+    found = fit_alone(path, source_prior="uniform", floor=1e-6)
     logs = np.log(np.maximum(probs, 1e-6))
 
     def nll(t):
@@ -665,8 +663,8 @@ def test_a_floor_gives_true_classes_of_probability_zero_a_likelihood(tmp_path, k
     assert found.to_dict()["floor"] == 1e-6
     for floor in (0, 0.5, -1, float("nan")):
         with pytest.raises(UsageError, match="--floor"):
-            unoic_cli.fit_temperature(path, source_prior="uniform", floor=floor)
+            fit_alone(path, source_prior="uniform", floor=floor)
     with h5py.File(tmp_path / "z.h5", "w") as file:
         file["logits"], file["labels"] = z, labels
     with pytest.raises(UsageError, match="holds logits"):
-        unoic_cli.fit_temperature(str(tmp_path / "z.h5"), source_prior="uniform", floor=1e-6)
+        fit_alone(str(tmp_path / "z.h5"), source_prior="uniform", floor=1e-6)

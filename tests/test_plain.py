@@ -18,7 +18,7 @@ from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.fusions import FUSIONS, fusion, resolve_weights
 from unoic_cli.kernels import Kernel, plain
-from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED, N_TIERS
+from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED, N_MOMENTS, N_TIERS
 from unoic_cli.kernels.lines import COPIES, add_up, make_point, make_workspace
 from unoic_cli.tallies.fused import FusedTally
 
@@ -68,12 +68,16 @@ def test_sums_have_the_same_bits(seed):
     block = (scores.raw, scores.brain, scores.allow_zero, scores.pixels)
     check(kernels.sum_posterior, (*block, scores.delta, n_units, lines, np.zeros(n_classes, np.int64), work), 7)
     check(kernels.entropy_of_units, (*block, n_units, n_classes, np.zeros(n_units, np.int64), work), 6)
-    betas, n_octaves, n_bins = np.array([0.3, 1.0, 1.7]), int(rng.integers(1, 8)), int(rng.integers(1, 20))
-    first = int(rng.integers(n_units))
-    common = (*block, scores.delta, labels, first, n_units, n_classes, betas)
-    tiers, gaps = np.zeros(N_TIERS, np.int64), np.zeros(n_classes)
-    parts, sums = np.zeros(3 * n_octaves), np.zeros(9 * n_octaves, np.int64)
-    check(kernels.sum_likelihood, (*common, n_octaves, gaps, parts, tiers, sums), 13, 14)
+    betas, n_bins, gaps = np.array([0.3, 1.0, 1.7]), int(rng.integers(1, 20)), np.zeros(n_classes)
+    points = np.stack([betas, np.full(3, 2.0**44), np.full(3, 2.0**38)], axis=1).reshape(-1)
+    hidden = np.where(problem.masked, np.inf, 0.0)
+    kept = np.where((labels >= 0) & problem.masked[labels], -1, labels).astype(np.int32)
+    given = (points, rng.normal(size=3 * n_classes), rng.random(n_classes), hidden, n_bins)
+    scratch = (np.zeros((2 * n_classes + 3) * 8), np.zeros(8, np.int64), np.zeros(24 * N_MOMENTS, np.int64))
+    n_measured = int(rng.integers(1, 4)) * n_bins
+    sizes = (2 * N_TIERS, 6 * N_MOMENTS, n_measured, n_measured, 2 * n_measured)
+    counts = [np.zeros(size, np.int64) for size in sizes]
+    check(kernels.sum_likelihood, (*block, scores.delta, kept, n_classes, *given, *scratch, *counts), *range(15, 20))
     n_tables = problem.n_tables
     bias = np.where(problem.masked, -np.inf, problem.slopes)[: int(rng.choice([0, n_classes]))]
     sizes = (n_classes, n_classes, 2 * N_TIERS * n_classes, 6 * n_classes, 6, 3 * n_bins, 3 * n_bins, 6 * n_bins)

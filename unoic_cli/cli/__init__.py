@@ -29,8 +29,8 @@ COMMANDS = {
     "pack": "Rewrite a logits file in the form that is read fastest: contiguous HDF5.",
     "prior": "Count the labels of logits files; --source-prior and --target-prior read the result.",
     "fit-delta": "Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.",
-    "fit-temperature": "Find the temperature T that minimises the negative log-likelihood of softmax(delta * z / "
-    "T) on labelled data.",
+    "fit-temperature": "Find the temperature T and the lambda of least negative log-likelihood on labelled data, "
+    "in one fit.",
     "search-lambda": "Find the rebalancing lambda that serves a metric best: the whole curve from one read of "
     "the data.",
     "calibrate": "Write calibrated log-probabilities and predictions, and show what they change.",

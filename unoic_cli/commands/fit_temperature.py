@@ -1,4 +1,4 @@
-"""`fit-temperature`: the temperature that serves the likelihood of labelled data best."""
+"""`fit-temperature`: the temperature, and the lambda, that serve the likelihood of labelled data best."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
+import numpy as np
+
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.prior import UNSEEN, PriorLike, Unseen
 from unoic_cli.calibrations.view import Look, View
+from unoic_cli.commands.together import LEAST, Joint, Line, Measured, errors, joint, minimum
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count, write_json
 from unoic_cli.errors import DataError, UsageError
@@ -31,20 +34,26 @@ from unoic_cli.resolve.common import (
 from unoic_cli.resolve.common import source_prior as find_source_prior
 from unoic_cli.resolve.modalities import load_calibration
 from unoic_cli.resolve.options import DataOptions, ForceOption, TargetPriorOption, UnseenOption
-from unoic_cli.tallies.likelihood import ConfidenceTally, Likelihood, LikelihoodTally
+from unoic_cli.searches.descent import is_done
+from unoic_cli.tallies.likelihood import Likelihood, LikelihoodTally
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 TOLERANCE = 1e-6
-"""The minimum lies within this of T, as a share of T."""
+"""The minimum lies within this of T, as a share of T; and of lambda, as a share of it or of 1."""
 
 OCTAVES = 7
 RANGE = (2.0**-OCTAVES, 2.0**OCTAVES)
-"""Temperatures that are looked at."""
+"""Temperatures that are looked at, of T alone."""
+RANGE_TOGETHER = (0.0, 1.0 / LEAST)
+"""Temperatures that are looked at, of T with lambda."""
 
 OFFSETS = (-2e-2, -TOLERANCE / 2, 0.0, TOLERANCE / 2, 2e-2)
 MOST_BINS = 1000
+ALONE, TOGETHER, ALONG, HELD = "alone", "together", "along", "held"
+OWN_MIX = "the labelled units' own mix (log pi - log Pt is added to the calibration's scores)"
+SCORES_OWN = "the scores' own: no prior is divided out or multiplied in"
 
 
 @dataclass(frozen=True)
@@ -53,24 +62,33 @@ class FitTemperatureResult:
 
     Attributes
     ----------
+    how : {"together", "along", "held", "alone"}
+        (T, lambda) fitted together; T along the lambda * T of a given calibration; T with lambda at 0, as the priors
+        say nothing of lambda; or T alone, without priors.
     temperature : float
         T.
+    a : float
+        1 / T.
+    se_a, se_lam : float or None
+        Standard errors of a and lambda, by the curvature; None where they are not fitted, or at a bound.
     tolerance : float
         The minimum lies within this share of T, unless T is at a bound.
+    range : tuple of float
+        Where T was looked for.
     at_bound : {"lower", "upper"} or None
-        The end of `RANGE` that T is, when the likelihood still grows there.
+        The end of the range that T is, when the likelihood still grows there.
     reads : int
-        How often the data was read for T and the figures below.
-    n, n_ignored, n_classes : int
-        Labelled and ignored units, and K.
-    nll_before, nll_after : float
-        Mean negative log-likelihood of softmax(delta * z / T) in nats, at T = 1 and at T.
-    ece_before, ece_after : float
-        Expected calibration error of the largest probability, at T = 1 and at T.
+        How often the scores were read.
+    n, n_ignored, n_left_out, n_classes : int
+        Labelled and ignored units, those of classes that are never predicted, and K.
+    before : Measured
+        NLL in nats, ECE and accuracy of softmax(delta * z), the scores as they are.
+    given : Measured or None
+        At the labelled units' own mix, before the fit: at T = 1 and lambda = 1, or as the given calibration has them.
+    after : Measured
+        After the fit.
     bins : int
         Bins of the calibration error.
-    acc : float
-        Accuracy at lambda = 0, which no temperature changes.
     lam_before : float or None
         lambda of the calibration that was given; None where none was.
     calibration : Calibration
@@ -81,19 +99,23 @@ class FitTemperatureResult:
         What was worth saying on the way.
     """
 
+    how: str
     temperature: float
+    a: float
+    se_a: float | None
+    se_lam: float | None
     tolerance: float
+    range: tuple[float, float]
     at_bound: str | None
     reads: int
     n: int
     n_ignored: int
+    n_left_out: int
     n_classes: int
-    nll_before: float
-    nll_after: float
-    ece_before: float
-    ece_after: float
+    before: Measured
+    given: Measured | None
+    after: Measured
     bins: int
-    acc: float
     lam_before: float | None
     calibration: Calibration
     details: dict[str, Any]
@@ -101,21 +123,70 @@ class FitTemperatureResult:
 
     __repr__ = brief
 
+    @property
+    def lam(self) -> float:
+        """The lambda that belongs to T."""
+        return self.calibration.lam
+
+    @property
+    def acc(self) -> float:
+        """Accuracy at lambda = 0, which no temperature changes."""
+        return self.before.acc
+
+    @property
+    def nll_before(self) -> float:
+        """NLL of the scores as they are."""
+        return self.before.nll
+
+    @property
+    def nll_after(self) -> float:
+        """NLL after the fit."""
+        return self.after.nll
+
+    @property
+    def ece_before(self) -> float:
+        """ECE of the scores as they are."""
+        return self.before.ece
+
+    @property
+    def ece_after(self) -> float:
+        """ECE after the fit."""
+        return self.after.ece
+
+    @property
+    def population(self) -> dict[str, str]:
+        """Whose posterior the calibration gives, and whose the figures are of."""
+        return {
+            "calibration": f"posterior for the target prior {self.calibration.target_prior.origin}",
+            "before": SCORES_OWN,
+            **({} if self.given is None else {"given": OWN_MIX}),
+            "after": SCORES_OWN if self.how == ALONE else OWN_MIX,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; `--calibration` reads it."""
+        figures = {"before": self.before, "given": self.given, "after": self.after}
+        shown = {name: one for name, one in figures.items() if one is not None}
         return {
+            "how": self.how,
             "temperature": self.temperature,
+            "a": self.a,
+            "se": {"a": self.se_a, "lambda": self.se_lam},
             "tolerance": self.tolerance,
-            "range": list(RANGE),
+            "range": list(self.range),
             "at_bound": self.at_bound,
             "reads": self.reads,
             "n": self.n,
             "n_ignored": self.n_ignored,
+            "n_left_out": self.n_left_out,
             "n_classes": self.n_classes,
-            "nll": {"before": self.nll_before, "after": self.nll_after},
-            "ece": {"before": self.ece_before, "after": self.ece_after, "bins": self.bins},
+            "population": self.population,
+            "nll": {name: one.nll for name, one in shown.items()},
+            "ece": {**{name: one.ece for name, one in shown.items()}, "bins": self.bins},
             "acc": self.acc,
-            "lambda": {"before": self.lam_before, "after": self.calibration.lam},
+            "acc_after": self.after.acc,
+            "lambda": {"before": self.lam_before, "after": self.lam},
+            "mu": self.lam * self.temperature,
             **self.details,
             "calibration": self.calibration.to_dict(),
             "notes": list(self.notes),
@@ -163,30 +234,45 @@ def _places(lower: float, upper: float, candidate: float) -> list[float]:
 
 @dataclass(frozen=True)
 class _Fit:
+    """What came of a fit, whichever it was."""
+
+    how: str
     beta: float
+    lam: float
     at_bound: str | None
     flat: bool
     reads: int
-    measured: ConfidenceTally
+    n: int
+    n_ignored: int
+    n_left_out: int
+    before: Measured
+    given: Measured | None
+    after: Measured
+    se: tuple[float | None, float | None] = (None, None)
+    done: bool = True
 
 
-def _fit(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
-    """Find beta = 1 / T.
+def _alone(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
+    """Find beta = 1 / T without priors.
 
     The first read takes every octave of the range. Each later one looks close around where the slope should be zero,
     and also measures there: that is the result as soon as the slopes around it prove it right.
     """
-    first = LikelihoodTally(data.n_classes, [1 / RANGE[1]], 2 * OCTAVES + 1)
+    octaves = [2.0**i for i in range(-OCTAVES, OCTAVES + 1)]
+    first = LikelihoodTally(data.n_classes, octaves, n_bins=bins)
     yield from count(data, [first], view=view)
     if first.n == 0:
         raise DataError(data.name, f"no labelled sample ({first.n_ignored} ignored)", "expected labels")
     points, reads = first.curve(), 1
 
-    def measure(beta: float, places: list[float]) -> Steps[tuple[ConfidenceTally, list[Likelihood]]]:
-        measured = ConfidenceTally(data.n_classes, [1.0, beta], bins)
-        more = LikelihoodTally(data.n_classes, places)
-        yield from count(data, [measured, *([more] if places else [])], view=view)
-        return measured, more.curve() if places else []
+    def measure(beta: float, places: list[float]) -> Steps[tuple[LikelihoodTally, list[Likelihood]]]:
+        tally = LikelihoodTally(data.n_classes, [1.0, beta, *places], n_bins=bins, n_measured=2)
+        yield from count(data, [tally], view=view)
+        return tally, [tally.at(2 + j) for j in range(len(places))]
+
+    def found(beta: float, at_bound: str | None, flat: bool, reads: int, tally: LikelihoodTally) -> _Fit:
+        before, after = (Measured(tally.at(j).nll, tally.ece(j), tally.accuracy(j)) for j in range(2))
+        return _Fit(ALONE, beta, 0.0, at_bound, flat, reads, tally.n, tally.n_ignored, 0, before, None, after)
 
     flat = not any(point.slope or point.curvature for point in points)
     at_bound = None
@@ -196,7 +282,7 @@ def _fit(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
         at_bound, beta = (None, 1.0) if flat else ("lower", points[-1].beta)
     if flat or at_bound is not None:
         measured, _ = yield from measure(beta, [])
-        return _Fit(beta, at_bound, flat, 2, measured)
+        return found(beta, at_bound, flat, 2, measured)
     lower, upper = _bracket(points)
     while True:
         beta = interpolate(lower, upper)
@@ -204,7 +290,29 @@ def _fit(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
         reads += 1
         lower, upper = _bracket([lower, *points, upper])
         if max(upper.beta, beta) - min(lower.beta, beta) <= TOLERANCE * beta:
-            return _Fit(beta, None, False, reads, measured)
+            return found(beta, None, False, reads, measured)
+
+
+def _together(data: DataSet, bins: int, view: View, base: Calibration, line: Line | None) -> Steps[_Fit]:
+    """Find a = 1 / T and lambda in one likelihood, or a along a line."""
+    one = yield from joint(data, base, line)
+    best = yield from minimum(one, data, view, bins, TOLERANCE)
+    how = ALONG if line is not None else HELD if one.held else TOGETHER
+    bounds = one.bounds(TOLERANCE)
+    at_bound = "upper" if best.at[0] <= LEAST else None
+    assert one.raw is not None
+    return _Fit(
+        how, best.at[0], one.lam(best.at), at_bound, one.flat, one.reads, one.n, one.n_ignored, one.n_left_out,
+        one.raw, one.measured[one.start], one.measured[best.at], _se(one, errors(best, bounds)), is_done(best, bounds),
+    )  # fmt: skip
+
+
+def _se(one: Joint, found: tuple[float | None, ...]) -> tuple[float | None, float | None]:
+    """Standard errors of a and lambda."""
+    if len(found) == 2:
+        return found[0], found[1]
+    along = None if one.line is None or found[0] is None else abs(one.line.mu) * found[0]
+    return found[0], along
 
 
 class FitTemperatureOptions(DataOptions, total=False):
@@ -219,7 +327,17 @@ class FitTemperatureOptions(DataOptions, total=False):
             "--calibration -c",
             "FILE",
             "Give this calibration (JSON) the temperature, and convert its lambda so that predictions stay the "
-            "same. Default: lambda 0 with the priors below.",
+            "same: T is fitted with lambda * T as it is. Default: both are fitted, with the priors below.",
+        ),
+    ]
+    alone: Annotated[
+        bool,
+        Option(
+            "--alone",
+            None,
+            "Fit T alone, to softmax(delta * z / T): right only where the labels have the mix that the network was "
+            "trained for, as a prior mismatch is taken for overconfidence.",
+            default=False,
         ),
     ]
     bins: Annotated[int, Option("--bins", "N", "Equal-width bins of the expected calibration error.", default=15)]
@@ -244,7 +362,7 @@ def fit_temperature(
     labels: ArrayLike | None = None,
     **options: Unpack[FitTemperatureOptions],
 ) -> Steps[FitTemperatureResult]:
-    """Find the temperature T that minimises the mean negative log-likelihood of softmax(delta * z / T).
+    """Find the temperature T and the lambda of least negative log-likelihood, together.
 
     Parameters
     ----------
@@ -266,18 +384,23 @@ def fit_temperature(
 
     Notes
     -----
-    T is fitted to the scores as they are: lambda, offsets and the priors play no part in the likelihood.
-    Predictions depend on ``lambda * T`` only, so a calibration that carries a temperature carries the lambda that
-    belongs to it. Sums are integers: threads, chunks, files and layouts cannot change a bit of the result.
+    With a = 1 / T, s = log Pt - log Ps and the labels' own mix pi, (a, lambda) minimise the sum over labelled units of
+    -log softmax(a * delta * z + lambda * s + log pi - log Pt)_y, plus (a - 1)**2 / 2 + (lambda - 1)**2 / 2. So a
+    prior that differs from the labels' mix is not taken for overconfidence, as it is where T is fitted alone. The
+    calibration, softmax(delta * z / T + lambda * s), is the posterior for the target prior; predictions depend on
+    lambda * T only. Sums are integers: threads, chunks, files and layouts cannot change a bit of the result.
 
     Examples
     --------
     >>> from unoic_cli import fit_temperature
     >>> import numpy as np
     >>> scores = np.log(np.array([[9, 1]] * 4, dtype=np.float32))  # 90 % confident, right in 3 of 4 cases
-    >>> result = fit_temperature(scores, [0, 0, 0, 1])
+    >>> result = fit_temperature(scores, [0, 0, 0, 1], alone=True)
     >>> round(result.temperature, 5), round(result.ece_before, 4), round(result.ece_after, 4)
     (2.0, 0.15, 0.0)
+    >>> result = fit_temperature(scores, [0, 0, 0, 1], source_prior=[0.9, 0.1])
+    >>> round(result.temperature, 3), round(result.lam, 3)
+    (0.0, 0.0)
     """
     chosen = filled(FitTemperatureOptions, options)
     notes, bins, floor, calibration = Notes(chosen["tell"]), chosen["bins"], chosen["floor"], chosen["calibration"]
@@ -299,42 +422,47 @@ def fit_temperature(
     data.require_scores()
     data.require("labels", "to fit a temperature")
     look = Look(floor=_checked_floor(floor, data))
-    late = any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
+    alone = chosen["alone"]
+    late = alone and any(isinstance(prior, str) and prior == "mean-posterior" for prior in (source_prior, target_prior))
+    line = None
     if calibration is not None:
         given = {"--source-prior": source_prior, "--target-prior": target_prior, "--unseen": unseen}
         base = yield from _load(calibration, given, data, notes)
         look = replace(look, stored_delta=base.modalities[0].stored_delta)
         late = False
+        line, look = _line(base, look)
     elif not late:
         base = yield from _start(data, source_prior, target_prior, unseen, 1.0, chosen, notes)
-    fit = yield from _fit(data, bins, View((look,)))
+    if alone:
+        fit = yield from _alone(data, bins, View((replace(look, offsets=None),)))
+    else:
+        fit = yield from _together(data, bins, View((look,), rebalance_first=look.offsets is not None), base, line)
     temperature = 1 / fit.beta
     if late:
         base = yield from _start(data, source_prior, target_prior, unseen, temperature, chosen, notes)
     tell_slopes(base, base.modalities[0], data, notes)
-    if fit.flat:
-        notes.add("the likelihood is the same at every temperature: T = 1")
-    elif fit.at_bound is not None:
-        way = "falls" if fit.at_bound == "lower" else "rises"
-        why = "the classes are as good as separated" if way == "falls" else "the scores hardly tell the classes apart"
-        notes.add(f"the likelihood still grows as T {way} beyond {temperature:g}, the end of the range: {why}")
-    made = _calibration(base, temperature, calibration is not None, data, chosen, fit, notes)
+    _tell(fit, temperature, notes)
+    made = _calibration(base, fit, calibration is not None, data, chosen, notes)
     floored = {} if floor is None else {"floor": floor}
     made = replace(made, provenance=made.provenance | floored)
     result = FitTemperatureResult(
+        how=fit.how,
         temperature=temperature,
+        a=fit.beta,
+        se_a=fit.se[0],
+        se_lam=fit.se[1],
         tolerance=TOLERANCE,
+        range=RANGE if alone else RANGE_TOGETHER,
         at_bound=fit.at_bound,
         reads=fit.reads,
-        n=fit.measured.n,
-        n_ignored=fit.measured.n_ignored,
+        n=fit.n,
+        n_ignored=fit.n_ignored,
+        n_left_out=fit.n_left_out,
         n_classes=data.n_classes,
-        nll_before=fit.measured.nll(0),
-        nll_after=fit.measured.nll(1),
-        ece_before=fit.measured.ece(0),
-        ece_after=fit.measured.ece(1),
+        before=fit.before,
+        given=fit.given,
+        after=fit.after,
         bins=bins,
-        acc=fit.measured.accuracy(),
         lam_before=None if calibration is None else base.lam,
         calibration=made,
         details={k: v for k, v in provenance(data, chosen, **floored).items() if k != "unoic"},
@@ -343,6 +471,51 @@ def fit_temperature(
     if output is not None:
         yield from write_json(output, made.to_dict())
     return result
+
+
+def _line(base: Calibration, look: Look) -> tuple[Line, Look]:
+    """Where a calibration's predictions stay the same: scores a * (delta * z + v), with its offsets and lambda in v.
+
+    Rebalanced first, v is a part of the scores, as delta is its factor, too.
+    """
+    modality = base.modalities[0]
+    temperature = modality.temperature
+    slopes = base.slopes()
+    offsets = np.zeros_like(slopes.values) if modality.offsets is None else np.array(modality.offsets)
+    feature = temperature * (offsets + base.lam * slopes.values)
+    line = Line(base.lam * temperature, feature, 1.0 / temperature)
+    if base.order == "rebalance-first":
+        return replace(line, feature=np.zeros_like(feature)), replace(look, offsets=tuple(feature.tolist()))
+    return line, look
+
+
+def _tell(fit: _Fit, temperature: float, notes: Notes) -> None:
+    """Say what the fit rests on."""
+    if fit.how == ALONE:
+        notes.add(
+            "--alone: where the labels' mix is not the one that the network was trained for, that is taken for "
+            "overconfidence, and T is wrong; by default T and lambda are fitted together"
+        )
+    if fit.how == HELD:
+        notes.add("lambda is held at 0, as nothing tells it; T is fitted at the labelled units' own mix")
+    if fit.n_left_out:
+        notes.add(
+            f"{fit.n_left_out:,} labelled {'unit' if fit.n_left_out == 1 else 'units'} of classes that are never "
+            "predicted left out of the fit (--unseen floor gives such classes a prior)"
+        )
+    if fit.flat:
+        notes.add("the likelihood is the same at every temperature: T = 1")
+    elif fit.at_bound is not None:
+        way = "falls" if fit.at_bound == "lower" else "rises"
+        why = "the classes are as good as separated" if way == "falls" else "the scores hardly tell the classes apart"
+        notes.add(f"the likelihood still grows as T {way} beyond {temperature:g}, the end of the range: {why}")
+    elif fit.how != ALONE and fit.after.acc == 1.0:
+        notes.add(
+            "the classes are as good as separated: every labelled unit is right, and what keeps T at "
+            f"{temperature:.4g} is the penalty (1/T - 1)^2 / 2 alone; more units would tell"
+        )
+    if not fit.done:
+        notes.add("the minimum was not found to the tolerance: the scores leave no digits for it")
 
 
 def _checked_floor(floor: float | None, data: DataSet) -> float | None:
@@ -392,27 +565,28 @@ def _start(
 
 
 def _calibration(
-    base: Calibration, temperature: float, converted: bool, data: DataSet, options: DataOptions, fit: _Fit, notes: Notes
+    base: Calibration, fit: _Fit, converted: bool, data: DataSet, options: DataOptions, notes: Notes
 ) -> Calibration:
-    """The calibration with the temperature; lambda (and offsets) converted so that lambda * T stays what it was."""
+    """The calibration with the temperature, and the lambda of the fit; of a given one, lambda * T stays what it was."""
     modality = base.modalities[0]
-    before = modality.temperature
-    more: dict[str, Any] = {"fitted": "temperature", "tolerance": TOLERANCE, "n": fit.measured.n}
-    lam = 0.0
-    if base.lam != 0:
+    before, temperature = modality.temperature, 1 / fit.beta
+    what = "temperature and lambda" if fit.how == TOGETHER else "temperature"
+    more: dict[str, Any] = {"fitted": what, "tolerance": TOLERANCE, "n": fit.n}
+    lam = fit.lam
+    if converted:
         lam = base.lam * before / temperature
-        notes.add(
-            f"lambda converted from {base.lam:.7g} (T = {before:.7g}) to {lam:.7g} (T = {temperature:.7g}): "
-            "predictions depend on lambda * T only, and stay the same"
-        )
-    else:
+        if lam != 0:
+            notes.add(
+                f"lambda converted from {base.lam:.7g} (T = {before:.7g}) to {lam:.7g} (T = {temperature:.7g}): "
+                "predictions depend on lambda * T only, and stay the same"
+            )
+        previous = {k: v for k, v in base.provenance.items() if k != "previous"}
+        more |= {"converted": {"lambda": base.lam, "temperature": before}, "previous": previous}
+    if lam == 0:
         notes.add(
             "lambda is 0 (no rebalancing yet): "
             f"unoic search-lambda --temperature {temperature:.7g} finds the lambda that belongs to this temperature"
         )
-    if converted:
-        before_provenance = {k: v for k, v in base.provenance.items() if k != "previous"}
-        more |= {"converted": {"lambda": base.lam, "temperature": before}, "previous": before_provenance}
     offsets = modality.offsets
     if offsets is not None:
         offsets = tuple(offset * before / temperature for offset in offsets)

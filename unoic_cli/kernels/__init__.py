@@ -91,9 +91,8 @@ def _looked_at(raw: Any, brain: Any, pixels: Any, units: Any, places: Any, label
     return int(units.size) * n_classes
 
 
-def _at_temperatures(*given: Any) -> int:
-    first, stop, n_classes, betas = given[6:10]
-    return int((stop - first) * n_classes * betas.size)
+def _at_places(*given: Any) -> int:
+    return int(given[0].size * given[7].size // 3)
 
 
 def _in_bins(*given: Any) -> int:
@@ -141,7 +140,7 @@ count_point_planes = Kernel("points.count_point_planes", _scores)
 count_predictions = Kernel("points.count_predictions", _scores)
 count_confusion = Kernel("points.count_confusion", _scores)
 sum_posterior = Kernel("posterior.sum_posterior", _scores)
-sum_likelihood = Kernel("likelihood.sum_likelihood", _at_temperatures)
+sum_likelihood = Kernel("likelihood.sum_likelihood", _at_places)
 sum_confidence = Kernel("likelihood.sum_confidence", _in_bins)
 entropy_of_units = Kernel("entropy.entropy_of_units", _scores)
 look_at_rows = Kernel("evidence.look_at_rows", _looked_at)

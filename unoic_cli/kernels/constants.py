@@ -17,14 +17,19 @@ HUGE = 1e6
 FIXED_POINT = 2.0**40
 """Scale of summed probabilities and logarithms: integers, so that any order of summation gives the same bits."""
 
-PIECE = 1 << 13
-"""At most this many units a call of the likelihood: sums of numbers below 2**9 in units of 2**-40 stay below 2**62."""
 STEP = 16
 N_TIERS = 9
 """Gaps of the label reach 2**129: tier i holds those below 2**(9 + 16 i), in units of 2**(16 i - 40)."""
 GAP_END = 2.0 ** (9 + STEP * (N_TIERS - 1))
+GONE = 2.0**140
+"""Gap of a class of probability zero: beyond all others, and its square is finite."""
 HALF = 24
 """Sums are kept in two parts, of the lower `HALF` bits and of the others, so that 2**38 units do not overflow."""
+
+LOG_SUM, MEAN_X, MEAN_V, VAR_X, COVARIANCE, VAR_V, N_MOMENTS = range(7)
+"""Places of what `unoic_cli.kernels.likelihood` sums: log S, E[x], E[v], Var[x], Cov[x, v], Var[v]."""
+FLUSH = 1 << 11
+"""Groups of units whose numbers below 2**51 a lane adds up: they stay below 2**62."""
 
 ROWS, EQUAL, INSIDE, ONE, CLOSER, EXP_ONE, LABELLED, AS_IS, DOWN, UP, FIRST_EQUAL, FIRST_SUM, FIRST_OUTSIDE = range(13)
 """Places of what `unoic_cli.kernels.evidence` counts: rows; those of equal scores; those inside [0, 1]; those of them

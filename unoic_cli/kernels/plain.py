@@ -24,7 +24,7 @@ Whole: TypeAlias = NDArray[np.int64]
 
 _PIECE = 1 << 16
 """Scores at a time: they stay in cache."""
-_FAR, _NEGLIGIBLE = 80.0, 1e-35
+_FAR = 80.0
 _FLOAT32_END = 3.4028235677973366e38  # rounds to infinity in float32
 _LARGEST_EXP = 709.782712893384
 
@@ -405,30 +405,84 @@ def _softmax(x: Floats) -> Floats:
     return weights
 
 
+def make_gaps(z: Floats, hidden: Floats, allow_zero: bool) -> tuple[Floats, NDArray[np.bool_]]:
+    """Gaps of all classes, of scores (n, K), and which units are not valid."""
+    below = z <= -_FLOAT32_END
+    bad = (~(z < _FLOAT32_END) | (below & (not allow_zero))).any(axis=1)
+    with np.errstate(invalid="ignore"):
+        z = np.where(below, -np.inf, z) - hidden
+        top = np.where(z > -np.inf, z, -np.inf).max(axis=1)
+        gaps = top[:, None] - z
+    return np.where(gaps < c.GONE, gaps, c.GONE), bad | (top == -np.inf)
+
+
+class _Moments(NamedTuple):
+    """The largest probability of units, its class, and what is summed, in fixed point."""
+
+    confidence: Floats
+    winner: Whole
+    sums: list[Whole]
+
+
+def moments(gaps: Floats, point: Floats, bias: Floats, feature: Floats) -> _Moments:
+    """What units of gaps (n, K) say at a place: see `unoic_cli.kernels.likelihood.add_moments`."""
+    a, scale, squared = point
+    x = a * gaps
+    theta = bias - x
+    top = theta.max(axis=1)
+    below = theta - top[:, None]
+    near = below > c.LEAST
+    weights = np.where(near, _exp_series(np.where(near, below, c.LEAST)), 0.0)
+    heavy, seen = weights * x, weights * feature
+    total, x1, v1 = np.ascontiguousarray(_sum(weights)), _sum(heavy), _sum(seen)
+    x2, v2, xv = _sum(heavy * x), _sum(seen * feature), _sum(heavy * feature)
+    share = 1.0 / total
+    mean_x, mean_v = x1 * share, v1 * share
+    found = (
+        (top + _log_series(total), scale),
+        (mean_x, scale),
+        (mean_v, c.FIXED_POINT),
+        (x2 * share - mean_x * mean_x, squared),
+        (xv * share - mean_x * mean_v, scale),
+        (v2 * share - mean_v * mean_v, c.FIXED_POINT),
+    )
+    sums = [np.asarray(values * unit + c.MAGIC).view(np.int64) - c.MAGIC_BITS for values, unit in found]
+    return _Moments(share, theta.argmax(axis=1), sums)
+
+
 def sum_likelihood(
-    raw: Any, brain: bool, allow_zero: bool, pixels: int, delta: Any, labels: Any, first: int, stop: int,
-    n_classes: int, betas: Any, n_octaves: int, gaps: Any, parts: Any, tiers: Any, sums: Any,
+    raw: Any, brain: bool, allow_zero: bool, pixels: int, delta: Any, labels: Any, n_classes: int, points: Any,
+    biases: Any, feature: Any, hidden: Any, n_bins: int, tile: Any, keep: Any, lanes: Any, away: Any, sums: Any,
+    counts: Any, hits: Any, confidences: Any,
 ) -> int:  # fmt: skip
     """See `unoic_cli.kernels.likelihood.sum_likelihood`."""
-    for units in _pieces(stop, n_classes, first):
-        seen = _gaps(raw, brain, allow_zero, pixels, delta, delta[:0], units, labels, n_classes, True)
-        if seen.wrong != -1:
-            return seen.wrong
-        np.add.at(tiers, *_tiers(seen.own))
-        for i, beta in enumerate(betas):
-            x = beta * seen.away
-            weights = _softmax(x)
-            x = np.where(weights > 0.0, x, 0.0)
-            for j in range(n_octaves):
-                if j:
-                    weights = weights * weights
-                    weights[weights < _NEGLIGIBLE] = 0.0
-                total, power = _sum(weights), 2.0**j
-                mean = power * (_sum(x * weights) / total)
-                square = power * power * (_sum(x * x * weights) / total)
-                found = (_apply(log, total), mean, np.maximum(square - mean * mean, 0.0))
-                place = 3 * (i * n_octaves + j)
-                sums[place : place + 3] += [_fixed(values).sum() for values in found]
+    for units in _pieces(labels.size, n_classes):
+        z = wide(rows_of(raw, units, n_classes, pixels), brain)
+        if delta.size:
+            with np.errstate(invalid="ignore"):
+                z *= _factors(delta, units)
+        gaps, bad = make_gaps(z, hidden, allow_zero)
+        label = labels[units].astype(np.int64)
+        own = gaps[np.arange(len(z)), label]
+        wrong = _first(bad | ((label >= 0) & ~(own < c.GAP_END)))
+        if wrong >= 0:
+            return units.start + wrong if bad[wrong] else -2 - units.start - wrong
+        kept = label >= 0
+        gaps, label = gaps[kept], label[kept]
+        tier, values = _tiers(own[kept])
+        _add_halves(values, away, tier)
+        for j, point in enumerate(points.reshape(-1, 3)):
+            seen = moments(gaps, point, biases[j * n_classes : (j + 1) * n_classes], feature)
+            place = np.repeat(j * c.N_MOMENTS + np.arange(c.N_MOMENTS), len(label))
+            _add_halves(np.concatenate(seen.sums), sums, place)
+            if j * n_bins >= counts.size:
+                continue
+            place = j * n_bins + np.clip(np.ceil(seen.confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+            np.add.at(counts, place, 1)
+            np.add.at(hits, place, seen.winner == label)
+            _add_halves(_fixed(seen.confidence), confidences, place)
+        sums[1::2] += sums[::2] >> c.HALF
+        sums[::2] &= (1 << c.HALF) - 1
     return -1
 
 

@@ -12,18 +12,21 @@ from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.commands.fit_temperature import FitTemperatureResult
+    from unoic_cli.commands.together import Measured
 
 
 def render_fit_temperature(result: FitTemperatureResult) -> Group:
-    """The temperature, and the likelihood and calibration error before and after."""
+    """T and lambda, and the likelihood and calibration error before and after."""
     found = f"{result.temperature:.7g}"
     precision = (
         "an end of the range" if result.at_bound else f"to a relative {result.tolerance:g}, in {result.reads} reads"
     )
+    left_out = f", {result.n_left_out:,} left out" if result.n_left_out else ""
     about = [
         ("temperature", f"{found} ({precision})"),
         ("lambda", _lambda(result)),
-        ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
+        ("lambda * T", f"{result.lam * result.temperature:.7g} (what predictions depend on)"),
+        ("data", f"{result.n:,} labelled{left_out}, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
         ("source prior", result.calibration.source_prior.origin),
         ("target prior", result.calibration.target_prior.origin),
     ]
@@ -31,12 +34,31 @@ def render_fit_temperature(result: FitTemperatureResult) -> Group:
     table.add_column("")
     for name in ("NLL", "ECE %", "acc %"):
         table.add_column(name, justify="right")
-    table.add_row("T = 1", f"{result.nll_before:.6g}", percent(result.ece_before), percent(result.acc))
-    table.add_row(f"T = {found}", f"{result.nll_after:.6g}", percent(result.ece_after), percent(result.acc))
-    title = f"fitted and measured on the same data, {result.bins} bins"
-    return Group(facts(about), Text(), Text(title, style="italic"), table)
+    for name, figures in _figures(result):
+        table.add_row(name, f"{figures.nll:.6g}", percent(figures.ece), percent(figures.acc))
+    return Group(facts(about), Text(), Text(_title(result), style="italic"), table)
+
+
+def _figures(result: FitTemperatureResult) -> list[tuple[str, Measured]]:
+    """What is compared, by its name."""
+    if result.given is None:
+        return [("T = 1", result.before), (f"T = {result.temperature:.7g}", result.after)]
+    converted = result.calibration.provenance.get("converted", {"temperature": 1.0})
+    lam = result.lam_before if result.how == "along" else 0.0 if result.how == "held" else 1.0
+    before, after = (
+        f"T = {temperature:.7g}, lambda = {lam:.7g}"
+        for temperature, lam in ((converted["temperature"], lam), (result.temperature, result.lam))
+    )
+    return [("as stored", result.before), (before, result.given), (after, result.after)]
+
+
+def _title(result: FitTemperatureResult) -> str:
+    mix = "" if result.given is None else "; posteriors for the labels' own mix, but for the first"
+    return f"fitted and measured on the same data, {result.bins} bins{mix}"
 
 
 def _lambda(result: FitTemperatureResult) -> str:
-    lam = f"{result.calibration.lam:.7g}"
-    return lam if result.lam_before is None else f"{lam} (was {result.lam_before:.7g})"
+    lam = f"{result.lam:.7g}"
+    if result.lam_before is not None:
+        return f"{lam} (was {result.lam_before:.7g})"
+    return lam if result.se_lam is None else f"{lam} (standard error {result.se_lam:.2g})"

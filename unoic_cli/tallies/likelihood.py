@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,28 +14,46 @@ from unoic_cli.calibrations.decider import Fuser, Piece, Rule
 from unoic_cli.data.batch import Batch, InvalidScoreError, Scores, where_is
 from unoic_cli.errors import DataError
 from unoic_cli.kernels import sum_confidence, sum_likelihood
-from unoic_cli.kernels.constants import FIXED_POINT, HALF, N_TIERS, PIECE, STEP
-from unoic_cli.tallies.tally import Tally, added
+from unoic_cli.kernels.constants import (
+    COVARIANCE,
+    FIXED_POINT,
+    HALF,
+    LOG_SUM,
+    MEAN_V,
+    MEAN_X,
+    N_MOMENTS,
+    N_TIERS,
+    STEP,
+    VAR_V,
+    VAR_X,
+)
+from unoic_cli.tallies.tally import Tally
 
 _ONE = int(FIXED_POINT)
 
 
 class Likelihood(NamedTuple):
-    """The mean negative log-likelihood at one beta = 1 / T.
+    """The mean negative log-likelihood of softmax(beta * delta * z + b + lambda * s) at one place, by its derivatives.
 
     Attributes
     ----------
     beta : float
+        1 / T.
     nll : float
         Nats.
     slope, curvature : float
         Its first and second derivative in beta.
+    tilt, bend, cross : float
+        Its first and second derivative in lambda, and the mixed one; 0 where there is no s.
     """
 
     beta: float
     nll: float
     slope: float
     curvature: float
+    tilt: float = 0.0
+    bend: float = 0.0
+    cross: float = 0.0
 
 
 def _zero(batch: Batch, unit: int) -> DataError:
@@ -46,53 +65,78 @@ def _zero(batch: Batch, unit: int) -> DataError:
     return DataError(source.scores_name, found, expected + hint)
 
 
-def _sum_pieces(batch: Batch, tiers: NDArray[np.int64], run: Callable[[int, int], Any]) -> int:
-    """Run a kernel over a batch, piece by piece; returns the sum of the labels' gaps in units of 2**-40."""
-    total = 0
-    for first in range(0, batch.n_units, PIECE):
-        tiers[:] = 0
-        bad = run(first, min(first + PIECE, batch.n_units))
-        if bad >= 0:
-            raise InvalidScoreError(bad)
-        if bad < -1:
-            raise _zero(batch, -2 - bad)
-        total += sum(int(part) << STEP * tier for tier, part in enumerate(tiers))
-    return total
-
-
 class LikelihoodTally(Tally):
-    """NLL of softmax(beta * delta * z) and its derivatives at several betas, from one read.
+    """NLL of softmax(beta * delta * z + b) and its derivatives at several places, and confidence, from one read.
 
     Parameters
     ----------
     n_classes : int
         K.
     betas : sequence of float
-        B betas, positive.
-    n_octaves : int
-        D: also at ``beta * 2**i`` for i < D, which takes no further exponentials.
+        beta at each of J places, positive.
+    biases : (J, K) float64, optional
+        b at each place; 0 by default.
+    feature : (K,) float64, optional
+        s: derivatives are those in its factor, too.
+    masked : (K,) bool, optional
+        Classes that are left out, with the units of their label.
+    n_bins : int
+        M: bin i holds confidences in (i / M, (i + 1) / M].
+    n_measured : int
+        Confidence is measured at the first so many places.
 
     Attributes
     ----------
-    n, n_ignored : int
-        Labelled units, and those whose label is ignored.
+    support : (K,) int64
+        Units of each class.
+    n_ignored, n_left_out : int
+        Units whose label is ignored, and those of classes that are left out.
     """
 
     needs = frozenset({"scores", "labels"})
-    COUNTED = ("n", "n_ignored", "_gap", "_sums")
+    COUNTED = ("support", "n_ignored", "n_left_out", "away", "sums", "counted", "hits", "confidences")
 
-    def __init__(self, n_classes: int, betas: Sequence[float], n_octaves: int = 1) -> None:
-        self.n_classes, self.betas, self.n_octaves = n_classes, tuple(betas), n_octaves
-        self.n = self.n_ignored = 0
-        self._gap = 0  # Python integers: no sum overflows
-        self._sums = [0] * (3 * len(self.betas) * n_octaves)
-        self._array = np.array(self.betas)
-        self._gaps, self._parts = np.zeros(n_classes), np.zeros(3 * n_octaves)
-        self._tiers = np.zeros(N_TIERS, dtype=np.int64)
+    def __init__(
+        self, n_classes: int, betas: Sequence[float], biases: NDArray[np.float64] | None = None,
+        feature: NDArray[np.float64] | None = None, masked: NDArray[np.bool_] | None = None, n_bins: int = 15,
+        n_measured: int = 1,
+    ) -> None:  # fmt: skip
+        many = len(betas)
+        self.n_classes, self.betas, self.n_bins = n_classes, tuple(betas), n_bins
+        self.masked = np.zeros(n_classes, dtype=bool) if masked is None else masked
+        self.biases = _shifted(np.zeros((many, n_classes)) if biases is None else biases, self.masked)
+        self.feature = np.zeros(n_classes) if feature is None else feature
+        self.n_ignored = self.n_left_out = 0
+        self.support = np.zeros(n_classes, dtype=np.int64)
+        self.away = np.zeros((N_TIERS, 2), dtype=np.int64)
+        self.sums = np.zeros((many, N_MOMENTS, 2), dtype=np.int64)
+        self.counted = np.zeros((min(n_measured, many), n_bins), dtype=np.int64)
+        self.hits = np.zeros_like(self.counted)
+        self.confidences = np.zeros((*self.counted.shape, 2), dtype=np.int64)
+        self._units = [self._unit(bias) for bias in self.biases]
+        self._points = np.array([(beta, *unit) for beta, unit in zip(self.betas, self._units, strict=True)]).reshape(-1)
+        seen = self.feature[~self.masked]
+        self._low, self._width = float(seen.min()), float(np.ptp(seen)) or 1.0
+        self._scaled = np.where(self.masked, 0.0, (self.feature - self._low) / self._width)
+        self._hidden = np.where(self.masked, np.inf, 0.0)
+        self._scratch = (
+            np.zeros((2 * n_classes + 3) * 8),
+            np.zeros(8, dtype=np.int64),
+            np.zeros(many * N_MOMENTS * 8, dtype=np.int64),
+        )
+
+    def _unit(self, bias: NDArray[np.float64]) -> tuple[float, float]:
+        """Scales of numbers as large as x can be in the mean, and of their squares: they stay below 2**50."""
+        size = float(np.ptp(bias[~self.masked])) + math.log(self.n_classes) + 2.0
+        digits = math.ceil(math.log2(size))
+        return 2.0 ** (50 - digits), 2.0 ** (50 - 2 * digits)
 
     def recipe(self) -> partial[LikelihoodTally]:
         """What makes an empty tally like this one."""
-        return partial(LikelihoodTally, self.n_classes, self.betas, self.n_octaves)
+        return partial(
+            LikelihoodTally, self.n_classes, self.betas, self.biases, self.feature, self.masked, self.n_bins,
+            len(self.counted),
+        )  # fmt: skip
 
     def update(self, batch: Batch) -> None:
         """Add a batch.
@@ -106,31 +150,68 @@ class LikelihoodTally(Tally):
         """
         scores, labels = batch.scores, batch.labels
         assert scores is not None and labels is not None
-        sums = np.zeros(len(self._sums), dtype=np.int64)
-
-        def run(first: int, stop: int) -> Any:
-            sums[:] = 0
-            bad = sum_likelihood(
-                scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.delta, labels, first, stop,
-                self.n_classes, self._array, self.n_octaves, self._gaps, self._parts, self._tiers, sums,
-            )  # fmt: skip
-            self._sums = added(self._sums, sums.tolist())
-            return bad
-
-        self._gap += _sum_pieces(batch, self._tiers, run)
-        self.n += batch.n_units - batch.n_ignored
+        if self.masked.any():
+            left_out = (labels >= 0) & self.masked[labels]
+            labels = np.where(left_out, -1, labels).astype(np.int32)
+            self.n_left_out += int(left_out.sum())
+        flat = (array.reshape(-1) for array in (self.away, self.sums, self.counted, self.hits, self.confidences))
+        bad = sum_likelihood(
+            scores.raw, scores.brain, scores.allow_zero, scores.pixels, scores.delta, labels, self.n_classes,
+            self._points, self.biases.reshape(-1), self._scaled, self._hidden, self.n_bins, *self._scratch, *flat,
+        )  # fmt: skip
+        if bad >= 0:
+            raise InvalidScoreError(bad)
+        if bad < -1:
+            raise _zero(batch, -2 - bad)
+        self.support += np.bincount(labels[labels >= 0], minlength=self.n_classes)
         self.n_ignored += batch.n_ignored
 
+    @property
+    def n(self) -> int:
+        """Labelled units of classes that take part."""
+        return int(self.support.sum())
+
+    def at(self, j: int) -> Likelihood:
+        """Means at place j."""
+        n, beta, (unit, squared) = self.n, self.betas[j], self._units[j]
+        one, width = float(FIXED_POINT), self._width
+        scales = {LOG_SUM: unit, MEAN_X: unit, MEAN_V: one, VAR_X: squared, COVARIANCE: unit, VAR_V: one}
+        mean = {i: int(whole(self.sums[j, i])) / n / scale for i, scale in scales.items()}
+        gap = int(gap_sums(self.away)) / (n * _ONE)
+        own, seen = (math.fsum((self.support * values).tolist()) / n for values in (self.biases[j], self._scaled))
+        return Likelihood(
+            beta,
+            beta * gap + mean[LOG_SUM] - own,
+            gap - mean[MEAN_X] / beta,
+            mean[VAR_X] / beta / beta,
+            (mean[MEAN_V] - seen) * width,
+            mean[VAR_V] * width * width,
+            -mean[COVARIANCE] / beta * width,
+        )
+
     def curve(self) -> list[Likelihood]:
-        """Means at every beta, ascending."""
-        n, gap = self.n * _ONE, self._gap / (self.n * _ONE)
-        found = []
-        for i, base in enumerate(self.betas):
-            for j in range(self.n_octaves):
-                place, beta = 3 * (i * self.n_octaves + j), base * 2.0**j
-                log_sum, mean, variance = (self._sums[place + part] / n for part in range(3))
-                found.append(Likelihood(beta, beta * gap + log_sum, gap - mean / beta, variance / beta / beta))
-        return sorted(found)
+        """Means at every place, by beta."""
+        return sorted(self.at(j) for j in range(len(self.betas)))
+
+    def accuracy(self, j: int) -> float:
+        """Share of units whose most probable class at place j is the label."""
+        return int(self.hits[j].sum()) / self.n
+
+    def ece(self, j: int) -> float:
+        """Expected calibration error at place j."""
+        return _ece(self.hits[j], self.confidences[j], self.n)
+
+
+def _shifted(biases: NDArray[np.float64], masked: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Biases of which the largest at each place is 0."""
+    top = np.where(masked, -np.inf, biases).max(axis=1, keepdims=True)
+    return np.where(masked, 0.0, biases - top)
+
+
+def _ece(hits: NDArray[np.int64], confidences: NDArray[np.int64], n: int) -> float:
+    """The mean over units of |accuracy - mean confidence| of their bin."""
+    gap: int = sum(abs(hits.astype(object) * _ONE - whole(confidences)))
+    return gap / (n * _ONE)
 
 
 def whole(halves: NDArray[np.int64], kind: Any = object) -> Any:
@@ -215,9 +296,7 @@ class _Confidence(Tally):
 
     def ece(self, i: int) -> float:
         """Expected calibration error at beta i: the mean over units of |accuracy - mean confidence| of their bin."""
-        sums = whole(self.confidences[0, i].sum(axis=0))
-        gap: int = sum(abs(self.hits[0, i].sum(axis=0).astype(object) * _ONE - sums))
-        return gap / (self.n * _ONE)
+        return _ece(self.hits[0, i].sum(axis=0), self.confidences[0, i].sum(axis=0), self.n)
 
     def counts(self, i: int) -> list[int]:
         """Units in each bin at beta i."""
