@@ -16,6 +16,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.decider import Fuser, Piece
 from unoic_cli.calibrations.view import View
+from unoic_cli.commands.class_offsets import asks_for_fit
 from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.harm import flips_of, tell_flips
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
@@ -149,6 +150,8 @@ class CalibrateResult:
         """What `after` was measured on."""
         if self.after is None:
             return None
+        if self.fitted is not None and self.fitted.offsets is not None:
+            return "cross-fitted: each kept unit predicted with the lambda and the offsets of the other folds"
         if self.fitted is not None:
             return "cross-fitted: each unit predicted with the lambda tuned on the other folds"
         return "the given lambda on this input"
@@ -547,7 +550,9 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     if fitted is None:
         tell_flips(applied, flips, data, notes)
     notes.settle(chosen["strict"], data.name)
-    if fitted is not None and fitted.folds is not None and before is not None:
+    if fitted is not None and fitted.offsets is not None and before is not None:
+        after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))
+    elif fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
@@ -588,10 +593,13 @@ def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[S
             "no labels, and neither --calibration nor --lambda",
             "expected a calibration from labelled data (unoic search-lambda VAL.h5 -o c.json), or --lambda 1",
         )
-    resolved = yield from resolve(chosen, data, chosen, notes, lam=1.0)
+    fits_offsets = asks_for_fit(chosen)
+    wanted: MethodOptions = {**filled(MethodOptions, chosen), "offsets": None if fits_offsets else chosen["offsets"]}
+    resolved = yield from resolve(wanted, data, chosen, notes, lam=1.0)
     assert resolved is not None
+    metric = chosen["metric"] or "macc"
     result = yield from search_prepared(
-        data, resolved, chosen["metric"] or "macc", CROSS_FIT_FOLDS, chosen["absent"], chosen, notes
+        data, resolved, metric, CROSS_FIT_FOLDS, chosen["absent"], chosen, notes, fits_offsets
     )
     notes.add(
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "

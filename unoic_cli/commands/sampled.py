@@ -320,11 +320,20 @@ class Sampled:
     def cross_fitted(self, goal: Metric, index: int) -> NDArray[np.int64]:
         """Predictions of the kept units, (n,), each with the lambda that the other folds lead to."""
         kept, trail = self.kept, self.trail
+        found = np.empty(kept.n, dtype=np.int64)
+        for fold, place in enumerate(self.fold_points(goal, index)):
+            out = self.folds == fold
+            found[out] = trail.predictions(place)[out]
+        return found
+
+    def fold_points(self, goal: Metric, index: int) -> list[int]:
+        """The point that the units outside of each fold lead to; `index` where nothing can be chosen."""
+        kept, trail = self.kept, self.trail
         if goal.recipe is not None or self.lams.size == 1:
-            return trail.predictions(index)
+            return [index] * GAIN_FOLDS
         counts = trail.counts(kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
         curve = Curve(self.lams, counts)
-        found = np.empty(kept.n, dtype=np.int64)
+        found = []
         for fold in range(GAIN_FOLDS):
             out = self.folds == fold
             others = [i for i in range(GAIN_FOLDS) if i != fold]
@@ -334,7 +343,7 @@ class Sampled:
             place = index
             if out.any() and not out.all() and values.max() > -np.inf:
                 place = self._without(goal, counted, values, out)
-            found[out] = trail.predictions(place)[out]
+            found.append(place)
         return found
 
     def _without(self, goal: Metric, counted: Counted, values: NDArray[np.float64], out: NDArray[np.bool_]) -> int:
@@ -372,14 +381,18 @@ class Sampled:
         crossed = few.cross_fitted(goal, index)
         some = (chosen, plain) if few is self else (few.at(index), few.plain.astype(np.int64))
         return {
-            one.name: self._gain(one, (chosen, plain), (crossed, *some), before, after)
+            one.name: self._gain(one, (chosen, plain), (crossed, *some), before, after, few)
             for one in metrics
             if one.recipe is None and np.isfinite(one.values(after, self.asked.rules))
         }
 
-    def _gain(self, metric: Metric, own: Any, crossed: Any, before: Counted, after: Counted) -> Gain:
+    def worth(self, metric: Metric, own: Any, crossed: NDArray[np.int64], before: Counted, after: Counted) -> Gain:
+        """The gain of other predictions of all kept units: own, and as it is; and cross-fitted."""
+        return self._gain(metric, own, (crossed, *own), before, after, self)
+
+    def _gain(self, metric: Metric, own: Any, crossed: Any, before: Counted, after: Counted, few: Sampled) -> Gain:
         """From predictions there and as it is; and, of fewer units perhaps, cross-fitted, there and as it is."""
-        rules, few = self.asked.rules, self.few
+        rules = self.asked.rules
         apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
         fair, chosen, plain = crossed
         values = [float(metric.values(few.counted(one), rules)) for one in (chosen, fair)]

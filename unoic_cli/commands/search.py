@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
+from unoic_cli.commands.class_offsets import FittedOffsets, add_offsets, asks_for_fit, check_fit
 from unoic_cli.commands.harm import tell_harm, tell_splits
 from unoic_cli.commands.problem import Complement, Problem
 from unoic_cli.commands.sampled import Gain
@@ -165,6 +166,8 @@ class SearchResult:
         What may do harm: code, text and figures.
     linear : bool
         Scores are lines in lambda.
+    offsets : FittedOffsets or None
+        With ``offsets="fit"``.
     details : dict
         Method, evaluations, reads, constraints and options; ``given``: the option that named lambda, where nothing
         was searched.
@@ -197,6 +200,7 @@ class SearchResult:
     choice: dict[str, Any] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
     linear: bool = True
+    offsets: FittedOffsets | None = None
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
     modalities: dict[str, dict[str, Any]] | None = None
@@ -220,6 +224,7 @@ class SearchResult:
             **({} if self.masked is None else {"masked": self.masked}),
             "rebalanced": self.rebalanced,
             "best": self.best,
+            **({} if self.offsets is None else {"offsets": self.offsets.to_dict()}),
             "choice": self.choice,
             "gain": {name: one.to_dict() for name, one in self.gain.items()},
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
@@ -658,6 +663,10 @@ def search_lambda(
     wanted = filled(MethodOptions, chosen)
     if wanted["calibration"] is not None:
         wanted["lam"] = None
+    fits_offsets = asks_for_fit(chosen)
+    if fits_offsets:
+        wanted["offsets"] = None
+        _check_fits_offsets(chosen)
     resolved = yield from resolve(wanted, data, chosen, notes, lam=1.0)
     assert resolved is not None
     if lam is not None:
@@ -680,7 +689,11 @@ def search_lambda(
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     if given is None:
         tell_splits(data, notes)
+    if fits_offsets:
+        check_fit(problem)
     result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
+    if fits_offsets:
+        result = yield from with_offsets(result, problem, resolved, notes)
     notes.settle(chosen["strict"], data.name)
     if output is not None:
         yield from write_json(output, result.calibration.to_dict())
@@ -689,9 +702,30 @@ def search_lambda(
     return result
 
 
+def _check_fits_offsets(chosen: SearchOptions) -> None:
+    """Refuse options that say nothing of offsets that are fitted."""
+    for option in given_flags(SearchOptions, chosen, ("lam", "calibration", "subject_to", "by", "per_modality")):
+        raise UsageError("--offsets", f"fit beside {option}", "expected one of them")
+
+
+def with_offsets(result: SearchResult, problem: Problem, resolved: Resolved, notes: Notes) -> Steps[SearchResult]:
+    """The result with offsets fitted beside its lambda."""
+    curve = Curve(result.lams, _tabled(result.counts))
+    index = int(np.flatnonzero(result.lams == result.lam)[0])
+    made, offsets = yield from add_offsets(problem, resolved, curve, index, result.calibration, notes)
+    return replace(result, calibration=made, offsets=offsets, notes=tuple(notes.texts), warnings=notes.told())
+
+
+def _tabled(counts: Counts) -> Counts:
+    """Counts of all tables as those of one."""
+    support = counts.support.reshape(1, 1, -1) if counts.support.ndim < 3 else counts.support
+    return Counts(counts.hits[None], counts.predicted[None], support)
+
+
 def search_prepared(
-    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: DataOptions, notes: Notes
-) -> Steps[SearchResult]:
+    data: DataSet, resolved: Resolved, metric: str, folds: int, absent: Absent, options: DataOptions, notes: Notes,
+    fits_offsets: bool = False,
+) -> Steps[SearchResult]:  # fmt: skip
     """The default search, cross-validated, for options that are resolved already."""
     asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
     assert asked.goal is not None
@@ -701,7 +735,10 @@ def search_prepared(
     clusters = _clusters(None, data)
     problem = Problem(data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=True)
     tell_splits(data, notes)
-    return (yield from _solve(problem, lattice, method, False, notes, None, None, None))
+    if fits_offsets:
+        check_fit(problem)
+    result = yield from _solve(problem, lattice, method, False, notes, None, None, None)
+    return (yield from with_offsets(result, problem, resolved, notes)) if fits_offsets else result
 
 
 def _solve(

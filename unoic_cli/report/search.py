@@ -68,7 +68,11 @@ def about_gain(result: SearchResult) -> list[tuple[str, str]]:
     said = ", ".join(f"{title_of(name)} {result.gain[name].signed(name)}" for name in names)
     if not said or result.details.get("given") is not None:
         return []
-    return [("gain, 95 %", f"{said} (cross-fitted, over lambda 0)")]
+    rows = [("gain, 95 %", f"{said} (cross-fitted, over lambda 0)")]
+    if result.offsets is not None:
+        beside = ", ".join(f"{title_of(name)} {result.offsets.gain[name].signed(name)}" for name in names)
+        rows.append(("with offsets", beside))
+    return rows
 
 
 def _own(result: SearchResult) -> bool:
@@ -99,7 +103,8 @@ def _settings(result: SearchResult) -> list[tuple[str, dict[str, float]]]:
     rows = [("lambda 0 (as it is)", result.baseline), *_masked("lambda 0, classes masked", result.masked)]
     if not (given and own):
         rows.append((f"{word} 1 ({'own lambdas' if own else 'fully rebalanced'})", result.rebalanced))
-    return [*rows, ("given lambdas" if given and own else f"{word} {result.lam:g} ({how})", result.best)]
+    rows.append(("given lambdas" if given and own else f"{word} {result.lam:g} ({how})", result.best))
+    return rows if result.offsets is None else [*rows, (f"{word} {result.lam:g}, offsets", result.offsets.best)]
 
 
 def _masked(label: str, values: dict[str, float] | None) -> list[tuple[str, dict[str, float]]]:

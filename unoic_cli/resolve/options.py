@@ -226,7 +226,7 @@ class RebalanceOptions(TypedDict, total=False):
             "--offsets",
             "B",
             "Add a number to each class's score: a comma list, or a JSON/CSV/TSV file; NAME=B for a modality "
-            "(repeatable).",
+            "(repeatable). Where lambda is searched, fit: from the labels, beside lambda (20 of each class or more).",
             many=True,
             takes="(K,) array, str, path, mapping by class, or mapping of these by modality",
         ),
