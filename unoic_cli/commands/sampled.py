@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,22 +37,32 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Gain:
-    """A metric's gain over the scores as they are, with its 95 % interval.
+    """A metric's gain over the scores as they are, or over another method, with its 95 % interval.
 
     Attributes
     ----------
     gain : float
-        Cross-fitted: each unit is predicted with the lambda that the other folds lead to.
+        Of a search cross-fitted: each unit is predicted with the lambda that the other folds lead to.
     low, high : float
-        The interval.
+        The interval; NaN where none is known.
     se : float
         The paired standard error.
     """
 
     gain: float
-    low: float
-    high: float
-    se: float
+    low: float = math.nan
+    high: float = math.nan
+    se: float = math.nan
+
+    @classmethod
+    def around(cls, gain: float, se: float) -> Gain:
+        """With the interval that a standard error makes."""
+        return cls(gain, gain - Z95 * se, gain + Z95 * se, se)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval has no zero in it."""
+        return self.low > 0 or self.high < 0
 
     def signed(self, name: str) -> str:
         """In the units of tables: ``+11.7 [6.7, 17.5]``.
@@ -67,7 +78,10 @@ class Gain:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"gain": self.gain, "interval": [self.low, self.high], "se": self.se}
+        known = math.isfinite(self.se)
+        interval = [self.low, self.high] if known else None
+        gain = self.gain if math.isfinite(self.gain) else None
+        return {"gain": gain, "interval": interval, "se": self.se if known else None}
 
 
 @dataclass
@@ -99,7 +113,7 @@ class Sampled:
     @property
     def n_classes(self) -> int:
         """K."""
-        return int(self.kept.scores.shape[2])
+        return self.kept.n_classes
 
     @cached_property
     def trail(self) -> Trail:

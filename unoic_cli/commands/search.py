@@ -23,7 +23,7 @@ from unoic_cli.data.steps import Steps, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Asked, ask, check_countable, tell_infinite, with_training
+from unoic_cli.resolve.asked import Asked, ask, check_countable, clusters_of, tell_infinite, with_training
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
@@ -38,6 +38,7 @@ from unoic_cli.resolve.modalities import Method, Resolved, at_lambda, make_metho
 from unoic_cli.resolve.options import (
     AbsentOption,
     CalibrationOptions,
+    ClusterOption,
     DataOptions,
     ForceOption,
     MethodOptions,
@@ -51,7 +52,6 @@ from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.anchored import Choice
 from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
-from unoic_cli.tallies.kept import BY
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -485,17 +485,6 @@ def _rule(choose: str | None, method: str | None) -> tuple[str, str | None]:
     return choose, method
 
 
-def _clusters(given: str | None, data: DataSet) -> str:
-    """What is independent of the rest."""
-    if given is not None and given not in BY:
-        raise UsageError("--cluster", f"{given!r}", f"expected one of {', '.join(BY)}")
-    if given == "group":
-        data.require("group", "to cluster by it")
-    if given == "image" and not data.has_images:
-        raise UsageError("--cluster", "image, of data without images", "expected unit or group")
-    return given or ("image" if data.has_images else "unit")
-
-
 def _check_options(method: str | None, folds: int | None) -> None:
     """Refuse options that make no sense."""
     if method is not None and method not in METHODS:
@@ -559,15 +548,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "probabilities say; the default), best (the middle of the widest best run), or paper (Algorithm 2).",
         ),
     ]
-    cluster: Annotated[
-        str | None,
-        Option(
-            "--cluster",
-            "WHAT",
-            "What is independent, for standard errors and intervals: unit, image or group. Default: images where "
-            "there are some.",
-        ),
-    ]
+    cluster: ClusterOption
     subject_to: Annotated[
         str | None,
         Option(
@@ -654,7 +635,7 @@ def search_lambda(
     rule, method = _rule(chosen["choose"], method)
     assert asked.goal is not None
     lattice = _lattice(chosen["range"], chosen["step"], method, rule, asked.goal)
-    clusters = _clusters(chosen["cluster"], data)
+    clusters = clusters_of(chosen["cluster"], data)
     if lattice.size == 1:
         _check_single(chosen, str(lattice))
     output, curve_output = yield from _check_outputs(chosen, data)
@@ -732,7 +713,7 @@ def search_prepared(
     lattice = _lattice(None, None, None, "anchored", asked.goal)
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(None, ready, asked, data, lattice)
-    clusters = _clusters(None, data)
+    clusters = clusters_of(None, data)
     problem = Problem(data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=True)
     tell_splits(data, notes)
     if fits_offsets:

@@ -17,7 +17,14 @@ from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, NAMES, SHOTS, Metric, Recipe, Rules, find
 from unoic_cli.resolve.common import Notes
 from unoic_cli.resolve.modalities import Method
-from unoic_cli.searches.choice import CLASS, Constraint, parse_constraints
+from unoic_cli.searches.choice import (
+    CLASS,
+    Constraint,
+    Requirement,
+    parse_constraints,
+    parse_requirements,
+)
+from unoic_cli.tallies.kept import BY
 
 Arrays: TypeAlias = "dict[Recipe, dict[str, NDArray[np.int64]]]"
 _SHOTS = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
@@ -35,12 +42,15 @@ class Asked:
     goal : Metric or None
         What is maximised, or minimised.
     constraints : tuple of Constraint
+    required : tuple of Requirement
+        What the result must show.
     """
 
     shown: tuple[Metric, ...]
     rules: Rules
     goal: Metric | None = None
     constraints: tuple[Constraint, ...] = ()
+    required: tuple[Requirement, ...] = ()
 
     @property
     def deciding(self) -> tuple[Metric, ...]:
@@ -52,12 +62,13 @@ class Asked:
     def metrics(self) -> tuple[Metric, ...]:
         """All that are measured: the usual ones, whatever is shown, and what decides."""
         usual = (find(name, "") for name in NAMES)
-        return tuple(dict.fromkeys([*usual, *self.shown, *self.deciding]))
+        return tuple(dict.fromkeys([*usual, *self.shown, *self.deciding, *(one.metric for one in self.required)]))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of what tables show: what was asked for, and what decides."""
-        return tuple(metric.name for metric in dict.fromkeys([*self.shown, *self.deciding]))
+        """Of what tables show: what was asked for, what decides, and what is required."""
+        known = [*self.shown, *self.deciding, *(one.metric for one in self.required)]
+        return tuple(metric.name for metric in dict.fromkeys(known))
 
     def recipes(self, metrics: Sequence[Metric] | None = None) -> tuple[Recipe, ...]:
         """What they need beside counts, each once."""
@@ -102,6 +113,7 @@ class Beside:
 def ask(
     metrics: str | Sequence[str] | None, data: DataSet, absent: str, shots: str | Sequence[int] | None = None, *,
     default: Sequence[str] = NAMES, metric: str | None = None, subject_to: str | None = None,
+    require: str | None = None,
 ) -> Asked:  # fmt: skip
     """The metrics that options name, for a data set.
 
@@ -116,10 +128,12 @@ def ask(
     shown = _listed(default if metrics is None else metrics, data)
     goal = None if metric is None else find(metric, "--metric", *classes)
     constraints = () if subject_to is None else parse_constraints(subject_to, *classes)
+    required = () if require is None else parse_requirements(require, *classes)
     options = {**dict.fromkeys(shown, "--metrics"), **{one.metric: "--subject-to" for one in constraints}}
+    options |= {one.metric: "--require" for one in required}
     for one, option in {**options, **({} if goal is None else {goal: "--metric"})}.items():
         one.check(option, data.n_classes)
-    asked = Asked(shown, Rules(absent, data.ignored_classes, None, _shots(shots)), goal, constraints)
+    asked = Asked(shown, Rules(absent, data.ignored_classes, None, _shots(shots)), goal, constraints, required)
     if shots is not None and not any(metric.BY_TRAINING for metric in asked.metrics):
         raise UsageError("--shots", "--shots without a metric that it is for", "expected many, medium or few")
     return asked
@@ -162,6 +176,23 @@ def _shots(given: str | Sequence[int] | None) -> tuple[int, int]:
     if match is None or int(match[1]) > int(match[2]):
         raise UsageError("--shots", f"{given!r}", "expected FEW:MANY training samples, such as 20:100")
     return int(match[1]), int(match[2])
+
+
+def clusters_of(given: str | None, data: DataSet) -> str:
+    """What is independent of the rest, for standard errors and intervals.
+
+    Raises
+    ------
+    UsageError
+        What there is not.
+    """
+    if given is not None and given not in BY:
+        raise UsageError("--cluster", f"{given!r}", f"expected one of {', '.join(BY)}")
+    if given == "group":
+        data.require("group", "to cluster by it")
+    if given == "image" and not data.has_images:
+        raise UsageError("--cluster", "image, of data without images", "expected unit or group")
+    return given or ("image" if data.has_images else "unit")
 
 
 def check_countable(asked: Asked, data: DataSet, method: Method) -> None:

@@ -41,6 +41,24 @@ AbsentOption: TypeAlias = Annotated[
         takes='{"reference", "truth-only", "zero"}',
     ),
 ]
+ClusterOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--cluster",
+        "WHAT",
+        "What is independent, for standard errors and intervals: unit, image or group. Default: images where "
+        "there are some.",
+    ),
+]
+RequireOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--require",
+        "TEXT",
+        "What the result must show, joined by and, such as 'macc>=0.7 and gain.macc>0': metrics, their gain over the "
+        "scores as they are, and the ends of its 95 % interval (gain.macc.low). Exit code 1 where it does not hold.",
+    ),
+]
 ForceOption: TypeAlias = Annotated[bool, Option("--force", None, "Replace outputs that exist.", says="how")]
 AllowExternalOption: TypeAlias = Annotated[
     bool, Option("--allow-external", None, "Follow HDF5 external links, external storage and virtual datasets.")

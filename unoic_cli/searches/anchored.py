@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unoic_cli.kernels.lines import Lines
-    from unoic_cli.tallies.kept import Kept
+    from unoic_cli.tallies.kept import Kept, Units
 
 FIXED = 1 << 20
 """Probabilities are summed as integers: any metric of counts is worth the same when all are scaled."""
@@ -156,16 +156,16 @@ class Errors:
     ----------
     metric : Metric
     rules : Rules
-    kept : Kept
+    kept : Units
     support : (K,) integers
         Units of each class in all of the data.
     """
 
-    def __init__(self, metric: Metric, rules: Rules, kept: Kept, support: NDArray[np.int64]) -> None:
+    def __init__(self, metric: Metric, rules: Rules, kept: Units, support: NDArray[np.int64]) -> None:
         import numpy as np
 
         self.metric, self.rules, self.kept = metric, rules, kept
-        self.support = np.asarray(support).reshape(-1, kept.scores.shape[2])[0]
+        self.support = np.asarray(support).reshape(-1, kept.n_classes)[0]
         self.order, self.cluster = kept.by_label
         self.labels = kept.labels[self.order].astype(np.int64)
         own = np.bincount(self.labels, minlength=self.support.size)

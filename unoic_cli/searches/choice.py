@@ -25,8 +25,10 @@ _TERM = re.compile(rf"\s*(\w[\w-]*(?:\s*{CLASS})?)\s*(>=|<=|>|<)\s*(base\s*(?:([
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+_REQUIRED = re.compile(rf"\s*(gain\.)?(\w[\w-]*(?:\s*{CLASS})?)(?:\.(low|high))?(\s*(?:>=|<=|>|<).*)", re.DOTALL)
 _JOINT = re.compile(rf"((?:{CLASS}|[^,\[])+?)(?:\s+and\s+|,|$)")
 _EXPECTED = "expected comparisons like miou>=0.8, acc>=base-0.005 or recall[CLASS]>=0.5, joined by and"
+_REQUIRE = "expected comparisons like macc>=0.7, acc>=base-0.005, gain.macc>0 or gain.macc.low>0, joined by and"
 _UNQUOTED = f"{_EXPECTED}, and quoted for the shell: --subject-to 'acc>=0.8'"
 
 
@@ -176,18 +178,125 @@ def parse_constraints(
     return tuple(_constraint(part, n_classes, class_names) for part in _parts(text.strip()))
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """What a result must show: a comparison of a metric, of its gain, or of an end of the gain's interval.
+
+    Attributes
+    ----------
+    constraint : Constraint
+    of : {"value", "gain", "low", "high"}
+    """
+
+    constraint: Constraint
+    of: str = "value"
+
+    @property
+    def metric(self) -> Metric:
+        """What is compared."""
+        return self.constraint.metric
+
+    @property
+    def name(self) -> str:
+        """What it is called: ``macc``, ``gain.macc``, ``gain.macc.low``."""
+        name = self.metric.name
+        return {"value": name, "gain": f"gain.{name}"}.get(self.of, f"gain.{name}.{self.of}")
+
+    def __str__(self) -> str:
+        return self.name + str(self.constraint).removeprefix(self.metric.name)
+
+    def meets(self, value: float | None, base: float | None = None) -> Met:
+        """Whether a value (None: there is none) meets it; base is that of the scores as they are."""
+        one = self.constraint
+        missing = value is None or math.isnan(value) or (one.relative and (base is None or math.isnan(base)))
+        if value is None or missing:
+            return Met(str(self), self.name, None, False)
+        bound = one.value + (base if one.relative and base is not None else 0.0)
+        near = abs(value - bound) <= 1e-12 * max(1.0, abs(bound))  # equal but for the rounding of decimals
+        return Met(
+            str(self), self.name, value, ("=" in one.comparison) if near else _COMPARE[one.comparison](value, bound)
+        )
+
+
+@dataclass(frozen=True)
+class Met:
+    """What came of a requirement.
+
+    Attributes
+    ----------
+    term, name : str
+        ``gain.macc>0``, and what it compares: ``gain.macc``.
+    value : float or None
+        None where there is none.
+    holds : bool
+    """
+
+    term: str
+    name: str
+    value: float | None
+    holds: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"term": self.term, "value": self.value, "holds": self.holds}
+
+
+def parse_requirements(
+    text: str, n_classes: int = 0, class_names: Sequence[str] | None = None
+) -> tuple[Requirement, ...]:
+    """Requirements joined by ``and``, or by commas.
+
+    Parameters
+    ----------
+    text : str
+    n_classes, class_names
+        See `unoic_cli.metrics.find`.
+
+    Raises
+    ------
+    UsageError
+        It does not read as comparisons, or names an unknown metric, or class.
+
+    Examples
+    --------
+    >>> [str(one) for one in parse_requirements("mAcc>=0.7 and gain.macc>0, gain.miou.low >= -0.01")]
+    ['macc>=0.7', 'gain.macc>0', 'gain.miou.low>=-0.01']
+    """
+    return tuple(_requirement(part, n_classes, class_names) for part in _parts(text.strip()))
+
+
+def _requirement(part: str, n_classes: int, class_names: Sequence[str] | None) -> Requirement:
+    match = _REQUIRED.fullmatch(part)
+    if not match:
+        expected = _REQUIRE if re.search("[<>]", part) else f"{_REQUIRE}, and quoted for the shell"
+        raise UsageError("--require", f"{part!r}", expected)
+    gain, name, end, rest = match.groups()
+    one = _constraint(name + rest, n_classes, class_names, "--require", _REQUIRE)
+    if end and not gain:
+        raise UsageError("--require", f"{part.strip()!r}", f"expected gain.{name}.{end}, an end of the gain's interval")
+    if gain and one.relative:
+        raise UsageError("--require", f"{part.strip()!r}", "expected a number: a gain is over base already")
+    if one.metric.recipe is not None and end:
+        found = f"{one.metric.name}, whose gain has no interval"
+        raise UsageError("--require", found, f"expected gain.{name}, or a metric of predictions")
+    return Requirement(one, end or ("gain" if gain else "value"))
+
+
 def _parts(text: str) -> list[str]:
     """Comparisons as they are written; what does not read as some is one part."""
     found = _JOINT.findall(text)
     return found if found and not _JOINT.sub("", text) and not text.endswith(",") else [text]
 
 
-def _constraint(part: str, n_classes: int, class_names: Sequence[str] | None) -> Constraint:
+def _constraint(
+    part: str, n_classes: int, class_names: Sequence[str] | None, option: str = "--subject-to",
+    expected: str = _EXPECTED,
+) -> Constraint:  # fmt: skip
     match = _TERM.fullmatch(part)
     if not match:
-        raise UsageError("--subject-to", f"{part!r}", _EXPECTED if re.search("[<>]", part) else _UNQUOTED)
+        raise UsageError(option, f"{part!r}", expected if re.search("[<>]", part) else _UNQUOTED)
     name, comparison, bound, sign, offset = match.groups()
-    metric = find(name, "--subject-to", n_classes, class_names)
+    metric = find(name, option, n_classes, class_names)
     relative = bound.startswith("base")
     try:
         value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
@@ -195,6 +304,6 @@ def _constraint(part: str, n_classes: int, class_names: Sequence[str] | None) ->
             raise ValueError
     except ValueError:
         raise UsageError(
-            "--subject-to", f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
+            option, f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
         ) from None
     return Constraint(metric, comparison, relative, value)

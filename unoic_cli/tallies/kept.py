@@ -8,10 +8,10 @@ beyond level 9, some strata alone). All units of the lowest level that does not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -34,16 +34,21 @@ MOST_BYTES = 16 << 20
 """Of the scores that are kept."""
 _LEVELS = 9
 """Strata have ``2**_LEVELS`` units."""
+U = TypeVar("U", bound="Units")
+T = TypeVar("T", bound="Keeper")
+Shapes: TypeAlias = "dict[str, tuple[Any, tuple[int, ...]]]"
 BY = ("unit", "image", "group")
 """What does not depend on the others: each unit, all units of an image, or all of a group."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class Units:
     """Units that were kept, in the order of the data.
 
     Attributes
     ----------
+    n_classes : int
+        K.
     seen : int
         Units (with a label, where those are wanted) that were met.
     places : (n,) int64
@@ -52,19 +57,14 @@ class Kept:
         The label, or -1 where there are none; and which table (fold or group) it is counted in.
     clusters : (n,) int64
         Units of one cluster are not independent.
-    scores : (n, M, K) float32 or float64
-        delta * z, of each modality, or their linear combination (M = 1).
-    factors : (n, M) float64
-        Of lambda * s.
     """
 
+    n_classes: int
     seen: int
     places: NDArray[np.int64]
     labels: NDArray[np.int32]
     tables: NDArray[np.int32]
     clusters: NDArray[np.int64]
-    scores: NDArray[Any]
-    factors: NDArray[np.float64]
 
     @property
     def n(self) -> int:
@@ -89,13 +89,43 @@ class Kept:
             return order, order
         return order, np.unique(self.clusters[order], return_inverse=True)[1]
 
-    def take(self, chosen: NDArray[Any]) -> Kept:
+    def take(self: U, chosen: NDArray[Any]) -> U:
         """Some of them, by a mask or by positions; `seen` shrinks in proportion."""
-        parts = {name: getattr(self, name)[chosen] for name in _ARRAYS}
+        whole = ((one.name, getattr(self, one.name)) for one in fields(self))
+        parts = {name: array[chosen] for name, array in whole if isinstance(array, np.ndarray)}
         if self.clusters is self.places:
             parts["clusters"] = parts["places"]
         n = int(parts["places"].size)
-        return replace(self, seen=n if self.complete else round(n / max(self.share, 1e-300)), **parts)
+        changed: dict[str, Any] = {"seen": n if self.complete else round(n / max(self.share, 1e-300)), **parts}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Decided(Units):
+    """With what several methods decide of each.
+
+    Attributes
+    ----------
+    decisions : (n, M) int32
+    """
+
+    decisions: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Kept(Units):
+    """With their scores.
+
+    Attributes
+    ----------
+    scores : (n, M, K) float32 or float64
+        delta * z, of each modality, or their linear combination (M = 1).
+    factors : (n, M) float64
+        Of lambda * s.
+    """
+
+    scores: NDArray[Any]
+    factors: NDArray[np.float64]
 
     def batch(self) -> Batch:
         """The same as data, for kernels."""
@@ -137,9 +167,6 @@ class Kept:
                 self.batch(), winners, lambda one, piece: one.write_piece(self.batch(), piece, True, out, 0, winners)
             )
         return out.reshape(self.n, rule.n_classes)
-
-
-_ARRAYS = ("places", "labels", "tables", "clusters", "scores", "factors")
 
 
 def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
@@ -191,35 +218,27 @@ def narrow(data: DataSet, view: View) -> bool:
     return plain_look and look.offsets is None and look.floor is None and not factors and exact
 
 
-class KeptTally(Tally):
-    """Keeps a sample of the units.
+class Keeper(Tally):
+    """Keeps a sample of the units; subclasses say what of each.
 
     Parameters
     ----------
     n_classes : int
         K.
-    n_parts : int
-        M: modalities that are kept apart.
-    narrow : bool
-        float32 holds the scores (see `narrow`).
     before : mapping of str to (int, int)
         Units, and samples, before each source of the data.
     by : {"unit", "image", "group"}
         What clusters are.
     labelled : bool
         Units without a label are not kept.
-    most : int
-        Units; fewer where their scores would take more than `MOST_BYTES`.
+    limit : int
+        Units.
     """
 
     def __init__(
-        self, n_classes: int, n_parts: int, narrow: bool, before: Mapping[str, tuple[int, int]], by: str = "unit",
-        labelled: bool = True, most: int = MOST_UNITS,
-    ) -> None:  # fmt: skip
-        self.n_classes, self.n_parts, self.narrow, self.before = n_classes, n_parts, narrow, dict(before)
-        self.by, self.labelled, self.most = by, labelled, most
-        self.dtype = np.dtype(np.float32 if narrow else np.float64)
-        self.limit = max(1, min(most, MOST_BYTES // (self.dtype.itemsize * n_parts * n_classes)))
+        self, n_classes: int, before: Mapping[str, tuple[int, int]], by: str, labelled: bool, limit: int
+    ) -> None:
+        self.n_classes, self.before, self.by, self.labelled, self.limit = n_classes, dict(before), by, labelled, limit
         self.needs = frozenset({"scores", "labels"} if labelled else {"scores"}) | (
             {"group"} if by == "group" else set()
         )
@@ -227,27 +246,12 @@ class KeptTally(Tally):
         self._held: list[dict[str, NDArray[Any]]] = []
         self._size = 0
 
-    @classmethod
-    def of(cls, data: DataSet, view: View, by: str | None = None, *, labelled: bool = True) -> KeptTally:
-        """For a view of a data set; images are clusters where there are some."""
-        before = {}
-        for member in data.modalities:
-            units = samples = 0
-            for source in member.sources:
-                before[source.name] = units, samples
-                units, samples = units + source.n_units, samples + source.n_samples
-        n_parts = len(view.looks) if view.weights is None else 1
-        by = by or ("image" if data.has_images else "unit")
-        return cls(data.n_classes, n_parts, narrow(data, view), before, by, labelled)
+    def shapes(self, n: int) -> Shapes:
+        """Types and shapes of what a subclass keeps of n units."""
+        raise NotImplementedError
 
-    def recipe(self) -> partial[KeptTally]:
-        """What makes an empty tally like this one."""
-        return partial(
-            KeptTally, self.n_classes, self.n_parts, self.narrow, self.before, self.by, self.labelled, self.most
-        )
-
-    def update(self, batch: Batch) -> None:
-        """Keep what is to be kept of a batch."""
+    def keep(self, batch: Batch, own: Callable[[NDArray[np.int64]], dict[str, NDArray[Any]]]) -> None:
+        """Keep what is to be kept of a batch; `own` says it of entries of the batch, by names."""
         part = batch.part
         units, samples = self.before[part.source.name]
         start, stop = units + part.block.start, units + part.block.stop
@@ -267,23 +271,16 @@ class KeptTally(Tally):
             there = ~batch.blank[entries]
             places, entries = places[there], entries[there]
         if places.size:
-            self._hold(batch, places, entries, samples)
+            self._hold(batch, places, entries, samples, own(entries))
 
-    def _hold(self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int) -> None:
-        made = batch.modalities if self.n_parts > 1 or batch.scores is None else (batch.scores,)
-        scores = np.empty((places.size, self.n_parts, self.n_classes), dtype=self.dtype)
-        factors = np.ones((places.size, self.n_parts))
-        for m, one in enumerate(made):
-            rows = plain.wide(plain.rows_of(one.raw, entries, self.n_classes, one.pixels), one.brain)
-            if one.delta.size:
-                rows *= one.delta[entries, None] if one.delta.size > 1 else one.delta
-            scores[:, m] = rows
-            if one.slope_factor.size:
-                factors[:, m] = one.slope_factor[entries] if one.slope_factor.size > 1 else one.slope_factor
+    def _hold(
+        self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int,
+        own: dict[str, NDArray[Any]],
+    ) -> None:  # fmt: skip
         labels = np.full(places.size, -1) if batch.labels is None else batch.labels[entries]
         held: dict[str, NDArray[Any]] = {
             "places": places, "labels": labels.astype(np.int32), "tables": batch.tables[entries].astype(np.int32),
-            "clusters": self._clusters(batch, places, entries, samples), "scores": scores, "factors": factors,
+            "clusters": self._clusters(batch, places, entries, samples), **own,
         }  # fmt: skip
         self._held.append(held)
         self._size += places.size
@@ -314,24 +311,29 @@ class KeptTally(Tally):
         self._held = [held for held in left if held["places"].size]
         self._size = sum(held["places"].size for held in self._held)
 
-    def _joined(self) -> dict[str, NDArray[Any]]:
+    def _shapes(self, n: int) -> Shapes:
+        common: Shapes = {
+            "places": (np.int64, (n,)), "labels": (np.int32, (n,)), "tables": (np.int32, (n,)),
+            "clusters": (np.int64, (n,)),
+        }  # fmt: skip
+        return {**common, **self.shapes(n)}
+
+    def joined(self) -> dict[str, Any]:
         """All that is held, in the order of the data."""
         if not self._held:
-            whole = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
-            empty = np.zeros((0, self.n_parts, self.n_classes), self.dtype), np.ones((0, self.n_parts))
-            return dict(zip(_ARRAYS, (whole[0], whole[1], whole[1], whole[0], *empty), strict=True))
-        joined = {name: np.concatenate([held[name] for held in self._held]) for name in _ARRAYS}
+            return {name: np.zeros(shape, dtype) for name, (dtype, shape) in self._shapes(0).items()}
+        joined = {name: np.concatenate([held[name] for held in self._held]) for name in self._held[0]}
         order = np.argsort(joined["places"], kind="stable")
         return {name: array[order] for name, array in joined.items()}
 
-    def kept(self) -> Kept:
-        """The sample."""
-        joined = self._joined()
+    def sample(self) -> dict[str, Any]:
+        """What `Units` have of it."""
+        joined = self.joined()
         if self.by == "unit":
             joined["clusters"] = joined["places"]
-        return Kept(self.seen, **joined)
+        return {"n_classes": self.n_classes, "seen": self.seen, **joined}
 
-    def add(self, other: KeptTally) -> None:
+    def add(self: T, other: T) -> None:
         """Take over what another thread kept."""
         self.seen += other.seen
         self._take(other.level, other._held)
@@ -344,7 +346,7 @@ class KeptTally(Tally):
 
     def counters(self) -> Counters:
         """What was kept so far, under the place of its first unit: what others kept has another."""
-        joined = self._joined()
+        joined = self.joined()
         self._held, self._size = ([joined] if joined["places"].size else []), joined["places"].size
         if not self._size:
             return {"seen": self.seen, "kept": {}}
@@ -358,13 +360,125 @@ class KeptTally(Tally):
             self._take(int(words["level"][0]), [self._read(words)])
 
     def _read(self, words: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        n = len(words["places"])
-        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "places": (np.int64, (n,)), "labels": (np.int32, (n,)), "tables": (np.int32, (n,)),
-            "clusters": (np.int64, (n,)), "scores": (self.dtype, (n, self.n_parts, self.n_classes)),
-            "factors": (np.float64, (n, self.n_parts)),
-        }  # fmt: skip
-        return {name: _unwords(np.asarray(words[name]), *shapes[name]) for name in _ARRAYS}
+        shapes = self._shapes(len(words["places"]))
+        return {name: _unwords(np.asarray(words[name]), *shape) for name, shape in shapes.items()}
+
+
+class KeptTally(Keeper):
+    """Keeps a sample of the units, with their scores.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    n_parts : int
+        M: modalities that are kept apart.
+    narrow : bool
+        float32 holds the scores (see `narrow`).
+    before, by, labelled
+        As of `Keeper`.
+    most : int
+        Units; fewer where their scores would take more than `MOST_BYTES`.
+    """
+
+    def __init__(
+        self, n_classes: int, n_parts: int, narrow: bool, before: Mapping[str, tuple[int, int]], by: str = "unit",
+        labelled: bool = True, most: int = MOST_UNITS,
+    ) -> None:  # fmt: skip
+        self.n_parts, self.narrow, self.most = n_parts, narrow, most
+        self.dtype = np.dtype(np.float32 if narrow else np.float64)
+        limit = max(1, min(most, MOST_BYTES // (self.dtype.itemsize * n_parts * n_classes)))
+        super().__init__(n_classes, before, by, labelled, limit)
+
+    @classmethod
+    def of(cls, data: DataSet, view: View, by: str | None = None, *, labelled: bool = True) -> KeptTally:
+        """For a view of a data set; images are clusters where there are some."""
+        n_parts = len(view.looks) if view.weights is None else 1
+        by = by or ("image" if data.has_images else "unit")
+        return cls(data.n_classes, n_parts, narrow(data, view), places_before(data), by, labelled)
+
+    def recipe(self) -> partial[KeptTally]:
+        """What makes an empty tally like this one."""
+        return partial(
+            KeptTally, self.n_classes, self.n_parts, self.narrow, self.before, self.by, self.labelled, self.most
+        )
+
+    def shapes(self, n: int) -> Shapes:
+        """Scores, and factors of lambda * s."""
+        return {
+            "scores": (self.dtype, (n, self.n_parts, self.n_classes)),
+            "factors": (np.dtype(np.float64), (n, self.n_parts)),
+        }
+
+    def update(self, batch: Batch) -> None:
+        """Keep what is to be kept of a batch."""
+        self.keep(batch, lambda entries: self._scores(batch, entries))
+
+    def _scores(self, batch: Batch, entries: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        made = batch.modalities if self.n_parts > 1 or batch.scores is None else (batch.scores,)
+        scores = np.empty((entries.size, self.n_parts, self.n_classes), dtype=self.dtype)
+        factors = np.ones((entries.size, self.n_parts))
+        for m, one in enumerate(made):
+            rows = plain.wide(plain.rows_of(one.raw, entries, self.n_classes, one.pixels), one.brain)
+            if one.delta.size:
+                rows *= one.delta[entries, None] if one.delta.size > 1 else one.delta
+            scores[:, m] = rows
+            if one.slope_factor.size:
+                factors[:, m] = one.slope_factor[entries] if one.slope_factor.size > 1 else one.slope_factor
+        return {"scores": scores, "factors": factors}
+
+    def kept(self) -> Kept:
+        """The sample."""
+        return Kept(**self.sample())
+
+
+class DecidedKeeper(Keeper):
+    """Keeps a sample of the units, with what several methods decide of each.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    n_ways : int
+        M.
+    before, by
+        As of `Keeper`.
+    most : int
+        Units.
+    """
+
+    def __init__(
+        self, n_classes: int, n_ways: int, before: Mapping[str, tuple[int, int]], by: str, most: int = MOST_UNITS
+    ) -> None:
+        self.n_ways = n_ways
+        super().__init__(n_classes, before, by, True, most)
+
+    def recipe(self) -> partial[DecidedKeeper]:
+        """What makes an empty tally like this one."""
+        return partial(DecidedKeeper, self.n_classes, self.n_ways, self.before, self.by, self.limit)
+
+    def shapes(self, n: int) -> Shapes:
+        """Decisions."""
+        return {"decisions": (np.dtype(np.int32), (n, self.n_ways))}
+
+    def look(self, batch: Batch, decided: Sequence[NDArray[np.int32]]) -> None:
+        """Keep what is to be kept of a batch, of which M methods have decided."""
+        self.keep(batch, lambda entries: {"decisions": np.stack([one[entries] for one in decided], axis=1)})
+
+    def kept(self) -> Decided:
+        """The sample."""
+        return Decided(**self.sample())
+
+
+def places_before(data: DataSet) -> dict[str, tuple[int, int]]:
+    """Units, and samples, before each source of a data set, in its own modality."""
+    before = {}
+    for member in data.modalities:
+        units = samples = 0
+        for source in member.sources:
+            before[source.name] = units, samples
+            units, samples = units + source.n_units, samples + source.n_samples
+    return before
 
 
 def _of_level(held: dict[str, NDArray[Any]], level: int) -> dict[str, NDArray[Any]]:
