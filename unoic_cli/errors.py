@@ -75,6 +75,12 @@ class UnoicError(Exception):
         return f"{where}: {found}; {expected}"
 
 
+class UnmetError(UnoicError):
+    """A result that was shown, and does not show what it must."""
+
+    exit_code = 1
+
+
 class UsageError(UnoicError):
     """Options that make no sense, alone or together."""
 

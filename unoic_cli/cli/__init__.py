@@ -140,8 +140,8 @@ def run(args: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 usage, 65 data, 66 no input, 70 a fault of the program, 73 cannot create, 74 storage, 130 interrupted,
-        141 broken pipe; 75 interrupted, and saved.
+        0; 1 a result that is not as required, 2 usage, 65 data, 66 no input, 70 a fault of the program, 73 cannot
+        create, 74 storage, 130 interrupted, 141 broken pipe; 75 interrupted, and saved.
     """
     signals.begin()
     with warnings.catch_warnings():

@@ -9,16 +9,18 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unoic_cli import compiling
-from unoic_cli.errors import UsageError, Warned, one_line, printable
+from unoic_cli.errors import UnmetError, UsageError, Warned, one_line, printable
 from unoic_cli.schemas import marked
 from unoic_cli.urls import scrub
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from unoic_cli.searches.choice import Met
 
 _SILENCE = 30.0
 """Seconds between lines of progress where there is no terminal."""
@@ -138,6 +140,24 @@ def show(
     else:
         lines = more[chosen](result) if chosen in more else tsv(result) if tsv else _names_and_values(result)
         print(printable(lines, keep="\t\n"), end="")
+
+
+def check_met(met: Sequence[Met]) -> None:
+    """Refuse a result, when it is shown, that is not as required.
+
+    Raises
+    ------
+    UnmetError
+        What does not hold, and what it is instead.
+    """
+    lacking = [one for one in met if not one.holds]
+    if lacking:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # the result comes first
+        said = dict.fromkeys(
+            f"{one.name} is {'unknown' if one.value is None else f'{one.value:.6g}'}" for one in lacking
+        )
+        raise UnmetError("--require", ", ".join(said), f"expected {' and '.join(one.term for one in lacking)}")
 
 
 def _plain(value: Any) -> Any:

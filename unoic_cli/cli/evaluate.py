@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from unoic_cli.cli.common import show
+from unoic_cli.cli.common import check_met, check_quoted, show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.commands.evaluate import EvaluateOptions
 from unoic_cli.errors import UsageError
 
 
 def check(given: Mapping[str, Any], form: str) -> None:
-    """Refuse what tab-separated values have no place for."""
+    """Refuse what tab-separated values have no place for, and what the shell took apart."""
+    check_quoted("--require", given["require"])
     if form == "tsv" and given["confusion"]:
         raise UsageError("--confusion", "--confusion with --format tsv, which has no matrix", "expected table or json")
 
@@ -24,3 +25,4 @@ def evaluate(result: Any, format: str | None) -> None:
     from unoic_cli.report.evaluate import evaluate_tsv, render_evaluate
 
     show(result, format, render_evaluate, evaluate_tsv)
+    check_met(result.met)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from unoic_cli.cli.common import check_format, check_quoted, show
+from unoic_cli.cli.common import check_format, check_met, check_quoted, show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.commands.search import SearchOptions
 from unoic_cli.errors import UsageError
@@ -12,6 +12,7 @@ from unoic_cli.errors import UsageError
 def check(given: Mapping[str, Any], form: str) -> None:
     """Refuse what the curve alone does not show, and what the shell took apart."""
     check_quoted("--subject-to", given["subject_to"])
+    check_quoted("--require", given["require"])
     if form == "tsv" and given["folds"] is not None:
         raise UsageError("--folds", "--folds with --format tsv, which is the curve alone", "expected table or json")
 
@@ -33,3 +34,4 @@ def search_lambda(result: Any, format: str | None) -> None:
     if check_format(format) == "tsv" and result.folds is not None:
         raise UsageError("--format", "tsv, the curve alone, of a search with folds", "expected table or json")
     show(result, format, render_search, curve_tsv)
+    check_met(result.met)

@@ -12,27 +12,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands.images import Images, images_of
+from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
+from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Asked, Beside, ask, check_countable, tell_infinite, with_training
+from unoic_cli.resolve.asked import Asked, Beside, ask, check_countable, clusters_of, tell_infinite, with_training
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
+    files_of,
     open_inputs,
     provenance,
     tell_predictions,
 )
 from unoic_cli.resolve.modalities import Method, describe_modalities, make_method, resolve
-from unoic_cli.resolve.options import AbsentOption, DataOptions, MethodOptions, MetricsOption, ShotsOption
+from unoic_cli.resolve.options import (
+    AbsentOption,
+    ClusterOption,
+    DataOptions,
+    MethodOptions,
+    MetricsOption,
+    RequireOption,
+    ShotsOption,
+)
 from unoic_cli.resolve.tables import Tables, make_tables
 from unoic_cli.searches import Curve
+from unoic_cli.searches.choice import Met
+from unoic_cli.tallies.ways import WaysTally, Way, Ways
+from unoic_cli.tallies.kept import DecidedKeeper, places_before
 from unoic_cli.tallies.units import UnitTally
+from unoic_cli.tallies.viewed import ViewedTally
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+IMAGE = "image"
+OWN_MIX = "the data's own mix of classes"
+"""What probabilities are scored on."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,20 @@ class EvaluateResult:
         The rule for absent classes.
     metrics : tuple of str
         What tables show.
+    before : Metrics or None
+        Of the scores as they are, where something was applied.
+    difference : Difference or None
+        What that changes: gains with 95 % intervals, McNemar's test, and classes.
+    clusters : str or None
+        What intervals take for independent.
+    before_by, difference_by : dict by group, or None
+        The same of each group.
+    images : Images or None
+        Of each image, with ``by="image"``.
+    reliability : dict or None
+        Confidence against accuracy, where a metric of probabilities was asked for.
+    met : tuple of Met
+        What came of the requirements.
     class_names : tuple of str or None
         (K,).
     details : dict
@@ -135,6 +170,14 @@ class EvaluateResult:
     details: dict[str, Any]
     notes: tuple[str, ...]
     metrics: tuple[str, ...] = NAMES
+    before: Metrics | None = None
+    difference: Difference | None = None
+    clusters: str | None = None
+    before_by: dict[str, Metrics] | None = None
+    difference_by: dict[str, Difference] | None = None
+    images: Images | None = None
+    reliability: dict[str, Any] | None = None
+    met: tuple[Met, ...] = ()
 
     __repr__ = brief
 
@@ -143,7 +186,12 @@ class EvaluateResult:
         groups = None
         if self.groups is not None:
             groups = [
-                {"group": name, **group.to_dict(), "per_class": group.per_class(self.class_names)}
+                {
+                    "group": name,
+                    **group.to_dict(),
+                    **self._paired((self.before_by or {}).get(name), (self.difference_by or {}).get(name)),
+                    "per_class": group.per_class(self.class_names),
+                }
                 for name, group in self.groups.items()
             ]
         return {
@@ -153,12 +201,23 @@ class EvaluateResult:
             "temperature": self.temperature,
             "absent": self.absent,
             "absent_rule": ABSENT_RULES[self.absent],
+            **self._paired(self.before, self.difference),
+            "clusters": self.clusters,
             "per_class": self.overall.per_class(self.class_names),
             "groups": groups,
+            "images": None if self.images is None else self.images.to_dict(),
+            "reliability": self.reliability,
+            "required": [one.to_dict() for one in self.met],
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             **self.details,
             "notes": list(self.notes),
         }
+
+    def _paired(self, before: Metrics | None, difference: Difference | None) -> dict[str, Any]:
+        """For JSON: what something that was applied changes."""
+        if before is None or difference is None:
+            return {"before": None, "gain": None, "mcnemar": None, "moved": None, "changes": None}
+        return {"before": before.to_dict(), **difference.to_dict(self.class_names)}
 
 
 class EvaluateOptions(MethodOptions, DataOptions, total=False):
@@ -167,8 +226,10 @@ class EvaluateOptions(MethodOptions, DataOptions, total=False):
     confusion: Annotated[bool, Option("--confusion", None, "Also the confusion matrix, rows = truth.")]
     by: Annotated[
         str | None,
-        Option("--by", "WHAT", "Also for each group (the files' group field), or for each file."),
+        Option("--by", "WHAT", "Also for each group (the files' group field), each file, or each image."),
     ]
+    cluster: ClusterOption
+    require: RequireOption
     metrics: MetricsOption
     shots: ShotsOption
     absent: AbsentOption
@@ -212,45 +273,37 @@ def evaluate(
     chosen = filled(EvaluateOptions, options)
     notes, by, absent = Notes(chosen["tell"]), chosen["by"], chosen["absent"]
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
-    asked_for = ask(chosen["metrics"], data, absent, chosen["shots"])
+    asked_for = ask(chosen["metrics"], data, absent, chosen["shots"], require=chosen["require"])
     data.require("labels", "to evaluate")
-    asked = bool(given_flags(MethodOptions, chosen))
-    if asked and data.sources[0].kind == "predictions":
-        option = "--lambda" if chosen["lam"] is not None else "--calibration"
-        raise UsageError(option, "a calibration for a file of predictions", "expected scores")
-    alone = None if asked and data.modality is None else 0.0
+    applied = bool(given_flags(MethodOptions, chosen))
+    _check(chosen, applied, asked_for, data)
+    alone = None if applied and data.modality is None else 0.0
     resolved = yield from resolve(chosen, data, chosen, notes, lam=alone)
     assert resolved is not None
-    tables = yield from make_tables(data, by)
+    tables = None if by == IMAGE else (yield from make_tables(data, by, (IMAGE,)))
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
-    if not asked and ready.plain is not None:
+    if not applied and ready.plain is not None:
         ready = ready.plain
     asked_for = with_training(asked_for, data, resolved.calibration)
     check_countable(asked_for, data, ready)
-    n_tables = len(tables.names) if tables else 1
-    beside = Beside.at(asked_for.recipes(), ready, [resolved.calibration.lam], n_tables)
-    tally = ready.tally([resolved.calibration.lam], n_tables, confusion=chosen["confusion"])
-    ignored = UnitTally(n_tables)
-    yield from count(
-        data,
-        [tally, ignored, *beside.tallies.values()],
-        view=ready.view,
-        **({} if tables is None else tables.arguments()),
-    )
-    curve = Curve(np.array([resolved.calibration.lam]), tally.counts(), beside.arrays())
-    overall = curve.pooled().at(0)
+    counted = Counting.of(ready, data, asked_for, applied, tables, chosen)
+    yield from counted.count(data, ready, tables)
+    overall = counted.curves[-1].pooled().at(0)
     if not overall.counts.support.any():
-        raise DataError(data.name, f"no labelled sample ({ignored.n_ignored} ignored)", "expected labels")
-    matrix = None if tally.confusion is None else tally.confusion[0].reshape(data.n_classes, data.n_classes)
-    used = resolved.calibration
-    counts = overall.counts
+        raise DataError(data.name, f"no labelled sample ({counted.ignored.n_ignored} ignored)", "expected labels")
+    used, counts = resolved.calibration, overall.counts
     tell_predictions(counts.predicted, counts.support, ready.slopes.masked, used.lam, data, notes)
-    measured = Metrics.of(overall, ignored.n_ignored, asked_for)
+    measured = counted.metrics(-1)
     tell_infinite(measured.values, notes)
+    if applied:
+        _tell_tuned(used, data, chosen, notes)
+    pairs = counted.pairs if applied else None
+    difference = None if pairs is None else pairs.difference(1)
+    before = counted.metrics(0) if applied else None
     return EvaluateResult(
         overall=measured,
-        groups=None if tables is None else _by_table(tables, curve, ignored.ignored, asked_for),
-        confusion=matrix,
+        groups=None if tables is None else counted.by_table(tables, -1),
+        confusion=counted.confusion(data.n_classes),
         lam=used.lam,
         temperature=used.temperature,
         absent=absent,
@@ -258,7 +311,152 @@ def evaluate(
         details=_details(data, chosen, ready),
         notes=tuple(notes.texts),
         metrics=asked_for.names,
+        before=before,
+        difference=difference,
+        clusters=clusters_of(chosen["cluster"], data) if applied else None,
+        before_by=None if tables is None or not applied else counted.by_table(tables, 0),
+        difference_by=None if tables is None or pairs is None else counted.differences(tables, pairs),
+        images=counted.images(data) if by == IMAGE else None,
+        reliability=counted.reliability(),
+        met=met_by(
+            asked_for.required,
+            measured.values,
+            None if before is None else before.values,
+            None if difference is None else difference.gain,
+        ),
     )
+
+
+def _check(chosen: EvaluateOptions, applied: bool, asked: Asked, data: DataSet) -> None:
+    """Refuse options that have nothing to speak of."""
+    if applied and data.sources[0].kind == "predictions":
+        option = "--lambda" if chosen["lam"] is not None else "--calibration"
+        raise UsageError(option, "a calibration for a file of predictions", "expected scores")
+    if chosen["cluster"] is not None and not applied:
+        expected = "expected --calibration or --lambda, whose gain has intervals"
+        raise UsageError("--cluster", "--cluster where nothing is applied", expected)
+    relative = [one for one in asked.required if one.of != "value" or one.constraint.relative]
+    if relative and not applied:
+        expected = "expected --calibration or --lambda, which may gain something"
+        raise UsageError("--require", f"{relative[0]} where nothing is applied", expected)
+    if chosen["by"] == IMAGE and not data.has_images:
+        raise UsageError("--by", "image, of data without images", "expected group or file")
+
+
+def _tell_tuned(used: Calibration, data: DataSet, chosen: EvaluateOptions, notes: Notes) -> None:
+    """Say that a calibration was tuned on the very data that it is measured on."""
+    origin = used.provenance
+    files = [str(name) for name in origin.get("files") or ()] if isinstance(origin.get("files"), list) else []
+    same = sorted(set(files) & set(files_of(data)))
+    splits = {origin.get("split"), chosen["split"]}
+    if chosen["calibration"] is None or origin.get("given") is not None or not same:
+        return
+    if None in splits or len(splits) == 1:
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        notes.add(
+            f"the calibration was made with {same[0]}{more}: on its own data a gain is too large, its interval too low"
+        )
+
+
+@dataclass
+class Counting:
+    """One read: the method that is reported, and where something is applied, before it the scores as they are."""
+
+    asked: Asked
+    ways: tuple[Any, ...]
+    ignored: UnitTally
+    beside: tuple[Beside, ...]
+    lams: tuple[float, ...]
+    joint: WaysTally | None
+    plain_view: Any = None
+
+    @classmethod
+    def of(
+        cls, ready: Method, data: DataSet, asked: Asked, applied: bool, tables: Tables | None, chosen: EvaluateOptions
+    ) -> Counting:
+        """Empty."""
+        n_tables = len(tables.names) if tables else 1
+        lam = ready.calibration.lam
+        own = ready.tally([lam], n_tables, confusion=chosen["confusion"])
+        beside = Beside.at(asked.recipes(), ready, [lam], n_tables)
+        units, by_image = UnitTally(n_tables), places_before(data) if chosen["by"] == IMAGE else None
+        if not applied:
+            ways = Ways((Way(None, own.recipe()),), 0, data.n_classes, n_tables)
+            joint = None if by_image is None else WaysTally(ways, None, by_image)
+            tallies = (own,) if joint is None else tuple(joint.tallies)
+            return cls(asked, tallies, units, (beside,), (lam,), joint)
+        plain = ready.plain or ready
+        view = None if ready.plain is None else plain.view
+        members = Way(view, plain.tally([0.0], n_tables).recipe()), Way(None, own.recipe())
+        clusters = clusters_of(chosen["cluster"], data)
+        keep = DecidedKeeper(data.n_classes, 2, places_before(data), clusters).recipe()
+        joint = WaysTally(Ways(members, 0, data.n_classes, n_tables), keep, by_image)
+        both = Beside.at(asked.recipes(), plain, [0.0], n_tables), beside
+        return cls(asked, tuple(joint.tallies), units, both, (0.0, lam), joint, view)
+
+    def count(self, data: DataSet, ready: Method, tables: Tables | None) -> Steps[None]:
+        """Make the read."""
+        first = self.beside[0].tallies.values() if len(self.beside) > 1 else ()
+        before = first if self.plain_view is None else [ViewedTally(self.plain_view, tally) for tally in first]
+        counting = self.ways if self.joint is None else (self.joint,)
+        yield from count(
+            data,
+            [*counting, self.ignored, *before, *self.beside[-1].tallies.values()],
+            view=ready.view,
+            **({} if tables is None else tables.arguments()),
+        )
+
+    @property
+    def curves(self) -> list[Curve]:
+        """Of each method: one point."""
+        return [
+            Curve(np.array([lam]), tally.counts(), beside.arrays())
+            for lam, tally, beside in zip(self.lams, self.ways, self.beside, strict=True)
+        ]
+
+    @property
+    def pairs(self) -> Pairs:
+        """Both methods, side by side."""
+        assert self.joint is not None
+        return Pairs(self.joint, self.curves, self.asked)
+
+    def metrics(self, way: int) -> Metrics:
+        """Of all."""
+        return Metrics.of(self.curves[way].pooled().at(0), self.ignored.n_ignored, self.asked)
+
+    def _seen(self, tables: Tables) -> list[tuple[int, str]]:
+        """The conditions that have labelled units in the evaluated split."""
+        support, ignored = self.ways[-1].counts().support, self.ignored.ignored
+        return [(i, name) for i, name in enumerate(tables.names) if support[i].any() or ignored[i]]
+
+    def by_table(self, tables: Tables, way: int) -> dict[str, Metrics]:
+        """Of each condition."""
+        curve, ignored = self.curves[way], self.ignored.ignored
+        return {
+            name: Metrics.of(curve.pooled([i]).at(0), int(ignored[i]), self.asked) for i, name in self._seen(tables)
+        }
+
+    def differences(self, tables: Tables, pairs: Pairs) -> dict[str, Difference]:
+        """What each condition gains."""
+        return {name: pairs.difference(1, i) for i, name in self._seen(tables)}
+
+    def confusion(self, n_classes: int) -> NDArray[np.int64] | None:
+        """Rows = truth."""
+        found = self.ways[-1].confusion
+        return None if found is None else found[0].reshape(n_classes, n_classes)
+
+    def images(self, data: DataSet) -> Images:
+        """Of each image."""
+        assert self.joint is not None
+        return images_of(self.joint.images, data, self.asked, len(self.ways) - 1, len(self.ways) > 1)
+
+    def reliability(self) -> dict[str, Any] | None:
+        """Bins of confidence, where probabilities were counted."""
+        recipe = next((one for one in self.asked.recipes() if isinstance(one, Probabilities)), None)
+        if recipe is None:
+            return None
+        bins = [recipe.bins(curve.pooled().at(0)) for curve in self.curves]
+        return {"population": OWN_MIX, "bins": bins[-1], "before": bins[0] if len(bins) > 1 else None}
 
 
 def _details(data: DataSet, chosen: EvaluateOptions, method: Method) -> dict[str, Any]:
@@ -272,13 +470,3 @@ def _details(data: DataSet, chosen: EvaluateOptions, method: Method) -> dict[str
         **describe_modalities(method.calibration),
         **about,
     }
-
-
-def _by_table(tables: Tables, curve: Curve, ignored: NDArray[np.int64], asked: Asked) -> dict[str, Metrics]:
-    """Metrics of the conditions that have labelled units in the evaluated split."""
-    result = {}
-    for i, name in enumerate(tables.names):
-        one = curve.pooled([i]).at(0)
-        if one.counts.support.any() or ignored[i]:
-            result[name] = Metrics.of(one, int(ignored[i]), asked)
-    return result

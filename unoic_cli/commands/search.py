@@ -15,6 +15,7 @@ from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.commands.class_offsets import FittedOffsets, add_offsets, asks_for_fit, check_fit
 from unoic_cli.commands.harm import tell_harm, tell_splits
+from unoic_cli.commands.paired import met_by
 from unoic_cli.commands.problem import Complement, Problem
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
@@ -43,6 +44,7 @@ from unoic_cli.resolve.options import (
     ForceOption,
     MethodOptions,
     MetricsOption,
+    RequireOption,
     ScoreOptions,
     ShotsOption,
     StrictOption,
@@ -51,7 +53,7 @@ from unoic_cli.resolve.tables import make_tables
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.anchored import Choice
-from unoic_cli.searches.choice import Constraint, Plateau, best_plateau, run_of
+from unoic_cli.searches.choice import Constraint, Met, Plateau, best_plateau, run_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -179,6 +181,8 @@ class SearchResult:
         Metrics at lambda 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
     metrics : tuple of str
         What tables show.
+    met : tuple of Met
+        What came of the requirements.
     """
 
     lam: float
@@ -206,6 +210,7 @@ class SearchResult:
     modalities: dict[str, dict[str, Any]] | None = None
     masked: dict[str, float] | None = None
     metrics: tuple[str, ...] = NAMES
+    met: tuple[Met, ...] = ()
 
     __repr__ = brief
 
@@ -231,6 +236,7 @@ class SearchResult:
             "folds": None if self.folds is None else self.folds.to_dict(self.best),
             "groups": self.groups,
             "modalities": self.modalities,
+            "required": [one.to_dict() for one in self.met],
             **self.details,
             "notes": list(self.notes),
             "warnings": self.warnings,
@@ -558,6 +564,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "scores as they are.",
         ),
     ]
+    require: RequireOption
     metrics: MetricsOption
     shots: ShotsOption
     folds: Annotated[
@@ -629,8 +636,13 @@ def search_lambda(
     data = yield from open_inputs(inputs, labels, chosen, notes)
     _check_options(method, folds)
     asked = ask(
-        chosen["metrics"], data, chosen["absent"], chosen["shots"], metric=chosen["metric"], subject_to=subject_to
-    )
+        chosen["metrics"], data, chosen["absent"], chosen["shots"], metric=chosen["metric"], subject_to=subject_to,
+        require=chosen["require"],
+    )  # fmt: skip
+    for one in asked.required:
+        if one.of != "value" and one.metric.recipe is not None:
+            found = f"{one}, a gain that no search knows without its optimism"
+            raise UsageError("--require", found, "expected that of a metric of predictions, or unoic evaluate")
     _check_choosing(chosen, several=bool(data.beside))
     rule, method = _rule(chosen["choose"], method)
     assert asked.goal is not None
@@ -856,7 +868,8 @@ def _result(
     }
     origin = provenance(data, problem.options, metric=problem.goal.name, **more, n=n)
     calibration = replace(used, lam=lam, provenance=origin, tuning=problem.tuning(curve, index))
-    best = problem.metrics(curve, index)
+    best, baseline = problem.metrics(curve, index), problem.metrics(problem.base, 0)
+    gain = problem.gains(curve, index)
     tell_infinite(best, notes)
     return SearchResult(
         lam=lam,
@@ -866,7 +879,7 @@ def _result(
         n=n,
         n_ignored=problem.units.n_ignored,
         n_classes=data.n_classes,
-        baseline={"lambda": 0.0, **problem.metrics(problem.base, 0)},
+        baseline={"lambda": 0.0, **baseline},
         rebalanced={"lambda": 1.0, **problem.metrics(problem.anchors, 1)},
         best={"lambda": lam, **best},
         lams=curve.lams,
@@ -884,7 +897,8 @@ def _result(
         modalities=apart,
         masked=None if masked is None else {"lambda": 0.0, **masked},
         metrics=problem.asked.names,
-        gain=problem.gains(curve, index),
+        gain=gain,
+        met=met_by(problem.asked.required, best, baseline, gain),
         warnings=notes.told(),
         linear=problem.method.linear,
         choice=_about_choice(problem, found, index, given),

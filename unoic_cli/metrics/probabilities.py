@@ -53,6 +53,23 @@ class Probabilities:
         """See `ConfidenceTally.arrays`."""
         return dict(tally.arrays())
 
+    def bins(self, counted: Counted) -> list[dict[str, Any]]:
+        """Reliability at one point: of the units whose largest probability lies in a bin, accuracy and its mean."""
+        from unoic_cli.tallies.likelihood import whole
+
+        arrays = counted.beside[self]
+        found = zip(arrays["counted"].tolist(), arrays["hits"].tolist(), whole(arrays["confidences"]), strict=True)
+        return [
+            {
+                "from": i / self.n_bins,
+                "to": (i + 1) / self.n_bins,
+                "count": n,
+                "accuracy": hits / n if n else None,
+                "confidence": int(sums) / (n * ONE) if n else None,
+            }
+            for i, (n, hits, sums) in enumerate(found)
+        ]
+
 
 def _bias(lines: Lines) -> NDArray[np.float64]:
     """What is added to the scores: lambda * s; -inf where it is masked."""

@@ -15,6 +15,7 @@ from unoic_cli.report.layout import Facts, Grid
 
 if TYPE_CHECKING:
     from unoic_cli.calibrations.calibration import Calibration, Modality
+    from unoic_cli.commands.sampled import Gain
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -100,6 +101,26 @@ def metric_table(
     for label, values in rows:
         table.add_row(label, *(value_of(name, values.get(name)) for name in names))
     return table if above is None else Group(Text(above, style="italic"), table)
+
+
+def signed(name: str, value: float | None) -> str:
+    """A difference of a metric, as its kind is written: in points of percent, or as it is."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{100 * value:+.2f}" if in_percent(name) else f"{value:+.4f}"
+
+
+def colour(gain: Gain, *, higher: bool = True) -> str:
+    """What is surely better is green, what is surely worse red."""
+    if not gain.sure:
+        return ""
+    return "green" if (gain.low > 0) == higher else "red"
+
+
+def interval(name: str, gain: Gain) -> str:
+    """``+1.20 [+0.30, +2.10]``; without an interval where none is known."""
+    known = math.isfinite(gain.se)
+    return signed(name, gain.gain) + (f" [{signed(name, gain.low)}, {signed(name, gain.high)}]" if known else "")
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

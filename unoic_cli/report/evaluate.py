@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.report.common import cell, facts, metric_table, percent
+from unoic_cli.metrics import is_better
+from unoic_cli.metrics import title as title_of
+from unoic_cli.report.common import cell, colour, facts, metric_table, percent, signed, value_of
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
     from unoic_cli.commands.evaluate import EvaluateResult
+    from unoic_cli.commands.images import Images
+    from unoic_cli.commands.paired import Change, Difference, McNemar
 
+MOST_CHANGES = 10
 MOST_CLASSES = 40
 """Classes in the terminal table; of more, those of lowest recall."""
 
@@ -37,13 +42,119 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
         weights = result.details.get("weights") or {}
         said = [result.details["fusion"], *(f"{name} {weight:.3g}" for name, weight in weights.items())]
         about.append(("fusion", ", ".join([*said, result.details["order"]])))
-    rows = [("all", result.overall.values)]
-    if result.groups is not None:
-        rows += [(name, group.values) for name, group in result.groups.items()]
-    parts: list[RenderableType] = [facts(about), Text(), metric_table(rows, result.metrics), Text(), _classes(result)]
+    if result.difference is not None:
+        about.append(("decided otherwise", _moved(result.overall.n, result.difference)))
+        about.append(("accuracy", _mcnemar(result.difference.mcnemar)))
+    if result.met:
+        about.append(("required", ", ".join(f"{one.term} {'holds' if one.holds else 'fails'}" for one in result.met)))
+    parts: list[RenderableType] = [facts(about), Text(), _metrics(result), Text(), _classes(result)]
+    if result.difference is not None and result.difference.changes:
+        parts += [Text(), _changes(result, result.difference.changes)]
+    if result.images is not None:
+        parts += [Text(), *_images(result.images)]
     if result.confusion is not None:
         parts += [Text(), _confusion(result)]
     return Group(*parts)
+
+
+def _metrics(result: EvaluateResult) -> RenderableType:
+    """Of all, before and after, with the difference and its interval; and of each group."""
+    rows = [("all", result.overall.values)]
+    if result.groups is not None:
+        rows += [(name, group.values) for name, group in result.groups.items()]
+    if result.difference is None or result.before is None:
+        return metric_table(rows, result.metrics)
+    table = Grid()
+    table.add_column("")
+    for name in result.metrics:
+        table.add_column(title_of(name), justify="right")
+    for label, values in [("as it is", result.before.values), rows[0]]:
+        table.add_row(label, *(value_of(name, values.get(name)) for name in result.metrics))
+    gains = [result.difference.gain[name] for name in result.metrics]
+    styles = [
+        "",
+        *(colour(gain, higher=is_better(name, 1, 0)) for name, gain in zip(result.metrics, gains, strict=True)),
+    ]
+    for label, ends in (
+        ("difference", [gain.gain for gain in gains]),
+        ("95 % from", [gain.low for gain in gains]),
+        ("to", [gain.high for gain in gains]),
+    ):
+        cells = (signed(name, end) for name, end in zip(result.metrics, ends, strict=True))
+        table.add_row(label, *cells, styles=styles)
+    for label, values in rows[1:]:
+        table.add_row(label, *(value_of(name, values.get(name)) for name in result.metrics))
+    return table
+
+
+def _moved(n: int, difference: Difference) -> str:
+    return f"{difference.moved:,} of {n:,} ({percent(difference.moved / n if n else None)} %) than as it is"
+
+
+def _mcnemar(found: McNemar) -> str:
+    """McNemar's test in words."""
+    tests = {"binomial": "McNemar, exact", "chi-squared": "McNemar", "clusters": "by clusters"}
+    p = "unknown" if found.p is None else f"{found.p:.2g}" if found.p >= 1e-4 else "below 0.0001"
+    return f"{found.gained:,} right after alone, {found.lost:,} right before alone; p {p} ({tests[found.test]})"
+
+
+def _changes(result: EvaluateResult, changes: Sequence[Change]) -> RenderableType:
+    """The classes whose recall changes most."""
+    table = Grid()
+    table.add_column("class")
+    for head in ("support", "before", "after", "change", "95 % from", "to"):
+        table.add_column(head, justify="right")
+    for one in changes[:MOST_CHANGES]:
+        name = str(one.k) if result.class_names is None else result.class_names[one.k]
+        ends = (signed("acc", end) for end in (one.change.gain, one.change.low, one.change.high))
+        row = (name, f"{one.support:,}", percent(one.before), percent(one.after), *ends)
+        table.add_row(*row, styles=["", "", "", "", *[colour(one.change)] * 3])
+    some = (
+        f"the {MOST_CHANGES} of {len(changes)} classes whose recall changes most"
+        if len(changes) > MOST_CHANGES
+        else None
+    )
+    return Group(Text(some or "classes whose recall changes, the largest change first", style="italic"), table)
+
+
+def _images(images: Images) -> list[RenderableType]:
+    """The spread over images, and the worst of them."""
+    table = Grid()
+    table.add_column("")
+    for name in images.metrics:
+        table.add_column(title_of(name), justify="right")
+    found = [images.summary(name) for name in images.metrics]
+    quartiles = [one["quartiles"] or [None] * 5 for one in found]
+    rows = [("mean", [one["mean"] for one in found])]
+    rows += [
+        (label, [one[i] for one in quartiles]) for i, label in enumerate(("least", "25 %", "median", "75 %", "most"))
+    ]
+    for label, values in rows:
+        table.add_row(label, *(value_of(name, value) for name, value in zip(images.metrics, values, strict=True)))
+    gains = [images.gain(name) for name in images.metrics]
+    known = [gain for gain in gains if gain is not None]
+    if len(known) == len(gains):
+        pairs = list(zip(images.metrics, known, strict=True))
+        styles = ["", *map(colour, known)]
+        for label, ends in (
+            ("mean gain", [(name, one.gain) for name, one in pairs]),
+            ("95 % from", [(name, one.low) for name, one in pairs]),
+            ("to", [(name, one.high) for name, one in pairs]),
+        ):
+            table.add_row(label, *(signed(*end) for end in ends), styles=styles)
+    worst = images.worst()
+    bottom = Grid()
+    bottom.add_column("image")
+    bottom.add_column("pixels", justify="right")
+    for name in images.metrics:
+        bottom.add_column(title_of(name), justify="right")
+    for i in worst:
+        own = (value_of(name, float(images.values[name][i])) for name in images.metrics)
+        bottom.add_row(images.name(i), f"{images.n[i]:,}", *own)
+    empty = f" ({images.n_empty:,} more have no label)" if images.n_empty else ""
+    above = f"each of {len(images.files):,} images by itself{empty}"
+    below = f"the {len(worst)} images of lowest {title_of(images.by)}"
+    return [Group(Text(above, style="italic"), table), Text(), Group(Text(below, style="italic"), bottom)]
 
 
 def _names(result: EvaluateResult, classes: Sequence[int]) -> str:
@@ -85,7 +196,9 @@ def _confusion(result: EvaluateResult) -> RenderableType:
 
 
 def evaluate_tsv(result: EvaluateResult) -> str:
-    """A row for each class, or for each group when there are groups, after a header line."""
+    """A row for each class, or for each group or image where they are asked for, after a header line."""
+    if result.images is not None:
+        return _images_tsv(result.images)
     if result.groups is not None:
         lines = ["\t".join(["group", "n", "n_ignored", *result.overall.values])]
         for name, group in {"(all)": result.overall, **result.groups}.items():
@@ -94,4 +207,14 @@ def evaluate_tsv(result: EvaluateResult) -> str:
     rows = result.overall.per_class(result.class_names)
     lines = ["\t".join(rows[0])]
     lines += ["\t".join("" if value is None else cell(str(value)) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _images_tsv(images: Images) -> str:
+    ids = ["sample_id"] if images.ids is not None else []
+    lines = ["\t".join(["file", "index", *ids, "n", *images.values])]
+    for i, file in enumerate(images.files):
+        name = [] if images.ids is None else [cell(images.ids[i])]
+        values = (repr(float(one[i])) for one in images.values.values())
+        lines.append("\t".join([cell(file), str(images.indices[i]), *name, str(images.n[i]), *values]))
     return "\n".join(lines) + "\n"

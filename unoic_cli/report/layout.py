@@ -6,7 +6,7 @@ What does not fit beside one another is stacked: a `Grid` repeats its labels bef
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,20 +89,24 @@ class Grid:
     heads : list of str
     sides : list of {"left", "right"}
     rows : list of tuple of str
+    styles : list of tuple of str
+        Of the cells of each row.
     """
 
     heads: list[str] = field(default_factory=list)
     sides: list[Literal["left", "right"]] = field(default_factory=list)
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    styles: list[tuple[str, ...]] = field(default_factory=list)
 
     def add_column(self, head: str, *, justify: Literal["left", "right"] = "left") -> None:
         """Add a column of words (left) or of numbers (right). The first is a label, and all up to the last of words."""
         self.heads.append(printable(" ".join(head.split())))
         self.sides.append(justify)
 
-    def add_row(self, *cells: str) -> None:
-        """Add a cell for each column."""
+    def add_row(self, *cells: str, styles: Sequence[str] = ()) -> None:
+        """Add a cell for each column; `styles` are theirs, from the first on."""
         self.rows.append(tuple(printable(" ".join(cell.split())) for cell in cells))
+        self.styles.append((*styles, *[""] * (len(cells) - len(styles))))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As many columns as fit beside the labels, then the others below."""
@@ -138,9 +142,17 @@ class Grid:
         """Heads, and a line (or, of folded labels, several) for each row."""
         for number, row in enumerate([tuple(self.heads), *self.rows]):
             folded = {i: wrapped(row[i], widths[i]) for i in columns}
+            styles = self.styles[number - 1] if number else ("",) * len(row)
             for j in range(max(len(lines) for lines in folded.values())):
                 texts = [_set(folded[i][j] if j < len(folded[i]) else "", widths[i], self.sides[i]) for i in columns]
-                yield _line(GAP.join(texts), "bold" if not number else "")
+                if not any(styles[i] for i in columns):
+                    yield _line(GAP.join(texts), "bold" if not number else "")
+                    continue
+                line = Text(no_wrap=True, overflow="ignore")
+                for place, i in enumerate(columns):
+                    line.append(GAP if place else "").append(texts[place], style=styles[i])
+                line.rstrip()
+                yield line
 
 
 def _set(text: str, width: int, side: str) -> str:

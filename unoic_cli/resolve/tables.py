@@ -39,8 +39,8 @@ class Tables:
         return {"groups" if self.by == "group" else "files": {key: i for i, key in enumerate(self.keys)}}
 
 
-def make_tables(data: DataSet, by: str | None) -> Facts[Tables | None]:
-    """The conditions of a data set; None when they are not asked for.
+def make_tables(data: DataSet, by: str | None, more: tuple[str, ...] = ()) -> Facts[Tables | None]:
+    """The conditions of a data set; None when they are not asked for. A command may know of `more` ways, for messages.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def make_tables(data: DataSet, by: str | None) -> Facts[Tables | None]:
     if by is None:
         return None
     if by not in BY:
-        raise UsageError("--by", f"{by!r}", f"expected {' or '.join(BY)}")
+        raise UsageError("--by", f"{by!r}", f"expected {' or '.join((*BY, *more))}")
     if by == "group":
         data.require("group", "for --by group")
         seen: Counter[str] = Counter()
