@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
@@ -16,6 +16,8 @@ from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.calibrations.view import FactorSource
 from unoic_cli.commands.evaluate import Metrics
+from unoic_cli.commands.paired import Difference, Pairs
+from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, exists
 from unoic_cli.data.steps import Steps, count
@@ -23,7 +25,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.fusions import FUSIONS, divides, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Beside, ask, check_countable, tell_infinite, with_training
+from unoic_cli.resolve.asked import Beside, ask, check_countable, clusters_of, tell_infinite, with_training
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
@@ -42,9 +44,18 @@ from unoic_cli.resolve.modalities import (
     names_of,
     resolve,
 )
-from unoic_cli.resolve.options import AbsentOption, DataOptions, DeltaOptions, MethodOptions, ShotsOption
+from unoic_cli.resolve.options import (
+    AbsentOption,
+    ClusterOption,
+    DataOptions,
+    DeltaOptions,
+    MethodOptions,
+    ShotsOption,
+)
 from unoic_cli.resolve.tables import make_tables
 from unoic_cli.searches import Curve
+from unoic_cli.tallies.ways import WaysTally, Way, Ways
+from unoic_cli.tallies.kept import DecidedKeeper, places_before
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
 
@@ -73,6 +84,10 @@ class Row:
         For each condition.
     average : dict of str to float
         Each metric, averaged over the conditions with equal weights.
+    differences : dict of str to Difference or None
+        For each condition, what it changes against another row; None of that row itself, or of a single one.
+    average_gain : dict of str to Gain
+        Of the averages.
     """
 
     name: str
@@ -80,8 +95,25 @@ class Row:
     lams: dict[str, float]
     cells: dict[str, Metrics]
     average: dict[str, float]
+    differences: dict[str, Difference] | None = None
+    average_gain: dict[str, Gain] = field(default_factory=dict)
 
     __repr__ = brief
+
+    def gain(self, column: str, name: str) -> Gain | None:
+        """What it gains in a metric under a condition, or on average."""
+        if self.differences is None:
+            return None
+        return self.differences[column].gain[name] if column in self.differences else self.average_gain[name]
+
+    def about_differences(self, class_names: Sequence[str] | None) -> dict[str, Any] | None:
+        """For JSON."""
+        if self.differences is None:
+            return None
+        return {
+            "conditions": {name: one.to_dict(class_names) for name, one in self.differences.items()},
+            "average": {name: gain.to_dict() for name, gain in self.average_gain.items()},
+        }
 
     @property
     def lam(self) -> float | None:
@@ -106,6 +138,12 @@ class CompareResult:
     details : dict
         Files and options.
     notes : tuple of str
+    against : str or None
+        The row that differences are taken against; None where there is a single one.
+    clusters : str or None
+        What intervals take for independent.
+    class_names : tuple of str or None
+        (K,).
     """
 
     rows: tuple[Row, ...]
@@ -114,6 +152,9 @@ class CompareResult:
     absent: Absent
     details: dict[str, Any]
     notes: tuple[str, ...]
+    against: str | None = None
+    clusters: str | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         averages = {row.name: {name: row.average[name] for name in self.metrics} for row in self.rows}
@@ -132,9 +173,12 @@ class CompareResult:
                     "lambdas": {name: lam for name, lam in row.lams.items() if name} or None,
                     "conditions": {name: metrics.to_dict() for name, metrics in row.cells.items()},
                     "average": row.average,
+                    "differences": row.about_differences(self.class_names),
                 }
                 for row in self.rows
             ],
+            "against": self.against,
+            "clusters": self.clusters,
             "absent": self.absent,
             "absent_rule": ABSENT_RULES[self.absent],
             **self.details,
@@ -161,6 +205,10 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
         str | None,
         Option("--by", "WHAT", "A column for each file, or each group (the files' group field)."),
     ]
+    against: Annotated[
+        str | None, Option("--against", "TITLE", "The row that the others are compared with. Default: the first.")
+    ]
+    cluster: ClusterOption
     metrics: Annotated[
         str | Sequence[str],
         Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
@@ -211,6 +259,7 @@ def compare(
     data.require("labels", "to compare")
     tables = yield from make_tables(data, by)
     titles = yield from _titles(chosen["methods"], data, delta is not None)
+    first, clusters = _against(chosen, [title for title, _ in titles]), clusters_of(chosen["cluster"], data)
     wanted = filled(MethodOptions, filled(DeltaOptions, chosen))
     plain = []
     for _, spec in titles:
@@ -227,40 +276,66 @@ def compare(
     asked = with_training(asked, data, ready[0].calibration)
     for one in ready:
         check_countable(asked, data, one)
-    counted = [one.tally([one.calibration.lam], n_tables) for one in ready]
+    members = tuple(Way(one.view, one.tally([one.calibration.lam], n_tables).recipe()) for one in ready)
+    keep = None
+    if len(members) > 1:
+        keep = DecidedKeeper(data.n_classes, len(members), places_before(data), clusters).recipe()
+    tally = WaysTally(Ways(members, first, data.n_classes, n_tables), keep)
     beside = [Beside.at(asked.recipes(), one, [one.calibration.lam], n_tables) for one in ready]
     tallies = [
-        ViewedTally(one.view, tally)
-        for one, first, more in zip(ready, counted, beside, strict=True)
-        for tally in (first, *more.tallies.values())
+        ViewedTally(one.view, more) for one, found in zip(ready, beside, strict=True) for more in found.tallies.values()
     ]
     units = UnitTally(n_tables)
     whole = any(one.view.needs_samples for one in ready)
     given = {} if tables is None else tables.arguments()
-    yield from count(data, [units, *tallies], raw=True, whole_samples=whole, **given)
+    yield from count(data, [units, tally, *tallies], raw=True, whole_samples=whole, **given)
     names = tables.names if tables else ("all",)
+    curves = [
+        Curve(np.array([one.calibration.lam]), counted.counts(), more.arrays())
+        for one, counted, more in zip(ready, tally.tallies, beside, strict=True)
+    ]
+    pairs = Pairs(tally, curves, asked)
+    spots = {name: i for i, name in enumerate(names) if curves[0].counts.support[i].any()}
+    if not spots:
+        raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
     rows = []
-    for (title, _, _), one, tally, more in zip(made, ready, counted, beside, strict=True):
-        counts = tally.counts()
-        curve = Curve(np.array([one.calibration.lam]), counts, more.arrays())
-        cells = {
-            name: Metrics.of(curve.pooled([i]).at(0), int(units.ignored[i]), asked)
-            for i, name in enumerate(names)
-            if counts.support[i].any()
-        }
-        if not cells:
-            raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
+    for i, ((title, _, _), one) in enumerate(zip(made, ready, strict=True)):
+        cells = {name: Metrics.of(pairs.counted(i, j), int(units.ignored[j]), asked) for name, j in spots.items()}
         average = {
             name: _mean([cell.values[name] for cell in cells.values()]) for name in cells[next(iter(cells))].values
         }
-        predicted, support = counts.predicted.sum(axis=(0, 1)), counts.support.sum(axis=(0, 1))
-        tell_predictions(predicted, support, one.slopes.masked, one.calibration.lam, data, notes)
+        counts = pairs.counted(i).counts
+        tell_predictions(counts.predicted, counts.support, one.slopes.masked, one.calibration.lam, data, notes)
         tell_infinite(average, notes)
-        rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average))
+        differences = None if i == first else {name: pairs.difference(i, j) for name, j in spots.items()}
+        gains = {metric.name: pairs.average(metric, i, list(spots.values())) for metric in asked.metrics}
+        rows.append(
+            Row(
+                title, describe(one), lambdas(one.calibration), cells, average, differences,
+                {} if differences is None else gains,
+            )
+        )  # fmt: skip
+    if keep is not None:
+        pairs.tell_few(clusters, notes)
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
+    several = len(rows) > 1
     return CompareResult(
-        tuple(rows), tuple(rows[0].cells), asked.names, absent, {"by": by, **about}, tuple(notes.texts)
-    )
+        tuple(rows), tuple(spots), asked.names, absent, {"by": by, **about}, tuple(notes.texts),
+        rows[first].name if several else None, clusters if several else None, data.class_names,
+    )  # fmt: skip
+
+
+def _against(chosen: CompareOptions, titles: Sequence[str]) -> int:
+    """The place of the row that others are compared with."""
+    title = chosen["against"]
+    if len(titles) < 2:
+        for option in given_flags(CompareOptions, chosen, ("against", "cluster")):
+            raise UsageError(option, f"{option} of a single method", "expected two, or more")
+    if title is None:
+        return 0
+    if title not in titles:
+        raise UsageError("--against", f"{title!r}", f"expected one of {', '.join(titles)}")
+    return list(titles).index(title)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -298,6 +298,9 @@ def evaluate(
     if applied:
         _tell_tuned(used, data, chosen, notes)
     pairs = counted.pairs if applied else None
+    clusters = clusters_of(chosen["cluster"], data) if applied else None
+    if pairs is not None and clusters is not None:
+        pairs.tell_few(clusters, notes)
     difference = None if pairs is None else pairs.difference(1)
     before = counted.metrics(0) if applied else None
     return EvaluateResult(
@@ -313,7 +316,7 @@ def evaluate(
         metrics=asked_for.names,
         before=before,
         difference=difference,
-        clusters=clusters_of(chosen["cluster"], data) if applied else None,
+        clusters=clusters,
         before_by=None if tables is None or not applied else counted.by_table(tables, 0),
         difference_by=None if tables is None or pairs is None else counted.differences(tables, pairs),
         images=counted.images(data) if by == IMAGE else None,
@@ -353,9 +356,7 @@ def _tell_tuned(used: Calibration, data: DataSet, chosen: EvaluateOptions, notes
         return
     if None in splits or len(splits) == 1:
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        notes.add(
-            f"the calibration was made with {same[0]}{more}: on its own data a gain is too large, its interval too low"
-        )
+        notes.add(f"the calibration was made with {same[0]}{more}: gains on data that it was tuned on are too large")
 
 
 @dataclass

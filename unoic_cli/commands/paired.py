@@ -17,12 +17,15 @@ from unoic_cli.brief import brief
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.metrics import Counted, Metric
 from unoic_cli.resolve.asked import Asked
+from unoic_cli.resolve.common import Notes
 from unoic_cli.searches import Curve
 from unoic_cli.searches.anchored import Errors, spread
 from unoic_cli.searches.choice import Met, Requirement
 from unoic_cli.tallies.ways import WaysTally
 from unoic_cli.tallies.kept import Decided
 
+FEW = 20
+"""Clusters below which their spread is not known well."""
 EXACT = 25
 """Discordant units below which McNemar's test is exact."""
 
@@ -182,8 +185,8 @@ class Pairs:
         """What a method changes, in one table, or in all."""
         gain = {metric.name: self.gain(metric, i, table) for metric in self.asked.metrics}
         tables = slice(None) if table is None else slice(table, table + 1)
-        pairs = self.tally.pairs[i, tables].sum(axis=0)
-        lost, gained = (int(n) for n in pairs.sum(axis=0))
+        pairs = [part[tables].sum(axis=0) for part in self.tally.discordant(i)]
+        lost, gained = (int(part.sum()) for part in pairs)
         alone = self._alone(self.kept(table))
         mcnemar = McNemar.of(lost, gained) if alone else McNemar.by_clusters(lost, gained, gain["acc"])
         return Difference(gain, mcnemar, int(self.tally.moved[i, tables].sum()), self._changes(i, table, pairs))
@@ -198,6 +201,12 @@ class Pairs:
         errors = Errors(metric, self.asked.rules, kept, after.counts.support)
         se = errors.of(kept.decisions[:, i], after, kept.decisions[:, self.first], before, 1)
         return Gain.around(ours - theirs, se)
+
+    def tell_few(self, clusters: str, notes: Notes) -> None:
+        """Say that intervals from a few clusters are too narrow."""
+        n = int(np.unique(self.kept().clusters).size)
+        if clusters != "unit" and n < FEW:
+            notes.add(f"{n} {clusters}{'' if n == 1 else 's'}: 95 % intervals from so few are too narrow, or missing")
 
     def average(self, metric: Metric, i: int, tables: Sequence[int]) -> Gain:
         """Of the plain mean of a metric over tables."""
@@ -234,10 +243,10 @@ class Pairs:
         """Whether each unit is independent of the others."""
         return np.unique(kept.clusters).size == kept.n
 
-    def _changes(self, i: int, table: int | None, pairs: NDArray[np.int64]) -> tuple[Change, ...]:
+    def _changes(self, i: int, table: int | None, pairs: Sequence[NDArray[np.int64]]) -> tuple[Change, ...]:
         """Classes whose recall changes, the largest change first."""
         before, after = self.counted(self.first, table).counts, self.counted(i, table).counts
-        lost, gained, support = pairs[:, 0], pairs[:, 1], after.support
+        (lost, gained), support = pairs, after.support
         places = np.flatnonzero((lost != gained) & (support > 0))
         if not places.size:
             return ()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from unoic_cli.commands.sampled import Gain
 from unoic_cli.metrics import in_percent, is_better, title
-from unoic_cli.report.common import cell, facts, units, value_of
+from unoic_cli.report.common import cell, colour, facts, interval, units, value_of
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def render_compare(result: CompareResult) -> RenderableType:
     """A row for each method, a column for each condition; the other way round where there are more conditions."""
     table = Grid()
     table.add_column("")
-    sideways = len(result.conditions) > len(result.rows)
+    sideways = _sideways(result)
     if sideways:
         for row in result.rows:
             table.add_column(row.name, justify="right")
@@ -75,7 +76,40 @@ def render_compare(result: CompareResult) -> RenderableType:
     if len(result.conditions) > 1:
         above += "; average: the plain mean over the conditions"
     about = facts((row.name, row.about) for row in result.rows)
-    return Group(about, Text(), Text(above, style="italic"), table)
+    parts: list[RenderableType] = [about, Text(), Text(above, style="italic"), table]
+    for name in result.metrics if result.against is not None else ():
+        parts += [Text(), Text(f"{title(name)}: difference to {result.against}{_kind(result, name)}", style="italic")]
+        parts.append(_differences(result, name))
+    return Group(*parts)
+
+
+def _sideways(result: CompareResult) -> bool:
+    """Whether conditions are rows."""
+    return len(result.conditions) > len(result.rows)
+
+
+def _kind(result: CompareResult, name: str) -> str:
+    """What differences are written in, and whether they have intervals."""
+    gains = (row.gain(column, name) for row in result.rows for column in _columns(result))
+    known = any(gain is not None and math.isfinite(gain.se) for gain in gains)
+    return (", points of percent" if in_percent(name) else "") + (", with its 95 % interval" if known else "")
+
+
+def _differences(result: CompareResult, name: str) -> RenderableType:
+    """What each method gains over one of them, laid out like the table of values."""
+    table = Grid()
+    table.add_column("")
+    rows, columns = [row for row in result.rows if row.differences is not None], _columns(result)
+    gains = [[row.gain(column, name) or Gain(math.nan) for column in columns] for row in rows]
+    heads, labels = columns, [row.name for row in rows]
+    if _sideways(result):
+        heads, labels, gains = labels, heads, [list(found) for found in zip(*gains, strict=True)]
+    for head in heads:
+        table.add_column(head, justify="right")
+    for label, found in zip(labels, gains, strict=True):
+        styles = ["", *(colour(gain, higher=is_better(name, 1, 0)) for gain in found)]
+        table.add_row(label, *(interval(name, gain) for gain in found), styles=styles)
+    return table
 
 
 def compare_tsv(result: CompareResult) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unoic_cli.data.batch import Batch
+from unoic_cli.data.batch import Batch, Part
+from unoic_cli.kernels import count_predictions
 from unoic_cli.tallies.kept import DecidedKeeper
 from unoic_cli.tallies.tally import Counters, Tally, added
 
@@ -69,8 +70,8 @@ class WaysTally(Tally):
         Those of the methods.
     moved : (M, F) int64
         Labelled units that a method decides otherwise than the first.
-    pairs : (M, F, K, 2) int64
-        Of each class units that the first alone has right, and that a method alone has right.
+    both : (M, F, K) int64
+        Of each class units that the first and a method have right.
     images : dict of str to (1 + 2 * M, K) int64
         Of each image, by its number (and what the file calls it): its labels, and of each method predictions and hits.
     """
@@ -83,7 +84,7 @@ class WaysTally(Tally):
         self.tallies = [way.recipe() for way in ways.members]
         self.keeper = None if keep is None else keep()
         self.moved = np.zeros((len(ways.members), ways.n_tables), dtype=np.int64)
-        self.pairs = np.zeros((len(ways.members), ways.n_tables, ways.n_classes, 2), dtype=np.int64)
+        self.both = np.zeros((len(ways.members), ways.n_tables, ways.n_classes), dtype=np.int64)
         self.images: dict[str, NDArray[np.int64]] = {}
         self.needs = frozenset().union(*(tally.needs for tally in self.tallies)) | {"labels"}
         self.needs |= frozenset() if self.keeper is None else self.keeper.needs
@@ -116,43 +117,39 @@ class WaysTally(Tally):
             self._by_image(batch, batch.labels, decided)
 
     def _pair(self, i: int, batch: Batch, labels: Any, theirs: Any, ours: Any) -> None:
-        """Units that are decided otherwise."""
-        units = np.flatnonzero((theirs != ours) & (labels >= 0))
-        own, tables = labels[units], batch.tables[units]
-        self.moved[i] += np.bincount(tables, minlength=self.ways.n_tables)
-        for side, decided in enumerate((theirs[units], ours[units])):
-            right = decided == own
-            np.add.at(self.pairs[i, :, :, side], (tables[right], own[right]), 1)
+        """Units that are decided otherwise, and those that both have right."""
+        moved = (theirs != ours) & (labels >= 0)
+        if self.ways.n_tables == 1:
+            self.moved[i] += np.count_nonzero(moved)
+        else:
+            self.moved[i] += np.bincount(batch.tables[moved], minlength=self.ways.n_tables)
+        right = np.where(theirs == labels, labels, np.int32(-1))
+        unused = np.zeros((2, self.both[i].size), dtype=np.int64)
+        k = self.ways.n_classes
+        count_predictions(right, ours, batch.tables, k, self.both[i].reshape(-1), unused[0], unused[1])
 
     def _by_image(self, batch: Batch, labels: Any, decided: Sequence[Any]) -> None:
         """Add to the counts of every image of a batch."""
         assert self.before is not None
-        part, k = batch.part, self.ways.n_classes
-        samples, place = np.unique(part.sample_of_units(), return_inverse=True)
-        kept = labels >= 0
-        own, cells = labels[kept], place[kept].astype(np.int64) * k
-
-        def table(who: Any) -> NDArray[np.int64]:
-            return np.bincount(cells + who, minlength=samples.size * k).reshape(-1, k)
-
-        found = [table(own)]
-        for one in decided:
-            right = one[kept] == own
-            hits = np.bincount((cells + own)[right], minlength=samples.size * k).reshape(-1, k)
-            found += [table(one[kept]), hits]
-        names = None if part.block.sample_id is None else dict(zip(part.samples, part.block.sample_id, strict=True))
+        part, zeros = batch.part, np.zeros(batch.n_units, dtype=np.int32)
+        ids = None if part.block.sample_id is None else np.asarray(part.block.sample_id).tolist()
         first = self.before[part.source.name][1]
-        for i, sample in enumerate(samples.tolist()):
-            name = str(first + sample) + ("" if names is None else f" {names[sample]}")
-            counts = np.stack([one[i] for one in found])
-            self.images[name] = self.images[name] + counts if name in self.images else counts
+        for place, (sample, start, stop) in enumerate(_samples(part)):
+            name = str(first + sample) + ("" if ids is None else f" {ids[place]}")
+            counts = self.images.setdefault(name, np.zeros((1 + 2 * len(decided), self.ways.n_classes), np.int64))
+            for i, one in enumerate(decided):
+                support = np.zeros(self.ways.n_classes, dtype=np.int64) if i else counts[0]
+                count_predictions(
+                    labels[start:stop], one[start:stop], zeros[start:stop], self.ways.n_classes, counts[2 + 2 * i],
+                    counts[1 + 2 * i], support,
+                )  # fmt: skip
 
     def counters(self) -> Counters:
         """What was counted so far."""
         return {
             "ways": {str(i): tally.counters() for i, tally in enumerate(self.tallies)},
             "moved": self.moved,
-            "pairs": self.pairs,
+            "both": self.both,
             "images": self.images,
             "kept": {} if self.keeper is None else self.keeper.counters(),
         }
@@ -161,7 +158,22 @@ class WaysTally(Tally):
         """Add what a tally like this one counted elsewhere."""
         for i, tally in enumerate(self.tallies):
             tally.absorb(counters["ways"][str(i)])
-        self.moved, self.pairs = added(self.moved, counters["moved"]), added(self.pairs, counters["pairs"])
+        self.moved, self.both = added(self.moved, counters["moved"]), added(self.both, counters["both"])
         self.images = added(self.images, dict(counters["images"]))
         if self.keeper is not None:
             self.keeper.absorb(counters["kept"])
+
+    def discordant(self, i: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each class units that the first alone has right, and that method i alone has right, (F, K) each."""
+        theirs, ours = (self.tallies[place].counts().hits[:, 0] for place in (self.ways.first, i))
+        return theirs - self.both[i], ours - self.both[i]
+
+
+def _samples(part: Part) -> list[tuple[int, int, int]]:
+    """Samples of a part, and which of its units are theirs: [start, stop)."""
+    if part.units is None:
+        pixels, block = part.source.pixels, part.block
+        edges = np.clip(np.append(part.samples, part.samples[-1] + 1) * pixels, block.start, block.stop) - block.start
+    else:
+        edges = np.searchsorted(part.sample_of_units(), np.append(part.samples, part.samples[-1] + 1))
+    return list(zip(part.samples.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True))
