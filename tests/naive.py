@@ -216,6 +216,61 @@ SCORED: dict[str, Callable[[Floats, Counts], float]] = {
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""
 
 
+def influence(labels: Counts, predictions: Counts, n_classes: int, name: str) -> Floats:
+    """What each unit adds to acc, macc, miou or f1 to first order (all classes present). Shape (N,)."""
+    tp, p, n = (part.astype(np.float64) for part in counts(labels, predictions, n_classes))
+    union, both = n + p - tp, n + p
+    u = np.zeros(len(labels))
+    for i, (y, q) in enumerate(zip(labels, predictions, strict=True)):
+        hit = float(q == y)
+        u[i] = {
+            "acc": hit / len(labels),
+            "macc": hit / n[y] / n_classes,
+            "miou": (hit * (1 + tp[y] / union[y]) / union[y] - tp[q] / union[q] / union[q]) / n_classes,
+            "f1": (hit * 2 / both[y] - 2 * tp[q] / both[q] / both[q]) / n_classes,
+        }[name]
+    return u
+
+
+def paired_error(labels: Counts, before: Counts, after: Counts, n_classes: int, name: str) -> float:
+    """sqrt(sum_y n_y var_y(d)), d the difference of `influence`, ddof 1: of independent units."""
+    d = influence(labels, after, n_classes, name) - influence(labels, before, n_classes, name)
+    return float(np.sqrt(sum(np.sum(labels == y) * np.var(d[labels == y], ddof=1) for y in range(n_classes))))
+
+
+def clustered_error(
+    labels: Counts, before: Counts, after: Counts, n_classes: int, name: str, clusters: ArrayLike
+) -> float:
+    """The same of units in C clusters: C / (C - 1) times the squares of their sums of d less its class's mean.
+
+    Not less than that of independent units.
+    """
+    clusters = np.asarray(clusters)
+    d = influence(labels, after, n_classes, name) - influence(labels, before, n_classes, name)
+    for y in range(n_classes):
+        d[labels == y] -= d[labels == y].mean()
+    sums = [d[clusters == one].sum() for one in np.unique(clusters)]
+    wide = float(np.sqrt(len(sums) / (len(sums) - 1) * np.sum(np.square(sums))))
+    return max(wide, paired_error(labels, before, after, n_classes, name))
+
+
+def recall_error(labels: Counts, before: Counts, after: Counts, k: int) -> float:
+    """Of the change of class k's recall, of independent units."""
+    own = labels == k
+    d = (after[own] == k).astype(float) - (before[own] == k)
+    return float(np.std(d, ddof=1) / np.sqrt(own.sum()))
+
+
+def reliability(p: Floats, labels: Counts) -> list[tuple[int, int, float]]:
+    """Units, hits and sum of confidences of each of 15 bins, (i / 15, (i + 1) / 15] of the confidence."""
+    confidence, hit = p.max(axis=1), p.argmax(axis=1) == labels
+    place = np.maximum(np.ceil(confidence * 15).astype(int) - 1, 0)
+    return [
+        (int(np.sum(place == i)), int(np.sum(hit[place == i])), float(np.sum(confidence[place == i])))
+        for i in range(15)
+    ]
+
+
 def mean(values: Sequence[Any]) -> Any:
     """Sum over count, NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")

@@ -102,6 +102,7 @@ def inputs():
 COMMANDS = [
     ("evaluate", "a.h5", "b.h5", "--confusion", "--by", "file"),
     ("evaluate", "rgb.h5", "--by", "group", "-l", "1"),
+    ("evaluate", "rgb.h5", "--by", "image", "-l", "0.7", "--cluster", "group", "--metrics", "miou,gmean,ece"),
     ("evaluate", "c.parquet", "a.h5", "-l", "0.5", "--source-prior", "labels"),
     ("evaluate", "rgb=rgb.h5", "depth=depth.h5", "-l", "rgb=0.5,depth=1", "--fusion", "average"),
     ("prior", "a.h5", "c.parquet"),

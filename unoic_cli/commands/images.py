@@ -59,7 +59,7 @@ class Images:
 
     def name(self, i: int) -> str:
         """What an image is called: its `sample_id`, or its file and place there."""
-        return self.ids[i] if self.ids is not None else f"{self.files[i]} [{self.indices[i]}]"
+        return self.ids[i] if self.ids is not None else f"{self.files[i]}[{self.indices[i]}]"
 
     def summary(self, name: str, values: NDArray[np.float64] | None = None) -> dict[str, Any]:
         """Of a metric: images that have it, mean, and quartiles with both ends."""

@@ -443,15 +443,15 @@ class DecidedKeeper(Keeper):
         M.
     before, by
         As of `Keeper`.
-    most : int
-        Units.
+    most : int, optional
+        Units; `MOST_UNITS` by default.
     """
 
     def __init__(
-        self, n_classes: int, n_ways: int, before: Mapping[str, tuple[int, int]], by: str, most: int = MOST_UNITS
+        self, n_classes: int, n_ways: int, before: Mapping[str, tuple[int, int]], by: str, most: int | None = None
     ) -> None:
         self.n_ways = n_ways
-        super().__init__(n_classes, before, by, True, most)
+        super().__init__(n_classes, before, by, True, MOST_UNITS if most is None else most)
 
     def recipe(self) -> partial[DecidedKeeper]:
         """What makes an empty tally like this one."""
