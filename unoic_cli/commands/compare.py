@@ -307,14 +307,11 @@ def compare(
         counts = pairs.counted(i).counts
         tell_predictions(counts.predicted, counts.support, one.slopes.masked, one.calibration.lam, data, notes)
         tell_infinite(average, notes)
-        differences = None if i == first else {name: pairs.difference(i, j) for name, j in spots.items()}
-        gains = {metric.name: pairs.average(metric, i, list(spots.values())) for metric in asked.metrics}
-        rows.append(
-            Row(
-                title, describe(one), lambdas(one.calibration), cells, average, differences,
-                {} if differences is None else gains,
-            )
-        )  # fmt: skip
+        differences, gains = None, {}
+        if i != first:
+            differences = {name: pairs.difference(i, j) for name, j in spots.items()}
+            gains = {metric.name: pairs.average(metric, i, list(spots.values())) for metric in asked.metrics}
+        rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average, differences, gains))
     if keep is not None:
         pairs.tell_few(clusters, notes)
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}

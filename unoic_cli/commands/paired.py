@@ -19,7 +19,7 @@ from unoic_cli.metrics import Counted, Metric
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.common import Notes
 from unoic_cli.searches import Curve
-from unoic_cli.searches.anchored import Errors, spread
+from unoic_cli.searches.anchored import Errors
 from unoic_cli.searches.choice import Met, Requirement
 from unoic_cli.tallies.ways import WaysTally
 from unoic_cli.tallies.kept import Decided
@@ -222,21 +222,26 @@ class Pairs:
         clusters = [np.unique(self.kept(table).clusters) for table in tables]
         if np.unique(np.concatenate(clusters)).size == sum(one.size for one in clusters):
             return apart
-        found, strata, k = [], [], self.tally.ways.n_classes
-        sizes = np.zeros((len(tables), k), dtype=np.int64)
-        for j, table in enumerate(tables):
+        found, names, alone = [], [], 0.0
+        for table in tables:
             before, after, kept = self.counted(self.first, table), self.counted(i, table), self.kept(table)
             errors = Errors(metric, self.asked.rules, kept, after.counts.support)
-            ours = errors.influence(kept.decisions[:, i], after)
-            theirs = errors.influence(kept.decisions[:, self.first], before)
-            if ours is None or theirs is None:
+            here, there = (metric.weights(one, self.asked.rules) for one in (after, before))
+            if here is None or there is None:
                 return math.nan  # no formula, and tables that are not independent
-            found.append((ours - theirs) / len(tables))
-            strata.append(kept.labels + j * k)
-            sizes[j] = errors.support
-        names = np.concatenate([self.kept(table).clusters for table in tables])
-        places = np.unique(names, return_inverse=True)[1]
-        return spread(np.concatenate(found), np.concatenate(strata), sizes.reshape(-1), places, self.kept().share, 1)
+            d = errors.influence(kept.decisions[:, i], here)
+            d -= errors.influence(kept.decisions[:, self.first], there)
+            centred = (d - np.repeat(np.add.reduceat(d, errors.first) / errors.own, errors.own)) / len(tables)
+            squares = np.add.reduceat(centred**2, errors.first)
+            alone += float(
+                np.divide(squares * errors.size, errors.own - 1.0, where=errors.own > 1, out=squares * 0).sum()
+            )
+            found.append(centred)
+            names.append(kept.clusters[errors.order])
+        sums = np.bincount(np.unique(np.concatenate(names), return_inverse=True)[1], weights=np.concatenate(found))
+        share, by_chance = self.kept().share, float((np.concatenate(found) ** 2).sum())
+        wide = max(0.0, float((sums**2).sum()) - (1 - share) * by_chance) / share**2
+        return math.sqrt(max(alone, wide * sums.size / (sums.size - 1))) if sums.size > 1 else math.nan
 
     @staticmethod
     def _alone(kept: Decided) -> bool:

@@ -65,7 +65,7 @@ class Gain:
         return self.low > 0 or self.high < 0
 
     def signed(self, name: str) -> str:
-        """In the units of tables: ``+11.7 [6.7, 17.5]``.
+        """In the units of tables: ``+11.7 [6.7, 17.5]``; a dash where there is none.
 
         Examples
         --------
@@ -73,8 +73,10 @@ class Gain:
         '+11.7 [6.7, 17.5]'
         """
         scale, digits = (100, 1) if in_percent(name) else (1, 4)
-        ends = f"{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}"
-        return f"{scale * self.gain:+.{digits}f} [{ends}]"
+        if not math.isfinite(self.gain):
+            return "-"
+        ends = f" [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]" if math.isfinite(self.se) else ""
+        return f"{scale * self.gain:+.{digits}f}{ends}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -117,12 +117,6 @@ def colour(gain: Gain, *, higher: bool = True) -> str:
     return "green" if (gain.low > 0) == higher else "red"
 
 
-def interval(name: str, gain: Gain) -> str:
-    """``+1.20 [+0.30, +2.10]``; without an interval where none is known."""
-    known = math.isfinite(gain.se)
-    return signed(name, gain.gain) + (f" [{signed(name, gain.low)}, {signed(name, gain.high)}]" if known else "")
-
-
 def sparkline(values: Sequence[float], width: int = 60) -> str:
     """A curve as one line of block characters, from its smallest value to its largest."""
     finite = [value for value in values if math.isfinite(value)]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.metrics import in_percent, is_better, title
-from unoic_cli.report.common import cell, colour, facts, interval, units, value_of
+from unoic_cli.report.common import cell, colour, facts, units, value_of
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _differences(result: CompareResult, name: str) -> RenderableType:
         table.add_column(head, justify="right")
     for label, found in zip(labels, gains, strict=True):
         styles = ["", *(colour(gain, higher=is_better(name, 1, 0)) for gain in found)]
-        table.add_row(label, *(interval(name, gain) for gain in found), styles=styles)
+        table.add_row(label, *(gain.signed(name) for gain in found), styles=styles)
     return table
 
 
