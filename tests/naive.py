@@ -202,6 +202,15 @@ def ece(p: Floats, labels: Counts) -> float:
     return float(sum(abs(np.sum(hit[place == i]) - np.sum(confidence[place == i])) for i in range(16)) / len(labels))
 
 
+def classwise_ece(p: Floats, labels: Counts) -> float:
+    """Mean over classes of `ece` of the class's own probability against the indicator of the label."""
+    off = 0.0
+    for k in range(p.shape[1]):
+        place = np.maximum(np.ceil(p[:, k] * 15).astype(int) - 1, 0)
+        off += sum(abs(np.sum(labels[place == i] == k) - np.sum(p[place == i, k])) for i in range(15))
+    return float(off / len(labels) / p.shape[1])
+
+
 def balanced_nll(p: Floats, labels: Counts) -> float:
     """Mean over the classes of the truth of the mean of -log P(label) over the units of the class."""
     return float(np.mean([nll(p[labels == k], labels[labels == k]) for k in np.unique(labels)]))
@@ -211,6 +220,7 @@ SCORED: dict[str, Callable[[Floats, Counts], float]] = {
     "nll": nll,
     "brier": brier,
     "ece": ece,
+    "classwise-ece": classwise_ece,
     "balanced-nll": balanced_nll,
 }
 """Metrics of posteriors, (N, K), and labels, (N,), none of them ignored."""

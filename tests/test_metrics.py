@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import unoic_cli
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, Counted, Counts, Rules, find, known, rounding
+from unoic_cli.metrics.classwise_ece import ClassProbabilities
 from unoic_cli.metrics.metric import ClassMean, fold
 from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.metrics.root import Root, root
@@ -26,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 COUNTED = [one.NAME for one in known() if one.RECIPE is None and one.NAME != "topN"]
 """Metrics of the counts of predictions."""
-SCORED = [one.NAME for one in known() if isinstance(one.RECIPE, Probabilities)]
+SCORED = [one.NAME for one in known() if isinstance(one.RECIPE, (Probabilities, ClassProbabilities))]
 """Metrics of probabilities."""
 few = settings(max_examples=30, deadline=None)
 
@@ -54,6 +55,8 @@ KNOWN_SCORED = {
     "brier": 0.606,
     "ece": (0.3 + 0.2 + 0.4 + 0.5 + 0.9) / 5,
     "balanced-nll": 1.0276363223754599,
+    "classwise-ece": ((0.3 + 0.1 + 0.7 + 0.25 + 0.9) + (0.2 + 0.1 + 0.4 + 0.5 + 0.05) + (0.1 + 0.2 + 0.3 + 0.25 + 0.95))
+    / 15,
 }
 """Of `POSTERIOR` and the labels 0, 2, 0, 1, 2, by hand, and by scikit-learn."""
 

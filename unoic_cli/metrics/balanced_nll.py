@@ -23,12 +23,14 @@ class BalancedNLL(OfProbabilities):
         """Infinite where a label has probability zero; NaN of nothing."""
         import numpy as np
 
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         ratios = class_mean(*_ratios(arrays, np.float64), arrays["support"] > 0)
         return np.where(arrays["zeros"].any(axis=-1), np.inf, ratios)
 
     def exact(self, counted: Counted, rules: Rules) -> Exact | None:
         """None of nothing, and where it is infinite."""
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         return None if arrays["zeros"].any() else exact_mean(*_ratios(arrays, object), arrays["support"] > 0)
 

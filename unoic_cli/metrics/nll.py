@@ -24,6 +24,7 @@ class NegativeLogLikelihood(OfProbabilities):
         """The label's gap to the largest score, and the logarithm of the sum that this gap is one term of."""
         import numpy as np
 
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         gap, log_sum = _sums(arrays)
         n = arrays["support"].sum(axis=-1).astype(object) * ONE
@@ -31,6 +32,7 @@ class NegativeLogLikelihood(OfProbabilities):
 
     def exact(self, counted: Counted, rules: Rules) -> Exact | None:
         """None of nothing, and where it is infinite."""
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         n = int(arrays["support"].sum()) * ONE
         return Fraction(int(sum(_sums(arrays))), n) if n and not arrays["zeros"].any() else None

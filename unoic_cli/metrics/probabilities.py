@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unoic_cli.metrics.metric import Counted, Decider, Exact, Metric, Rules, quotient
+from unoic_cli.metrics.metric import Counted, Decider, Exact, Metric, Recipe, Rules, quotient
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ class Probabilities:
 
         if not decider.linear:
             return FusedConfidenceTally(decider.rule, lams, self.n_bins, n_tables)
-        biases = np.array([_bias(decider.point(lam)) for lam in lams])
+        biases = np.array([bias_of(decider.point(lam)) for lam in lams])
         return ConfidenceTally(biases.shape[1], [1.0], self.n_bins, biases, n_tables, strict=False)
 
     def arrays(self, tally: Any) -> dict[str, NDArray[np.int64]]:
@@ -71,7 +71,7 @@ class Probabilities:
         ]
 
 
-def _bias(lines: Lines) -> NDArray[np.float64]:
+def bias_of(lines: Lines) -> NDArray[np.float64]:
     """What is added to the scores: lambda * s; -inf where it is masked."""
     import numpy as np
 
@@ -84,7 +84,7 @@ class OfProbabilities(Metric):
 
     HIGHER = False
     PERCENT = False
-    RECIPE = Probabilities()
+    RECIPE: ClassVar[Recipe | None] = Probabilities()
 
     def sums(self, arrays: Any) -> Any:
         """Python's integers, in units of 2**-40: the sum at every point."""
@@ -92,11 +92,13 @@ class OfProbabilities(Metric):
 
     def values(self, counted: Counted, rules: Rules) -> NDArray[np.float64]:
         """NaN of nothing."""
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         return quotient(self.sums(arrays), arrays["support"].sum(axis=-1).astype(object) * ONE)
 
     def exact(self, counted: Counted, rules: Rules) -> Exact | None:
         """None of nothing."""
+        assert self.RECIPE is not None
         arrays = counted.beside[self.RECIPE]
         n = int(arrays["support"].sum()) * ONE
         return Fraction(int(self.sums(arrays)), n) if n else None
