@@ -437,7 +437,7 @@ def test_search_and_report_require_too(run, file, tmp_path):
         (("-l", 1, "--cluster", "day"), "--cluster: 'day'; expected one of unit, image, group"),
         (("-l", 1, "--cluster", "image"), "--cluster: image, of data without images"),
         (("--by", "image"), "--by: image, of data without images"),
-        (("--by", "day"), "--by: 'day'; expected group or file or image"),
+        (("--by", "day"), "--by: 'day'; expected group, file or image"),
     ],
 )
 def test_what_makes_no_sense_is_refused(refuse, file, args, said):

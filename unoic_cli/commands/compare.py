@@ -54,10 +54,10 @@ from unoic_cli.resolve.options import (
 )
 from unoic_cli.resolve.tables import make_tables
 from unoic_cli.searches import Curve
-from unoic_cli.tallies.ways import WaysTally, Way, Ways
 from unoic_cli.tallies.kept import DecidedKeeper, places_before
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
+from unoic_cli.tallies.ways import Way, Ways, WaysTally
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -21,8 +21,8 @@ from unoic_cli.resolve.common import Notes
 from unoic_cli.searches import Curve
 from unoic_cli.searches.anchored import Errors
 from unoic_cli.searches.choice import Met, Requirement
-from unoic_cli.tallies.ways import WaysTally
 from unoic_cli.tallies.kept import Decided
+from unoic_cli.tallies.ways import WaysTally
 
 FEW = 20
 """Clusters below which their spread is not known well."""

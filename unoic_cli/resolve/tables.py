@@ -50,7 +50,8 @@ def make_tables(data: DataSet, by: str | None, more: tuple[str, ...] = ()) -> Fa
     if by is None:
         return None
     if by not in BY:
-        raise UsageError("--by", f"{by!r}", f"expected {' or '.join((*BY, *more))}")
+        *first, last = (*BY, *more)
+        raise UsageError("--by", f"{by!r}", f"expected {', '.join(first)} or {last}")
     if by == "group":
         data.require("group", "for --by group")
         seen: Counter[str] = Counter()
