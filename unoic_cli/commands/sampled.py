@@ -238,7 +238,7 @@ class Sampled:
             return int(np.abs(self.lams).argmin())
         joint, units = found
         target = np.array(self.method.calibration.target_prior.values)
-        if (goal.NAME == "macc" and np.ptp(target) < 1e-12) or goal.recipe is not None:
+        if (goal.name == "macc" and np.ptp(target) < 1e-12) or goal.recipe is not None:
             return int(np.abs(self.lams - joint.mu).argmin())
         trail = self.trail
         if units.size < self.kept.n:

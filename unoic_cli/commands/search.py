@@ -491,6 +491,12 @@ def _rule(choose: str | None, method: str | None) -> tuple[str, str | None]:
     return choose, method
 
 
+def _anchors(rule: str, lattice: Lattice, asked: Asked) -> bool:
+    """Whether the anchored rule chooses: of metrics of scores, no standard error is known."""
+    assert asked.goal is not None
+    return rule == "anchored" and lattice.size > 1 and asked.goal.recipe is None
+
+
 def _check_options(method: str | None, folds: int | None) -> None:
     """Refuse options that make no sense."""
     if method is not None and method not in METHODS:
@@ -677,7 +683,7 @@ def search_lambda(
     method = _check_method(method, ready, asked, data, lattice)
     folding = Folding(folds, chosen["seed"] or 0) if folds else None
     problem = Problem(
-        data, ready, asked, folding, chosen, tables, clusters=clusters, anchored=rule == "anchored" and lattice.size > 1
+        data, ready, asked, folding, chosen, tables, clusters=clusters, anchored=_anchors(rule, lattice, asked)
     )
     given = "--lambda" if lam is not None else "--range" if lattice.size == 1 else None
     if given is None:
@@ -726,7 +732,9 @@ def search_prepared(
     ready = yield from make_method(resolved.calibration, data, resolved.factors)
     method = _check_method(None, ready, asked, data, lattice)
     clusters = clusters_of(None, data)
-    problem = Problem(data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=True)
+    problem = Problem(
+        data, ready, asked, Folding(folds, 0), options, clusters=clusters, anchored=_anchors("anchored", lattice, asked)
+    )
     tell_splits(data, notes)
     if fits_offsets:
         check_fit(problem)
@@ -785,7 +793,7 @@ def _search_apart(
     for place, modality in enumerate(calibration.modalities):
         alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
         ready = yield from make_method(alone, data, resolved.factors, [place])
-        anchored = clusters is not None and lattice.size > 1
+        anchored = clusters is not None and _anchors("anchored", lattice, asked)
         problem = Problem(data, ready, asked, None, options, clusters=clusters, anchored=anchored)
         method = _check_method(None, ready, asked, data, lattice)
         searched, plateau, _ = yield from _search(problem, lattice, method, explicit, Notes())

@@ -119,8 +119,10 @@ class Counted:
 
     def at(self, i: Any) -> Counted:
         """One point of a curve of G, or some."""
+        import numpy as np
+
         beside = {
-            recipe: {name: array[min(i, len(array) - 1)] for name, array in arrays.items()}
+            recipe: {name: array[np.minimum(i, len(array) - 1)] for name, array in arrays.items()}
             for recipe, arrays in self.beside.items()
         }
         support = self.counts.support.reshape(-1, self.counts.support.shape[-1])[0]

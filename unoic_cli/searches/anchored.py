@@ -146,6 +146,7 @@ class Trail:
             np.add.at(predicted, (self.at, who), sign)
         of_units = np.round(hits.cumsum(axis=0)[:n_points] * FIXED).clip(0).astype(np.int64)
         support = np.round(posterior.sum(axis=0) * FIXED).astype(np.int64)
+        support[support.argmax()] += len(posterior) * FIXED - support.sum()  # all that is predicted, and no more
         return Counts(of_units, predicted.cumsum(axis=0)[:n_points] * FIXED, support)
 
 
