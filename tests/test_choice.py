@@ -87,8 +87,8 @@ def test_an_ignored_class_is_in_no_mean(answer, tmp_path):
     assert by["groups"]["a"]["baseline"]["f1"] == pytest.approx(expected["f1"])
     made = answer("calibrate", *args, "--lambda", 0, "-o", str(tmp_path / "o.h5"))
     assert (made["before"]["miou"], made["after"]["miou"]) == pytest.approx((7 / 12, 7 / 12))
-    with open(tmp_path / "c.json", "w") as file:
-        json.dump(found["calibration"] | {"lambda": 0.0}, file)
+    plain = answer("search-lambda", *args, "--lambda", 0, "-o", str(tmp_path / "c.json"))
+    assert plain["best"]["miou"] == pytest.approx(7 / 12)
     table = answer("compare", *args, "-m", f"it={tmp_path / 'c.json'}", "--metrics", "miou,f1")
     assert table["methods"][0]["average"]["miou"] == pytest.approx(7 / 12)
     assert answer("evaluate", *args, "--absent", "zero")["miou"] == pytest.approx(7 / 12)
@@ -261,7 +261,7 @@ def test_the_search_equals_naive(how, seed, k, n, counts, ignored, metric, absen
         more = {"by": "group"}
     found = unoic_cli.search_lambda(
         source, source_prior=prior.tolist(), metric=metric, absent=absent, range="-1:4", step="0.1",
-        ignore_index=left_out, **more,
+        ignore_index=left_out, choose="best", **more,
     )  # fmt: skip
     agree(found.baseline, plain)
     if found.masked is None:
@@ -446,19 +446,44 @@ def test_the_bound_of_slopes_that_say_nothing():
 
 def test_a_flat_curve_and_one_that_moves_a_unit_are_said():
     scores, labels = np.eye(2, dtype="f4")[[0, 0, 1, 1]] * 50, [0, 0, 1, 1]
-    found = unoic_cli.search_lambda(scores, labels, source_prior=[3, 1])
+    found = unoic_cli.search_lambda(scores, labels, source_prior=[3, 1], choose="best")
     assert found.lam == 0.0
-    assert any("same at every lambda of the range" in note for note in found.notes)
+    assert any("same at every lambda of the range" in note and "stays 0" in note for note in found.notes)
+    found = unoic_cli.search_lambda(scores, labels, source_prior=[3, 1])
+    assert found.lam == found.choice["anchor"] != 0.0
+    said = f"tells nothing about lambda: {found.lam:g} is nearest to what the probabilities say"
+    assert any("same at every lambda of the range" in note and note.endswith(said) for note in found.notes)
+    assert not any("stays 0" in note for note in found.notes)
     scores = np.array([[50, 0]] * 20 + [[0, 50]] * 20 + [[1, 0]], "f4")
     labels = [0] * 20 + [1] * 21
-    found = unoic_cli.search_lambda(scores, labels, source_prior=[3, 1])
+    found = unoic_cli.search_lambda(scores, labels, source_prior=[3, 1], choose="best")
     assert found.lam > 0
     assert any("by 1 of 41 units" in note for note in found.notes)
     assert not any("same at every" in note for note in found.notes)
     scores[:, 1] += 1.5 * (np.arange(41) == 3)  # nothing to gain anywhere
-    found = unoic_cli.search_lambda(scores, [0] * 20 + [1] * 20 + [0], source_prior=[3, 1])
+    found = unoic_cli.search_lambda(scores, [0] * 20 + [1] * 20 + [0], source_prior=[3, 1], choose="best")
     assert found.lam == 0.0
     assert any("is better than 0: it stays 0" in note for note in found.notes)
+
+
+def test_notes_of_the_anchored_rule_are_of_its_own_lambda():
+    """Lambda 0 that is not the best, and another that no better value led to: each is said as it is."""
+    scores = np.array([[50, 0]] * 20 + [[0, 50]] * 20 + [[1, 0]], "f4")
+    found = unoic_cli.search_lambda(scores, [0] * 20 + [1] * 21, source_prior=[3, 1])
+    told = [note for note in found.notes if "by 1 of 41 units" in note]
+    assert bool(told) == (found.best["macc"] != found.baseline["macc"])
+    assert all(note.startswith(f"the value at lambda {found.lam:g} differs from that at lambda 0") for note in told)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(3, 60, p=[0.7, 0.2, 0.1])
+        scores = rng.normal(size=(60, 3)) + np.eye(3)[labels] + np.log([0.7, 0.2, 0.1])
+        found = unoic_cli.search_lambda(scores, labels, source_prior=[7, 2, 1], metric="acc", range="-2:2:0.5")
+        top = max(found.curve["acc"])
+        none = any("no lambda of the range is better than 0: it stays 0" in note for note in found.notes)
+        good = any("lambda 0 is as good as the best within one standard error" in note for note in found.notes)
+        assert none == (found.lam == 0 and found.best["acc"] == top)
+        assert good == (found.lam == 0 and found.best["acc"] < top)
+        assert found.choice["interval"][0] <= found.lam <= found.choice["interval"][1]
 
 
 def test_a_single_predicted_class_is_said(tmp_path):

@@ -216,12 +216,14 @@ def test_search_keys(rows, answer):
         "lambda", "plateau", "metric", "n", "n_ignored", "n_classes", "source_prior", "target_prior", "baseline",
         "rebalanced", "best", "curve", "folds", "files", "split", "method", "evaluations", "reads", "range",
         "subject_to", "temperature", "unseen", "absent", "absent_rule", "ignore_index", "notes", "calibration",
-            "fusion", "order", "groups", "modalities",
+            "fusion", "order", "groups", "modalities", "choice", "gain", "warnings",
     } <= set(found)  # fmt: skip
     assert (found["n"], found["n_classes"], found["split"], found["files"]) == (60, 3, "val", ["rows.h5"])
     assert found["source_prior"] == {"values": [0.7, 0.2, 0.1], "counts": COUNTS, "origin": "source_counts of rows.h5"}
     assert set(found["curve"]) == {"lambda", *NAMES}
-    assert {len(values) for values in found["curve"].values()} == {201}
+    assert {len(values) for values in found["curve"].values()} == {601}
+    assert found["choice"]["rule"] == "anchored"
+    assert found["choice"]["interval"][0] <= found["lambda"] <= found["choice"]["interval"][1]
     assert found["plateau"][0] <= found["lambda"] <= found["plateau"][1]
     assert [found[key]["lambda"] for key in ("baseline", "rebalanced", "best")] == [0, 1, found["lambda"]]
     for key, index in (("baseline", 0), ("rebalanced", 100)):
@@ -473,10 +475,14 @@ def test_calibration_survives_its_file(rows):
 def test_calibrate_without_lambda_is_cross_fitted(rows, answer):
     made = answer("calibrate", rows)
     found = answer("search-lambda", rows, "--folds", 3)
-    assert (made["fitted"], made["lambda"], made["after_is"][:12]) == (True, found["lambda"], "cross-fitted")
+    assert (made["fitted"], made["after_is"][:12]) == (True, "cross-fitted")
+    a, lam = found["choice"]["a"], found["lambda"]
+    assert (made["lambda"], made["temperature"]) == (pytest.approx(a * lam), pytest.approx(1 / a))
     assert made["folds"]["lambda"] == found["folds"]["lambda"]
     assert made["calibration_output"] == "rows.calibrated.calibration.json"
-    assert answer("evaluate", rows, "-c", made["calibration_output"])["lambda"] == found["lambda"]
+    seen, plain = answer("evaluate", rows, "-c", made["calibration_output"]), answer("evaluate", rows, "-l", lam)
+    assert (seen["lambda"], seen["temperature"]) == (made["lambda"], made["temperature"])
+    assert seen["per_class"] == plain["per_class"]  # the scale moves no decision
     folds = unoic_cli.search_lambda(rows, folds=3).folds
     assert made["after"]["acc"] == folds.pooled_after.hits.sum() / 90
 
@@ -664,7 +670,9 @@ def test_methods_agree(rows):
 def test_oracle_g():
     t = np.array([0.25, 1.55, 0.55, 0.65, 3.0])
     scores = np.stack([t * np.log(9), np.zeros(5)], 1)
-    found = unoic_cli.search_lambda(scores, [1, 1, 0, 0, 0], metric="acc", source_prior=[0.9, 0.1], range="0:4")
+    found = unoic_cli.search_lambda(
+        scores, [1, 1, 0, 0, 0], metric="acc", source_prior=[0.9, 0.1], range="0:4", choose="best"
+    )
     assert 0.25 < found.lam <= 0.55
     assert found.best["acc"] == 0.8
     values = dict(zip(found.lams.round(2).tolist(), found.curve["acc"].tolist(), strict=True))
@@ -878,19 +886,28 @@ def test_range_grows_only_by_itself(folder, answer):
     scores = np.array([[3.2 * np.log(9), 0], [40, 0], [3.1 * np.log(9), 0]])
     path = write_h5("x.h5", scores, np.array([1, 0, 1]), source_counts=[9, 1])
     found = answer("search-lambda", path)
+    assert (found["range"], found["reads"]) == ([0, 6], 2)  # no wider one is better
+    best = ("search-lambda", path, "--choose", "best")
+    found = answer(*best)
     assert (found["range"], found["best"]["acc"]) == ([0, 2], pytest.approx(1 / 3))  # flat up to 2: no reason to grow
     scores[2, 0] = 1.99 * np.log(9)
     write_h5("x.h5", scores, np.array([1, 0, 1]), source_counts=[9, 1])
-    found = answer("search-lambda", path)
+    found = answer(*best)
     assert (found["range"], found["best"]["acc"], found["reads"]) == ([0, 4], 1.0, 3)
     assert any("extended to 0:4:0.01" in note for note in found["notes"])
     assert any("touches the upper end" in note for note in found["notes"])
-    found = answer("search-lambda", path, "--range", "0:2")
-    assert (found["range"], found["reads"]) == ([0, 2], 1)
-    assert any("touches the upper end" in note for note in found["notes"])
+    for args in (best, best[:2]):
+        found = answer(*args, "--range", "0:2")
+        assert (found["range"], found["reads"]) == ([0, 2], 1)
+        assert any("touches the upper end" in note for note in found["notes"])
     found = answer("search-lambda", path, "--range", "0.5:1.5:0.5")
     assert found["curve"]["lambda"] == [0.5, 1.0, 1.5]
     assert found["baseline"]["acc"] == pytest.approx(1 / 3)
+    scores[::2, 0] = 7.2 * np.log(9), 5.9 * np.log(9)
+    write_h5("x.h5", scores, np.array([1, 0, 1]), source_counts=[9, 1])
+    found = answer("search-lambda", path)
+    assert (found["range"], found["reads"]) == ([0, 12], 2)  # 16 at most: no wider one
+    assert any("extended to 0:12:0.01" in note for note in found["notes"])
 
 
 def test_ranges_below_zero(rows, answer):
@@ -970,7 +987,9 @@ def test_fold_protocol_by_hand(folder):
     folds = fold_of(ranks, labels, 3, 7)
     lams = np.arange(0, 1.01, 0.25)
     slopes = naive.slopes(COUNTS, [1, 1, 1])
-    result = unoic_cli.search_lambda(scores, labels, source_prior=COUNTS, range="0:1:0.25", folds=3, seed=7)
+    result = unoic_cli.search_lambda(
+        scores, labels, source_prior=COUNTS, range="0:1:0.25", folds=3, seed=7, choose="best"
+    )
     assert result.folds is not None
 
     def values(kept):

@@ -141,9 +141,12 @@ class CalibrateResult:
         """What the probabilities are posteriors of; None where none are written."""
         if self.emit == "predictions":
             return None
-        if self.calibration.lam == 0:
-            return "as the network gave them (lambda 0)"
-        return f"posterior for the target prior {self.calibration.target_prior.origin}"
+        lam, target = self.calibration.lam, self.calibration.target_prior.origin
+        if lam == 0:
+            return "for the class mix that the scores are for (lambda 0)"
+        if self.fitted is not None and self.calibration is not self.fitted.calibration:  # by the joint fit
+            return f"posterior for the target prior {target}"
+        return f"moved {'towards' if lam > 0 else 'away from'} the target prior {target} by lambda {lam:g}"
 
     @property
     def after_is(self) -> str | None:
@@ -622,8 +625,10 @@ def _joint(result: SearchResult, notes: Notes) -> Calibration:
         )
         for modality in found.modalities
     )
+    warm = {one.name: f"{one.temperature:.4g}" for one in modalities}
+    said = warm[modalities[0].name] if len(set(warm.values())) == 1 else ", ".join(f"{k} {v}" for k, v in warm.items())
     notes.add(
-        f"probabilities are of the joint fit: temperature {modalities[0].temperature:.4g} and lambda "
+        f"probabilities are of the joint fit: temperature {said} and lambda "
         f"{a * found.lam:.4g}, which decide as lambda {found.lam:g} does by itself"
     )
     return replace(found, lam=a * found.lam, modalities=modalities)

@@ -30,7 +30,8 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
     if sampled is None or problem.slopes.flat:
         return
     lam, joint = float(curve.lams[index]), sampled.joint
-    if joint is not None and problem.method.linear and not problem.slopes.faint and prior_is_not_carried(joint):
+    told = problem.method.linear and not (problem.slopes.faint or _shared(problem))
+    if joint is not None and told and prior_is_not_carried(joint):
         figures = {"fit": joint.lam, "se": joint.se_lam, "mu": joint.mu}
         notes.warn(
             "W3",
@@ -42,6 +43,11 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
     gains = problem.gains(curve, index)
     _tell_little(problem, curve, gains, lam, notes)
     _tell_price(problem, curve, index, gains, notes)
+
+
+def _shared(problem: Problem) -> bool:
+    """Whether modalities have lambdas of their own: the common one is then a factor of them."""
+    return any(modality.share != 1.0 for modality in problem.method.calibration.modalities)
 
 
 def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: float, notes: Notes) -> None:
@@ -60,9 +66,10 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
         said = ", ".join(str(k) if names is None else names[k] for k in few[:_NAMED])
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
         why.append(f"fewer than {FEW_ROWS} labelled units of class {said}{more}")
+    rests = "It rests on what the probabilities say; m" if problem.anchored and not problem.slopes.faint else "M"
     notes.warn(
         "W4",
-        f"little information about lambda: {'; '.join(why)}. It rests on what the probabilities say; more labels help",
+        f"little information about lambda: {'; '.join(why)}. {rests}ore labels help",
         classes=few,
         **({} if own is None else {"gain": own.gain, "se": own.se}),
     )
@@ -83,10 +90,11 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
         return
     said = ", ".join(f"{one.title} {gains[one.name].signed(one.name)}" for one in lost)
     bound = " and ".join(f"{one.name}{'>' if one.HIGHER else '<'}=base" for one in lost if one.name != goal)
-    way_out = f"; --subject-to '{bound}' forbids it" if bound else "; lambda 0 is better"
+    way_out = f"; --subject-to '{bound}' forbids it" if bound else "; the scores as they are do better"
+    which = f"{'factor' if _shared(problem) else 'lambda'} {curve.lams[index]:g}"
     notes.warn(
         "W5",
-        f"the price of lambda {curve.lams[index]:g}: {said}{_losers(problem, curve, index)}{way_out}",
+        f"the price of {which}: {said}{_losers(problem, curve, index)}{way_out}",
         **{one.name: gains[one.name].to_dict() for one in lost},
     )
 

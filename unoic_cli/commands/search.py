@@ -308,9 +308,14 @@ def _anchored(problem: Problem, found: Found, folds: Sequence[int] | None = None
     return run_of(values, place) if stays else best
 
 
+def _by_anchor(problem: Problem, found: Found) -> bool:
+    """Whether lambda is chosen by the anchored one-SE rule: Algorithm 2 chooses by itself, and so do faint slopes."""
+    return problem.anchored and found.choice is None and not problem.slopes.faint
+
+
 def _pick(problem: Problem, found: Found, folds: Sequence[int] | None = None) -> Plateau:
     """The point to take, and the run of equal values around it."""
-    if not problem.anchored or found.choice is not None or problem.slopes.faint:
+    if not _by_anchor(problem, found):
         return _anchored(problem, found, folds)
     _choose(problem, found, folds)  # refuses what cannot be chosen from
     return run_of(problem.objective(found.curve, folds), _choice(problem, found, folds).index)
@@ -350,19 +355,22 @@ def _search(
             break
         notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
         found, plateau, lattice = more, better, wider
-    plateau = _pick(problem, found)
-    if plateau.first > 0 or plateau.last < found.curve.lams.size - 1:
-        ends = []
-        if plateau.last == found.curve.lams.size - 1:
-            ends.append("upper")
-        if plateau.first == 0 and lattice.start != 0:
-            ends.append("lower")
-        if ends:
-            notes.add(
-                f"the best value touches the {' and '.join(ends)} end of the range {lattice}: "
-                "a wider --range may find a better one"
-            )
-    return found, plateau, reads
+    picked = _pick(problem, found)
+    _tell_ends(plateau if _by_anchor(problem, found) else picked, lattice, notes)
+    return found, picked, reads
+
+
+def _tell_ends(best: Plateau, lattice: Lattice, notes: Notes) -> None:
+    """Say that the range may be too narrow."""
+    if best.first == 0 and best.last == lattice.size - 1:
+        return
+    upper, lower = best.last == lattice.size - 1, best.first == 0 and lattice.start != 0
+    ends = [name for name, touched in (("upper", upper), ("lower", lower)) if touched]
+    if ends:
+        notes.add(
+            f"the best value touches the {' and '.join(ends)} end of the range {lattice}: "
+            "a wider --range may find a better one"
+        )
 
 
 def _tuned(
@@ -820,7 +828,9 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
     """Say what the curve does not tell, and what the choice costs."""
     curve, index, slopes = found.curve, plateau.middle, problem.slopes
     lam, n = float(curve.lams[index]), int(curve.counts.support.sum())
-    stays = ": it stays 0" if lam == 0 else ""
+    anchored, values = _by_anchor(problem, found), problem.objective(curve)
+    where = f": {lam:g} is nearest to what the probabilities say" if anchored else ""
+    stays = ": it stays 0" if lam == 0 else where
     moved = problem.moved(curve, index)
     if slopes.flat or curve.lams.size == 1:
         pass  # that is said, or asked for
@@ -828,11 +838,15 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
         notes.add(f"the metric is the same at every lambda of the range, and tells nothing about lambda{stays}")
     elif slopes.faint and lam == 0:
         notes.add("priors that are nearly equal tell nothing about lambda: it stays 0")
-    elif lam == 0 and found.choice is None:
+    elif lam == 0 and found.choice is None and values[index] == values.max():
         notes.add("no lambda of the range is better than 0: it stays 0")
+    elif lam == 0 and anchored:
+        near = "nearest to what the probabilities say"
+        notes.add(f"lambda 0 is as good as the best within one standard error, and {near}: it stays 0")
     elif moved is not None and 0 < moved <= FEW:
+        which = f"value at lambda {lam:g}" if anchored else "best value"
         notes.add(
-            f"the best value differs from that at lambda 0 by {moved} of {n:,} units (net, class by class): "
+            f"the {which} differs from that at lambda 0 by {moved} of {n:,} units (net, class by class): "
             "so little tells next to nothing about lambda"
         )
     assert problem.base is not None
@@ -921,7 +935,7 @@ def _about_choice(problem: Problem, found: Found, index: int, given: str | None)
     kept = {"clusters": problem.clusters, "kept": sampled.kept.n, "of": sampled.kept.seen}
     joint = sampled.joint
     fit = None if joint is None else {"a": joint.a, "fit": joint.lam, "se_fit": joint.se_lam, "mu": joint.mu}
-    if not problem.anchored or found.choice is not None or problem.slopes.faint:
+    if not _by_anchor(problem, found):
         rule = "paper" if found.choice is not None else "stays" if problem.slopes.faint else "best"
         return {"rule": rule, **kept, **(fit or {})}
     choice = _choice(problem, found)

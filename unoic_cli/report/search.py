@@ -68,7 +68,7 @@ def about_gain(result: SearchResult) -> list[tuple[str, str]]:
     said = ", ".join(f"{title_of(name)} {result.gain[name].signed(name)}" for name in names)
     if not said or result.details.get("given") is not None:
         return []
-    rows = [("gain, 95 %", f"{said} (cross-fitted, over lambda 0)")]
+    rows = [("gain, 95 %", f"{said} (cross-fitted, over the scores as they are)")]
     if result.offsets is not None:
         beside = ", ".join(f"{title_of(name)} {result.offsets.gain[name].signed(name)}" for name in names)
         rows.append(("with offsets", beside))
@@ -89,11 +89,21 @@ def _about_lambda(result: SearchResult, title: str) -> tuple[str, str]:
     choice = result.choice
     if choice.get("rule") == "anchored":
         low, high = choice["interval"]
-        good = f"{lam}: as good as any within one standard error ({low:g} to {high:g}) for {title}"
+        sure = "as good as any within one standard error" if result.metric in result.gain else "the best"
+        good = f"{lam}: {sure} ({low:g} to {high:g}) for {title}"
         return "lambda", f"{good}, nearest to what the probabilities say ({choice['anchor']:g})"
+    return "lambda", f"{lam}, {_why(result, title)}"
+
+
+def _why(result: SearchResult, title: str) -> str:
+    """Why another rule than the anchored one takes its lambda."""
+    if result.choice.get("rule") == "paper":
+        return f"where Algorithm 2 ends for {title}"
+    if result.choice.get("rule") == "stays":
+        return "as the priors are nearly equal"
     low, high = result.plateau
-    where = "in the plateau" if result.lam == 0 else "the middle of the best plateau"
-    return "lambda", f"{lam}, {where} [{low:g}, {high:g}] of {title}"
+    where = "none is better" if result.lam == 0 else "the middle of the best values"
+    return f"{where} for {title} (equal from {low:g} to {high:g})"
 
 
 def _settings(result: SearchResult) -> list[tuple[str, dict[str, float]]]:

@@ -598,7 +598,7 @@ def at_lambda(calibration: Calibration, given: Any, option: str) -> Facts[Calibr
     """
     common, shares = yield from _lambdas(given, [modality.name for modality in calibration.modalities], option)
     modalities = tuple(replace(modality, share=shares[modality.name]) for modality in calibration.modalities)
-    return replace(calibration, lam=common, modalities=modalities)
+    return replace(calibration, lam=common, modalities=modalities, tuning=None)  # which is of another lambda
 
 
 def _lambdas(
