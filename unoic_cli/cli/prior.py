@@ -6,11 +6,11 @@ from unoic_cli.cli.common import show
 from unoic_cli.cli.program import MODALITIES, counting
 from unoic_cli.commands.prior import PriorOptions
 
-HELP = """Examples:
+HELP = """With --estimate, the class frequencies of FILES without their labels (docs/target.md).
 
-unoic prior train.h5 -o prior.json
+Example: unoic prior train.h5 -o prior.json
 
-unoic prior --estimate target.h5 --labelled val.h5 -o target.json"""
+Example: unoic prior --estimate target.h5 --labelled val.h5 -o target.json"""
 
 
 @counting(PriorOptions, MODALITIES, help=HELP)
