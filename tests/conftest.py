@@ -11,6 +11,7 @@ import zlib
 
 import pytest
 from hypothesis import settings
+from said import BESIDE
 
 from unoic_cli import cli, compiling
 from unoic_cli.cli import common
@@ -128,7 +129,7 @@ def answer(run):
     def runner(*args):
         code, out, err = run(*args)
         assert code == 0, err
-        assert all(line.startswith(("unoic: note: ", "unoic: warning: ")) for line in err.splitlines()), err
+        assert all(line.startswith(BESIDE) for line in err.splitlines()), err
         return json.loads(out, parse_constant=no_constant)
 
     return runner

@@ -38,6 +38,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from said import BESIDE
 
 CODES = {0, 2, 65, 66, 73, 74}
 MOST_SECONDS = 6.0
@@ -579,7 +580,7 @@ def judge(code: Any, out: str, err: str, left: set[str]) -> str | None:
     """What a command did that none may do."""
     lines = [line for line in err.splitlines() if not PROGRESS.match(line)]
     errors = [line for line in lines if line.startswith("unoic: error: ")]
-    strange = [line for line in lines if not line.startswith(("unoic: error: ", "unoic: note: "))]
+    strange = [line for line in lines if not line.startswith(("unoic: error: ", *BESIDE))]
     if code not in CODES:
         return f"exit code {code}"
     if strange or FAILURE.search(err):

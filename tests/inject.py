@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+from said import BESIDE
+
 CALLS = {
     "open": ("EIO", "ENOSPC", "EPERM"),
     "read": ("EIO",),
@@ -196,7 +198,7 @@ class Harness:
         if found["code"] and name == "evaluate-kept":  # what was counted is kept
             more = [one for one in more if one != "k"]
         lines = str(found["err"]).splitlines()
-        errors = [line for line in lines if not line.startswith("unoic: note: ")]
+        errors = [line for line in lines if not line.startswith(BESIDE)]
         if found["code"] not in CODES:
             return f"exit code {found['code']}: {found['err'] or ''}"
         if more:

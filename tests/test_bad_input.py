@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from said import without_notes
+from said import BESIDE, without_notes
 
 import unoic_cli
 from unoic_cli import cli
@@ -63,7 +63,7 @@ def refuse(capfd):
         before = snapshot()
         got = cli.run([str(arg) for arg in args])
         out, err = capfd.readouterr()
-        lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+        lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
         assert (got, out, len(lines)) == (code, "", 1), err
         assert lines[0].startswith("unoic: error: ")
         assert ";" in lines[0]
@@ -948,7 +948,7 @@ def ends_well(capfd, *args):
     before = set(os.listdir())
     code = cli.run([str(arg) for arg in args])
     out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+    lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
     if code == 0:
         assert (lines, type(json.loads(out))) == ([], dict)
         return

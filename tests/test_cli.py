@@ -875,6 +875,11 @@ def test_a_given_lambda_with_a_calibration_holds_all_else(rows, answer):
         (("--range", "0.4:0.4", "--folds", "3"), "--folds: --folds beside --range 0.4:0.4"),
         (("--range", "0.4:0.4", "--step", "0.1"), "--step: a step in 0.4:0.4"),
         (("--range", "0:0", "--method", "paper"), "--range: 0:0 with --method paper"),
+        (("--range", "0.4:0.4", "--choose", "best"), "--choose: --choose beside --range 0.4:0.4"),
+        (("--lambda", "0.4", "--choose", "best"), "--choose: --choose beside --lambda"),
+        (("--choose", "anchored", "--metric", "nll"), "--choose: anchored for nll, whose standard error is not known"),
+        (("--choose", "anchored", "--method", "paper"), "--choose: anchored beside --method paper"),
+        (("--choose", "most"), "--choose: 'most'; expected one of anchored, best, paper"),
     ],
 )
 def test_nothing_chooses_beside_a_given_lambda(rows, options, text, refuse):

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from said import BESIDE
 
 import unoic_cli
 from unoic_cli.cli import run
@@ -134,7 +135,7 @@ def test_every_form(calibrations, capsys):
 def test_what_is_refused(more, code, text, capsys):
     assert run(["compare", *pair("fog"), *more]) == code
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+    lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
     assert out == ""
     assert len(lines) == 1 and lines[0].startswith("unoic: error: ") and text in lines[0], lines
 

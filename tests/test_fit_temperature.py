@@ -15,6 +15,7 @@ import pytest
 from driven import open_dataset, sweep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from said import BESIDE
 
 import unoic_cli
 from unoic_cli import cli
@@ -522,7 +523,7 @@ def refuse(tmp_path, monkeypatch, capfd):
         before = {path.name: path.read_bytes() for path in pathlib.Path().iterdir()}
         got = cli.run(["fit-temperature", *map(str, args)])
         out, err = capfd.readouterr()
-        lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+        lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
         assert (got, out, len(lines)) == (code, "", 1), err
         assert lines[0].startswith("unoic: error: ")
         assert "; expected" in lines[0]

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from said import BESIDE
 
 from unoic_cli import errors, formats
 from unoic_cli.formats import columns
@@ -297,7 +298,7 @@ def test_devices_and_pipes_are_not_waited_for(run, line):
     os.mkfifo("pipe")
     for name in ("pipe", "/dev/zero", "/dev/random", "/proc/kmsg"):
         code, out, err = run(*line.format(name).split())
-        lines = [text for text in err.splitlines() if not text.startswith("unoic: note: ")]
+        lines = [text for text in err.splitlines() if not text.startswith(BESIDE)]
         assert (code in (DATA, NO_INPUT), out, len(lines)) == (True, "", 1), (name, err)
     assert not pathlib.Path("o.h5").exists()
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from said import BESIDE
 
 import unoic_cli
 from unoic_cli import cli
@@ -49,7 +50,7 @@ def refuse(run):
     def runner(code, *args):
         before = snapshot()
         got, out, err = run(*args)
-        lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+        lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
         assert (got, out, len(lines)) == (code, "", 1), (args, got, err, out[:200])
         assert lines[0].startswith("unoic: error: ")
         assert ";" in lines[0]
@@ -949,9 +950,10 @@ def test_any_options(data, capfd, tmp_path, monkeypatch):
         "search-lambda": {
             "--metric": ["acc", "miou", "top2"], "--method": ["grid", "paper", "path"], "--by": ["group", "file"],
             "--folds": ["2", "5"], "--range": ["0:1:0.5", "-2:2:1", "1:3:1"], "--per-modality": [""],
-            "--subject-to": ["acc>=base-0.1", "miou>=0.99"],
+            "--subject-to": ["acc>=base-0.1", "miou>=0.99"], "--choose": ["anchored", "best", "paper"],
+            "--cluster": ["unit", "image", "group"], "--strict": [""],
         },
-        "calibrate": {"--lambda": lams, "--emit": ["probs", "predictions"], "--metric": ["f1"]},
+        "calibrate": {"--lambda": lams, "--emit": ["probs", "predictions"], "--metric": ["f1"], "--strict": [""]},
         "fuse": {"--lambda": lams, "--emit": ["probs", "predictions"]},
     }  # fmt: skip
     command = data.draw(st.sampled_from(COMMANDS))
@@ -965,7 +967,7 @@ def test_any_options(data, capfd, tmp_path, monkeypatch):
     args += ["-o", "o.h5", "--force"] if OUTPUTS[command] else []
     code = cli.run(args)
     out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith("unoic: note: ")]
+    lines = [line for line in err.splitlines() if not line.startswith(BESIDE)]
     beside = "--calibration" in args and any(spec.endswith(("fit", "none")) for spec in args)
     assert code in ((0, USAGE, DATA, NO_INPUT) if beside else (0, USAGE, DATA)), (args, err)
     assert (len(lines), bool(out)) == ((0, True) if code == 0 else (1, False)), (args, err)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from said import without_notes
+from said import BESIDE_BYTES, without_notes
 
 from unoic_cli import cli
 from unoic_cli.runs import ledger, state
@@ -47,7 +47,7 @@ def unoic(capfdbinary):
         out, err = capfdbinary.readouterr()
         assert got == code, err
         if code:
-            lines = [line for line in err.splitlines() if not line.startswith(b"unoic: note: ")]
+            lines = [line for line in err.splitlines() if not line.startswith(BESIDE_BYTES)]
             assert (out, len(lines)) == (b"", 1), err
             return lines[0].decode().removeprefix("unoic: error: ")
         return out

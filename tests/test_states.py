@@ -11,6 +11,7 @@ import random
 import h5py
 import numpy as np
 import pytest
+from said import BESIDE_BYTES
 
 from unoic_cli import cli
 from unoic_cli.runs import state
@@ -142,7 +143,7 @@ def test_forged_states(unoic, capfdbinary, command):
             kept = pathlib.Path("u").read_bytes()
             code = cli.run(args)
             out, err = capfdbinary.readouterr()
-            lines = [line for line in err.splitlines() if not line.startswith(b"unoic: note: ")]
+            lines = [line for line in err.splitlines() if not line.startswith(BESIDE_BYTES)]
             assert code in (0, 2, DATA, 66), (args, err)
             assert len(lines) == (code != 0) and (code == 0 or out == b""), err
             pathlib.Path("u").write_bytes(kept)

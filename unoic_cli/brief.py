@@ -11,7 +11,7 @@ _WIDTH = 100
 _ITEMS = 6
 """Entries of a sequence or mapping that are shown."""
 _LETTERS = 60
-_ASIDE = ("details", "curve", "counts", "gained", "lost")
+_ASIDE = ("details", "curve", "counts", "gained", "lost", "gain", "choice")
 """What is there for those who look closer."""
 
 
@@ -68,6 +68,8 @@ def short(value: Any, depth: int = 0) -> str:
     if dataclasses.is_dataclass(value):
         name = getattr(value, "name", "")
         return f"<{type(value).__name__}{f' {name}' if name else ''}>" if depth else _head(value)
+    if depth and isinstance(value, Mapping) and "code" in value:  # a warning
+        return repr(value["code"])
     if depth > 1 and isinstance(value, (Mapping, tuple, list)) and value:
         return f"<{len(value)} entries>"
     if isinstance(value, Mapping):

@@ -203,7 +203,7 @@ class SearchResult:
     gain: dict[str, Gain] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
-    linear: bool = True
+    linear: bool = field(default=True, repr=False)
     offsets: FittedOffsets | None = None
     details: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] | None = None
@@ -453,7 +453,7 @@ def _check_choosing(chosen: SearchOptions, several: bool) -> None:
 
 def _check_single(chosen: SearchOptions, lattice: str) -> None:
     """Refuse options that tune lambda, beside a range of one."""
-    for option in given_flags(SearchOptions, chosen, ("folds", "per_modality")):
+    for option in given_flags(SearchOptions, chosen, ("folds", "per_modality", "choose")):
         raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
 
 
@@ -660,6 +660,9 @@ def search_lambda(
     _check_choosing(chosen, several=bool(data.beside))
     rule, method = _rule(chosen["choose"], method)
     assert asked.goal is not None
+    if chosen["choose"] == "anchored" and asked.goal.recipe is not None:
+        found = f"anchored for {asked.goal.name}, whose standard error is not known"
+        raise UsageError("--choose", found, "expected best, or a metric of predictions")
     lattice = _lattice(chosen["range"], chosen["step"], method, rule, asked.goal)
     clusters = clusters_of(chosen["cluster"], data)
     if lattice.size == 1:
