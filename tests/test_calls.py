@@ -157,6 +157,8 @@ def test_every_function_knows_its_keywords(function):
         return  # run and report_states hand them on
     with pytest.raises(ArgumentError, match=r"^nonsense_: no argument of "):
         function(nonsense_=1)
+    if all(one.kind is one.KEYWORD_ONLY for one in inspect.signature(function).parameters.values()):
+        return  # it needs none
     with pytest.raises(ArgumentError, match="missing a required argument") as caught:
         function()
     assert "\n" not in str(caught.value)

@@ -523,9 +523,7 @@ print(json.dumps(table.tolist()))
 """
 
 
-def run_kernel(
-    cache, said="compiling kernels for this processor, once, which may take half a minute; they are kept in"
-):
+def run_kernel(cache, said="compiling kernels for this processor, once (10 to 20 s), kept in"):
     """Run a kernel; what is said before it is compiled must begin like this."""
     environment = {**os.environ, "UNOIC_CACHE_DIR": str(cache)}
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, env=environment, timeout=120)
@@ -558,9 +556,7 @@ def test_a_damaged_cache_only_costs_time(tmp_path):
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    run_kernel(
-        tmp_path / "file" / "cache", "compiling kernels for this processor, which may take half a minute; no folder"
-    )
+    run_kernel(tmp_path / "file" / "cache", "compiling kernels for this processor (10 to 20 s); no folder")
     folder = tmp_path / "cache"
     run_kernel(folder)
     (file,) = cached(folder)

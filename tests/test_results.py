@@ -32,6 +32,7 @@ RARE = (
     f"fit-temperature {NAMED}",
     "fit-temperature p.npz --floor 1e-6",
     f"prior --estimate {DIGITS}/test.h5 --labelled {DIGITS}/val.h5",
+    "doctor",
 )
 """Commands that print what the transcripts do not show."""
 

@@ -2,7 +2,8 @@
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`; `run` cuts those that count into shards, keeps them
-in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
+in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `doctor` says what
+an installation is.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -17,6 +18,7 @@ from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
     from unoic_cli import commands
+    from unoic_cli.api.doctor import doctor
     from unoic_cli.api.functions import command
     from unoic_cli.api.stored import Control, StateResult, merge_states, report_states, run
     from unoic_cli.calibrations.calibration import Calibration
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.calibrate import CalibrateResult
     from unoic_cli.commands.compare import CompareResult
     from unoic_cli.commands.convert import ConvertResult
+    from unoic_cli.commands.doctor import DoctorResult
     from unoic_cli.commands.evaluate import EvaluateResult
     from unoic_cli.commands.fit_delta import FitDeltaResult
     from unoic_cli.commands.fit_temperature import FitTemperatureResult
@@ -65,6 +68,7 @@ _WHERE = {
     "CalibrateResult": "commands.calibrate",
     "CompareResult": "commands.compare",
     "ConvertResult": "commands.convert",
+    "DoctorResult": "commands.doctor",
     "EvaluateResult": "commands.evaluate",
     "FitDeltaResult": "commands.fit_delta",
     "FitTemperatureResult": "commands.fit_temperature",
@@ -74,6 +78,7 @@ _WHERE = {
     "SearchResult": "commands.search",
     "Control": "api.stored",
     "StateResult": "api.stored",
+    "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
     "report_states": "api.stored",
@@ -86,6 +91,7 @@ __all__ = [
     "CompareResult",
     "Control",
     "ConvertResult",
+    "DoctorResult",
     "EvaluateResult",
     "FitDeltaResult",
     "FitTemperatureResult",
@@ -100,6 +106,7 @@ __all__ = [
     "calibrate",
     "compare",
     "convert",
+    "doctor",
     "evaluate",
     "fit_delta",
     "fit_temperature",

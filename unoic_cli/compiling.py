@@ -40,10 +40,10 @@ def begin(kept: str | None) -> None:
     if _State.told:
         return
     _State.told = True
-    text = f"compiling kernels for this processor, once, which may take half a minute; they are kept in {kept}"
+    text = f"compiling kernels for this processor, once (10 to 20 s), kept in {kept}"
     if kept is None:
-        text = "compiling kernels for this processor, which may take half a minute; no folder can keep them, so every "
-        text += "process does it again (UNOIC_CACHE_DIR names a folder)"
+        text = "compiling kernels for this processor (10 to 20 s); no folder can keep them, so every process does it "
+        text += "again (UNOIC_CACHE_DIR names a folder)"
     _say(text)
 
 

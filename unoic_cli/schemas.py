@@ -12,6 +12,7 @@ SCHEMAS = {
     "CalibrateResult": "unoic.calibrate/1",
     "CompareResult": "unoic.compare/1",
     "ConvertResult": "unoic.convert/1",
+    "DoctorResult": "unoic.doctor/1",
     "EvaluateResult": "unoic.evaluate/1",
     "FitDeltaResult": "unoic.fit-delta/1",
     "FitTemperatureResult": "unoic.fit-temperature/1",

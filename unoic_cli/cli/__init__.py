@@ -41,6 +41,7 @@ COMMANDS = {
     "compare": "Compare methods under several conditions: one table, one read of each file.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
+    "doctor": "Show what this installation is, has and may use; with --warm, compile all kernels first.",
 }
 """What each command does, in the order of the help; all else is in its module, loaded when it runs."""
 

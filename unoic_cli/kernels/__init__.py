@@ -8,9 +8,10 @@ any call. ``UNOIC_KERNELS`` is ``plain`` or ``compiled`` to have that alone.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from unoic_cli import compiling
@@ -46,6 +47,8 @@ class Kernel:
     """Whether numba is missing or failed: all kernels are plain then."""
     many = False
     """Whether the data has so many scores that kernels which look at all of them are compiled at once."""
+    listener: Callable[[str, tuple[Any, ...]], None] | None = None
+    """Who hears of calls, see `overheard`."""
 
     def __init__(self, place: str, work: Callable[..., int]) -> None:
         self.module, _, self.name = place.partition(".")
@@ -69,6 +72,9 @@ class Kernel:
 
     def __call__(self, *given: Any) -> Any:
         """Call the form that is chosen."""
+        if Kernel.listener is not None:
+            Kernel.listener(self.name, given)
+            return self.plain(*given)
         if self.is_plain(*given):
             return self.plain(*given)
         try:
@@ -81,6 +87,26 @@ class Kernel:
             Kernel.fails = True
             compiling.failed(error)
             return self.plain(*given)
+
+
+@contextlib.contextmanager
+def overheard(listener: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
+    """Let somebody hear the name and the arguments of every call; all kernels are plain meanwhile.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> said = []
+    >>> with overheard(lambda name, given: said.append((name, given[2]))):
+    ...     split(np.arange(8, dtype=np.uint8), 2, np.empty(8, np.uint8))
+    >>> said
+    [('split', array([0, 2, 4, 6, 1, 3, 5, 7], dtype=uint8))]
+    """
+    Kernel.listener = listener
+    try:
+        yield
+    finally:
+        Kernel.listener = None
 
 
 def _scores(raw: Any, *_: Any) -> int:
@@ -155,3 +181,6 @@ fused_winners = Kernel("fusion.fused_winners", _fused)
 count_winners = Kernel("fusion.count_winners", _counted)
 write_fused = Kernel("fusion.write_fused", _written)
 add_scaled = Kernel("fusion.add_scaled", _scores)
+
+NAMES = tuple(name for name, kernel in globals().items() if isinstance(kernel, Kernel))
+"""All kernels."""

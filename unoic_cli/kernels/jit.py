@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import caching
+from numba.core import caching, registry
 
 from unoic_cli import compiling
 
@@ -43,16 +43,38 @@ def cache_folder() -> Path:
     """Where compiled kernels are kept: ``UNOIC_CACHE_DIR``, else ``$XDG_CACHE_HOME/unoic`` or ``~/.cache/unoic``.
 
     A subfolder names the sources (kernels, and the fusions that they call), so that a kernel never outlives a change of
-    a function that it inlines.
+    a function that it inlines, and the processor, whose kernels are of no use to another.
     """
     named = os.environ.get("UNOIC_CACHE_DIR")
     base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unoic"
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()} {_target()}".encode())
     for folder in ("kernels", "fusions"):
         for source in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
             if source.name not in NOT_COMPILED:
                 digest.update(source.read_bytes())
     return base / f"kernels-{digest.hexdigest()[:16]}"
+
+
+def _target() -> tuple[str, str, str]:
+    """What kernels are compiled for: system, processor, and its features."""
+    return cast("tuple[str, str, str]", registry.cpu_target.target_context.codegen().magic_tuple())
+
+
+def processor() -> tuple[str, set[str]]:
+    """The processor that kernels are compiled for, and its features."""
+    _, name, features = _target()
+    return name, {feature.removeprefix("+") for feature in features.split(",") if feature.startswith("+")}
+
+
+def trouble() -> str | None:
+    """Why nothing can be compiled; None where a small function is, and works."""
+    if JIT_DISABLED:
+        return "NUMBA_DISABLE_JIT is set"
+    try:
+        found = numba.njit(**NO_COUNTING)(lambda n: n + 1)(1)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None if found == 2 else f"1 + 1 = {found}"
 
 
 def why_unsafe(folder: Path) -> str | None:
@@ -102,6 +124,10 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
         key = f"{self._name} {self._index_key(sig, codegen)!r}"
         return self._folder / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
+    def holds(self, sig: Any, codegen: Any) -> bool:
+        """Whether the compiled form of a signature is kept."""
+        return self._folder is not None and self._path(sig, codegen).is_file()
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with contextlib.suppress(Exception):
             target_context.refresh()
@@ -134,15 +160,15 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
 
 def _keeper() -> str | None:
     """The folder that will keep what is compiled, for people; None if none can."""
-    if _FOLDER is None:
+    if FOLDER is None:
         return None
     try:
-        _make_own(_FOLDER)
+        _make_own(FOLDER)
     except OSError:
         return None
-    if not os.access(_FOLDER, os.W_OK | os.X_OK):
+    if not os.access(FOLDER, os.W_OK | os.X_OK):
         return None
-    base, home = str(_FOLDER.parent), os.path.expanduser("~")
+    base, home = str(FOLDER.parent), os.path.expanduser("~")
     return "~" + base.removeprefix(home) if base.startswith(home + os.sep) else base
 
 
@@ -167,11 +193,17 @@ def _make_own(folder: Path) -> None:
 refusal: str | None = None
 """Why compiled kernels are not kept, if the folder for them is not ours alone."""
 
-_FOLDER: Path | None = None
+FOLDER: Path | None = None
+"""That of this process."""
 with contextlib.suppress(OSError, RuntimeError):  # no home, unreadable sources: compile every time
     _named = cache_folder()
     refusal = why_unsafe(_named)
-    _FOLDER = _named if refusal is None else None
+    FOLDER = _named if refusal is None else None
+
+
+def is_kept(function: Any, types: tuple[Any, ...]) -> bool:
+    """Whether what is compiled of a kernel, for arguments of these types, is kept."""
+    return function._cache.holds(types, function.targetctx.codegen())
 
 
 def kernel(function: F) -> F:
@@ -181,7 +213,7 @@ def kernel(function: F) -> F:
     """
     compiled: Any = numba.njit(**NO_COUNTING)(function)
     if not JIT_DISABLED:
-        compiled._cache = _Cache(function, _FOLDER)
+        compiled._cache = _Cache(function, FOLDER)
     return cast(F, compiled)
 
 

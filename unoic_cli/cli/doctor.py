@@ -1,0 +1,21 @@
+"""``unoic doctor``."""
+
+from unoic_cli.cli.common import check_format, note, show
+from unoic_cli.cli.program import command
+from unoic_cli.commands.doctor import DoctorOptions
+
+HELP = """Versions, CPUs, the processor and what kernels use of it, whether they can be compiled, the folder that keeps
+them, what it holds, and the optional extras that are complete.
+
+Example: unoic doctor --warm
+"""
+
+
+@command(DoctorOptions, help=HELP)
+def doctor(format: str | None, warm: bool) -> None:
+    """Look, and show what was found."""
+    from unoic_cli.api import doctor as api
+    from unoic_cli.report.doctor import render_doctor
+
+    check_format(format)
+    show(api.doctor(warm=warm, tell=note), format, render_doctor)
