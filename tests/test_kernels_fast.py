@@ -131,7 +131,7 @@ def test_most_changes_are_certain_in_float32(monkeypatch):
         work.tile[: tile.size] = tile.reshape(-1)
         path.set_limits(float(np.abs(tile).max()), 1e-12, lines, work.limits)
         todo += path.path_of_columns(
-            256, 256, batch.scores.raw, 0, 0, problem.labels, np.empty(0, np.int32), first, lines, True, counts,
+            256, 256, batch.scores.raw, None, problem.labels, np.empty(0, np.int32), first, lines, True, counts,
             support, work,
         )  # fmt: skip
     assert todo < 0.1 * n_units

@@ -100,11 +100,10 @@ def test_counts_and_refusals_are_the_same(seed):
     found = []
     for form in ("plain", "compiled"):
         own = copy(counted)
-        common = (*block, labels, tables if n_tables > 1 else tables[:0], lines, scores.exact, *own, work)
-        kernel = kernels.count_path_planes if scores.pixels else kernels.count_path_rows
-        images = (labels.size // scores.pixels,) if scores.pixels else ()
+        kernel = kernels.count_path_columns
         chosen = kernel.plain if form == "plain" else kernel.compiled()
-        bad = chosen(*common, *images)
+        kept = tables if n_tables > 1 else tables[:0]
+        bad = chosen(*block, labels, kept, lines, scores.exact, *own, work, scores.pixels or None)
         hits, predicted = add_up(own[0].reshape(shape))
         support = own[1].reshape(n_tables, COPIES, -1).sum(axis=1)
         found.append((bad, [] if bad >= 0 else [hits.tolist(), predicted.tolist(), support.tolist()]))
@@ -117,12 +116,17 @@ def test_counts_and_refusals_are_the_same(seed):
     check(kernels.count_top_k, (*ranked, moves, hits, work), 9)
     point = make_point(problem.slopes, problem.masked, float(rng.choice(problem.lams)))
     out = np.zeros(labels.size, np.int32)
-    predict = kernels.predict_planes if scores.pixels else kernels.predict_rows
-    check(predict, (*block, point, scores.exact, out, work, scores.pixels), 6)
+    check(kernels.predict_columns, (*block, point, scores.exact, out, work, scores.pixels or None), 6)
     counts = [np.zeros(n_classes, np.int64) for _ in range(3)]
     confusion = np.zeros(int(rng.choice([0, n_classes**2])), np.int64)
-    count = kernels.count_point_planes if scores.pixels else kernels.count_point_rows
-    check(count, (*block, point, scores.exact, labels, *counts, confusion, work, scores.pixels), 7, 8, 9, 10)
+    check(
+        kernels.count_point_columns,
+        (*block, point, scores.exact, labels, *counts, confusion, work, scores.pixels or None),
+        7,
+        8,
+        9,
+        10,
+    )
 
 
 @several

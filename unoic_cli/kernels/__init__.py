@@ -154,15 +154,12 @@ def expect(n_scores: int) -> None:
     Kernel.many = n_scores >= PLAIN_SCORES
 
 
-count_path_rows = Kernel("path.count_path_rows", _scores)
+count_path_columns = Kernel("path.count_path_columns", _scores)
 count_path_wide = Kernel("path.count_path_wide", _scores)
-count_path_planes = Kernel("path.count_path_planes", _scores)
 count_top_k = Kernel("rank.count_top_k", _scores)
-predict_rows = Kernel("points.predict_rows", _scores)
+predict_columns = Kernel("points.predict_columns", _scores)
 predict_wide = Kernel("points.predict_wide", _scores)
-predict_planes = Kernel("points.predict_planes", _scores)
-count_point_rows = Kernel("points.count_point_rows", _scores)
-count_point_planes = Kernel("points.count_point_planes", _scores)
+count_point_columns = Kernel("points.count_point_columns", _scores)
 count_predictions = Kernel("points.count_predictions", _scores)
 count_confusion = Kernel("points.count_confusion", _scores)
 sum_posterior = Kernel("posterior.sum_posterior", _scores)

@@ -35,8 +35,8 @@ from unoic_cli.kernels.eights import (
 )
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Workspace
-from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import first_lane, operation
+from unoic_cli.kernels.tile import unit_source
 
 
 def _type_entropies(typingctx: Any, tile: Any, n_classes: Any, allow_zero: Any) -> Any:

@@ -23,8 +23,7 @@ from unoic_cli.kernels.constants import (
     UP,
 )
 from unoic_cli.kernels.jit import inlined, kernel
-from unoic_cli.kernels.posterior import unit_source
-from unoic_cli.kernels.tile import stored
+from unoic_cli.kernels.tile import stored, unit_source
 
 
 @inlined

@@ -18,9 +18,17 @@ from unoic_cli.kernels.joining import group_of, tilted
 from unoic_cli.kernels.lanes import differ, ends, first_largest, lift, soften, to_group, to_rows
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.operator import Group, Scratch
-from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import LANES, add_at, at, first_lane
-from unoic_cli.kernels.tile import allowed, check_planes, check_rows, factor, fill_planes, fill_rows, stored
+from unoic_cli.kernels.tile import (
+    allowed,
+    check_planes,
+    check_rows,
+    factor,
+    fill_planes,
+    fill_rows,
+    stored,
+    unit_source,
+)
 
 
 @kernel
@@ -33,7 +41,7 @@ def fill_rows64(
     Parameters
     ----------
     raw, brain, allow_zero, delta, lines, work
-        As in `unoic_cli.kernels.path.count_path_rows`.
+        As in `unoic_cli.kernels.path.count_path_columns`.
     double : bool
         raw is float64, and wanted to the last bit.
     shifted : bool
@@ -139,11 +147,11 @@ def fill_planes64(
         largest = 0.0
         while done < size:
             unit = first + start + done
-            image, pixel = unit // pixels, unit % pixels
-            run = min(size - done, pixels - pixel)
+            run = min(size - done, pixels - unit % pixels)
             for i in range(LANES):
                 times[i] = factor(delta, unit + min(i, run - 1)) if delta.size else 1.0
-            fill_planes(raw, brain, image, pixel, run, n_classes, pixels, plain, tile, stride)
+            source, _ = unit_source(unit, n_classes, pixels)
+            fill_planes(raw, brain, source, run, n_classes, pixels, tile, stride)
             one, bad = check_planes(tile, run, stride, lines, allow_zero)
             if bad >= 0:
                 return unit + bad
@@ -160,7 +168,7 @@ def fill_planes64(
                     for i in range(run):
                         z = np.float64(tile[k * stride + i])
                         if double:
-                            z = stored(raw, brain, (image * n_classes + k) * pixels + pixel + i)
+                            z = stored(raw, brain, source + k * pixels + i)
                         out[base + k * LANES + done + i] = times[i] * z
             done += run
         clear_group(out, base, size, largest if shifted else 0.0, lines)

@@ -42,9 +42,8 @@ from unoic_cli.kernels.constants import (
 )
 from unoic_cli.kernels.eights import F64, I64, WIDTH, constant, data_of, fetch, gather, load_row, splat, store_row, word
 from unoic_cli.kernels.jit import inlined, kernel
-from unoic_cli.kernels.posterior import unit_source
 from unoic_cli.kernels.simd import operation
-from unoic_cli.kernels.tile import bad_score, factor, score64
+from unoic_cli.kernels.tile import bad_score, factor, score64, unit_source
 
 _TIER_END, _TIER_FACTOR = 2.0**9, 2.0**STEP
 _FAR = 80.0

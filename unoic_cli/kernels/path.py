@@ -69,17 +69,19 @@ from unoic_cli.kernels.simd import (
     put,
 )
 from unoic_cli.kernels.tile import (
+    after_units,
     all_allowed,
     allowed,
     check_planes,
     check_row,
+    columns_per_tile,
     factor,
-    fill_columns,
-    fill_planes,
+    fill_tile,
     mask_columns,
     mask_row,
     row_ends,
     score64,
+    unit_source,
 )
 
 MARGIN = 2.0**-20
@@ -398,25 +400,26 @@ def add_pairs(n: int, slots: Any, joint: Any) -> None:
 
 
 @inlined
-def fetch_ahead(raw: Any, ahead: int, step: int, i: int, width: int, n_classes: int) -> None:
+def fetch_ahead(raw: Any, ahead: int, pixels: int | None, i: int, width: int, n_classes: int) -> None:
     """Ask for the scores of as many units as `width` says, which stand where units from i on do, a tile later."""
-    if step:
-        for k in range(n_classes):
-            fetch(raw, ahead + k * step + i, width * raw.itemsize)
-    else:
+    if pixels is None:
         fetch(raw, ahead + i * n_classes, width * n_classes * raw.itemsize)
+    else:
+        for k in range(n_classes):
+            fetch(raw, ahead + k * pixels + i, width * raw.itemsize)
 
 
 @inlined
 def path_of_columns(
-    n: int, stride: int, raw: Any, ahead: int, step: int, labels: Any, folds: Any, base: int, lines: Lines,
+    n: int, stride: int, raw: Any, pixels: int | None, labels: Any, folds: Any, base: int, lines: Lines,
     exact_start: bool, counts: Any, support: Any, work: Workspace,
 ) -> int:  # fmt: skip
     """Steps 1 and 2 for a class-major tile: count what is certain; returns how many units are left in ``work.todo``."""
     n_classes, tile, limits = lines.n_classes, work.tile, work.limits
+    ahead = after_units(base, n, n_classes, pixels)
     copy_labels(labels, base, n, work.labels)
     for i in range(0, n, LANES):
-        fetch_ahead(raw, ahead, step, i, LANES, n_classes)
+        fetch_ahead(raw, ahead, pixels, i, LANES, n_classes)
         end_columns(
             tile, i, n_classes, stride, lines.bias0, lines.bias1, exact_start, limits, work.starts, work.ends,
             work.best0, work.best1,
@@ -563,7 +566,7 @@ def list_unsettled(labels: Any, n: int, starts: Any, ends: Any, todo: Any) -> in
 
 @stage
 def walk_once(
-    raw: Any, brain: bool, pixels: int, delta: Any, z_error: float, margin: float, lines: Lines, counts: Any,
+    raw: Any, brain: bool, pixels: int | None, delta: Any, z_error: float, margin: float, lines: Lines, counts: Any,
     work: Workspace,
 ) -> int:  # fmt: skip
     """Steps 3 and 4: one step for each of the sixteen units in ``work.group``, and float64 for those that are lost.
@@ -588,9 +591,7 @@ def walk_once(
             for k in range(n_classes):
                 put(work.row, k, at(work.group, k * LANES + lane))
             unit = at(work.units, lane)
-            source, step = unit * n_classes, 1
-            if pixels:
-                source, step = (unit // pixels) * n_classes * pixels + unit % pixels, pixels
+            source, step = unit_source(unit, n_classes, pixels)
             settle_unit(
                 raw, brain, source, step, delta, unit,
                 at(work.whole, WINNER * LANES + lane), at(work.whole, LAST_WINNER * LANES + lane),
@@ -626,8 +627,8 @@ def enter(i: int, stride: int, unit: int, table: int, lane: int, lines: Lines, w
 
 @inlined
 def walk_units(
-    n_todo: int, stride: int, raw: Any, brain: bool, pixels: int, delta: Any, base: int, z_error: float, margin: float,
-    folds: Any, lines: Lines, counts: Any, free: int, work: Workspace,
+    n_todo: int, stride: int, raw: Any, brain: bool, pixels: int | None, delta: Any, base: int, z_error: float,
+    margin: float, folds: Any, lines: Lines, counts: Any, free: int, work: Workspace,
 ) -> int:  # fmt: skip
     """Step 3 for the units in ``work.todo``: each enters a free lane, and may still be there when the tile has gone.
 
@@ -653,16 +654,19 @@ def clear_lanes(work: Workspace) -> int:
 
 
 @kernel
-def count_path_rows(
+def count_path_columns(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, work: Workspace,
+    counts: Any, support: Any, work: Workspace, pixels: int | None,
 ) -> int:  # fmt: skip
-    """Add a `rows` block of at most `COLUMN_CLASSES` classes to the counts of the lambda path.
+    """Add a block to the counts of the lambda path: planes, or rows of at most `COLUMN_CLASSES` classes.
+
+    The tile is class-major: rows are turned into columns, planes are columns already. Only units with more than one
+    change of winner, or a doubtful one, are gathered.
 
     Parameters
     ----------
     raw : (T * K,) uint16, float32 or float64
-        Stored scores, class index fastest.
+        Stored scores, in the order of the layout.
     brain : bool
         uint16 bits are bfloat16, not float16.
     allow_zero : bool
@@ -684,6 +688,8 @@ def count_path_rows(
         Units of each label in four copies, added to in place.
     work : Workspace
         Scratch of the calling thread.
+    pixels : int or None
+        P of a `planes` block (B, K, P); None for a `rows` block (T, K), for which another kernel is compiled.
 
     Returns
     -------
@@ -695,30 +701,34 @@ def count_path_rows(
     O(T K) work for the ends, and O(K) for each unit whose ends differ.
     """
     n_classes, tile = lines.n_classes, work.tile
-    per_tile = tile.size // n_classes // LANES * LANES
+    run, per_tile = labels.size if pixels is None else pixels, columns_per_tile(lines.n_classes, work)
     exact_start = exact and lines.lams[0] == 0.0
     bad, free = -1, clear_lanes(work)
     largest, z_error, margin = 0.0, 0.0, 0.0
-    for first in range(0, labels.size, per_tile):
-        n = min(per_tile, labels.size - first)
-        stride = (n + LANES - 1) // LANES * LANES
-        fill_columns(raw, brain, first, n, n_classes, delta, tile, stride)
-        here, bad = check_planes(tile, n, stride, lines, allow_zero)
+    for image in range(labels.size // max(run, 1)):
+        for first in range(0, run, per_tile):
+            n = min(per_tile, run - first)
+            stride = (n + LANES - 1) // LANES * LANES
+            unit = image * run + first
+            fill_tile(raw, brain, unit, n, n_classes, pixels, delta, tile, stride)
+            here, bad = check_planes(tile, n, stride, lines, allow_zero)
+            if bad >= 0:
+                bad += unit
+                break
+            largest = max(largest, np.float64(here))  # of all tiles so far: units wait for others
+            z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
+            margin = set_limits(largest, z_error, lines, work.limits)
+            mask_columns(tile, n, stride, lines)
+            n_todo = path_of_columns(
+                n, stride, raw, pixels, labels, folds, unit, lines, exact_start, counts, support, work
+            )
+            free = walk_units(
+                n_todo, stride, raw, brain, pixels, delta, unit, z_error, margin, folds, lines, counts, free, work
+            )
         if bad >= 0:
-            bad += first
             break
-        largest = max(largest, np.float64(here))  # of all tiles so far: units wait for others
-        z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
-        margin = set_limits(largest, z_error, lines, work.limits)
-        mask_columns(tile, n, stride, lines)
-        n_todo = path_of_columns(
-            n, stride, raw, (first + n) * n_classes, 0, labels, folds, first, lines, exact_start, counts, support, work
-        )
-        free = walk_units(
-            n_todo, stride, raw, brain, 0, delta, first, z_error, margin, folds, lines, counts, free, work
-        )
     while free != ALL_LANES:
-        free = walk_once(raw, brain, 0, delta, z_error, margin, lines, counts, work)
+        free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
     empty_joint(n_classes, counts, support, work.joint)
     return bad
 
@@ -726,9 +736,9 @@ def count_path_rows(
 @kernel
 def count_path_wide(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, work: Workspace,
+    counts: Any, support: Any, work: Workspace, pixels: int | None,
 ) -> int:  # fmt: skip
-    """Add a `rows` block of more than `COLUMN_CLASSES` classes to the counts of the lambda path, as `count_path_rows`.
+    """Add rows of more than `COLUMN_CLASSES` classes to the counts of the lambda path, as `count_path_columns`.
 
     A tile of rows: each unit fills vectors by itself. What is listed is counted when the list is full, so that places
     that are not in the cache are waited for together.
@@ -773,48 +783,3 @@ def count_path_wide(
                 n_events = count_events(n_events, counts, work.events)
     count_events(n_events, counts, work.events)
     return -1
-
-
-@kernel
-def count_path_planes(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, work: Workspace, n_images: int,
-) -> int:  # fmt: skip
-    """Add a `planes` block (B, K, P), B = n_images, to the counts of the lambda path; as `count_path_rows` otherwise.
-
-    The tile is class-major too: the ends are found sixteen pixels at a time, without a transposition;
-    only the pixels whose winner changes are gathered into a row.
-    """
-    n_classes, tile = lines.n_classes, work.tile
-    pixels = labels.size // n_images
-    per_tile = max(tile.size // n_classes // LANES, 1) * LANES
-    exact_start = exact and lines.lams[0] == 0.0
-    bad, free = -1, clear_lanes(work)
-    largest, z_error, margin = 0.0, 0.0, 0.0
-    for image in range(n_images):
-        for first in range(0, pixels, per_tile):
-            n = min(per_tile, pixels - first)
-            stride = (n + LANES - 1) // LANES * LANES
-            base = image * pixels + first
-            fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-            here, bad = check_planes(tile, n, stride, lines, allow_zero)
-            if bad >= 0:
-                bad += base
-                break
-            largest = max(largest, np.float64(here))
-            z_error = TINY * (largest + lines.reach) + (0.0 if exact else MARGIN * largest)
-            margin = set_limits(largest, z_error, lines, work.limits)
-            mask_columns(tile, n, stride, lines)
-            after = image * n_classes * pixels + first + n
-            n_todo = path_of_columns(
-                n, stride, raw, after, pixels, labels, folds, base, lines, exact_start, counts, support, work
-            )
-            free = walk_units(
-                n_todo, stride, raw, brain, pixels, delta, base, z_error, margin, folds, lines, counts, free, work
-            )
-        if bad >= 0:
-            break
-    while free != ALL_LANES:
-        free = walk_once(raw, brain, pixels, delta, z_error, margin, lines, counts, work)
-    empty_joint(n_classes, counts, support, work.joint)
-    return bad

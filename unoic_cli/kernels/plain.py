@@ -43,7 +43,7 @@ def wide(raw: NDArray[Any], brain: bool) -> Floats:
     return raw.astype(np.float64)
 
 
-def rows_of(raw: NDArray[Any], units: Any, n_classes: int, pixels: int) -> NDArray[Any]:
+def rows_of(raw: NDArray[Any], units: Any, n_classes: int, pixels: int | None) -> NDArray[Any]:
     """Stored scores of some units (a slice, or their numbers) of a block, (n, K)."""
     if not pixels:
         return raw.reshape(-1, n_classes)[units]
@@ -87,7 +87,7 @@ def _invalid(rows: Floats, factors: Floats | None, allowed: NDArray[np.bool_], a
 
 
 def _checked(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, pixels: int, n_units: int, lines: Lines
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, pixels: int | None, n_units: int, lines: Lines
 ) -> Iterator[tuple[slice, Floats, int]]:
     """Scores delta * z piece by piece, -inf for masked classes, and the first unit that is not valid, or -1."""
     allowed = _allowed(lines)
@@ -160,10 +160,11 @@ def trail(rows: Floats, lines: Lines) -> tuple[Whole, list[tuple[Any, Any, Any, 
     return _changes(_winners(known, lines), len(rows), lines.lams.size)
 
 
-def _count_path(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, counts: Any,
-    support: Any, pixels: int,
+def count_path_columns(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
+    counts: Any, support: Any, work: Any, pixels: int | None,
 ) -> int:  # fmt: skip
+    """See `unoic_cli.kernels.path.count_path_columns`."""
     n_classes, n_points = lines.n_classes, lines.lams.size
     table = (n_points + COPIES) * n_classes
     for units, rows, bad in _checked(raw, brain, allow_zero, delta, pixels, labels.size, lines):
@@ -183,24 +184,7 @@ def _count_path(
     return -1
 
 
-def count_path_rows(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, work: Any,
-) -> int:  # fmt: skip
-    """See `unoic_cli.kernels.path.count_path_rows`."""
-    return _count_path(raw, brain, allow_zero, delta, labels, folds, lines, counts, support, 0)
-
-
-count_path_wide = count_path_rows
-
-
-def count_path_planes(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, labels: Any, folds: Any, lines: Lines, exact: bool,
-    counts: Any, support: Any, work: Any, n_images: int,
-) -> int:  # fmt: skip
-    """See `unoic_cli.kernels.path.count_path_planes`."""
-    pixels = labels.size // n_images
-    return _count_path(raw, brain, allow_zero, delta, labels, folds, lines, counts, support, pixels)
+count_path_wide = count_path_columns
 
 
 def _above(rows: Floats, labels: Whole, lines: Lines, allowed: NDArray[np.bool_]) -> Looks:
@@ -264,10 +248,18 @@ def _move_hits(unit: Whole, at: Whole, step: Whole, rank: Whole, top: int, place
 # ---------------------------------------------------------------- one lambda
 
 
-def predict_rows(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, out: Any, work: Any, pixels: int
+def predict_columns(
+    raw: Any,
+    brain: bool,
+    allow_zero: bool,
+    delta: Any,
+    lines: Lines,
+    exact: bool,
+    out: Any,
+    work: Any,
+    pixels: int | None,
 ) -> int:
-    """See `unoic_cli.kernels.points.predict_rows`."""
+    """See `unoic_cli.kernels.points.predict_columns`."""
     for units, rows, bad in _checked(raw, brain, allow_zero, delta, pixels, out.size, lines):
         if bad >= 0:
             return bad
@@ -275,24 +267,21 @@ def predict_rows(
     return -1
 
 
-predict_wide = predict_planes = predict_rows
+predict_wide = predict_columns
 
 
-def count_point_rows(
+def count_point_columns(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
-    predicted: Any, support: Any, confusion: Any, work: Any, pixels: int,
+    predicted: Any, support: Any, confusion: Any, work: Any, pixels: int | None,
 ) -> int:  # fmt: skip
-    """See `unoic_cli.kernels.points.count_point_rows`."""
+    """See `unoic_cli.kernels.points.count_point_columns`."""
     out = np.zeros(labels.size, dtype=np.int32)
-    bad = predict_rows(raw, brain, allow_zero, delta, lines, exact, out, work, pixels)
+    bad = predict_columns(raw, brain, allow_zero, delta, lines, exact, out, work, pixels)
     if bad < 0:
         count_predictions(labels, out, np.zeros_like(out), lines.n_classes, hits, predicted, support)
         if confusion.size:
             count_confusion(labels, out, lines.n_classes, confusion)
     return bad
-
-
-count_point_planes = count_point_rows
 
 
 def count_predictions(

@@ -15,13 +15,15 @@ from unoic_cli.kernels.lines import COPIES, Lines, Workspace
 from unoic_cli.kernels.path import MARGIN, add_pairs, copy_labels, ends_of_rows, fetch_ahead, pad_rows, read_rows
 from unoic_cli.kernels.simd import LANES, add_at, at, put
 from unoic_cli.kernels.tile import (
+    after_units,
     all_allowed,
     allowed,
     check_planes,
-    fill_columns,
-    fill_planes,
+    columns_per_tile,
+    fill_tile,
     mask_columns,
     score64,
+    unit_source,
 )
 
 FLOAT16_INFINITY, BFLOAT16_INFINITY = 0x7C00, 0x7F80
@@ -41,33 +43,32 @@ def winner_of_unit(raw: Any, brain: bool, source: int, step: int, delta: Any, un
 
 
 @inlined
-def decide(
-    n: int, raw: Any, brain: bool, source: int, unit_step: int, class_step: int, delta: Any, base: int, lines: Lines,
-    starts: Any,
-) -> None:  # fmt: skip
+def decide(n: int, raw: Any, brain: bool, pixels: int | None, delta: Any, unit: int, lines: Lines, starts: Any) -> None:
     """Replace the tile's uncertain winners by those of float64."""
     for i in range(n):
         if at(starts, i) < 0:
-            put(starts, i, winner_of_unit(raw, brain, source + i * unit_step, class_step, delta, base + i, lines))
+            source, step = unit_source(unit + i, lines.n_classes, pixels)
+            put(starts, i, winner_of_unit(raw, brain, source, step, delta, unit + i, lines))
 
 
 @inlined
 def winners_of_columns(
-    n: int, stride: int, raw: Any, ahead: int, step: int, margin: float, lines: Lines, exact: bool, work: Workspace
-) -> None:
+    n: int, stride: int, raw: Any, ahead: int, pixels: int | None, margin: float, lines: Lines, exact: bool,
+    work: Workspace,
+) -> None:  # fmt: skip
     """Winners of a class-major tile to ``work.starts``; ~c where they are uncertain."""
     mask_columns(work.tile, n, stride, lines)
     for i in range(0, n, LANES):
-        fetch_ahead(raw, ahead, step, i, LANES, lines.n_classes)
+        fetch_ahead(raw, ahead, pixels, i, LANES, lines.n_classes)
         point_columns(work.tile, i, lines.n_classes, stride, lines.bias0, exact, np.float32(margin), work.starts)
 
 
 @stage
 def fill_words(raw: Any, first: int, n: int, n_classes: int, words: Any, stride: int) -> None:
-    """16-bit scores of units first..first+n of a `rows` block to a class-major (K, stride) tile, as they are."""
+    """16-bit scores of n units of a `rows` block, from raw[first] on, to a class-major (K, stride) tile as they are."""
     n_vectors = (n_classes + LANES - 1) // LANES
     for i in range(0, n, LANES):
-        source = (first + i) * n_classes
+        source = first + i * n_classes
         if i + LANES <= n and source + (LANES - 1) * n_classes + n_vectors * LANES <= raw.size:
             for v in range(n_vectors):
                 k = v * LANES
@@ -93,227 +94,147 @@ def fill_word_planes(raw: Any, source: int, n: int, n_classes: int, pixels: int,
 
 
 @inlined
-def first_of_words(raw: Any, brain: bool, ahead: int, step: int, n: int, n_classes: int, work: Workspace) -> bool:
-    """Winners of the tile of words; False where one of the scores is not finite."""
-    infinity = BFLOAT16_INFINITY if brain else FLOAT16_INFINITY
-    for i in range(0, n, WORDS):
-        fetch_ahead(raw, ahead, step, i, WORDS, n_classes)
-        if first_words(work.words, i, n_classes, word_stride(n), infinity, work.starts):
-            return False
-    return True
-
-
-@inlined
 def word_stride(n: int) -> int:
     """Units of a tile of words, padding included."""
     return (n + WORDS - 1) // WORDS * WORDS
 
 
 @stage
-def first_of_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, work: Workspace) -> bool:
-    """Winners of n units of a `rows` block of 16-bit scores, as they are; False where one of them is not finite."""
-    fill_words(raw, first, n, n_classes, work.words, word_stride(n))
-    return bool(first_of_words(raw, brain, (first + n) * n_classes, 0, n, n_classes, work))
-
-
-@stage
-def first_of_planes(raw: Any, brain: bool, source: int, n: int, pixels: int, n_classes: int, work: Workspace) -> bool:
-    """The same of n pixels of an image, the first at raw[source]."""
-    fill_word_planes(raw, source, n, n_classes, pixels, work.words, word_stride(n))
-    return bool(first_of_words(raw, brain, source + n, pixels, n, n_classes, work))
+def first_of_words(
+    raw: Any, brain: bool, unit: int, n: int, pixels: int | None, n_classes: int, work: Workspace
+) -> bool:
+    """Winners of n units of a block of 16-bit scores, as they are; False where one of the scores is not finite."""
+    source, _ = unit_source(unit, n_classes, pixels)
+    if pixels is None:
+        fill_words(raw, source, n, n_classes, work.words, word_stride(n))
+    else:
+        fill_word_planes(raw, source, n, n_classes, pixels, work.words, word_stride(n))
+    ahead, infinity = after_units(unit, n, n_classes, pixels), BFLOAT16_INFINITY if brain else FLOAT16_INFINITY
+    for i in range(0, n, WORDS):
+        fetch_ahead(raw, ahead, pixels, i, WORDS, n_classes)
+        if first_words(work.words, i, n_classes, word_stride(n), infinity, work.starts):
+            return False
+    return True
 
 
 @inlined
 def winners_of_words(
-    raw: Any, brain: bool, image: int, first: int, n: int, pixels: int, lines: Lines, exact: bool, work: Workspace
+    raw: Any, brain: bool, unit: int, n: int, pixels: int | None, lines: Lines, exact: bool, work: Workspace
 ) -> bool:
     """As `words_win`, of 16-bit scores."""
-    n_classes = lines.n_classes
     if not exact or not all_allowed(lines):
         return False
-    if pixels:
-        return bool(first_of_planes(raw, brain, image * n_classes * pixels + first, n, pixels, n_classes, work))
-    return bool(first_of_rows(raw, brain, first, n, n_classes, work))
+    return bool(first_of_words(raw, brain, unit, n, pixels, lines.n_classes, work))
 
 
 def words_win(
-    raw: Any, brain: bool, image: int, first: int, n: int, pixels: int, lines: Lines, exact: bool, work: Workspace
+    raw: Any, brain: bool, unit: int, n: int, pixels: int | None, lines: Lines, exact: bool, work: Workspace
 ) -> bool:
     """Whether winners follow from 16-bit scores as they are, without lambda, delta or masks; they are found then."""
-    return raw.dtype == np.uint16 and winners_of_words(raw, brain, image, first, n, pixels, lines, exact, work)
+    return raw.dtype == np.uint16 and winners_of_words(raw, brain, unit, n, pixels, lines, exact, work)
 
 
 @overload(words_win, strict=False, jit_options=NO_COUNTING)
 def _overload_words_win(
-    raw: Any, brain: Any, image: Any, first: Any, n: Any, pixels: Any, lines: Any, exact: Any, work: Any
+    raw: Any, brain: Any, unit: Any, n: Any, pixels: Any, lines: Any, exact: Any, work: Any
 ) -> Callable[..., Any]:
     if raw.dtype != types.uint16:
-        return lambda raw, brain, image, first, n, pixels, lines, exact, work: False
-    return lambda raw, brain, image, first, n, pixels, lines, exact, work: winners_of_words(
-        raw, brain, image, first, n, pixels, lines, exact, work
+        return lambda raw, brain, unit, n, pixels, lines, exact, work: False
+    return lambda raw, brain, unit, n, pixels, lines, exact, work: winners_of_words(
+        raw, brain, unit, n, pixels, lines, exact, work
     )
 
 
 @inlined
-def winners_of_rows(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
+def winners_of_tile(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, unit: int, n: int, pixels: int | None, lines: Lines,
     exact: bool, work: Workspace,
 ) -> int:  # fmt: skip
-    """Winners of n units of a `rows` block, from `first` on, to ``work.starts``; -1, or the first that is not valid."""
+    """Winners of n units, `unit` and the next, to ``work.starts``; -1, or the first unit that is not valid."""
     n_classes, tile = lines.n_classes, work.tile
     exact_start = exact and lines.lams[0] == 0.0
-    if words_win(raw, brain, image, first, n, 0, lines, exact_start, work):
+    if words_win(raw, brain, unit, n, pixels, lines, exact_start, work):
         return -1
     stride = (n + LANES - 1) // LANES * LANES
-    fill_columns(raw, brain, first, n, n_classes, delta, tile, stride)
+    fill_tile(raw, brain, unit, n, n_classes, pixels, delta, tile, stride)
     largest, bad = check_planes(tile, n, stride, lines, allow_zero)
     if bad >= 0:
-        return first + bad
-    margin, after = MARGIN * (largest + lines.reach), (first + n) * n_classes
-    winners_of_columns(n, stride, raw, after, 0, margin, lines, exact_start, work)
+        return unit + bad
+    margin, ahead = MARGIN * (largest + lines.reach), after_units(unit, n, n_classes, pixels)
+    winners_of_columns(n, stride, raw, ahead, pixels, margin, lines, exact_start, work)
     if not exact_start:
-        decide(n, raw, brain, first * n_classes, n_classes, 1, delta, first, lines, work.starts)
+        decide(n, raw, brain, pixels, delta, unit, lines, work.starts)
     return -1
 
 
 @inlined
 def winners_of_wide(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
-    exact: bool, work: Workspace,
-) -> int:  # fmt: skip
-    """The same of a `rows` block of more than `COLUMN_CLASSES` classes."""
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, first: int, n: int, lines: Lines, exact: bool, work: Workspace
+) -> int:
+    """The same of n rows of more than `COLUMN_CLASSES` classes."""
     largest, bad = read_rows(raw, brain, allow_zero, first, n, delta, lines, work)
     if bad >= 0:
         return bad
     exact_start = exact and lines.lams[0] == 0.0
     margin = 0.0 if exact_start else MARGIN * (largest + lines.reach)
     ends_of_rows(n, exact_start, margin, margin, lines, work)
-    decide(n, raw, brain, first * lines.n_classes, lines.n_classes, 1, delta, first, lines, work.starts)
+    decide(n, raw, brain, None, delta, first, lines, work.starts)
     return -1
 
 
 @inlined
-def winners_of_planes(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, image: int, first: int, n: int, pixels: int, lines: Lines,
-    exact: bool, work: Workspace,
-) -> int:  # fmt: skip
-    """The same of one image of a `planes` block."""
-    n_classes, tile = lines.n_classes, work.tile
-    exact_start = exact and lines.lams[0] == 0.0
-    if words_win(raw, brain, image, first, n, pixels, lines, exact_start, work):
-        return -1
-    stride = (n + LANES - 1) // LANES * LANES
-    base = image * pixels + first
-    fill_planes(raw, brain, image, first, n, n_classes, pixels, delta, tile, stride)
-    largest, bad = check_planes(tile, n, stride, lines, allow_zero)
-    if bad >= 0:
-        return base + bad
-    margin, after = MARGIN * (largest + lines.reach), image * n_classes * pixels + first + n
-    winners_of_columns(n, stride, raw, after, pixels, margin, lines, exact_start, work)
-    if not exact_start:
-        decide(n, raw, brain, image * n_classes * pixels + first, 1, pixels, delta, base, lines, work.starts)
-    return -1
-
-
-@inlined
-def columns_per_tile(n_classes: int, work: Workspace) -> int:
-    """How many units a class-major tile takes."""
-    return max(work.tile.size // n_classes // LANES, 1) * LANES
+def copy_winners(n: int, starts: Any, out: Any, place: int) -> None:
+    """Winners of a tile to out[place:]."""
+    for i in range(n):
+        put(out, place + i, at(starts, i))
 
 
 @kernel
-def predict_rows(
-    raw: Any,
-    brain: bool,
-    allow_zero: bool,
-    delta: Any,
-    lines: Lines,
-    exact: bool,
-    out: Any,
-    work: Workspace,
-    pixels: int,
-) -> int:
-    """Predictions of a `rows` block of at most `COLUMN_CLASSES` classes at the only lambda of `lines`.
+def predict_columns(
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, out: Any, work: Workspace,
+    pixels: int | None,
+) -> int:  # fmt: skip
+    """Predictions of a block at the only lambda of `lines`: of planes, or of rows of at most `COLUMN_CLASSES` classes.
 
     Parameters
     ----------
-    raw, brain, allow_zero, delta, exact, work
-        As in `unoic_cli.kernels.path.count_path_rows`.
+    raw, brain, allow_zero, delta, exact, work, pixels
+        As in `unoic_cli.kernels.path.count_path_columns`.
     lines : Lines
         Made with one lattice point; its two ends may be the same.
     out : (T,) int32
         float64 argmax of delta * z + lambda * s, lowest index on ties.
-    pixels : int
-        P of a `planes` block (B, K, P); 0 for a `rows` block.
 
     Returns
     -------
     int
         -1, or the first unit whose scores are not valid.
     """
-    run = out.size
+    run = out.size if pixels is None else pixels
     per_tile = columns_per_tile(lines.n_classes, work)
     for image in range(out.size // max(run, 1)):
         for first in range(0, run, per_tile):
-            n = min(per_tile, run - first)
-            bad = winners_of_rows(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            n, unit = min(per_tile, run - first), image * run + first
+            bad = winners_of_tile(raw, brain, allow_zero, delta, unit, n, pixels, lines, exact, work)
             if bad >= 0:
                 return bad
-            for i in range(n):
-                put(out, image * run + first + i, at(work.starts, i))
+            copy_winners(n, work.starts, out, unit)
     return -1
 
 
 @kernel
 def predict_wide(
-    raw: Any,
-    brain: bool,
-    allow_zero: bool,
-    delta: Any,
-    lines: Lines,
-    exact: bool,
-    out: Any,
-    work: Workspace,
-    pixels: int,
-) -> int:
-    """The same of a `rows` block of more classes."""
-    run = out.size
-    per_tile = work.n_rows
+    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, out: Any, work: Workspace,
+    pixels: int | None,
+) -> int:  # fmt: skip
+    """The same of rows of more classes."""
     pad_rows(work.n_rows, lines.n_classes, work.tile)
-    for image in range(out.size // max(run, 1)):
-        for first in range(0, run, per_tile):
-            n = min(per_tile, run - first)
-            bad = winners_of_wide(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
-            if bad >= 0:
-                return bad
-            for i in range(n):
-                put(out, image * run + first + i, at(work.starts, i))
-    return -1
-
-
-@kernel
-def predict_planes(
-    raw: Any,
-    brain: bool,
-    allow_zero: bool,
-    delta: Any,
-    lines: Lines,
-    exact: bool,
-    out: Any,
-    work: Workspace,
-    pixels: int,
-) -> int:
-    """The same of a `planes` block."""
-    run = pixels
-    per_tile = columns_per_tile(lines.n_classes, work)
-    for image in range(out.size // max(run, 1)):
-        for first in range(0, run, per_tile):
-            n = min(per_tile, run - first)
-            bad = winners_of_planes(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
-            if bad >= 0:
-                return bad
-            for i in range(n):
-                put(out, image * run + first + i, at(work.starts, i))
+    for first in range(0, out.size, work.n_rows):
+        n = min(work.n_rows, out.size - first)
+        bad = winners_of_wide(raw, brain, allow_zero, delta, first, n, lines, exact, work)
+        if bad >= 0:
+            return bad
+        copy_winners(n, work.starts, out, first)
     return -1
 
 
@@ -344,16 +265,16 @@ def empty_pairs(n_classes: int, hits: Any, predicted: Any, support: Any, confusi
 
 
 @kernel
-def count_point_rows(
+def count_point_columns(
     raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
-    predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int,
+    predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int | None,
 ) -> int:  # fmt: skip
-    """Count a `rows` block of at most `JOINT_CLASSES` classes in one table, without writing predictions.
+    """Count a block of at most `JOINT_CLASSES` classes in one table, without writing predictions.
 
     Parameters
     ----------
     raw, brain, allow_zero, delta, lines, exact, work, pixels
-        As in `predict_rows`.
+        As in `predict_columns`.
     labels : (T,) int32
         Negative labels are not counted.
     hits, predicted, support : (K,) int64
@@ -366,38 +287,16 @@ def count_point_rows(
     int
         -1, or the first unit whose scores are not valid.
     """
-    run = labels.size
+    run = labels.size if pixels is None else pixels
     per_tile = columns_per_tile(lines.n_classes, work)
     bad = -1
     for image in range(labels.size // max(run, 1)):
         for first in range(0, run, per_tile):
-            n = min(per_tile, run - first)
-            bad = winners_of_rows(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
+            n, unit = min(per_tile, run - first), image * run + first
+            bad = winners_of_tile(raw, brain, allow_zero, delta, unit, n, pixels, lines, exact, work)
             if bad >= 0:
                 break
-            count_pairs(labels, image * run + first, n, lines.n_classes, work)
-        if bad >= 0:
-            break
-    empty_pairs(lines.n_classes, hits, predicted, support, confusion, work.joint)
-    return bad
-
-
-@kernel
-def count_point_planes(
-    raw: Any, brain: bool, allow_zero: bool, delta: Any, lines: Lines, exact: bool, labels: Any, hits: Any,
-    predicted: Any, support: Any, confusion: Any, work: Workspace, pixels: int,
-) -> int:  # fmt: skip
-    """The same of a `planes` block of at most `JOINT_CLASSES` classes."""
-    run = pixels
-    per_tile = columns_per_tile(lines.n_classes, work)
-    bad = -1
-    for image in range(labels.size // max(run, 1)):
-        for first in range(0, run, per_tile):
-            n = min(per_tile, run - first)
-            bad = winners_of_planes(raw, brain, allow_zero, delta, image, first, n, pixels, lines, exact, work)
-            if bad >= 0:
-                break
-            count_pairs(labels, image * run + first, n, lines.n_classes, work)
+            count_pairs(labels, unit, n, lines.n_classes, work)
         if bad >= 0:
             break
     empty_pairs(lines.n_classes, hits, predicted, support, confusion, work.joint)

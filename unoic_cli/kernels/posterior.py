@@ -10,7 +10,7 @@ import numpy as np
 from unoic_cli.kernels.constants import FIXED_POINT
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
-from unoic_cli.kernels.tile import allowed, bad_score, score64, stored
+from unoic_cli.kernels.tile import allowed, bad_score, score64, stored, unit_source
 
 
 @inlined
@@ -33,14 +33,6 @@ def shifted_scores(
         scores[k] -= top
         total += exp(scores[k])
     return winner, total
-
-
-@inlined
-def unit_source(unit: int, n_classes: int, pixels: int) -> Any:
-    """Where a unit's scores begin in a block, and how far apart they lie (`pixels` = 0: a `rows` block)."""
-    if pixels:
-        return (unit // pixels) * n_classes * pixels + unit % pixels, pixels
-    return unit * n_classes, 1
 
 
 @kernel

@@ -10,7 +10,7 @@ from unoic_cli.kernels.constants import TINY
 from unoic_cli.kernels.jit import inlined, kernel
 from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.path import position
-from unoic_cli.kernels.tile import allowed, score64
+from unoic_cli.kernels.tile import allowed, score64, unit_source
 
 
 @inlined
@@ -30,7 +30,7 @@ def count_top_k(
     Parameters
     ----------
     raw, brain, delta, labels, folds, lines, work
-        As in `unoic_cli.kernels.path.count_path_rows`; the scores were checked there.
+        As in `unoic_cli.kernels.path.count_path_columns`; the scores were checked there.
     pixels : int
         P of a `planes` block (B, K, P); 0 for a `rows` block.
     top : int
@@ -52,9 +52,7 @@ def count_top_k(
         label = labels[unit]
         if label < 0:
             continue
-        source, step = unit * n_classes, 1
-        if pixels:
-            source, step = (unit // pixels) * n_classes * pixels + unit % pixels, pixels
+        source, step = unit_source(unit, n_classes, pixels)
         row = folds[unit] * size
         if not allowed(lines, label):
             continue

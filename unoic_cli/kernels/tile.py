@@ -16,12 +16,14 @@ from numba.extending import overload
 
 from unoic_cli.kernels.columns import turn
 from unoic_cli.kernels.jit import NO_COUNTING, inlined, stage
-from unoic_cli.kernels.lines import Lines
+from unoic_cli.kernels.lines import Lines, Workspace
 from unoic_cli.kernels.simd import (
     LANES,
+    at,
     magnitude,
     plain_bfloat16,
     plain_half,
+    put,
     row_ends_bfloat16,
     row_ends_float32,
     row_ends_float64,
@@ -152,54 +154,87 @@ def fill_rows(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: 
 
 
 @inlined
-def fill_planes(
-    raw: Any,
-    brain: bool,
-    image: int,
-    first: int,
-    n: int,
-    n_classes: int,
-    pixels: int,
-    delta: Any,
-    tile: Any,
-    stride: int,
-) -> None:
-    """Pixels first..first+n of one image of a `planes` block to the class-major (K, stride) tile; pads with zeros."""
-    for k in range(n_classes):
-        source = (image * n_classes + k) * pixels + first
-        whole = n - n % LANES
-        for t in range(0, whole, LANES):
-            widen(raw, brain, source + t, tile, k * stride + t)
-        for t in range(whole, n):
-            tile[k * stride + t] = stored(raw, brain, source + t)
-        for t in range(n, (n + LANES - 1) // LANES * LANES):
-            tile[k * stride + t] = 0.0
-        if delta.size:
-            for t in range(n):
-                tile[k * stride + t] *= np.float32(factor(delta, image * pixels + first + t))
+def unit_source(unit: int, n_classes: int, pixels: int | None) -> Any:
+    """Where a unit's scores begin in a block, and how far apart they lie (`pixels` = 0 or None: a `rows` block)."""
+    if pixels is None or pixels == 0:
+        return unit * n_classes, 1
+    return (unit // pixels) * n_classes * pixels + unit % pixels, pixels
+
+
+@inlined
+def after_units(unit: int, n: int, n_classes: int, pixels: int | None) -> Any:
+    """Where the scores of what follows n units begin, `unit` and the next."""
+    source, _ = unit_source(unit, n_classes, pixels)
+    return source + n * n_classes if pixels is None else source + n
 
 
 @stage
-def fill_columns(raw: Any, brain: bool, first: int, n: int, n_classes: int, delta: Any, tile: Any, stride: int) -> None:
-    """Units first..first+n of a `rows` block to a class-major (K, stride) tile; pads with zeros."""
+def fill_planes(
+    raw: Any, brain: bool, source: int, n: int, n_classes: int, pixels: int, tile: Any, stride: int
+) -> None:
+    """N pixels of an image, the first at raw[source], to a class-major (K, stride) tile; pads with zeros."""
+    whole = n - n % LANES
+    for k in range(n_classes):
+        place = source + k * pixels
+        for t in range(0, whole, LANES):
+            widen(raw, brain, place + t, tile, k * stride + t)
+        for t in range(whole, n):
+            tile[k * stride + t] = stored(raw, brain, place + t)
+        for t in range(n, (n + LANES - 1) // LANES * LANES):
+            tile[k * stride + t] = 0.0
+
+
+@stage
+def fill_columns(raw: Any, brain: bool, source: int, n: int, n_classes: int, tile: Any, stride: int) -> None:
+    """The same of n units of a `rows` block."""
     n_vectors = (n_classes + LANES - 1) // LANES
     for i in range(0, n, LANES):
-        source = (first + i) * n_classes
-        if i + LANES <= n and source + (LANES - 1) * n_classes + n_vectors * LANES <= raw.size:
+        place = source + i * n_classes
+        if i + LANES <= n and place + (LANES - 1) * n_classes + n_vectors * LANES <= raw.size:
             for v in range(n_vectors):
                 k = v * LANES
-                turn(raw, brain, source + k, n_classes, n_classes - k, tile, k * stride + i, stride)
+                turn(raw, brain, place + k, n_classes, n_classes - k, tile, k * stride + i, stride)
         else:
             last = min(LANES, n - i)
             for k in range(n_classes):
                 for t in range(last):
-                    tile[k * stride + i + t] = stored(raw, brain, source + t * n_classes + k)
+                    tile[k * stride + i + t] = stored(raw, brain, place + t * n_classes + k)
                 for t in range(last, LANES):
                     tile[k * stride + i + t] = 0.0
-    if delta.size:
+
+
+@stage
+def flatten_columns(tile: Any, n: int, n_classes: int, stride: int, delta: Any, unit: int) -> None:
+    """Columns times the factors of their units, of which `unit` is the first."""
+    if delta.size == 1:
+        times = np.float32(at(delta, 0))
         for k in range(n_classes):
             for t in range(n):
-                tile[k * stride + t] *= np.float32(factor(delta, first + t))
+                put(tile, k * stride + t, at(tile, k * stride + t) * times)
+    else:
+        for k in range(n_classes):
+            for t in range(n):
+                put(tile, k * stride + t, at(tile, k * stride + t) * np.float32(at(delta, unit + t)))
+
+
+@inlined
+def fill_tile(
+    raw: Any, brain: bool, unit: int, n: int, n_classes: int, pixels: int | None, delta: Any, tile: Any, stride: int
+) -> None:
+    """Delta * z of n units, `unit` and the next (of one image, where there are images), to a class-major tile."""
+    source, _ = unit_source(unit, n_classes, pixels)
+    if pixels is None:
+        fill_columns(raw, brain, source, n, n_classes, tile, stride)
+    else:
+        fill_planes(raw, brain, source, n, n_classes, pixels, tile, stride)
+    if delta.size:
+        flatten_columns(tile, n, n_classes, stride, delta, unit)
+
+
+@inlined
+def columns_per_tile(n_classes: int, work: Workspace) -> int:
+    """How many units a class-major tile takes."""
+    return max(work.tile.size // n_classes // LANES, 1) * LANES
 
 
 @inlined

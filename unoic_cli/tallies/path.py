@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unoic_cli.data.batch import Batch, InvalidScoreError
-from unoic_cli.kernels import count_path_planes, count_path_rows, count_path_wide
+from unoic_cli.kernels import count_path_columns, count_path_wide
 from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.lines import COPIES, Lines, add_up, make_workspace
 from unoic_cli.tallies.counts import Counts
@@ -58,13 +58,11 @@ class PathTally(Tally):
             self._flush()
         self._pending += batch.n_units
         tables = batch.tables if self.n_tables > 1 else _ONE
-        common = (
+        wide = not scores.pixels and scores.n_classes > COLUMN_CLASSES
+        bad = (count_path_wide if wide else count_path_columns)(
             scores.raw, scores.brain, scores.allow_zero, scores.delta, batch.labels, tables, self.lines, scores.exact,
-            self._changes.reshape(-1), self._support, self._work,
+            self._changes.reshape(-1), self._support, self._work, scores.pixels or None,
         )  # fmt: skip
-        images = (batch.n_units // scores.pixels,) if scores.pixels else ()
-        rows = count_path_wide if scores.n_classes > COLUMN_CLASSES else count_path_rows
-        bad = count_path_planes(*common, *images) if images else rows(*common)
         if bad >= 0:
             raise InvalidScoreError(bad)
 

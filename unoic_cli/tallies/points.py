@@ -8,15 +8,7 @@ from functools import partial
 import numpy as np
 
 from unoic_cli.data.batch import Batch, InvalidScoreError, Scores
-from unoic_cli.kernels import (
-    count_confusion,
-    count_point_planes,
-    count_point_rows,
-    count_predictions,
-    predict_planes,
-    predict_rows,
-    predict_wide,
-)
+from unoic_cli.kernels import count_confusion, count_point_columns, count_predictions, predict_columns, predict_wide
 from unoic_cli.kernels.constants import COLUMN_CLASSES
 from unoic_cli.kernels.lines import JOINT_CLASSES, Lines, Workspace, make_workspace
 from unoic_cli.tallies.counts import Counts
@@ -36,9 +28,9 @@ def predict(batch: Batch, lines: Lines, out: np.ndarray, work: Workspace) -> Non
         return
     scores = batch.scores
     assert scores is not None
-    kernel = predict_planes if scores.pixels else predict_wide if scores.n_classes > COLUMN_CLASSES else predict_rows
-    bad = kernel(
-        scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, out, work, scores.pixels
+    wide = not scores.pixels and scores.n_classes > COLUMN_CLASSES
+    bad = (predict_wide if wide else predict_columns)(
+        scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, out, work, scores.pixels or None
     )
     if bad >= 0:
         raise InvalidScoreError(bad)
@@ -100,12 +92,11 @@ class PointTally(Tally):
 
     def _update(self, batch: Batch, scores: Scores) -> None:
         """Count a batch where nothing but the counts of one table is wanted."""
-        kernel = count_point_planes if scores.pixels else count_point_rows
         for i, lines in enumerate(self.points):
             confusion = np.empty(0, dtype=np.int64) if self.confusion is None else self.confusion[i]
-            bad = kernel(
+            bad = count_point_columns(
                 scores.raw, scores.brain, scores.allow_zero, scores.delta, lines, scores.exact, batch.labels,
-                self._hits[i], self._predicted[i], self._support[i], confusion, self._work, scores.pixels,
+                self._hits[i], self._predicted[i], self._support[i], confusion, self._work, scores.pixels or None,
             )  # fmt: skip
             if bad >= 0:
                 raise InvalidScoreError(bad)
