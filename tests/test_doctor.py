@@ -274,7 +274,7 @@ print(json.dumps([codes, begun, kernels.Kernel.fails, used]), file=sys.stderr)
 @COMPILED
 def test_nothing_is_compiled_after_it(every):
     """Of more than a million scores; kernels of one type are compiled ahead, into the folder that all tests share."""
-    names = ("look_at_rows", "count_path_rows", "count_point_rows", "predict_rows", "fill_rows64")
+    names = ("look_at_rows", "count_path_columns", "count_point_columns", "predict_columns", "fill_rows64")
     float32 = [form for form in named(every, *names) if str(form.types[0]) == "array(float32, 1d, C)"]
     written = [form for form in named(every, "write_fused") if "Pool(" in str(form.types)]
     compile_all([*float32, *written, *named(every, "count_predictions")], 2)
@@ -295,4 +295,4 @@ def test_nothing_is_compiled_after_it(every):
     )
     codes, begun, fails, used = json.loads(done.stderr.splitlines()[-1])
     assert (codes, begun, fails) == ([0] * 4, [], False), done.stderr
-    assert {"count_path_rows", "count_point_rows", "predict_rows", "write_fused"} <= set(used)
+    assert {"count_path_columns", "count_point_columns", "predict_columns", "write_fused"} <= set(used)
