@@ -86,6 +86,10 @@ def test_other_data_that_changes_more_is_told(tmp_path):
     with pytest.raises(DataError, match="W1"):
         calibrate(other, calibration=found, output=str(tmp_path / "q.h5"), strict=True)
     assert not (tmp_path / "q.h5").exists()
+    assert evaluate(str(tmp_path / "same.h5"), calibration=found).warnings == []
+    assert [one["code"] for one in evaluate(other, calibration=found).warnings] == ["W1"]
+    with pytest.raises(DataError, match="W1"):
+        evaluate(other, calibration=found, strict=True)
 
 
 def test_strict_writes_nothing(tmp_path, run):

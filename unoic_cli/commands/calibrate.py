@@ -550,8 +550,8 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         yield from write_json(beside, applied.to_dict())
     before, masked, after = _metrics(written, method, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
-    if fitted is None:
-        tell_flips(applied, flips, data, notes)
+    if fitted is None and flips is not None:
+        tell_flips(applied, flips.flips, flips.n, data, notes)
     notes.settle(chosen["strict"], data.name)
     if fitted is not None and fitted.offsets is not None and before is not None:
         after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands.harm import tell_flips
 from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
@@ -39,6 +40,7 @@ from unoic_cli.resolve.options import (
     MetricsOption,
     RequireOption,
     ShotsOption,
+    StrictOption,
 )
 from unoic_cli.resolve.tables import Tables, make_tables
 from unoic_cli.searches import Curve
@@ -152,6 +154,8 @@ class EvaluateResult:
         Confidence against accuracy, where a metric of probabilities was asked for.
     met : tuple of Met
         What came of the requirements.
+    warnings : list of dict
+        What may do harm: code, text and figures.
     class_names : tuple of str or None
         (K,).
     details : dict
@@ -178,6 +182,7 @@ class EvaluateResult:
     images: Images | None = None
     reliability: dict[str, Any] | None = None
     met: tuple[Met, ...] = ()
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     __repr__ = brief
 
@@ -211,6 +216,7 @@ class EvaluateResult:
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             **self.details,
             "notes": list(self.notes),
+            "warnings": self.warnings,
         }
 
     def _paired(self, before: Metrics | None, difference: Difference | None) -> dict[str, Any]:
@@ -233,6 +239,7 @@ class EvaluateOptions(MethodOptions, DataOptions, total=False):
     metrics: MetricsOption
     shots: ShotsOption
     absent: AbsentOption
+    strict: StrictOption
 
 
 def evaluate(
@@ -303,6 +310,9 @@ def evaluate(
         pairs.tell_few(clusters, notes)
     difference = None if pairs is None else pairs.difference(1)
     before = counted.metrics(0) if applied else None
+    if difference is not None:
+        tell_flips(used, difference.moved, measured.n, data, notes)
+    notes.settle(chosen["strict"], data.name)
     return EvaluateResult(
         overall=measured,
         groups=None if tables is None else counted.by_table(tables, -1),
@@ -313,6 +323,7 @@ def evaluate(
         class_names=data.class_names,
         details=_details(data, chosen, ready),
         notes=tuple(notes.texts),
+        warnings=notes.told(),
         metrics=asked_for.names,
         before=before,
         difference=difference,

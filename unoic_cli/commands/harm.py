@@ -122,14 +122,14 @@ def flips_of(method: Method) -> FlipTally | None:
     return FlipTally([method.point(lam) for lam in lams], method.rule, lams)
 
 
-def tell_flips(calibration: Calibration, flips: FlipTally | None, data: DataSet, notes: Notes) -> None:
-    """W1: lambda changes many more, or fewer, decisions here than where it was tuned."""
+def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, notes: Notes) -> None:
+    """W1: lambda changes many more, or fewer, of n decisions here than where it was tuned."""
     tuning = calibration.tuning
-    if flips is None or tuning is None or not flips.n or not tuning.n:
+    if tuning is None or not n or not tuning.n:
         return
     tuned = round(tuning.flips * tuning.clusters / tuning.n), tuning.clusters
-    there, here = tuning.flips / tuning.n, flips.flips / flips.n
-    clusters = min(flips.n, data.n_samples) if data.has_images else flips.n
+    there, here = tuning.flips / tuning.n, flips / n
+    clusters = min(n, data.n_samples) if data.has_images else n
     if not flips_differ(tuned, (round(here * clusters), clusters)):
         return
     notes.warn(
