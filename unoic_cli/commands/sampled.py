@@ -19,7 +19,7 @@ from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve
 from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, choose
 from unoic_cli.searches.choice import best_plateau
-from unoic_cli.searches.joint import Joint, fit
+from unoic_cli.searches.joint import Joint, fit, to_digits
 from unoic_cli.tallies.kept import Kept
 
 GAIN_FOLDS = 5
@@ -77,6 +77,10 @@ class Gain:
             return "-"
         ends = f" [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]" if math.isfinite(self.se) else ""
         return f"{scale * self.gain:+.{digits}f}{ends}"
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "se"):
+            object.__setattr__(self, name, to_digits(getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

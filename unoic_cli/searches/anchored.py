@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unoic_cli.metrics import Counted, Counts, Metric, Rules, Weights
 from unoic_cli.searches.choice import best_plateau
+from unoic_cli.searches.joint import to_digits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -319,5 +320,5 @@ def choose(
     se = np.where(values[places] == best.value, 0.0, errors(places, best.middle))
     good = places[values[places] >= best.value - se - NEAR]
     index = int(good[np.abs(good - anchor).argmin()])
-    own = float(se[places == index][0])
+    own = to_digits(float(se[places == index][0]))
     return Choice(index, best.middle, anchor, int(good[0]), int(good[-1]), own, float(values[index]))
