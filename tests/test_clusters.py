@@ -240,6 +240,8 @@ def test_parts_of_calibrated_files(place, bash):
 
 def test_the_page_says_what_options_do(bash):
     """Options that the page names are options of the program."""
-    known = "".join(bash("-c", f"unoic {command} --help") for command in ("search-lambda", "calibrate", "report"))
+    known = "".join(
+        bash("-c", f"unoic {command} --help") for command in ("search-lambda", "calibrate", "report", "doctor")
+    )
     options = set(re.findall(r"unoic[^`\n]*?(--[a-z-]+)", PAGE)) - {"--jobs"}
     assert {option for option in options if option not in known} == set()

@@ -114,7 +114,7 @@ def lay_out(folder):
     digits = ROOT / "sample_data/digits_lt"
     for name in ("out", "states", "val", "rgb", "depth"):
         (folder / name).mkdir()
-    for name in ("val/1.h5", "val/2.h5", "test.h5", "rgb/1.h5", "depth/1.h5"):
+    for name in ("val/1.h5", "val/2.h5", "test.h5", "target.h5", "rgb/1.h5", "depth/1.h5"):
         shutil.copy(digits / "test.h5", folder / name)
     shutil.copy(digits / "val.h5", folder / "val.h5")
     (folder / "rgb.txt").write_text("# one a line\nrgb/*.h5\n")

@@ -823,7 +823,7 @@ def test_a_calibration_for_other_inputs(refuse, calibration):
             assert refuse(USAGE, command, "rgb.h5", *given_).startswith("c.json: inputs without names")
         for more in (
             "--fusion average", "--weights 1,1", "--order flatten-first", "--delta fit", "--delta none",
-            "--delta-power 2", "--temperature 2", "--source-prior uniform", "--target-prior uniform",
+            "--delta-power 2", "--temperature 2", "--source-prior uniform",
         ):  # fmt: skip
             assert "beside --calibration" in refuse(USAGE, *both(command), "--calibration", "c.json", *more.split())
         if command != "search-lambda":

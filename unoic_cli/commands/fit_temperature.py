@@ -400,7 +400,7 @@ def fit_temperature(
     (2.0, 0.15, 0.0)
     >>> result = fit_temperature(scores, [0, 0, 0, 1], source_prior=[0.9, 0.1])
     >>> round(result.temperature, 3), round(result.lam, 3)
-    (0.0, 0.0)
+    (0.952, 0.95)
     """
     chosen = filled(FitTemperatureOptions, options)
     notes, bins, floor, calibration = Notes(chosen["tell"]), chosen["bins"], chosen["floor"], chosen["calibration"]
