@@ -104,7 +104,7 @@ def test_separable_rows_leave_the_factor_bounded():
     fit = bcts.fit_offsets(z / 100, y, mix_of(y, 3), S, UNIFORM)
     assert 1 < fit.a < 5 and np.isfinite(fit.c).all() and np.isfinite(fit.log_evidence)
     wrong = bcts.fit_offsets(z, (y + 1) % 3, mix_of(y, 3), S, UNIFORM)
-    assert wrong.at_bound and wrong.a > bcts.LEAST_FACTOR
+    assert wrong.at_bound and wrong.a > bcts.LEAST
 
 
 def test_impossible_classes_are_left_out():

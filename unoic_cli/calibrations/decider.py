@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class Rule:
     weights: NDArray[np.float64]
     slopes: NDArray[np.float64]
     masked: NDArray[np.bool_]
+
+    @property
+    def as_is(self) -> Rule:
+        """The same where nothing is rebalanced, and no class masked."""
+        return replace(self, slopes=np.zeros_like(self.slopes), masked=np.zeros_like(self.masked))
 
     @property
     def n_experts(self) -> int:
@@ -194,6 +199,13 @@ class Fuser:
         """
         for piece in self.pieces(batch):
             self.write_piece(batch, piece, in_logs, out, pixels, decisions)
+
+    def log_posterior(self, batch: Batch) -> NDArray[np.float64]:
+        """Logarithms of the fused posterior of a batch at the only lambda, (T, K)."""
+        n_classes = self.rule.n_classes
+        winners, out = np.empty(batch.n_units, dtype=np.int32), np.empty(batch.n_units * n_classes)
+        self.predict(batch, winners, lambda fuser, piece: fuser.write_piece(batch, piece, True, out, 0, winners))
+        return out.reshape(-1, n_classes)
 
     def write_piece(
         self, batch: Batch, piece: Piece, in_logs: bool, out: NDArray[Any], pixels: int, decisions: NDArray[np.int32]

@@ -266,7 +266,9 @@ class _Maker:
         else:
             self.fuser.predict(batch, predictions, write)
         for tally in self.others:
-            if batch.labels is not None or isinstance(tally, FlipTally):
+            if isinstance(tally, FlipTally):
+                tally.look(batch, predictions)
+            elif batch.labels is not None:
                 tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands.problem import Problem
-from unoic_cli.commands.sampled import GAIN_FOLDS, Gain, Sampled
+from unoic_cli.commands.sampled import Gain, Sampled
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import Counted
-from unoic_cli.resolve.common import Notes
+from unoic_cli.resolve.common import Notes, class_list
 from unoic_cli.resolve.modalities import Resolved, make_method
 from unoic_cli.searches import Curve
 from unoic_cli.searches.bcts import OffsetsFit, fit_offsets
@@ -85,7 +85,7 @@ def check_fit(problem: Problem) -> None:
 
 
 def add_offsets(
-    problem: Problem, resolved: Resolved, curve: Curve, index: int, calibration: Calibration, notes: Notes
+    problem: Problem, resolved: Resolved, lams: NDArray[np.float64], index: int, calibration: Calibration, notes: Notes
 ) -> Steps[tuple[Calibration, FittedOffsets]]:
     """Fit offsets beside a chosen lambda; one more read counts what they are worth.
 
@@ -94,16 +94,14 @@ def add_offsets(
     DataError
         A class of few labelled units.
     """
-    support = problem.counted_classes(curve)
+    support = problem.support
     few = np.flatnonzero(support < LEAST_ROWS)
     if few.size:
-        names = problem.data.class_names
-        k = int(few[0])
-        found = f"{support[k]} labelled units of class {k if names is None else names[k]}"
+        found = f"{support[few[0]]} labelled units of class {class_list(few[:1].tolist(), problem.data)}"
         raise DataError(problem.data.name, found, f"expected at least {LEAST_ROWS} of each to fit offsets")
-    sampled = problem.along(curve.lams)
+    sampled = problem.along(lams)
     assert sampled is not None
-    mu = float(curve.lams[index])
+    mu = float(lams[index])
     fit, values = _fitted(sampled, mu, np.ones(sampled.kept.n, dtype=bool))
     given = calibration.modalities[0].offsets
     offsets = tuple((values if given is None else values + np.array(given)).tolist())
@@ -146,13 +144,11 @@ def _decide(sampled: Sampled, offsets: NDArray[np.float64], mu: float, chosen: A
 def _crossed(problem: Problem, sampled: Sampled, index: int) -> NDArray[np.int64]:
     """Decisions of all kept units, each with the lambda and the offsets of the other folds."""
     found = np.empty(sampled.kept.n, dtype=np.int64)
-    few = sampled.few
-    points = few.fold_points(problem.goal, index)
-    for fold in range(GAIN_FOLDS):
+    for fold, point in enumerate(sampled.fold_points(problem.goal, index)):
         out = sampled.folds == fold
         if not out.any() or out.all():
             found[out] = sampled.at(index)[out]
             continue
-        mu = float(sampled.lams[points[fold]])
+        mu = float(sampled.lams[point])
         found[out] = _decide(sampled, _fitted(sampled, mu, ~out)[1], mu, out)
     return found

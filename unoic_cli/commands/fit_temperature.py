@@ -13,7 +13,7 @@ from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.prior import UNSEEN, PriorLike, Unseen
 from unoic_cli.calibrations.view import Look, View
-from unoic_cli.commands.together import LEAST, Joint, Line, Measured, errors, joint, minimum
+from unoic_cli.commands.together import Joint, Line, Measured, errors, joint, minimum
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count, write_json
 from unoic_cli.errors import DataError, UsageError
@@ -35,6 +35,7 @@ from unoic_cli.resolve.common import source_prior as find_source_prior
 from unoic_cli.resolve.modalities import load_calibration
 from unoic_cli.resolve.options import DataOptions, ForceOption, TargetPriorOption, UnseenOption
 from unoic_cli.searches.descent import is_done
+from unoic_cli.searches.joint import LEAST
 from unoic_cli.tallies.likelihood import Likelihood, LikelihoodTally
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def _shared(problem: Problem) -> bool:
 
 def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: float, notes: Notes) -> None:
     """W4: the labels hardly say which lambda is best."""
-    support = problem.counted_classes(curve)
+    support = problem.support
     few = np.flatnonzero((support > 0) & (support < FEW_ROWS)).tolist()
     own = gains.get(problem.goal.name)
     unsure = own is not None and lam != 0.0 and own.gain <= 2 * own.se and own.high >= 0
@@ -118,8 +118,7 @@ def flips_of(method: Method) -> FlipTally | None:
     calibration = method.calibration
     if calibration.tuning is None or calibration.lam == 0:
         return None
-    lams = [0.0, calibration.lam]
-    return FlipTally([method.point(lam) for lam in lams], method.rule, lams)
+    return FlipTally(method.point(0.0), method.rule)
 
 
 def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, notes: Notes) -> None:

@@ -19,12 +19,12 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.kernels.lines import make_lines
-from unoic_cli.metrics import Counted, Exact, Metric, Recipe, rounding
+from unoic_cli.metrics import Exact, Metric, Recipe, rounding
 from unoic_cli.resolve.asked import Arrays, Asked, Beside
 from unoic_cli.resolve.modalities import Method
 from unoic_cli.resolve.options import DataOptions
 from unoic_cli.resolve.tables import Tables
-from unoic_cli.searches import Curve
+from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.choice import settled
 from unoic_cli.tallies.kept import Kept, KeptTally
 from unoic_cli.tallies.path import PathTally
@@ -164,7 +164,8 @@ class Problem:
     ) -> Callable[[int], Exact | None]:
         """What gives the same metric at one point of the curve without any rounding."""
         counted = curve.pooled(folds)
-        runs = _runs(counted, metric.recipe)
+        beside = counted.beside[metric.recipe].values() if metric.recipe else ()
+        runs = first_of_runs([counted.counts.hits, counted.counts.predicted, *beside])
 
         @functools.cache
         def find(i: int) -> Exact | None:
@@ -232,13 +233,13 @@ class Problem:
             return None
         flips = int((sampled.predict(0.0) != sampled.at(index)).sum())
         clusters = int(np.unique(sampled.kept.clusters).size)
-        return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.counted_classes(curve))))
+        return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.support)))
 
-    @staticmethod
-    def counted_classes(curve: Curve) -> NDArray[np.int64]:
-        """Labelled units of each class, (K,)."""
-        support = curve.pooled().counts.support
-        return np.asarray(support.reshape(-1, support.shape[-1])[0])
+    @property
+    def support(self) -> NDArray[np.int64]:
+        """Labelled units of each class, (K,), after the first read."""
+        assert self.base is not None
+        return self.base.pooled().at(0).counts.support
 
     def masked(self, folds: Sequence[int] | None = None) -> dict[str, float] | None:
         """All metrics at lambda 0 with masked classes, where these change anything; else None."""
@@ -272,16 +273,6 @@ class _Points:
     def curve(self) -> Curve:
         """What was counted."""
         return Curve(np.array(self.lams), self.counts.counts(), {} if self.beside is None else self.beside.arrays())
-
-
-def _runs(counted: Counted, recipe: Recipe | None) -> NDArray[np.int64]:
-    """For every point of a curve, (G,), the first of those before it that have its very counts."""
-    arrays = [counted.counts.hits, counted.counts.predicted, *(counted.beside[recipe].values() if recipe else ())]
-    changed = np.zeros(len(counted.counts.hits), dtype=bool)
-    changed[:1] = True
-    for array in arrays:
-        changed[1:] |= (array[1:] != array[:-1]).any(axis=tuple(range(1, array.ndim)))
-    return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from unoic_cli.kernels.lines import make_lines, make_point
 from unoic_cli.metrics import Counted, Counts, Metric, in_percent
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.modalities import Method
-from unoic_cli.searches import Curve
+from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, choose
 from unoic_cli.searches.choice import best_plateau
 from unoic_cli.searches.joint import Joint, fit, to_digits
@@ -138,10 +138,8 @@ class Sampled:
     @cached_property
     def plain(self) -> NDArray[np.int32]:
         """Decisions of the scores as they are, (n,): nothing is rebalanced, and no class masked."""
-        rule = self.method.rule
-        if rule is not None:
-            none = np.zeros_like(rule.slopes)
-            return self.kept.predict_fused(replace(rule, slopes=none, masked=np.zeros_like(rule.masked)), 0.0)
+        if self.method.rule is not None:
+            return self.kept.predict_fused(self.method.rule.as_is, 0.0)
         zeros = np.zeros(self.n_classes)
         kept, offsets = self.kept, self.method.view.looks[0].offsets
         if offsets is not None and len(self.method.view.looks) == 1:
@@ -311,12 +309,9 @@ class Sampled:
     def _runs(self, counted: Counted) -> NDArray[np.int64]:
         """For every lattice point, the first of those before it at which all is the same."""
         changed = np.zeros(self.lams.size, dtype=bool)
-        changed[0] = True
         if self.few is self:
             changed[self.trail.at] = True
-        for array in (counted.counts.hits, counted.counts.predicted):
-            changed[1:] |= (array[1:] != array[:-1]).any(axis=1)
-        return np.asarray(np.flatnonzero(changed)[np.cumsum(changed) - 1])
+        return first_of_runs([counted.counts.hits, counted.counts.predicted], changed)
 
     # ------------------------------------------------------------ what it gains
 
@@ -339,19 +334,17 @@ class Sampled:
 
     def cross_fitted(self, goal: Metric, index: int) -> NDArray[np.int64]:
         """Predictions of the kept units, (n,), each with the lambda that the other folds lead to."""
-        kept, trail = self.kept, self.trail
-        found = np.empty(kept.n, dtype=np.int64)
+        found = np.empty(self.kept.n, dtype=np.int64)
         for fold, place in enumerate(self.fold_points(goal, index)):
             out = self.folds == fold
-            found[out] = trail.predictions(place)[out]
+            found[out] = self.at(place)[out]
         return found
 
     def fold_points(self, goal: Metric, index: int) -> list[int]:
         """The point that the units outside of each fold lead to; `index` where nothing can be chosen."""
-        kept, trail = self.kept, self.trail
         if goal.recipe is not None or self.lams.size == 1:
             return [index] * GAIN_FOLDS
-        counts = trail.counts(kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
+        counts = self.trail.counts(self.kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
         curve = Curve(self.lams, counts)
         found = []
         for fold in range(GAIN_FOLDS):

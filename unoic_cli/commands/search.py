@@ -720,16 +720,9 @@ def _check_fits_offsets(chosen: SearchOptions) -> None:
 
 def with_offsets(result: SearchResult, problem: Problem, resolved: Resolved, notes: Notes) -> Steps[SearchResult]:
     """The result with offsets fitted beside its lambda."""
-    curve = Curve(result.lams, _tabled(result.counts))
     index = int(np.flatnonzero(result.lams == result.lam)[0])
-    made, offsets = yield from add_offsets(problem, resolved, curve, index, result.calibration, notes)
+    made, offsets = yield from add_offsets(problem, resolved, result.lams, index, result.calibration, notes)
     return replace(result, calibration=made, offsets=offsets, notes=tuple(notes.texts), warnings=notes.told())
-
-
-def _tabled(counts: Counts) -> Counts:
-    """Counts of all tables as those of one."""
-    support = counts.support.reshape(1, 1, -1) if counts.support.ndim < 3 else counts.support
-    return Counts(counts.hits[None], counts.predicted[None], support)
 
 
 def search_prepared(

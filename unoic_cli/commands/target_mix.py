@@ -181,14 +181,8 @@ def _methods(
 
 
 def _decisions(data: DataSet, method: Method) -> DecisionTally:
-    return DecisionTally(data.n_classes, _plain(method).rule, data.has("labels"))
-
-
-def _plain(method: Method) -> Method:
-    """The same where nothing is rebalanced."""
-    if method.rule is None:
-        return method
-    return replace(method, rule=replace(method.rule, slopes=np.zeros_like(method.rule.slopes)))
+    """Counts decisions where nothing is rebalanced; no class is masked in any case."""
+    return DecisionTally(data.n_classes, None if method.rule is None else method.rule.as_is, data.has("labels"))
 
 
 def _slopes(method: Method) -> NDArray[np.float64]:

@@ -23,13 +23,12 @@ from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError
 from unoic_cli.resolve.common import count_labels
 from unoic_cli.searches.descent import Bounds, Place, Vector, descend, solve
+from unoic_cli.searches.joint import LEAST
 from unoic_cli.tallies.likelihood import Likelihood, LikelihoodTally
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST = 0.01
-"""a is no lower: scores that are divided by more than a hundred are as good as none."""
 FIRST = ((1.0, 1.0), (0.3, 0.5), (0.6, 0.6), (1.8, 2.0), (4.0, 4.4))
 """Places (a, lambda) of the first read: about a factor of two apart, and not on one line; real networks lie between."""
 REACH = 30.0

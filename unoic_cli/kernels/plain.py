@@ -53,13 +53,19 @@ def rows_of(raw: NDArray[Any], units: Any, n_classes: int, pixels: int | None) -
     return raw.reshape(-1, n_classes, pixels)[image, :, pixel]
 
 
+def flattened(raw: NDArray[Any], brain: bool, pixels: int, delta: Floats, units: Any, n_classes: int) -> Floats:
+    """Scores delta * z of some units of a block in float64, (n, K)."""
+    rows = wide(rows_of(raw, units, n_classes, pixels), brain)
+    return rows * _factors(delta, units) if delta.size else rows
+
+
 def _pieces(n_units: int, n_classes: int, first: int = 0) -> Iterator[slice]:
     size = max(1, _PIECE // n_classes // c.LANES) * c.LANES
     for start in range(first, n_units, size):
         yield slice(start, min(start + size, n_units))
 
 
-def _factors(delta: Floats, units: slice) -> Floats:
+def _factors(delta: Floats, units: Any) -> Floats:
     """The factors of some units, (n, 1) or (1, 1)."""
     return np.asarray(delta[units] if delta.size > 1 else delta)[:, None]
 

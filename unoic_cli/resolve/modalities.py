@@ -267,9 +267,7 @@ def _plain(method: Method, members: Sequence[DataSet]) -> Method | None:
     """The scores as they are, where `method` at lambda = 0 may predict something else."""
     nothing = Slopes.of(np.zeros(method.slopes.values.size), np.zeros(method.slopes.values.size, dtype=np.bool_))
     if len(members) > 1:
-        rule = method.rule
-        if rule is not None:
-            rule = replace(rule, slopes=np.zeros_like(rule.slopes), masked=np.zeros_like(rule.masked))
+        rule = None if method.rule is None else method.rule.as_is
         return Method(method.calibration, method.view, rule, nothing) if method.masks else None
     # a delta of zero makes ties of scores that differ, and so may the rounding of float64 scores over a temperature
     look, exact = method.view.looks[0], all(s.encoding != "float64" and s.kind != "probs" for s in members[0].sources)

@@ -80,6 +80,30 @@ class Curve:
         return Counted(Counts(*counts), beside)
 
 
+def first_of_runs(arrays: Sequence[NDArray[Any]], changed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """For every point of a curve, (G,), the first of those before it at which all arrays, (G, ...), are the same.
+
+    Parameters
+    ----------
+    arrays : sequence of (G, ...) arrays
+    changed : (G,) bool, optional
+        Points at which something else changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> first_of_runs([np.array([3, 3, 4, 4, 4])]).tolist()
+    [0, 0, 2, 2, 2]
+    """
+    import numpy as np
+
+    found = np.zeros(len(arrays[0]), dtype=bool) if changed is None else changed.copy()
+    found[:1] = True
+    for array in arrays:
+        found[1:] |= (array[1:] != array[:-1]).any(axis=tuple(range(1, array.ndim)))
+    return np.asarray(np.flatnonzero(found)[np.cumsum(found) - 1])
+
+
 @dataclass(frozen=True)
 class Found:
     """What a search looked at.

@@ -79,22 +79,13 @@ class Trail:
         parts = (np.concatenate([start[:0], *(one[i] for one in found)]) for i in range(3))
         return cls(start, *parts)
 
-    def predictions(self, point: int) -> NDArray[np.int64]:
-        """At a point, (n,)."""
-        import numpy as np
-
-        found: NDArray[np.int64] = self.start.copy()
-        stop = int(np.searchsorted(self.at, point, side="right"))
-        found[self.items[:stop]] = self.new[:stop]  # of several changes of a unit the last one stays
-        return found
-
     def several(self, points: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int64]:
         """Of chosen units at some points, ascending, (M, n)."""
         import numpy as np
 
         found, now, done = [], self.start.copy(), 0
         for stop in np.searchsorted(self.at, points, side="right").tolist():
-            now[self.items[done:stop]] = self.new[done:stop]
+            now[self.items[done:stop]] = self.new[done:stop]  # of several changes of a unit the last one stays
             found.append(now[chosen])
             done = stop
         return np.stack(found)
@@ -191,19 +182,19 @@ class Errors:
         self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted, ddof: int = 0
     ) -> float:  # fmt: skip
         """The standard error of the metric of ours minus that of theirs, (n,) predictions that were counted so."""
-        first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
-        if first is None or second is None:
-            return self._bootstrap(ours, theirs)
-        return float(self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof))
+        counts = Counts(here.counts.hits[None], here.counts.predicted[None], here.counts.support)
+        return float(self.along(ours[None], Counted(counts), theirs, there, ddof)[0])
 
-    def along(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> NDArray[np.float64]:
+    def along(
+        self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted, ddof: int = 0
+    ) -> NDArray[np.float64]:
         """The same of M points, (M, n) predictions, against one."""
         import numpy as np
 
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
-        return self.spread(self.influence(ours, first) - self.influence(theirs, second))
+        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof)
 
     def spread(self, d: NDArray[np.float64], ddof: int = 0) -> NDArray[np.float64]:
         """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums."""

@@ -19,16 +19,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.searches.joint import log_softmax
+from unoic_cli.searches.joint import LEAST, log_softmax
 
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.integer]
 
 TAUS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
 """Spreads of the offsets about the slopes that are compared."""
-
-LEAST_FACTOR = 0.01
-"""The factor of the scores stays above."""
 
 _MOST_STEPS = 200
 _DECREMENT = 1e-12
@@ -67,7 +64,7 @@ class OffsetsFit:
     @property
     def at_bound(self) -> bool:
         """Whether the factor would be smaller still if it might: the scores say nothing, or the contrary."""
-        return self.a < 1.001 * LEAST_FACTOR
+        return self.a < 1.001 * LEAST
 
     def scores(self, z: Floats) -> Floats:
         """Scores a z + c, c centred, of row-max-subtracted z, (N, K)."""
@@ -138,7 +135,7 @@ def _minimum(objective: _Objective, theta: Floats) -> Floats:
         step = -np.linalg.solve(hessian, gradient)
         promise, size = float(-gradient @ step), 1.0
         last = promise <= _DECREMENT * (1 + abs(value))
-        while theta[0] + size * step[0] <= LEAST_FACTOR and size > _DECREMENT:
+        while theta[0] + size * step[0] <= LEAST and size > _DECREMENT:
             size /= 2
         while not last and objective.value(theta + size * step) > value - 1e-4 * size * promise and size > _DECREMENT:
             size /= 2

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST = 0.01
-"""The scale of the scores stays above this."""
+"""The scale of the scores stays above this: divided by more than a hundred, they are as good as none."""
 STEPS = 100
 CLOSE = 1e-14
 """Of the Newton decrement, for each nat of the cost, at which the fit ends."""

@@ -72,7 +72,7 @@ class ClasswiseTally(Tally):
         self, batch: Batch, kept: NDArray[np.int64], i: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """Labelled units, and their probabilities, (n, K), in pieces."""
-        logs = None if self.rule is None else self._fused(batch, self.rule, self.lams[i])
+        logs = None if self.rule is None else Fuser(self.rule, [self.lams[i]]).log_posterior(batch)
         for first in range(0, kept.size, PIECE):
             units = kept[first : first + PIECE]
             scores = self._scores(batch, units, i) if logs is None else logs[units]
@@ -84,18 +84,8 @@ class ClasswiseTally(Tally):
         """Delta * z + lambda * s."""
         scores = batch.scores
         assert scores is not None
-        rows = plain.wide(plain.rows_of(scores.raw, units, self.n_classes, scores.pixels), scores.brain)
-        if scores.delta.size:
-            rows = rows * (scores.delta[units, None] if scores.delta.size > 1 else scores.delta)
+        rows = plain.flattened(scores.raw, scores.brain, scores.pixels, scores.delta, units, self.n_classes)
         return np.asarray(rows + self.biases[i], dtype=np.float64)
-
-    def _fused(self, batch: Batch, rule: Rule, lam: float) -> NDArray[np.float64]:
-        """The logarithm of the fused posterior."""
-        winners, logs = np.empty(batch.n_units, dtype=np.int32), np.empty(batch.n_units * self.n_classes)
-        Fuser(rule, [lam]).predict(
-            batch, winners, lambda fuser, piece: fuser.write_piece(batch, piece, True, logs, 0, winners)
-        )
-        return logs.reshape(-1, self.n_classes)
 
     def _add(self, i: int, labels: NDArray[np.int32], tables: NDArray[np.int64], p: NDArray[np.float64]) -> None:
         """Add units to their bins."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unoic_cli.calibrations.decider import Fuser, Rule
 from unoic_cli.data.batch import Batch
@@ -15,16 +15,14 @@ from unoic_cli.tallies.tally import Tally
 
 
 class FlipTally(Tally):
-    """Units, and those whose decision changes between two settings.
+    """Units, and those whose decision at lambda 0 is another one than a given one.
 
     Parameters
     ----------
-    lines : sequence of Lines
-        Of both settings, where scores are lines in lambda.
+    lines : Lines
+        Of lambda 0, where scores are lines in lambda.
     rule : Rule or None
         The fusion, where they are not.
-    lams : sequence of float
-        Both lambdas.
 
     Attributes
     ----------
@@ -34,27 +32,26 @@ class FlipTally(Tally):
     needs = frozenset({"scores"})
     COUNTED = ("n", "flips")
 
-    def __init__(self, lines: Sequence[Lines], rule: Rule | None, lams: Sequence[float]) -> None:
-        self.lines, self.rule, self.lams = tuple(lines), rule, tuple(lams)
+    def __init__(self, lines: Lines, rule: Rule | None) -> None:
+        self.lines, self.rule = lines, rule
         self.n = self.flips = 0
+        self._work = make_workspace(lines.n_classes)
+        self._fuser: Fuser | None = None
 
     def recipe(self) -> partial[FlipTally]:
         """What makes an empty tally like this one."""
-        return partial(FlipTally, self.lines, self.rule, self.lams)
+        return partial(FlipTally, self.lines, self.rule)
 
-    def update(self, batch: Batch) -> None:
-        """Count a batch; units whose label is ignored count as well, as others without a label do."""
-        first, second = (self._decide(batch, i) for i in range(2))
-        differ = first != second
+    def look(self, batch: Batch, decided: NDArray[np.int32]) -> None:
+        """Count a batch, (T,) decided; units whose label is ignored count as well, as others without a label do."""
+        out = np.empty(batch.n_units, dtype=np.int32)
+        if self.rule is None:
+            predict(batch, self.lines, out, self._work)
+        else:
+            self._fuser = self._fuser or Fuser(self.rule, [0.0])
+            self._fuser.predict(batch, out)
+        differ = out != decided
         if batch.blank is not None:
             differ &= ~batch.blank
         self.n += batch.n_units
         self.flips += int(differ.sum())
-
-    def _decide(self, batch: Batch, i: int) -> np.ndarray:
-        out = np.empty(batch.n_units, dtype=np.int32)
-        if self.rule is None:
-            predict(batch, self.lines[i], out, make_workspace(self.lines[i].n_classes))
-        else:
-            Fuser(self.rule, [self.lams[i]]).predict(batch, out)
-        return out

@@ -160,13 +160,7 @@ class Kept(Units):
 
     def posterior(self, rule: Rule, lam: float) -> NDArray[np.float64]:
         """Logarithms of the fused posterior at a lambda, (n, K)."""
-        out, winners = np.empty(self.n * rule.n_classes), np.empty(self.n, dtype=np.int32)
-        if self.n:
-            fuser = Fuser(rule, [lam])
-            fuser.predict(
-                self.batch(), winners, lambda one, piece: one.write_piece(self.batch(), piece, True, out, 0, winners)
-            )
-        return out.reshape(self.n, rule.n_classes)
+        return Fuser(rule, [lam]).log_posterior(self.batch()) if self.n else np.empty((0, rule.n_classes))
 
 
 def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
@@ -419,10 +413,7 @@ class KeptTally(Keeper):
         scores = np.empty((entries.size, self.n_parts, self.n_classes), dtype=self.dtype)
         factors = np.ones((entries.size, self.n_parts))
         for m, one in enumerate(made):
-            rows = plain.wide(plain.rows_of(one.raw, entries, self.n_classes, one.pixels), one.brain)
-            if one.delta.size:
-                rows *= one.delta[entries, None] if one.delta.size > 1 else one.delta
-            scores[:, m] = rows
+            scores[:, m] = plain.flattened(one.raw, one.brain, one.pixels, one.delta, entries, self.n_classes)
             if one.slope_factor.size:
                 factors[:, m] = one.slope_factor[entries] if one.slope_factor.size > 1 else one.slope_factor
         return {"scores": scores, "factors": factors}

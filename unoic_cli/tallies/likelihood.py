@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibrations.decider import Fuser, Piece, Rule
+from unoic_cli.calibrations.decider import Fuser, Rule
 from unoic_cli.data.batch import Batch, InvalidScoreError, Scores, where_is
 from unoic_cli.errors import DataError
 from unoic_cli.kernels import sum_confidence, sum_likelihood
@@ -368,14 +368,8 @@ class FusedConfidenceTally(_Confidence):
 
     def update(self, batch: Batch) -> None:
         """Add a batch; raises `InvalidScoreError` at the first invalid unit."""
-        winners, logs = np.empty(batch.n_units, dtype=np.int32), np.empty(batch.n_units * self.n_classes)
-
-        def write(fuser: Fuser, piece: Piece) -> None:
-            fuser.write_piece(batch, piece, True, logs, 0, winners)
-
         empty = np.empty(0)
-        scores = Scores(logs, False, True, False, empty, batch.n_units, self.n_classes, 0, empty)
         for i, lam in enumerate(self.lams):
-            Fuser(self.rule, [lam]).predict(batch, winners, write)
-            self._add(batch, scores, i)
+            logs = Fuser(self.rule, [lam]).log_posterior(batch).reshape(-1)
+            self._add(batch, Scores(logs, False, True, False, empty, batch.n_units, self.n_classes, 0, empty), i)
         self.n_ignored += batch.n_ignored
