@@ -19,17 +19,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.searches.joint import LEAST, log_softmax
+from unoic_cli.searches.joint import LEAST, Sums, log_softmax, newton
 
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.integer]
 
 TAUS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
 """Spreads of the offsets about the slopes that are compared."""
-
-_MOST_STEPS = 200
-_DECREMENT = 1e-12
-"""A Newton step that promises less than this share of the objective is the last."""
 
 
 @dataclass(frozen=True)
@@ -103,47 +99,25 @@ class _Objective:
         scores[self.impossible] = -np.inf
         return log_softmax(scores)
 
-    def value(self, theta: Floats) -> float:
-        away = theta[1:] - self.s
+    def sums(self, theta: Floats) -> Sums:
+        """The value, gradient (K + 1,) and Hessian (K + 1, K + 1)."""
+        away, logs = theta[1:] - self.s, self.log_posterior(theta)
         prior = 0.5 * (theta[0] - 1) ** 2 + 0.5 * away @ self.precision @ away
-        return float(prior - self.log_posterior(theta)[self.rows, self.y].sum())
-
-    def derivatives(self, theta: Floats) -> tuple[Floats, Floats]:
-        """Gradient (K + 1,) and Hessian (K + 1, K + 1)."""
-        p = np.exp(self.log_posterior(theta))
+        p = np.exp(logs)
         weighted = p * self.z
         mean, sums = weighted.sum(axis=1), p.sum(axis=0)
         gradient = np.concatenate([[mean.sum()], sums]) - self.observed
-        gradient += np.concatenate([[theta[0] - 1], self.precision @ (theta[1:] - self.s)])
+        gradient += np.concatenate([[theta[0] - 1], self.precision @ away])
         hessian = np.empty((theta.size, theta.size))
         hessian[0, 0] = 1 + (weighted * self.z).sum() - mean @ mean
         hessian[0, 1:] = hessian[1:, 0] = weighted.sum(axis=0) - mean @ p
         hessian[1:, 1:] = np.diag(sums) - p.T @ p + self.precision
-        return gradient, hessian
+        return Sums(float(prior - logs[self.rows, self.y].sum()), gradient, hessian)
 
-    def log_evidence(self, theta: Floats, hessian: Floats) -> float:
+    def log_evidence(self, found: Sums) -> float:
         """Laplace: powers of 2 pi of the priors and of the integral cancel."""
-        log_det = float(np.linalg.slogdet(self.covariance)[1] + np.linalg.slogdet(hessian)[1])
-        return -self.value(theta) - log_det / 2
-
-
-def _minimum(objective: _Objective, theta: Floats) -> Floats:
-    """Damped Newton; the factor stays above its bound."""
-    value = objective.value(theta)
-    for _ in range(_MOST_STEPS):
-        gradient, hessian = objective.derivatives(theta)
-        step = -np.linalg.solve(hessian, gradient)
-        promise, size = float(-gradient @ step), 1.0
-        last = promise <= _DECREMENT * (1 + abs(value))
-        while theta[0] + size * step[0] <= LEAST and size > _DECREMENT:
-            size /= 2
-        while not last and objective.value(theta + size * step) > value - 1e-4 * size * promise and size > _DECREMENT:
-            size /= 2
-        theta = theta + size * step
-        if last or size <= _DECREMENT:
-            break
-        value = objective.value(theta)
-    return theta
+        log_det = float(np.linalg.slogdet(self.covariance)[1] + np.linalg.slogdet(found.hessian)[1])
+        return -found.cost - log_det / 2
 
 
 def fit_offsets(
@@ -182,9 +156,8 @@ def fit_offsets(
     theta = np.concatenate([[1.0], s])
     for tau in sorted(taus):
         objective = _Objective(z, y, np.log(pi) - np.log(target), s, tau)
-        theta = _minimum(objective, theta)
-        hessian = objective.derivatives(theta)[1]
-        fits.append(OffsetsFit(float(theta[0]), theta[1:], hessian, objective.log_evidence(theta, hessian), tau))
+        theta, found = newton(objective, theta)
+        fits.append(OffsetsFit(float(theta[0]), theta[1:], found.hessian, objective.log_evidence(found), tau))
     return max(fits, key=lambda fit: fit.log_evidence)
 
 

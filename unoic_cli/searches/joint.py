@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,9 +115,9 @@ def fit(
     at = np.array(start, dtype=np.float64)
     if len(labels) > 2 * FIRST:
         some = slice(None, None, len(labels) // FIRST)
-        at = _newton(_Problem(z[some], labels[some], slopes, offset), at)[0]
+        at = newton(_Problem(z[some], labels[some], slopes, offset), at)[0]
     problem = _Problem(z, labels, slopes, offset)
-    at, sums = _newton(problem, at)
+    at, sums = newton(problem, at)
     covariance = np.linalg.inv(sums.hessian)
     slope = np.array([-at[1] / at[0] ** 2, 1 / at[0]])
     se_a, se_lam, se_mu = (float(x**0.5) for x in (covariance[0, 0], covariance[1, 1], slope @ covariance @ slope))
@@ -125,12 +125,20 @@ def fit(
     return Joint(a, lam, errors[0], errors[1], errors[2], len(labels), problem.posterior(at))
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """The cost at a place, and its derivatives."""
 
     cost: float
     gradient: NDArray[np.float64]
     hessian: NDArray[np.float64]
+
+
+class Summed(Protocol):
+    """What is minimised."""
+
+    def sums(self, at: Any) -> Sums:
+        """The function and its derivatives at a place."""
+        ...
 
 
 class _Problem:
@@ -155,7 +163,7 @@ class _Problem:
 
         return np.concatenate([np.exp(log_softmax(self.scores(at, piece))) for piece in self.pieces])
 
-    def sums(self, at: Any) -> _Sums:
+    def sums(self, at: Any) -> Sums:
         import numpy as np
 
         logs, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
@@ -173,11 +181,11 @@ class _Problem:
             gradient += means.sum(axis=1)
             hessian += np.array([[zz, zs], [zs, ss]]) - means @ means.T
         cost = logs - float(at @ self.own) - self.rest + float(((at - 1) ** 2).sum()) / 2
-        return _Sums(cost, gradient - self.own + (at - 1), hessian + np.eye(2))
+        return Sums(cost, gradient - self.own + (at - 1), hessian + np.eye(2))
 
 
-def _newton(problem: _Problem, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], _Sums]:
-    """Damped Newton steps from a place."""
+def newton(problem: Summed, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], Sums]:
+    """The minimum of a convex function by damped Newton steps from a place, whose first number stays above `LEAST`."""
     import numpy as np
 
     here = problem.sums(at)
