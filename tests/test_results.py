@@ -24,6 +24,7 @@ NAMED = f"{STREETS}/val.h5 --logits-key logits --labels-key labels --class-axis 
 RARE = (
     f"search-lambda {STREETS}/val.h5 -o c.json",
     f"search-lambda {DIGITS}/val.h5 {MASKING}",
+    f"search-lambda {DIGITS}/val.h5 --offsets fit",
     f"evaluate {DIGITS}/val.h5 -l 1 {MASKING}",
     f"calibrate {DIGITS}/val.h5 -l 1 {MASKING} -o m.h5",
     f"evaluate {NAMED}",
