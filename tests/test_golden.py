@@ -181,7 +181,7 @@ SESSIONS = {
 }
 VARYING = (
     (re.compile(re.escape(__version__)), "VERSION"),
-    (re.compile(r"\b\d+(\.\d+)? (kB|MB|GB|B)/s"), "RATE"),
+    (re.compile(r"\b\d[\d,]*(\.\d+)? (kB|MB|GB|B)/s"), "RATE"),
     (re.compile(r'((?:stored_)?mb_per_s(?:": |\t))[-\d.e+]+'), r"\1RATE"),
 )
 
