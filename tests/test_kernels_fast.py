@@ -36,6 +36,14 @@ pytestmark = [pytest.mark.kernel, pytest.mark.filterwarnings("ignore:.*encounter
 compiled = numba.njit(**NO_COUNTING)
 
 
+def callable_from_here(step):
+    """A step of kernels, with the wrapper that it lacks."""
+    return compiled(getattr(step, "py_func", step))
+
+
+set_limits, path_of_columns = callable_from_here(path.set_limits), callable_from_here(path.path_of_columns)
+
+
 # ---------------------------------------------------------------- whole kernels
 
 
@@ -129,8 +137,8 @@ def test_most_changes_are_certain_in_float32(monkeypatch):
     for first in range(0, n_units - 256, 256):
         tile = raw[first : first + 256].view(np.float16).astype(np.float32).T
         work.tile[: tile.size] = tile.reshape(-1)
-        path.set_limits(float(np.abs(tile).max()), 1e-12, lines, work.limits)
-        todo += path.path_of_columns(
+        set_limits(float(np.abs(tile).max()), 1e-12, lines, work.limits)
+        todo += path_of_columns(
             256, 256, batch.scores.raw, None, problem.labels, np.empty(0, np.int32), first, lines, True, counts,
             support, work,
         )  # fmt: skip
@@ -392,7 +400,7 @@ def test_operations_on_columns_do_what_their_twins_do(n_classes, exact):
         tile[:] = rng.integers(-64, 65, tile.size) / 16.0
         labels = rng.integers(-1, n_classes, LANES)
         for work in two:
-            path.set_limits(4.0, 1e-6, lines, work.limits)
+            set_limits(4.0, 1e-6, lines, work.limits)
             work.labels[16:32] = labels
         run_ends(tile, n_classes, stride, lines, exact, two[0])
         columns._plain_end_columns(
@@ -433,7 +441,7 @@ def test_walks_go_where_their_twins_go(n_classes):
         c, e = values.argmax(0), (values + 3 * slopes[:, None]).argmax(0)
         lanes, labels = np.arange(LANES), rng.integers(0, n_classes, LANES)
         for work in two:
-            path.set_limits(4.0, 1e-6, lines, work.limits)
+            set_limits(4.0, 1e-6, lines, work.limits)
             work.group[:] = values.reshape(-1)
             fate = np.where(c == e, columns.ARRIVED, columns.ACTIVE)
             work.whole[:] = np.concatenate([c, e, e, fate, labels, 0 * c, 0 * c])

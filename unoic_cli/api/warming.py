@@ -85,7 +85,7 @@ def warm(tell: Callable[[str], None] | None = None) -> Warmed:
     missing = sum(not _is_kept(form) for form in wanted)
     if tell is not None and missing:
         place = f"kept in {folder.parent}"
-        tell(f"compiling {missing} kernels for this processor (about 5 CPU minutes for all {len(wanted)}), {place}")
+        tell(f"compiling {missing} kernels for this processor (about 2 CPU minutes for all {len(wanted)}), {place}")
     made = compile_all(wanted, n_processes)
     return Warmed(len(wanted), made, round(time.monotonic() - started, 1), n_processes)
 

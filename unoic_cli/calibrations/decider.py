@@ -77,7 +77,7 @@ class Fuser:
         G lambdas.
     """
 
-    def __init__(self, rule: Rule, lams: Sequence[float]) -> None:
+    def __init__(self, rule: Rule, lams: Sequence[float] | NDArray[np.float64]) -> None:
         self.rule = rule
         self.lams = np.asarray(lams, dtype=np.float64)
         n_experts, n_classes = rule.slopes.shape
@@ -182,6 +182,15 @@ class Fuser:
             out[piece.first : piece.first + piece.n] = self.decide(batch, piece)[: piece.n]
             if visit is not None:
                 visit(self, piece)
+
+    def decisions(self, batch: Batch) -> NDArray[np.int32]:
+        """Decisions of a batch at each of the lambdas, (G, T) int32."""
+        out = np.empty((self.lams.size, batch.n_units), dtype=np.int32)
+        for piece in self.pieces(batch):
+            width = piece.n_groups * LANES
+            found = self.decide(batch, piece)[: self.lams.size * width].reshape(-1, width)
+            out[:, piece.first : piece.first + piece.n] = found[:, : piece.n]
+        return out
 
     def write(self, batch: Batch, in_logs: bool, out: NDArray[Any], pixels: int, decisions: NDArray[np.int32]) -> None:
         """The fused posterior of a batch at the last lambda.

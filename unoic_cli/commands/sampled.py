@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, choose
 from unoic_cli.searches.choice import best_plateau
-from unoic_cli.searches.joint import Joint, fit, to_digits
+from unoic_cli.searches.joint import Joint, fit, scale_costs, to_digits
 from unoic_cli.tallies.kept import Kept
 
 GAIN_FOLDS = 5
@@ -30,8 +30,10 @@ LOOKED_AT = 1 << 14
 FITTED = 1 << 12
 """Units that fusions which are no lines are fitted on, at `POINTS` lambdas."""
 POINTS = 41
+MOST_RUNGS = 4
+"""Pieces of `_AT_ONCE` scores of what is fused at those lambdas that are kept for the fits of the folds."""
 _AT_ONCE = 1 << 20
-"""Predictions that standard errors are computed of at once."""
+"""Predictions that standard errors are computed of at once, and fused scores."""
 Z95 = 1.959963984540054
 
 
@@ -108,6 +110,7 @@ class Sampled:
     lams: NDArray[np.float64]
     _anchors: dict[Any, int] = field(default_factory=dict, repr=False, init=False)
     _choices: dict[Any, Choice] = field(default_factory=dict, repr=False, init=False)
+    _kept_rungs: dict[int, NDArray[np.float64]] = field(default_factory=dict, repr=False, init=False)
 
     @cached_property
     def few(self) -> Sampled:
@@ -127,19 +130,20 @@ class Sampled:
         if self.method.rule is None:
             slopes = self.method.slopes
             return Trail.of_lines(self.kept, make_lines(slopes.values, slopes.masked, self.lams))
-        return Trail.of_points(self.predict, self.lams)
+        pieces = (self.lams[first : first + POINTS] for first in range(0, self.lams.size, POINTS))
+        return Trail.of_decisions(self.kept.predict_fused(self.method.rule, lams) for lams in pieces)
 
     def predict(self, lam: float) -> NDArray[np.int32]:
         """Decisions of the kept units at a lambda, (n,)."""
         if self.method.rule is None:
             return self.kept.predict(self.method.point(lam))
-        return self.kept.predict_fused(self.method.rule, lam)
+        return np.asarray(self.kept.predict_fused(self.method.rule, [lam])[0])
 
     @cached_property
     def plain(self) -> NDArray[np.int32]:
         """Decisions of the scores as they are, (n,): nothing is rebalanced, and no class masked."""
         if self.method.rule is not None:
-            return self.kept.predict_fused(self.method.rule.as_is, 0.0)
+            return np.asarray(self.kept.predict_fused(self.method.rule.as_is, [0.0])[0])
         zeros = np.zeros(self.n_classes)
         kept, offsets = self.kept, self.method.view.looks[0].offsets
         if offsets is not None and len(self.method.view.looks) == 1:
@@ -150,6 +154,8 @@ class Sampled:
         """Of chosen units at some points, ascending, (M, n)."""
         if self.few is self:
             return self.trail.several(points, chosen)
+        if self.method.rule is not None:
+            return self.kept.predict_fused(self.method.rule, self.lams[points])[:, chosen].astype(np.int64)
         found = [self.predict(lam)[chosen] for lam in self.lams[points].tolist()]
         return np.asarray(np.stack(found), dtype=np.int64)
 
@@ -187,33 +193,57 @@ class Sampled:
 
     def _fit_fused(self, chosen: NDArray[np.bool_]) -> tuple[Joint, Any] | None:
         """Of a fusion that is no line in lambda: a scale of its log-posterior at each of some lambdas, and the best."""
-        rule = self.method.rule
-        assert rule is not None
-        some = np.flatnonzero(chosen)
-        some = some[:: max(1, some.size // FITTED)]
-        target = np.array(self.method.calibration.target_prior.values)
-        on = np.flatnonzero((target > 0) & ~self.method.slopes.masked)
-        some = some[np.isin(self.kept.labels[some], on)]
-        if not some.size or on.size < 2:
+        some, on = self._ladder
+        own = chosen[some]
+        if not own.any() or on.size < 2:
             return None
+        target = np.array(self.method.calibration.target_prior.values)[on]
         names = np.full(self.n_classes, -1)
         names[on] = np.arange(on.size)
-        labels, kept = names[self.kept.labels[some]], self.kept.take(some)
-        best: tuple[float, float, Joint] | None = None
-        for i in np.unique(np.linspace(0, self.lams.size - 1, POINTS).round().astype(int)).tolist():
-            lam = float(self.lams[i])
-            z = np.maximum(kept.posterior(rule, lam)[:, on], -1e4)
-            found = fit(z - z.max(axis=1, keepdims=True), labels, np.zeros(on.size), target[on])
-            cost = float(-np.log(found.posterior[np.arange(len(labels)), labels]).sum())
-            cost += ((found.a - 1) ** 2 + (lam - 1) ** 2) / 2
-            if best is None or cost < best[0]:
-                best = cost, lam, found
-        assert best is not None
-        _, lam, found = best
+        units = some[own]
+        labels = names[self.kept.labels[units]]
+        costs = np.concatenate([scale_costs(z[:, own], labels, target) for z in self._rungs()])
+        lams = self._steps
+        lam = float(lams[(costs + (lams - 1) ** 2 / 2).argmin()])
+        found = fit(self._log_posterior(lam, units), labels, np.zeros(on.size), target)
         posterior = np.zeros((found.n, self.n_classes))
         posterior[:, on] = found.posterior
         # the scale is of what is fused: it moves no decision, so mu is lambda itself
-        return replace(found, lam=lam * found.a, se_lam=float("nan"), se_mu=float("nan"), posterior=posterior), some
+        return replace(found, lam=lam * found.a, se_lam=float("nan"), se_mu=float("nan"), posterior=posterior), units
+
+    @cached_property
+    def _ladder(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Units that a fusion which is no line is fitted on, and the classes that it knows."""
+        target = np.array(self.method.calibration.target_prior.values)
+        on = np.flatnonzero((target > 0) & ~self.method.slopes.masked)
+        some = np.arange(0, self.kept.n, max(1, self.kept.n // FITTED))
+        return some[np.isin(self.kept.labels[some], on)], on
+
+    @cached_property
+    def _steps(self) -> NDArray[np.float64]:
+        """The lambdas of that fit."""
+        return np.asarray(self.lams[np.unique(np.linspace(0, self.lams.size - 1, POINTS).round().astype(int))])
+
+    def _log_posterior(self, lam: float, units: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What is fused at a lambda, of chosen units; the largest of each row is 0."""
+        assert self.method.rule is not None
+        z = np.maximum(self.kept.take(units).posterior(self.method.rule, lam)[:, self._ladder[1]], -1e4)
+        shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
+        return shifted
+
+    def _rungs(self) -> Iterator[NDArray[np.float64]]:
+        """The same at each of the lambdas, of all units that are fitted, several at a time: (P, n, K)."""
+        some, on = self._ladder
+        size = max(1, _AT_ONCE // max(some.size * on.size, 1))
+        pieces = [self._steps[first : first + size] for first in range(0, self._steps.size, size)]
+        for i, lams in enumerate(pieces):
+            if i not in self._kept_rungs:
+                z = np.stack([self._log_posterior(lam, some) for lam in lams.tolist()])
+                if len(pieces) > MOST_RUNGS:
+                    yield z
+                    continue
+                self._kept_rungs[i] = z
+            yield self._kept_rungs[i]
 
     @cached_property
     def joint(self) -> Joint | None:

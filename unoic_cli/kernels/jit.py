@@ -33,6 +33,9 @@ NO_COUNTING = {"nogil": True, "error_model": "numpy", "_nrt": False}
 """Options of every kernel. Without numba's runtime no array can be allocated in a kernel (scratch is passed in),
 and in return no reference is counted: those atomic operations took a third of the time."""
 
+NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of what only kernels call: compiling ways in from Python and from C took a fifth of the time."""
+
 NOT_COMPILED = ("__init__.py", "octets.py", "plain.py")
 """Sources of this folder of which nothing is compiled."""
 
@@ -211,7 +214,7 @@ def kernel(function: F) -> F:
 
     With ``NUMBA_DISABLE_JIT=1`` the function stays plain Python.
     """
-    compiled: Any = numba.njit(**NO_COUNTING)(function)
+    compiled: Any = numba.njit(**NO_COUNTING, no_cfunc_wrapper=True)(function)
     if not JIT_DISABLED:
         compiled._cache = _Cache(function, FOLDER)
     return cast(F, compiled)
@@ -219,9 +222,12 @@ def kernel(function: F) -> F:
 
 def inlined(function: F) -> F:
     """Compile a function that kernels call and LLVM is asked to inline; never called from Python."""
-    return cast(F, numba.njit(**NO_COUNTING, forceinline=True)(function))
+    return cast(F, numba.njit(**NO_COUNTING, **NO_WRAPPERS, forceinline=True)(function))
 
 
 def stage(function: F) -> F:
-    """Compile a step that kernels call per tile: not forced inline, so that it gets registers of its own."""
-    return cast(F, numba.njit(**NO_COUNTING)(function))
+    """Compile a step that kernels call per tile: not forced inline, so that it gets registers of its own.
+
+    Never called from Python.
+    """
+    return cast(F, numba.njit(**NO_COUNTING, **NO_WRAPPERS)(function))

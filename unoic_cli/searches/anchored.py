@@ -7,7 +7,7 @@ the kept sample, which is all of the data where that is small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -65,19 +65,19 @@ class Trail:
         return cls(start, items, at, new)
 
     @classmethod
-    def of_points(cls, predict: Callable[[float], NDArray[np.int32]], lams: NDArray[np.float64]) -> Trail:
-        """Of single lambdas, one after the other."""
+    def of_decisions(cls, decided: Iterable[NDArray[np.int32]]) -> Trail:
+        """Of decisions at one point after the other: pieces, in order, (P, n) each."""
         import numpy as np
 
-        before = start = predict(float(lams[0])).astype(np.int64)
-        found = []
-        for i, lam in enumerate(lams.tolist()[1:], 1):
-            after = predict(lam).astype(np.int64)
-            items = np.flatnonzero(after != before)
-            found.append((items, np.full(items.size, i), after[items]))
-            before = after
-        parts = (np.concatenate([start[:0], *(one[i] for one in found)]) for i in range(3))
-        return cls(start, *parts)
+        start: Any = None
+        found, point, before = [], 0, None
+        for rows in decided:
+            before = rows[:1] if before is None else before
+            start = rows[0].astype(np.int64) if start is None else start
+            at, items = np.nonzero(rows != np.concatenate([before, rows[:-1]]))
+            found.append((items, at + point, rows[at, items].astype(np.int64)))
+            point, before = point + len(rows), rows[-1:]
+        return cls(start, *(np.concatenate([one[i] for one in found]) for i in range(3)))
 
     def several(self, points: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int64]:
         """Of chosen units at some points, ascending, (M, n)."""

@@ -125,6 +125,70 @@ def fit(
     return Joint(a, lam, errors[0], errors[1], errors[2], len(labels), problem.posterior(at))
 
 
+def scale_costs(z: NDArray[np.float64], labels: NDArray[Any], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The cost of `fit` at its minimum for each of several sets of scores of the same units, where no slope is known.
+
+    Parameters
+    ----------
+    z : (P, n, K) float64
+        Finite; the largest of each row subtracted.
+    labels : (n,) integers
+    target : (K,) float64
+        P_t, positive.
+
+    Returns
+    -------
+    (P,) float64
+
+    Notes
+    -----
+    Damped Newton steps in the scale alone, for all sets at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure = np.log(np.array([[0.9, 0.1], [0.2, 0.8]])) - np.log([[0.9], [0.8]])
+    >>> costs = scale_costs(np.stack([0.1 * sure, sure, 2 * sure]), np.array([0, 1]), np.full(2, 0.5))
+    >>> [round(cost, 2) for cost in costs.tolist()]
+    [1.2, 0.25, 0.06]
+    """
+    import numpy as np
+
+    offset = np.log(mix_of(labels, z.shape[2])) - np.log(target)
+    own = z[:, np.arange(len(labels)), labels].sum(axis=1)
+    rest = float(offset[labels].sum())
+
+    def sums(z: Any, own: Any, a: Any) -> tuple[Any, Any, Any]:
+        scores = a[:, None, None] * z + offset
+        top = scores.max(axis=2, keepdims=True)
+        weights = np.exp(scores - top)
+        total = weights.sum(axis=2)
+        cost = (np.log(total) + top[:, :, 0]).sum(axis=1) - a * own - rest + (a - 1) ** 2 / 2
+        weights *= z
+        mean = weights.sum(axis=2) / total
+        square = np.einsum("pnk,pnk->pn", weights, z) / total
+        return cost, mean.sum(axis=1) - own + (a - 1), (square - mean**2).sum(axis=1) + 1.0
+
+    a = np.ones(len(z))
+    cost, slope, curvature = sums(z, own, a)
+    length, going = np.ones(len(z)), np.arange(len(z))
+    for _ in range(STEPS):
+        step = -slope[going] / curvature[going]
+        decrement = -slope[going] * step
+        left = (decrement >= CLOSE * np.maximum(1.0, np.abs(cost[going]))) & (length[going] > 1e-10)
+        going, step, decrement = going[left], step[left], decrement[left]
+        if not going.size:
+            break
+        there = np.maximum(a[going] + length[going] * step, LEAST)
+        found = sums(z[going], own[going], there)
+        better = found[0] <= cost[going] - 1e-4 * length[going] * np.where(there > LEAST, decrement, 0.0)
+        moved = better & (there != a[going])
+        for known, new in zip((cost, slope, curvature, a), (*found, there), strict=True):
+            known[going[moved]] = new[moved]
+        length[going] = np.where(moved, 1.0, length[going] / 2)
+    return np.asarray(cost)
+
+
 class Sums(NamedTuple):
     """The cost at a place, and its derivatives."""
 

@@ -151,12 +151,9 @@ class Kept(Units):
             predict(self.batch(), lines, out, make_workspace(lines.n_classes))
         return out
 
-    def predict_fused(self, rule: Rule, lam: float) -> NDArray[np.int32]:
-        """Decisions of a fusion at a lambda, (n,)."""
-        out = np.empty(self.n, dtype=np.int32)
-        if self.n:
-            Fuser(rule, [lam]).predict(self.batch(), out)
-        return out
+    def predict_fused(self, rule: Rule, lams: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int32]:
+        """Decisions of a fusion at some lambdas, (G, n)."""
+        return Fuser(rule, lams).decisions(self.batch()) if self.n else np.empty((len(lams), 0), dtype=np.int32)
 
     def posterior(self, rule: Rule, lam: float) -> NDArray[np.float64]:
         """Logarithms of the fused posterior at a lambda, (n, K)."""
