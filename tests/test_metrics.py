@@ -145,6 +145,37 @@ def test_ratios_of_a_class(one, pairs, k):
     assert metric.exact(counted_of(truth, predicted, 4), Rules(ignored=(k,))) is None
 
 
+# ---------------------------------------------------------------- standard errors
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "precision[0]", "recall[1]", "iou[0]", "f1[2]"])
+@few
+@given(st.lists(st.integers(1, 30), min_size=3, max_size=5), st.data())
+def test_weights_are_the_derivatives(name, hits, data):
+    """Standard errors rest on them: the slope of a hit, and that of a prediction with its sign changed."""
+    k = len(hits)
+    missed, wrong = (data.draw(st.lists(st.integers(0, 20), min_size=k, max_size=k)) for _ in range(2))
+    missed[0] += max(0, sum(wrong) - sum(missed))  # as many labels as predictions
+    wrong[0] += max(0, sum(missed) - sum(wrong))
+    missed, wrong = [missed[0] + 1, *missed[1:]], [*wrong[:-1], wrong[-1] + 1]
+    scale, step = 10**6, 1000
+    hits = np.array(hits) * scale
+    support, predicted = hits + np.array(missed) * scale, hits + np.array(wrong) * scale
+    metric, rules = find(name, "", k), Rules(training=(200.0, 50.0, 5.0, 4.0, 200.0)[:k])
+
+    def value(hits, predicted):
+        return float(metric.values(Counted(Counts(hits, predicted, support)), rules))
+
+    weights = metric.weights(Counted(Counts(hits, predicted, support)), rules)
+    size = max(np.abs(weights.hit).max(), np.abs(weights.predicted).max())
+    for j in range(k):
+        one = np.where(np.arange(k) == j, step, 0)
+        of_hit = (value(hits + one, predicted) - value(hits - one, predicted)) / (2 * step)
+        of_prediction = (value(hits, predicted - one) - value(hits, predicted + one)) / (2 * step)
+        assert weights.hit[j] == pytest.approx(of_hit, rel=1e-4, abs=1e-5 * size)
+        assert weights.predicted[j] == pytest.approx(of_prediction, rel=1e-4, abs=1e-5 * size)
+
+
 # ---------------------------------------------------------------- roots
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, exact_sum
+from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights, exact_sum, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,3 +35,10 @@ class FrequencyWeightedIoU(Metric):
         n = int(support.sum())
         weighted = support.astype(object) * hits
         return exact_sum(weighted, support + predicted - hits, support > 0) / n if n else None
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights:
+        """n_k / N times those of the IoU."""
+        hits, predicted, support = counted.counts.hits, counted.counts.predicted, counted.counts.support
+        union = support + predicted - hits
+        ratio, frequency = share(hits, union), share(support, support.sum(axis=-1, keepdims=True))
+        return Weights(frequency * share(1.0 + ratio, union), frequency * share(ratio, union))

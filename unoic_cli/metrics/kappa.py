@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, quotient, sum_of_products
+from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights, quotient, share, sum_of_products
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,15 @@ class Kappa(Metric):
         """None where truth and predictions are one and the same class."""
         over, under = (int(part) for part in _parts(counted))
         return Fraction(over, under) if under else None
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights:
+        """N / D of a hit, n_k (1 - kappa) / D of a prediction, D = N^2 - sum_k n_k p_k."""
+        import numpy as np
+
+        hits, support = counted.counts.hits, counted.counts.support
+        over, under = (np.asarray(part, dtype=np.float64)[..., None] for part in _parts(counted))
+        n = support.sum(axis=-1, keepdims=True)
+        return Weights(np.zeros(hits.shape) + share(n, under), support * share(1.0 - share(over, under), under))
 
 
 def _parts(counted: Counted) -> tuple[Any, Any]:

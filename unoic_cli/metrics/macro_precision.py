@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import ClassMean
+from unoic_cli.metrics.metric import ClassMean, Weights, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,3 +24,8 @@ class MacroPrecision(ClassMean):
     def ratios(self, counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """TP over predictions of the class."""
         return counts.hits, counts.predicted
+
+    def slopes(self, counts: Counts) -> Weights:
+        """1 / p_k of a hit, precision / p_k of a prediction."""
+        ratio = share(*self.ratios(counts))
+        return Weights(share(1.0, counts.predicted), share(ratio, counts.predicted))

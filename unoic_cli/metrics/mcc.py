@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, quotient, sum_of_products
+from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights, quotient, share, sum_of_products
 from unoic_cli.metrics.root import Root
 
 if TYPE_CHECKING:
@@ -36,6 +36,17 @@ class Matthews(Metric):
         if not counted.counts.support.any():
             return None
         return Root(Fraction(over * abs(over), truth * predicted or 1), 2)
+
+    def weights(self, counted: Counted, rules: Rules) -> Weights:
+        """N / S of a hit, (n_k - p_k A / B) / S of a prediction: A the covariance, B the predictions' variance."""
+        import numpy as np
+
+        counts = counted.counts
+        over, truth, predicted = (np.asarray(part, dtype=np.float64)[..., None] for part in _parts(counted))
+        scale = np.sqrt(truth) * np.sqrt(predicted)
+        n = counts.support.sum(axis=-1, keepdims=True)
+        of_prediction = counts.support - counts.predicted * share(over, predicted)
+        return Weights(np.zeros(counts.hits.shape) + share(n, scale), share(of_prediction, scale))
 
 
 def _parts(counted: Counted) -> tuple[Any, Any, Any]:
