@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unoic_cli import search_lambda
+from unoic_cli.searches.anchored import labels_among
 
 Z = np.array([
     [2, 0.5, -1], [1.5, 1.2, 0], [3, 0.2, 0.1], [0.9, 0.7, -0.5], [2.2, -0.3, 0.4], [1.1, 0.3, 0.9], [1.4, 1, -0.2],
@@ -37,3 +40,45 @@ def test_the_oracle(metric, anchor, best, lam, before, after):
 def test_the_gain_of_the_oracle():
     gain = search_lambda(Z, Y, source_prior=PS, range="0:6:0.02").gain["macc"]
     assert gain.se == pytest.approx(0.173916, abs=6e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 12), k=st.integers(2, 7), among=st.integers(1, 6))
+def test_labels_among_the_best_are_those_that_sorting_finds(seed, n, k, among):
+    rng = np.random.default_rng(seed)
+    z, s = rng.integers(-4, 5, (n, k)).astype(float), rng.integers(-3, 4, (n, k)).astype(float)
+    z[rng.random((n, k)) < 0.1] = -np.inf
+    labels, lams = rng.integers(0, k, n), np.arange(-2, 3, 0.5)
+    found = labels_among(z, labels, s, lams, among)
+    for g, lam in enumerate(lams):
+        order = np.argsort(-(z + lam * s), axis=1, kind="stable")
+        rank = (order == labels[:, None]).argmax(axis=1)
+        assert found[g].tolist() == ((rank < among) & np.isfinite(z[np.arange(n), labels])).tolist()
+
+
+def world(n=600, k=6):
+    rng = np.random.default_rng(4)
+    prior = 0.6 ** np.arange(k) / (0.6 ** np.arange(k)).sum()
+    y = rng.integers(0, k, n)
+    return (rng.normal(size=(n, k)) + 1.2 * np.eye(k)[y] + np.log(prior)).astype(np.float32), y, prior
+
+
+def test_ranks_are_chosen_by_the_same_rule():
+    """The share of labels among the best two is a mean of units: its standard error is that of such a mean."""
+    z, y, prior = world()
+    result = search_lambda(z, y, source_prior=prior, metric="top2", metrics="top1,top2,acc")
+    curve, at = result.curve["top2"], [int(np.abs(result.lams - x).argmin()) for x in (result.lam, 0.0)]
+    slopes = np.log(1 / 6) - np.log(prior)
+
+    def hits(lam):
+        order = np.argsort(-(z + lam * slopes), axis=1, kind="stable")
+        return (order[:, :2] == y[:, None]).any(axis=1).astype(float)
+
+    best = int(np.abs(result.lams - result.choice["best"]).argmin())
+    d, n = hits(result.lam) - hits(result.lams[best]), len(y)
+    se = np.sqrt(sum((y == c).sum() * d[y == c].var() for c in range(6))) / n
+    assert result.choice["se"] == pytest.approx(se, abs=1e-9)
+    assert curve[at[0]] >= curve[best] - se - 1e-12 and result.choice["rule"] == "anchored"
+    assert abs(result.lam - result.choice["anchor"]) <= abs(result.lams[best] - result.choice["anchor"])
+    assert curve[at[0]] > curve[at[1]] and result.gain["top2"].low > 0
+    assert result.gain["top1"].to_dict() == result.gain["acc"].to_dict()

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.data.folds import mix
-from unoic_cli.kernels.lines import make_lines, make_point
+from unoic_cli.kernels.lines import Lines, make_lines, make_point
 from unoic_cli.metrics import Counted, Counts, Metric, in_percent
+from unoic_cli.metrics.acc import Accuracy
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve, first_of_runs
-from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, choose
+from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, among_best, choose
 from unoic_cli.searches.choice import best_plateau
 from unoic_cli.searches.joint import Joint, fit, scale_costs, to_digits
 from unoic_cli.tallies.kept import Kept
@@ -110,7 +111,16 @@ class Sampled:
     lams: NDArray[np.float64]
     _anchors: dict[Any, int] = field(default_factory=dict, repr=False, init=False)
     _choices: dict[Any, Choice] = field(default_factory=dict, repr=False, init=False)
+    _ranked: dict[Metric, Sampled] = field(default_factory=dict, repr=False, init=False)
     _kept_rungs: dict[int, NDArray[np.float64]] = field(default_factory=dict, repr=False, init=False)
+
+    def of(self, metric: Metric) -> Sampled:
+        """What this metric is of: for metrics of ranks, whether labels are among the best classes."""
+        if metric.among is None:
+            return self
+        if metric not in self._ranked:
+            self._ranked[metric] = Ranked(self.kept, self.method, self.asked, self.lams, self, metric)
+        return self._ranked[metric]
 
     @cached_property
     def few(self) -> Sampled:
@@ -144,11 +154,21 @@ class Sampled:
         """Decisions of the scores as they are, (n,): nothing is rebalanced, and no class masked."""
         if self.method.rule is not None:
             return np.asarray(self.kept.predict_fused(self.method.rule.as_is, [0.0])[0])
+        return self._as_is.predict(self._untilted)
+
+    @property
+    def _untilted(self) -> Lines:
+        """Lines that add nothing."""
         zeros = np.zeros(self.n_classes)
+        return make_point(zeros, zeros > 0, 0.0)
+
+    @property
+    def _as_is(self) -> Kept:
+        """Without offsets: factors of a unit's scores change no decision."""
         kept, offsets = self.kept, self.method.view.looks[0].offsets
         if offsets is not None and len(self.method.view.looks) == 1:
-            kept = replace(kept, scores=kept.scores.astype(np.float64) - np.array(offsets))
-        return kept.predict(make_point(zeros, zeros > 0, 0.0))
+            return replace(kept, scores=kept.scores.astype(np.float64) - np.array(offsets))
+        return kept
 
     def predictions(self, points: NDArray[np.int64], chosen: NDArray[Any]) -> NDArray[np.int64]:
         """Of chosen units at some points, ascending, (M, n)."""
@@ -301,6 +321,8 @@ class Sampled:
         folds : sequence of int or None
             Tables whose units count.
         """
+        if goal.among is not None:
+            return self.of(goal).choose(Accuracy(), counted, values, folds)
         mask = self.mask(folds)
         key = goal.name, None if folds is None else tuple(folds), values.tobytes()
         if key not in self._choices:
@@ -362,16 +384,18 @@ class Sampled:
         found[order] = np.arange(order.size) % GAIN_FOLDS
         return found[cluster]
 
-    def cross_fitted(self, goal: Metric, index: int) -> NDArray[np.int64]:
-        """Predictions of the kept units, (n,), each with the lambda that the other folds lead to."""
+    def crossed(self, points: Sequence[int]) -> NDArray[np.int64]:
+        """Decisions of the kept units, (n,), of each fold at a point of its own."""
         found = np.empty(self.kept.n, dtype=np.int64)
-        for fold, place in enumerate(self.fold_points(goal, index)):
+        for fold, place in enumerate(points):
             out = self.folds == fold
             found[out] = self.at(place)[out]
         return found
 
     def fold_points(self, goal: Metric, index: int) -> list[int]:
         """The point that the units outside of each fold lead to; `index` where nothing can be chosen."""
+        if goal.among is not None:
+            return self.of(goal).fold_points(Accuracy(), index)
         if goal.recipe is not None or self.lams.size == 1:
             return [index] * GAIN_FOLDS
         counts = self.trail.counts(self.kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
@@ -404,7 +428,7 @@ class Sampled:
     def gains(
         self, goal: Metric, metrics: Sequence[Metric], index: int, before: Counted, after: Counted
     ) -> dict[str, Gain]:
-        """Of each metric from counts, with intervals.
+        """Of each metric of decisions, with intervals.
 
         Parameters
         ----------
@@ -416,18 +440,20 @@ class Sampled:
         before, after : Counted
             All of the data as it is, and there.
         """
-        kept = self.kept
-        if not kept.n:
+        if not self.kept.n:
             return {}
-        few = self.few
-        chosen, plain = self.at(index), self.plain.astype(np.int64)
-        crossed = few.cross_fitted(goal, index)
-        some = (chosen, plain) if few is self else (few.at(index), few.plain.astype(np.int64))
-        return {
-            one.name: self._gain(one, (chosen, plain), (crossed, *some), before, after, few)
-            for one in metrics
-            if one.recipe is None and np.isfinite(one.values(after, self.asked.rules))
-        }
+        points, known, gains = self.few.fold_points(goal, index), {}, {}
+        for one in metrics:
+            if not (one.has_errors and np.isfinite(one.values(after, self.asked.rules))):
+                continue
+            if one.among not in known:
+                view = self.of(one)
+                own, few = (view.at(index), view.plain.astype(np.int64)), view.few
+                some = own if few is view else (few.at(index), few.plain.astype(np.int64))
+                known[one.among] = view, own, (few.crossed(points), *some)
+            view, own, crossed = known[one.among]
+            gains[one.name] = view._gain(one, own, crossed, before, after, view.few)
+        return gains
 
     def worth(self, metric: Metric, own: Any, crossed: NDArray[np.int64], before: Counted, after: Counted) -> Gain:
         """The gain of other predictions of all kept units: own, and as it is; and cross-fitted."""
@@ -437,6 +463,7 @@ class Sampled:
         """From predictions there and as it is; and, of fewer units perhaps, cross-fitted, there and as it is."""
         rules = self.asked.rules
         apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
+        metric = metric if metric.among is None else Accuracy()
         fair, chosen, plain = crossed
         values = [float(metric.values(few.counted(one), rules)) for one in (chosen, fair)]
         gain = apparent - (values[0] - values[1]) * few.kept.share
@@ -462,3 +489,49 @@ class Sampled:
             return 0.0
         n = counted.counts.support
         return float(((weights.hit * n / (n + 2.0)) ** 2).sum())
+
+
+@dataclass
+class Ranked(Sampled):
+    """The same of whether labels are among the best classes: what is "decided" is the label then, else another class.
+
+    The share of such units is the accuracy of these decisions.
+
+    Parameters
+    ----------
+    base : Sampled
+    metric : Metric
+        Of ranks.
+    """
+
+    base: Sampled
+    metric: Metric
+
+    def _ranked_at(self, kept: Kept, lines: Lines) -> NDArray[np.int32]:
+        assert self.metric.among is not None
+        return among_best(kept, lines, self.metric.among)
+
+    @cached_property
+    def few(self) -> Sampled:
+        """Of fewer units."""
+        few = self.base.few
+        return self if few is self.base else few.of(self.metric)
+
+    @cached_property
+    def trail(self) -> Trail:
+        """Along the lattice."""
+        slopes = self.method.slopes
+        return Trail.of_decisions([self._ranked_at(self.kept, make_lines(slopes.values, slopes.masked, self.lams))])
+
+    def predict(self, lam: float) -> NDArray[np.int32]:
+        """At a lambda, (n,)."""
+        return np.asarray(self._ranked_at(self.kept, self.method.point(lam))[0])
+
+    @cached_property
+    def plain(self) -> NDArray[np.int32]:
+        """Of the scores as they are."""
+        return np.asarray(self._ranked_at(self._as_is, self._untilted)[0])
+
+    def anchor(self, goal: Metric, chosen: NDArray[np.bool_] | None = None) -> int:
+        """What the probabilities say is of the scores, not of ranks."""
+        return self.base.anchor(self.metric, chosen)

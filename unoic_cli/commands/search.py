@@ -478,7 +478,7 @@ def _lattice(
 ) -> Lattice:
     """The lambdas to look at; Algorithm 2 has a step of its own."""
     default = COARSE_STEP if method is not None and method.startswith("paper") else DEFAULT_STEP
-    wide = choose == "anchored" and goal.recipe is None
+    wide = choose == "anchored" and goal.has_errors
     usual = (HITS_RANGE if goal.HITS_ALONE else PRECISION_RANGE) if wide else DEFAULT_RANGE
     return Lattice.parse(usual if given is None else given, None if step is None else str(step), default)
 
@@ -500,9 +500,9 @@ def _rule(choose: str | None, method: str | None) -> tuple[str, str | None]:
 
 
 def _anchors(rule: str, lattice: Lattice, asked: Asked) -> bool:
-    """Whether the anchored rule chooses: of metrics of scores, no standard error is known."""
+    """Whether the anchored rule chooses: of metrics of probabilities, no standard error is known."""
     assert asked.goal is not None
-    return rule == "anchored" and lattice.size > 1 and asked.goal.recipe is None
+    return rule == "anchored" and lattice.size > 1 and asked.goal.has_errors
 
 
 def _check_options(method: str | None, folds: int | None) -> None:
@@ -654,13 +654,13 @@ def search_lambda(
         require=chosen["require"],
     )  # fmt: skip
     for one in asked.required:
-        if one.of != "value" and one.metric.recipe is not None:
+        if one.of != "value" and not one.metric.has_errors:
             found = f"{one}, a gain that no search knows without its optimism"
             raise UsageError("--require", found, "expected that of a metric of predictions, or unoic evaluate")
     _check_choosing(chosen, several=bool(data.beside))
     rule, method = _rule(chosen["choose"], method)
     assert asked.goal is not None
-    if chosen["choose"] == "anchored" and asked.goal.recipe is not None:
+    if chosen["choose"] == "anchored" and not asked.goal.has_errors:
         found = f"anchored for {asked.goal.name}, whose standard error is not known"
         raise UsageError("--choose", found, "expected best, or a metric of predictions")
     lattice = _lattice(chosen["range"], chosen["step"], method, rule, asked.goal)

@@ -182,6 +182,16 @@ class Metric:
         """See `RECIPE`."""
         return self.RECIPE
 
+    @property
+    def among(self) -> int | None:
+        """N of the share of units whose label is among the N best classes; None: it is no such metric."""
+        return None
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether its standard errors are known: of metrics of what is decided, not of those of probabilities."""
+        return self.recipe is None or self.among is not None
+
     @classmethod
     def called(cls, folded: str) -> Metric | None:
         """The metric of a name, `folded`; None for that of another one."""

@@ -56,6 +56,7 @@ class TopK(Metric):
 
     NAME, TITLE = "topN", "topN"
     HELP = "Accuracy among the N best classes: top5, or another N."
+    HITS_ALONE = True
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -71,6 +72,11 @@ class TopK(Metric):
     def recipe(self) -> Recipe:
         """Hits among the k best."""
         return TopHits(self.k)
+
+    @property
+    def among(self) -> int:
+        """N."""
+        return self.k
 
     @classmethod
     def called(cls, folded: str) -> Metric | None:

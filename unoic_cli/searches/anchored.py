@@ -29,6 +29,8 @@ NEAR = 1e-12
 REPEATS = 200
 """Bootstrap samples, where no formula is known."""
 SEED = 0
+_AT_ONCE = 1 << 21
+"""Units times lambdas, or classes, that are ranked at once."""
 MANY = 8192
 """Units from which on standard errors are looked at only where they can matter."""
 
@@ -140,6 +142,78 @@ class Trail:
         support = np.round(posterior.sum(axis=0) * FIXED).astype(np.int64)
         support[support.argmax()] += len(posterior) * FIXED - support.sum()  # all that is predicted, and no more
         return Counts(of_units, predicted.cumsum(axis=0)[:n_points] * FIXED, support)
+
+
+def among_best(kept: Kept, lines: Lines, among: int) -> NDArray[np.int32]:
+    """The label of each kept unit where it is among the best classes at a lambda, and else another class, (G, n)."""
+    import numpy as np
+
+    out = np.empty((lines.lams.size, kept.n), dtype=np.int32)
+    size = max(1, _AT_ONCE // max(lines.lams.size, kept.n_classes))
+    for first in range(0, kept.n, size):
+        piece = slice(first, first + size)
+        labels = kept.labels[piece].astype(np.int64)
+        found = labels_among(
+            kept.scores[piece, 0].astype(np.float64) + _masks(lines), labels,
+            kept.factors[piece, :1] * lines.slope, lines.lams, among,
+        )  # fmt: skip
+        out[:, piece] = np.where(found, labels, (labels + 1) % kept.n_classes)
+    return out
+
+
+def _masks(lines: Lines) -> Any:
+    import numpy as np
+
+    return np.where(np.isneginf(lines.bias0[: lines.n_classes]), -np.inf, 0.0)
+
+
+def labels_among(z: Any, labels: Any, slopes: Any, lams: Any, among: int) -> NDArray[np.bool_]:
+    """Whether fewer than so many classes lie before the label, at every lambda: of equal scores the first class does.
+
+    Parameters
+    ----------
+    z : (n, K) float64
+        Scores at lambda 0; -inf: never chosen.
+    labels : (n,) integers
+    slopes : (n, K) float64
+    lams : (G,) float64
+        Ascending.
+    among : int
+
+    Returns
+    -------
+    (G, n) bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> z, slopes = np.array([[2.0, 1.0, 0.0]]), np.array([[-1.0, 0.0, 1.0]])
+    >>> labels_among(z, np.array([2]), slopes, np.array([0.0, 0.5, 1.0, 1.5]), 1)[:, 0].tolist()
+    [False, False, False, True]
+    """
+    import numpy as np
+
+    n, k = z.shape
+    rows = np.arange(n)
+    own = z[rows, labels]
+    known = np.isfinite(own)
+    ahead = z - np.where(known, own, 0.0)[:, None]
+    turn = slopes - slopes[rows, labels][:, None]
+    earlier = np.arange(k) < labels[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = -ahead / turn
+    crossing = np.where(turn == 0.0, np.where((ahead > 0) | ((ahead == 0) & earlier), -np.inf, np.inf), crossing)
+    low, high = np.searchsorted(lams, crossing, "left"), np.searchsorted(lams, crossing, "right")
+    rises = turn >= 0.0
+    place = np.where(rises == earlier, low, high)  # at the crossing itself the earlier class is ahead
+    change = np.zeros((lams.size + 1, n), dtype=np.int32)
+    others = np.arange(k) != labels[:, None]
+    units, classes = np.nonzero(others & rises)
+    np.add.at(change, (place[units, classes], units), 1)
+    units, classes = np.nonzero(others & ~rises)
+    np.add.at(change, (np.zeros_like(units), units), 1)
+    np.add.at(change, (place[units, classes], units), -1)
+    return np.asarray((change.cumsum(axis=0)[:-1] < among) & known)
 
 
 class Errors:
