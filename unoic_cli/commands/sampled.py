@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from unoic_cli.metrics.acc import Accuracy
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.modalities import Method
 from unoic_cli.searches import Curve, first_of_runs
-from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, among_best, choose
+from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, among_best, choose, nearest
 from unoic_cli.searches.choice import best_plateau
 from unoic_cli.searches.joint import Joint, fit, scale_costs, to_digits
 from unoic_cli.tallies.kept import Kept
@@ -327,14 +327,14 @@ class Sampled:
         key = goal.name, None if folds is None else tuple(folds), values.tobytes()
         if key not in self._choices:
             kept = self.kept if mask.all() else self.kept.take(mask)
-            self._choices[key] = self._choose(goal, kept, mask, counted, values, self.anchor(goal, mask))
+            errors = self._errors(goal, kept, mask, counted)
+            self._choices[key] = choose(values, self.lams, self.anchor(goal, mask), *errors)
         return self._choices[key]
 
-    def _choose(
-        self, goal: Metric, kept: Kept, mask: NDArray[np.bool_], counted: Counted, values: NDArray[np.float64],
-        anchor: int,
-    ) -> Choice:  # fmt: skip
-        """The rule, with standard errors of chosen units."""
+    def _errors(
+        self, goal: Metric, kept: Kept, mask: NDArray[np.bool_], counted: Counted
+    ) -> tuple[Callable[[Any, int], Any], Callable[[int], float]]:
+        """Standard errors of chosen units for the rule: of some points against another, and what bounds all of them."""
         errors = Errors(goal, self.asked.rules, kept, counted.counts.support)
         chosen, runs = np.flatnonzero(mask), self._runs(counted)
         size = max(1, _AT_ONCE // max(kept.n, 1))
@@ -356,7 +356,7 @@ class Sampled:
             theirs = self.predictions(np.array([best]), chosen)[0]
             return 4 * float(errors.spread(errors.influence(theirs, weights))) + 0.01
 
-        return choose(values, self.lams, anchor, along, most)
+        return along, most
 
     def _runs(self, counted: Counted) -> NDArray[np.int64]:
         """For every lattice point, the first of those before it at which all is the same."""
@@ -418,7 +418,7 @@ class Sampled:
         anchor = self.anchor(goal, ~out) if self.kept.n <= REFITTED else self._own_anchor(goal)
         values = np.where(values >= values.max() - 1e-12, values.max(), values)
         kept = self.kept.take(~out)
-        return self._choose(goal, replace(kept, seen=kept.n), ~out, counted, values, anchor).index
+        return nearest(values, self.lams, anchor, *self._errors(goal, replace(kept, seen=kept.n), ~out, counted))
 
     def _own_anchor(self, goal: Metric) -> int:
         if goal not in self._anchors:

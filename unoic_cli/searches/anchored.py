@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.metrics import Counted, Counts, Metric, Rules, Weights
-from unoic_cli.searches.choice import best_plateau
+from unoic_cli.searches.choice import Plateau, best_plateau
 from unoic_cli.searches.joint import to_digits
 
 if TYPE_CHECKING:
@@ -380,10 +380,52 @@ def choose(
     import numpy as np
 
     best = best_plateau(values, lams)
-    reach = np.inf if most is None else most(best.middle)
-    places = np.flatnonzero((values >= best.value - reach) & np.isfinite(values))
-    se = np.where(values[places] == best.value, 0.0, errors(places, best.middle))
+    places = _within_reach(values, best, most)
+    se = _errors_at(places, values, best, errors)
     good = places[values[places] >= best.value - se - NEAR]
     index = int(good[np.abs(good - anchor).argmin()])
     own = to_digits(float(se[places == index][0]))
     return Choice(index, best.middle, anchor, int(good[0]), int(good[-1]), own, float(values[index]))
+
+
+def nearest(
+    values: NDArray[np.float64], lams: NDArray[np.float64], anchor: int,
+    errors: Callable[[NDArray[np.int64], int], NDArray[np.float64]], most: Callable[[int], float] | None = None,
+) -> int:  # fmt: skip
+    """The point that `choose` takes, from errors of those alone that lie nearer to the anchor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.array([0.5, 0.70, 0.71, 0.71, 0.71, 0.6])
+    >>> nearest(values, np.arange(6.0), 0, lambda points, best: np.full(points.size, 0.02))
+    1
+    """
+    import numpy as np
+
+    best = best_plateau(values, lams)
+    places = _within_reach(values, best, most)
+    places = places[np.argsort(np.abs(places - anchor), kind="stable")]
+    first, size = 0, 1
+    while True:
+        some = places[first : first + size]
+        good = some[values[some] >= best.value - _errors_at(some, values, best, errors) - NEAR]
+        if good.size:  # the best itself is at last
+            return int(good[0])
+        first, size = first + size, 4 * size
+
+
+def _within_reach(
+    values: NDArray[np.float64], best: Plateau, most: Callable[[int], float] | None
+) -> NDArray[np.int64]:  # fmt: skip
+    """Points that may be within one standard error of the best."""
+    import numpy as np
+
+    reach = np.inf if most is None else most(best.middle)
+    return np.flatnonzero((values >= best.value - reach) & np.isfinite(values))
+
+
+def _errors_at(places: Any, values: Any, best: Plateau, errors: Any) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.where(values[places] == best.value, 0.0, errors(places, best.middle))
