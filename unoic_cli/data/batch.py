@@ -392,14 +392,15 @@ class Part:
         """The unit of the source behind entry i."""
         return self.block.start + (i if self.units is None else int(self.units[i]))
 
-    def sample_of_units(self) -> NDArray[np.int64]:
-        """The source's sample of each unit kept, (T,)."""
-        units = np.arange(self.block.stop - self.block.start) if self.units is None else self.units
+    def sample_of_units(self, chosen: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """The source's sample of each unit kept, (T,), or of chosen entries of these."""
+        entries = np.arange(self.block.stop - self.block.start) if chosen is None else chosen
+        units = entries if self.units is None else self.units if chosen is None else self.units[chosen]
         return np.asarray((self.block.start + units) // self.source.pixels)
 
-    def per_unit(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Repeat per-sample values (S,) for the units kept."""
-        return np.asarray(values[np.searchsorted(self.samples, self.sample_of_units())])
+    def per_unit(self, values: NDArray[Any], chosen: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Repeat per-sample values (S,) for the units kept, or for chosen entries of these."""
+        return np.asarray(values[np.searchsorted(self.samples, self.sample_of_units(chosen))])
 
 
 def choose_split(block: LogitBlock, source: Source, split: str | None) -> Part:

@@ -284,8 +284,8 @@ class Keeper(Tally):
             return places
         part = batch.part
         if self.by == "image":
-            return samples + part.sample_of_units()[entries]
-        names = part.per_unit(np.asarray(part.block.group))[entries]
+            return samples + part.sample_of_units(entries)
+        names = part.per_unit(np.asarray(part.block.group), entries)
         unique, inverse = np.unique(names.astype(str), return_inverse=True)
         codes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in unique.tolist()]
         return np.array([int.from_bytes(code, "little", signed=True) for code in codes], dtype=np.int64)[inverse]
