@@ -21,7 +21,8 @@ import numpy as np
 from unoic_cli import search_lambda
 
 SIZES = (100, 300, 1000, None)
-RULES = ("lambda 0", "lambda 1", "best", "paper", "anchored")
+RULES = ("lambda 0", "lambda 1", "best", "paper", "anchored", "offsets")
+RULE = {"best": "best", "paper": "paper", "anchored": "anchored", "offsets": "anchored"}
 LOSS = -0.3
 
 
@@ -92,11 +93,15 @@ def values(metric: str, z: np.ndarray, y: np.ndarray, s: np.ndarray, lams: np.nd
     return np.array(found)
 
 
-def chosen(rule: str, metric: str, z: np.ndarray, y: np.ndarray, prior: np.ndarray) -> float:
-    """The lambda that a rule takes."""
+def chosen(rule: str, metric: str, z: np.ndarray, y: np.ndarray, prior: np.ndarray) -> tuple[float, np.ndarray]:
+    """The lambda, and the offsets, that a rule takes; offsets are fitted where each class has the 20 rows they need."""
+    none = np.zeros(z.shape[1])
     if rule.startswith("lambda"):
-        return float(rule.split()[1])
-    return search_lambda(z, y, source_prior=prior, metric=metric, choose=rule).lam
+        return float(rule.split()[1]), none
+    if rule == "offsets" and np.bincount(y, minlength=z.shape[1]).min() >= 20:
+        found = search_lambda(z, y, source_prior=prior, metric=metric, offsets="fit").calibration
+        return found.lam, np.array(found.modalities[0].offsets)
+    return search_lambda(z, y, source_prior=prior, metric=metric, choose=RULE[rule]).lam, none
 
 
 def subsamples(network: Network, size: int | None, repeats: int) -> Iterator[np.ndarray]:
@@ -124,8 +129,8 @@ def regrets(networks: list[Network], metrics: list[str], repeats: int) -> None:
             for size in SIZES:
                 for rows in subsamples(network, size, repeats):
                     for rule in RULES:
-                        lam = chosen(rule, metric, network.z[rows], network.y[rows], network.prior)
-                        value = values(metric, z, y, s, np.array([lam]))[0]
+                        lam, offsets = chosen(rule, metric, network.z[rows], network.y[rows], network.prior)
+                        value = values(metric, z + offsets, y, s, np.array([lam]))[0]
                         found[rule].append((max(best, value) - value, value - zero))
         print(f"{metric}: regret / gain / worst / % of runs below {LOSS}, {len(found['best'])} runs")
         for rule, pairs in found.items():
