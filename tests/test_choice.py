@@ -23,7 +23,8 @@ from unoic_cli.metrics import ABSENT, NAMES, Counts, find, rounding
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
 from unoic_cli.resolve.common import Notes, open_inputs
-from unoic_cli.resolve.modalities import make_method, resolve
+from unoic_cli.resolve.decider import make_decider
+from unoic_cli.resolve.modalities import resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
 from unoic_cli.runs.driver import drive
 from unoic_cli.searches import METHODS, Curve
@@ -56,9 +57,9 @@ def problem_of(n_classes, metric, absent="reference", ignored=(), subject_to=Non
     options, notes = filled(DataOptions, {"ignore_index": ignored}), Notes()
     data = drive(open_inputs(np.zeros((2, n_classes), "f4"), [0, 1], options, notes))
     resolved = drive(resolve(filled(MethodOptions, {"source_prior": "uniform"}), data, options, notes, lam=1.0))
-    method = drive(make_method(resolved.calibration, data, {}))
+    decider = drive(make_decider(resolved.calibration, data, {}))
     asked = ask(None, data, absent, metric=metric, subject_to=subject_to)
-    return Problem(data, method, asked, None, options)
+    return Problem(data, decider, asked, None, options)
 
 
 # ---------------------------------------------------------------- ignored classes

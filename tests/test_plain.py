@@ -13,7 +13,7 @@ from test_fusion import LATTICE, ORDERS, random_expert
 from test_kernels import ENCODINGS, LAYOUTS, encode, random_problem
 
 from unoic_cli import kernels
-from unoic_cli.calibrations.decider import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser, Rule
 from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.fusions import FUSIONS, fusion, resolve_weights

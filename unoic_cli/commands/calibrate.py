@@ -14,7 +14,7 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
-from unoic_cli.calibrations.decider import Fuser, Piece
+from unoic_cli.calibrations.fuser import Fuser, Piece
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.class_offsets import asks_for_fit
 from unoic_cli.commands.evaluate import Metrics
@@ -40,7 +40,8 @@ from unoic_cli.resolve.common import (
     take_output,
     tell_predictions,
 )
-from unoic_cli.resolve.modalities import Method, Resolved, make_method, resolve
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import Resolved, resolve
 from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions, StrictOption
 from unoic_cli.tallies.flips import FlipTally
 from unoic_cli.tallies.points import predict
@@ -191,13 +192,13 @@ class _Posterior:
     """Makes the calibrated posterior of every batch, and counts before and after."""
 
     data: DataSet
-    method: Method
+    decider: Decider
     emit: Emit
 
     @property
     def view(self) -> View:
         """How scores are made."""
-        return self.method.view
+        return self.decider.view
 
     as_stored = False
     pieces = None
@@ -213,35 +214,35 @@ class _Posterior:
 
     def spec(self, n_samples: int) -> OutputSpec:
         """The form of the output."""
-        return _output_spec(self.data, self.method.calibration, self.emit, n_samples)
+        return _output_spec(self.data, self.decider.calibration, self.emit, n_samples)
 
     def tallies(self) -> list[Any]:
         """Counts at lambda 0 and after, units, counts of the scores as they are where those do not tell, flips."""
-        lam, plain = self.method.calibration.lam, self.method.plain
+        lam, plain = self.decider.calibration.lam, self.decider.plain
         beside: list[Any] = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
-        flips = flips_of(self.method)
+        flips = flips_of(self.decider)
         more = [] if flips is None else [flips]
-        return [self.method.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
+        return [self.decider.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
         """What makes blocks in one thread."""
-        return _Maker(self.method, spec, tallies)
+        return _Maker(self.decider, spec, tallies)
 
 
 class _Maker:
     """One thread's blocks."""
 
-    def __init__(self, method: Method, spec: OutputSpec, tallies: Sequence[Any]) -> None:
-        self.method, self.spec = method, spec
-        lam = method.calibration.lam
-        self.fuser = method.writer(lam)
+    def __init__(self, decider: Decider, spec: OutputSpec, tallies: Sequence[Any]) -> None:
+        self.decider, self.spec = decider, spec
+        lam = decider.calibration.lam
+        self.fuser = decider.writer(lam)
         self.work = make_workspace(spec.n_classes)
-        self.lines = method.point(lam)
+        self.lines = decider.point(lam)
         self.points: Any
         self.points, *self.others = tallies
 
     def __call__(self, batch: Batch, start: int) -> Iterator[LogitBlock]:
-        spec, method = self.spec, self.method
+        spec, decider = self.spec, self.decider
         predictions = np.empty(batch.n_units, dtype=np.int32)
         block = batch.part.block
         assert block.scores is not None
@@ -254,7 +255,7 @@ class _Maker:
             if out.size:
                 fuser.write_piece(batch, piece, in_logs, out, pixels, predictions)
 
-        if method.linear:
+        if decider.linear:
             if batch.labels is not None:
                 self.points.update(batch, predictions)
             else:
@@ -342,7 +343,7 @@ class _Measured(NamedTuple):
     after: Metrics | None = None
 
 
-def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
+def _metrics(written: Rewritten, decider: Decider, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
     """What was counted beside the writing, if there are labels."""
     points, units, *beside = (tally for tally in written.tallies if not isinstance(tally, FlipTally))
     counts = points.counts()
@@ -359,9 +360,9 @@ def _metrics(written: Rewritten, method: Method, absent: Absent, data: DataSet, 
     pairs = ((before.counts.hits, first.counts.hits), (before.counts.predicted, first.counts.predicted))
     same = all(np.array_equal(one, other) for one, other in pairs)
     tell_predictions(
-        after.counts.predicted, support, method.slopes.masked, method.calibration.lam, data, notes
+        after.counts.predicted, support, decider.slopes.masked, decider.calibration.lam, data, notes
     )  # fmt: skip
-    return _Measured(before, None if same or not method.masks else first, after)
+    return _Measured(before, None if same or not decider.masks else first, after)
 
 
 EmitOption: TypeAlias = Annotated[
@@ -546,11 +547,11 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     if left is not None:
         notes.add(left)
     applied = resolved.calibration
-    method = yield from make_method(applied, data, resolved.factors)
-    written = yield from rewrite(data, path, _Posterior(data, method, emit))
+    decider = yield from make_decider(applied, data, resolved.factors)
+    written = yield from rewrite(data, path, _Posterior(data, decider, emit))
     if beside is not None:
         yield from write_json(beside, applied.to_dict())
-    before, masked, after = _metrics(written, method, absent, data, notes)
+    before, masked, after = _metrics(written, decider, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
     if fitted is None and flips is not None:
         tell_flips(applied, flips.flips, flips.n, data, notes)

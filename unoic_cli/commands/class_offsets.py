@@ -16,7 +16,8 @@ from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import Counted
 from unoic_cli.resolve.common import Notes, class_list
-from unoic_cli.resolve.modalities import Resolved, make_method
+from unoic_cli.resolve.decider import make_decider
+from unoic_cli.resolve.modalities import Resolved
 from unoic_cli.searches import Curve
 from unoic_cli.searches.bcts import OffsetsFit, fit_offsets
 from unoic_cli.searches.joint import mix_of
@@ -78,9 +79,9 @@ def check_fit(problem: Problem) -> None:
     UsageError, DataError
         Several modalities, scores that are no lines, masked classes; or a class of few labelled units.
     """
-    if problem.data.beside or not problem.method.linear:
+    if problem.data.beside or not problem.decider.linear:
         raise UsageError("--offsets", "fit, of several modalities or scores that are no lines", "expected one modality")
-    if problem.method.masks:
+    if problem.decider.masks:
         raise UsageError("--offsets", "fit, beside classes that are never predicted", "expected --unseen floor")
 
 
@@ -106,7 +107,7 @@ def add_offsets(
     given = calibration.modalities[0].offsets
     offsets = tuple((values if given is None else values + np.array(given)).tolist())
     made = replace(calibration, modalities=(replace(calibration.modalities[0], offsets=offsets),))
-    ready = yield from make_method(made, problem.data, resolved.factors)
+    ready = yield from make_decider(made, problem.data, resolved.factors)
     tally = ready.tally([made.lam])
     yield from count(problem.data, [tally], view=ready.view)
     after = Curve(np.array([made.lam]), tally.counts()).pooled().at(0)
@@ -128,8 +129,8 @@ def _fitted(sampled: Sampled, mu: float, chosen: NDArray[np.bool_]) -> tuple[Off
     usable = np.isfinite(z[np.arange(len(z)), labels])
     z, labels = z[usable], labels[usable]
     z -= z.max(axis=1, keepdims=True)
-    target = np.array(sampled.method.calibration.target_prior.values)
-    slopes = sampled.method.slopes.values
+    target = np.array(sampled.decider.calibration.target_prior.values)
+    slopes = sampled.decider.slopes.values
     fit = fit_offsets(z, labels, mix_of(labels, z.shape[1]), slopes, target)
     values = (fit.centred / fit.a - mu * slopes) / 2
     return fit, np.asarray(values - values.mean())
@@ -138,7 +139,7 @@ def _fitted(sampled: Sampled, mu: float, chosen: NDArray[np.bool_]) -> tuple[Off
 def _decide(sampled: Sampled, offsets: NDArray[np.float64], mu: float, chosen: Any) -> NDArray[np.int64]:
     """Decisions of kept units with offsets beside mu * s."""
     scores = sampled.kept.scores[chosen, 0].astype(np.float64)
-    return np.asarray((scores + offsets + mu * sampled.method.slopes.values).argmax(axis=1))
+    return np.asarray((scores + offsets + mu * sampled.decider.slopes.values).argmax(axis=1))
 
 
 def _crossed(problem: Problem, sampled: Sampled, index: int) -> NDArray[np.int64]:

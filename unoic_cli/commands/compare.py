@@ -35,15 +35,8 @@ from unoic_cli.resolve.common import (
     refuse_calibrated,
     tell_predictions,
 )
-from unoic_cli.resolve.modalities import (
-    Method,
-    Resolved,
-    at_lambda,
-    load_calibration,
-    make_method,
-    names_of,
-    resolve,
-)
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import Resolved, at_lambda, load_calibration, names_of, resolve
 from unoic_cli.resolve.options import (
     AbsentOption,
     ClusterOption,
@@ -272,7 +265,7 @@ def compare(
     n_tables = len(tables.names) if tables else 1
     ready = []
     for _, resolved, places in made:
-        ready.append((yield from make_method(resolved.calibration, data, resolved.factors, places)))
+        ready.append((yield from make_decider(resolved.calibration, data, resolved.factors, places)))
     asked = with_training(asked, data, ready[0].calibration)
     for one in ready:
         check_countable(asked, data, one)
@@ -484,9 +477,9 @@ def lambdas(calibration: Calibration) -> dict[str, float]:
     return {modality.name or "": modality.share * calibration.lam for modality in calibration.modalities}
 
 
-def describe(method: Method) -> str:
+def describe(decider: Decider) -> str:
     """A method in a few words."""
-    calibration = method.calibration
+    calibration = decider.calibration
     names = [modality.name for modality in calibration.modalities if modality.name is not None]
     lams = lambdas(calibration)
     parts = [" + ".join(names)] if names else []
@@ -499,7 +492,7 @@ def describe(method: Method) -> str:
     same = len(set(lams.values())) == 1
     each = (f"{lam:g}" if same else f"{name} {lam:g}" for name, lam in lams.items())
     parts.append("lambda " + ", ".join(dict.fromkeys(each)))
-    masked = int(method.slopes.masked.sum())
+    masked = int(decider.slopes.masked.sum())
     if masked:
         parts.append(f"{masked} {'class' if masked == 1 else 'classes'} masked")
     return ", ".join(parts)

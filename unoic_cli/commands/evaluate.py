@@ -31,7 +31,8 @@ from unoic_cli.resolve.common import (
     provenance,
     tell_predictions,
 )
-from unoic_cli.resolve.modalities import Method, describe_modalities, make_method, resolve
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import describe_modalities, resolve
 from unoic_cli.resolve.options import (
     AbsentOption,
     ClusterOption,
@@ -288,7 +289,7 @@ def evaluate(
     resolved = yield from resolve(chosen, data, chosen, notes, lam=alone)
     assert resolved is not None
     tables = None if by == IMAGE else (yield from make_tables(data, by, (IMAGE,)))
-    ready = yield from make_method(resolved.calibration, data, resolved.factors)
+    ready = yield from make_decider(resolved.calibration, data, resolved.factors)
     if not applied and ready.plain is not None:
         ready = ready.plain
     asked_for = with_training(asked_for, data, resolved.calibration)
@@ -384,7 +385,7 @@ class Counting:
 
     @classmethod
     def of(
-        cls, ready: Method, data: DataSet, asked: Asked, applied: bool, tables: Tables | None, chosen: EvaluateOptions
+        cls, ready: Decider, data: DataSet, asked: Asked, applied: bool, tables: Tables | None, chosen: EvaluateOptions
     ) -> Counting:
         """Empty."""
         n_tables = len(tables.names) if tables else 1
@@ -406,7 +407,7 @@ class Counting:
         both = Beside.at(asked.recipes(), plain, [0.0], n_tables), beside
         return cls(asked, tuple(joint.tallies), units, both, (0.0, lam), joint, view)
 
-    def count(self, data: DataSet, ready: Method, tables: Tables | None) -> Steps[None]:
+    def count(self, data: DataSet, ready: Decider, tables: Tables | None) -> Steps[None]:
         """Make the read."""
         first = self.beside[0].tallies.values() if len(self.beside) > 1 else ()
         before = first if self.plain_view is None else [ViewedTally(self.plain_view, tally) for tally in first]
@@ -471,14 +472,14 @@ class Counting:
         return {"population": OWN_MIX, "bins": bins[-1], "before": bins[0] if len(bins) > 1 else None}
 
 
-def _details(data: DataSet, chosen: EvaluateOptions, method: Method) -> dict[str, Any]:
+def _details(data: DataSet, chosen: EvaluateOptions, decider: Decider) -> dict[str, Any]:
     given = chosen["calibration"]
     name = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return {
         "calibration": name,
         "by": chosen["by"],
-        **method.masked_classes(),
-        **describe_modalities(method.calibration),
+        **decider.masked_classes(),
+        **describe_modalities(decider.calibration),
         **about,
     }

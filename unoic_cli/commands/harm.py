@@ -9,7 +9,7 @@ from unoic_cli.commands.problem import Problem
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.resolve.common import Notes
-from unoic_cli.resolve.modalities import Method
+from unoic_cli.resolve.decider import Decider
 from unoic_cli.searches import Curve
 from unoic_cli.searches.warnings import FEW_ROWS, flips_differ, prior_is_not_carried
 from unoic_cli.tallies.flips import FlipTally
@@ -30,7 +30,7 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
     if sampled is None or problem.slopes.flat:
         return
     lam, joint = float(curve.lams[index]), sampled.joint
-    told = problem.method.linear and not (problem.slopes.faint or _shared(problem))
+    told = problem.decider.linear and not (problem.slopes.faint or _shared(problem))
     if joint is not None and told and prior_is_not_carried(joint):
         figures = {"fit": joint.lam, "se": joint.se_lam, "mu": joint.mu}
         notes.warn(
@@ -47,7 +47,7 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
 
 def _shared(problem: Problem) -> bool:
     """Whether modalities have lambdas of their own: the common one is then a factor of them."""
-    return any(modality.share != 1.0 for modality in problem.method.calibration.modalities)
+    return any(modality.share != 1.0 for modality in problem.decider.calibration.modalities)
 
 
 def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: float, notes: Notes) -> None:
@@ -113,12 +113,12 @@ def _losers(problem: Problem, curve: Curve, index: int) -> str:
     return f" (recall falls most of class {said})"
 
 
-def flips_of(method: Method) -> FlipTally | None:
+def flips_of(decider: Decider) -> FlipTally | None:
     """What counts the decisions that lambda changes, where it is remembered how many it changed when it was tuned."""
-    calibration = method.calibration
+    calibration = decider.calibration
     if calibration.tuning is None or calibration.lam == 0:
         return None
-    return FlipTally(method.point(0.0), method.rule)
+    return FlipTally(decider.point(0.0), decider.rule)
 
 
 def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, notes: Notes) -> None:

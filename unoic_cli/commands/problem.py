@@ -21,7 +21,7 @@ from unoic_cli.data.steps import Steps, count
 from unoic_cli.kernels.lines import make_lines
 from unoic_cli.metrics import Exact, Metric, Recipe, rounding
 from unoic_cli.resolve.asked import Arrays, Asked, Beside
-from unoic_cli.resolve.modalities import Method
+from unoic_cli.resolve.decider import Decider
 from unoic_cli.resolve.options import DataOptions
 from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve, first_of_runs
@@ -43,7 +43,7 @@ class Problem:
     """
 
     data: DataSet
-    method: Method
+    decider: Decider
     asked: Asked
     folds: Folding | None
     options: DataOptions
@@ -80,14 +80,14 @@ class Problem:
     @property
     def slopes(self) -> Slopes:
         """Of the lines, where scores are lines."""
-        return self.method.slopes
+        return self.decider.slopes
 
     def _count(self, tallies: list[Any]) -> Steps[None]:
         units = UnitTally(1 if self.tables is None else self.n_tables)
         tables = {} if self.tables is None else self.tables.arguments()
         keeps = self.clusters is not None and self.sample is None
-        kept = [KeptTally.of(self.data, self.method.view, self.clusters)] if keeps else []
-        yield from count(self.data, [units, *kept, *tallies], folds=self.folds, view=self.method.view, **tables)
+        kept = [KeptTally.of(self.data, self.decider.view, self.clusters)] if keeps else []
+        yield from count(self.data, [units, *kept, *tallies], folds=self.folds, view=self.decider.view, **tables)
         self.units = units
         if kept:
             self.sample = kept[0].kept()
@@ -98,7 +98,7 @@ class Problem:
         lines = make_lines(self.slopes.values, self.slopes.masked, lams)
         path, more = PathTally(lines, self.n_tables), Beside.along(self.recipes, lines, self.n_tables)
         off = [lam for lam in (0.0, 1.0) if self.base is None and lattice.index(lam) is None]
-        beside, plain = self._points(self.method, off), self._plain()
+        beside, plain = self._points(self.decider, off), self._plain()
         yield from self._count([path, *more.tallies.values(), *beside.tallies, *plain.tallies])
         curve = Curve(lams, path.counts(), more.arrays())
         if self.base is None:
@@ -109,7 +109,7 @@ class Problem:
         """These lambdas (and, the first time, 0 and 1), evaluated plainly in one read."""
         wanted = list(lams)
         extra = [lam for lam in (0.0, 1.0) if self.base is None and lam not in wanted]
-        points, plain = self._points(self.method, wanted + extra), self._plain()
+        points, plain = self._points(self.decider, wanted + extra), self._plain()
         yield from self._count(points.tallies + plain.tallies)
         curve = points.curve()
         if self.base is None:
@@ -122,8 +122,8 @@ class Problem:
         late = [recipe for recipe in self.asked.recipes() if recipe not in self.recipes]
         if not late:
             return 0
-        wanted, plain = sorted({0.0, 1.0, *lams}), self.method.plain
-        beside = Beside.at(late, self.method, wanted, self.n_tables)
+        wanted, plain = sorted({0.0, 1.0, *lams}), self.decider.plain
+        beside = Beside.at(late, self.decider, wanted, self.n_tables)
         as_is = Beside.at(late if plain is not None else [], plain, [0.0], self.n_tables)
         views = [] if plain is None else [ViewedTally(plain.view, tally) for tally in as_is.tallies.values()]
         yield from self._count([*beside.tallies.values(), *views])
@@ -135,16 +135,16 @@ class Problem:
         self.base = replace(self.base, beside={**self.base.beside, **as_is.arrays()})
         return 1
 
-    def _points(self, method: Method, lams: Sequence[float]) -> _Points:
+    def _points(self, decider: Decider, lams: Sequence[float]) -> _Points:
         """Tallies that evaluate single lambdas."""
         if not lams:
             return _Points([], None, None)
-        beside = Beside.at(self.recipes, method, lams, self.n_tables)
-        return _Points(list(lams), method.tally(lams, self.n_tables), beside)
+        beside = Beside.at(self.recipes, decider, lams, self.n_tables)
+        return _Points(list(lams), decider.tally(lams, self.n_tables), beside)
 
     def _plain(self) -> _Points:
         """Tallies of the scores as they are, where those of the method at lambda 0 do not tell."""
-        plain = self.method.plain
+        plain = self.decider.plain
         if self.base is not None or plain is None:
             return _Points([], None, None)
         return replace(self._points(plain, [0.0]), view=plain.view)
@@ -212,7 +212,7 @@ class Problem:
         if self.sample is None:
             return None
         if self._sampled is None or not np.array_equal(self._sampled.lams, lams):
-            self._sampled = Sampled(self.sample, self.method, self.asked, lams)
+            self._sampled = Sampled(self.sample, self.decider, self.asked, lams)
         return self._sampled
 
     def gains(self, curve: Curve, index: int) -> dict[str, Gain]:
@@ -247,7 +247,7 @@ class Problem:
         plain, masked = self.base.counts, self.anchors.counts
         same = np.array_equal(plain.hits[:, 0], masked.hits[:, 0])
         same = same and np.array_equal(plain.predicted[:, 0], masked.predicted[:, 0])
-        return None if same or not self.method.masks else self.metrics(self.anchors, 0, folds)
+        return None if same or not self.decider.masks else self.metrics(self.anchors, 0, folds)
 
     def moved(self, curve: Curve, index: int) -> int | None:
         """How many units at least are predicted otherwise than at lambda 0, as far as the goal can tell."""

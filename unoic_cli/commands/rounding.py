@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unoic_cli.calibrations.decider import Fuser
+from unoic_cli.calibrations.fuser import Fuser
 from unoic_cli.calibrations.view import Look, SampleFactors, View
 from unoic_cli.data.batch import Batch, InvalidScoreError, Part, choose_split, fill_blanks, ignored_units, where_is
 from unoic_cli.data.dataset import DataSet
@@ -19,7 +19,8 @@ from unoic_cli.formats.block import Encoding, LogitBlock, Source
 from unoic_cli.kernels.lines import Lines, make_point, make_workspace
 from unoic_cli.options import filled
 from unoic_cli.resolve.common import Notes
-from unoic_cli.resolve.modalities import Method, make_method, resolve
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
 from unoic_cli.tallies.points import predict
 
@@ -35,20 +36,20 @@ class Watch:
     ----------
     source, rounded : Source
         The input, and the same with the new encoding.
-    method : Method or None
+    decider : Decider or None
         Of the calibration.
     lams : tuple of float
     """
 
     source: Source
     rounded: Source
-    method: Method | None
+    decider: Decider | None
     lams: tuple[float, ...]
 
     @property
     def needs_samples(self) -> bool:
         """Whether whole samples must be seen at once."""
-        return self.method is not None and self.method.view.needs_samples
+        return self.decider is not None and self.decider.view.needs_samples
 
     def counter(self, counts: list[int]) -> Counter:
         """One thread's counts."""
@@ -70,16 +71,16 @@ def make_watch(source: Source, encoding: Encoding, calibration: str | os.PathLik
     wanted, plain = filled(MethodOptions, {"calibration": calibration}), filled(DataOptions, {})
     resolved = yield from resolve(wanted, data, plain, Notes())
     assert resolved is not None
-    method = yield from make_method(resolved.calibration, data, resolved.factors)
+    decider = yield from make_decider(resolved.calibration, data, resolved.factors)
     # images too large to be seen at once keep the delta they had
     looks = tuple(
         replace(look, factors=SampleFactors((source, rounded), look.factors.values * 2))
         if isinstance(look.factors, SampleFactors)
         else look
-        for look in method.view.looks
+        for look in decider.view.looks
     )
-    method = replace(method, view=replace(method.view, looks=looks))
-    return Watch(source, rounded, method, (0.0, method.calibration.lam))
+    decider = replace(decider, view=replace(decider.view, looks=looks))
+    return Watch(source, rounded, decider, (0.0, decider.calibration.lam))
 
 
 class Counter:
@@ -91,10 +92,10 @@ class Counter:
         self._work = make_workspace(n_classes)
         plain = make_point(np.zeros(n_classes), np.zeros(n_classes, dtype=bool), 0.0)
         self._deciders: list[tuple[View, Lines | Fuser]] = [(View((Look(),)), plain)]
-        if watch.method is not None:
-            lam = watch.method.calibration.lam
-            decide = watch.method.point(lam) if watch.method.linear else watch.method.writer(lam)
-            self._deciders.append((watch.method.view, decide))
+        if watch.decider is not None:
+            lam = watch.decider.calibration.lam
+            decide = watch.decider.point(lam) if watch.decider.linear else watch.decider.writer(lam)
+            self._deciders.append((watch.decider.view, decide))
 
     def update(self, block: LogitBlock, scores: NDArray[Any], scalar_delta: float | None) -> None:
         """Compare a block with its rounded scores."""

@@ -16,7 +16,7 @@ from unoic_cli.kernels.lines import Lines, make_lines, make_point
 from unoic_cli.metrics import Counted, Counts, Metric, in_percent
 from unoic_cli.metrics.acc import Accuracy
 from unoic_cli.resolve.asked import Asked
-from unoic_cli.resolve.modalities import Method
+from unoic_cli.resolve.decider import Decider
 from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.anchored import MANY, Choice, Errors, Trail, among_best, choose, nearest
 from unoic_cli.searches.choice import best_plateau
@@ -100,13 +100,13 @@ class Sampled:
     Parameters
     ----------
     kept : Kept
-    method : Method
+    decider : Decider
     asked : Asked
     lams : (G,) float64
     """
 
     kept: Kept
-    method: Method
+    decider: Decider
     asked: Asked
     lams: NDArray[np.float64]
     _anchors: dict[Any, int] = field(default_factory=dict, repr=False, init=False)
@@ -119,7 +119,7 @@ class Sampled:
         if metric.among is None:
             return self
         if metric not in self._ranked:
-            self._ranked[metric] = Ranked(self.kept, self.method, self.asked, self.lams, self, metric)
+            self._ranked[metric] = Ranked(self.kept, self.decider, self.asked, self.lams, self, metric)
         return self._ranked[metric]
 
     @cached_property
@@ -137,23 +137,23 @@ class Sampled:
     @cached_property
     def trail(self) -> Trail:
         """Who is predicted of every kept unit along the lattice."""
-        if self.method.rule is None:
-            slopes = self.method.slopes
+        if self.decider.rule is None:
+            slopes = self.decider.slopes
             return Trail.of_lines(self.kept, make_lines(slopes.values, slopes.masked, self.lams))
         pieces = (self.lams[first : first + POINTS] for first in range(0, self.lams.size, POINTS))
-        return Trail.of_decisions(self.kept.predict_fused(self.method.rule, lams) for lams in pieces)
+        return Trail.of_decisions(self.kept.predict_fused(self.decider.rule, lams) for lams in pieces)
 
     def predict(self, lam: float) -> NDArray[np.int32]:
         """Decisions of the kept units at a lambda, (n,)."""
-        if self.method.rule is None:
-            return self.kept.predict(self.method.point(lam))
-        return np.asarray(self.kept.predict_fused(self.method.rule, [lam])[0])
+        if self.decider.rule is None:
+            return self.kept.predict(self.decider.point(lam))
+        return np.asarray(self.kept.predict_fused(self.decider.rule, [lam])[0])
 
     @cached_property
     def plain(self) -> NDArray[np.int32]:
         """Decisions of the scores as they are, (n,): nothing is rebalanced, and no class masked."""
-        if self.method.rule is not None:
-            return np.asarray(self.kept.predict_fused(self.method.rule.as_is, [0.0])[0])
+        if self.decider.rule is not None:
+            return np.asarray(self.kept.predict_fused(self.decider.rule.as_is, [0.0])[0])
         return self._as_is.predict(self._untilted)
 
     @property
@@ -165,8 +165,8 @@ class Sampled:
     @property
     def _as_is(self) -> Kept:
         """Without offsets: factors of a unit's scores change no decision."""
-        kept, offsets = self.kept, self.method.view.looks[0].offsets
-        if offsets is not None and len(self.method.view.looks) == 1:
+        kept, offsets = self.kept, self.decider.view.looks[0].offsets
+        if offsets is not None and len(self.decider.view.looks) == 1:
             return replace(kept, scores=kept.scores.astype(np.float64) - np.array(offsets))
         return kept
 
@@ -174,8 +174,8 @@ class Sampled:
         """Of chosen units at some points, ascending, (M, n)."""
         if self.few is self:
             return self.trail.several(points, chosen)
-        if self.method.rule is not None:
-            return self.kept.predict_fused(self.method.rule, self.lams[points])[:, chosen].astype(np.int64)
+        if self.decider.rule is not None:
+            return self.kept.predict_fused(self.decider.rule, self.lams[points])[:, chosen].astype(np.int64)
         found = [self.predict(lam)[chosen] for lam in self.lams[points].tolist()]
         return np.asarray(np.stack(found), dtype=np.int64)
 
@@ -191,9 +191,9 @@ class Sampled:
 
     def fit(self, chosen: NDArray[np.bool_], start: tuple[float, float] = (1.0, 1.0)) -> tuple[Joint, Any] | None:
         """The joint fit to some units, and which these are; None where there is nothing to fit."""
-        if self.method.rule is not None:
+        if self.decider.rule is not None:
             return self._fit_fused(chosen)
-        slopes, target = self.method.slopes, np.array(self.method.calibration.target_prior.values)
+        slopes, target = self.decider.slopes, np.array(self.decider.calibration.target_prior.values)
         on = ~slopes.masked & (target > 0)
         if on.sum() < 2:
             return None
@@ -217,7 +217,7 @@ class Sampled:
         own = chosen[some]
         if not own.any() or on.size < 2:
             return None
-        target = np.array(self.method.calibration.target_prior.values)[on]
+        target = np.array(self.decider.calibration.target_prior.values)[on]
         names = np.full(self.n_classes, -1)
         names[on] = np.arange(on.size)
         units = some[own]
@@ -234,8 +234,8 @@ class Sampled:
     @cached_property
     def _ladder(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Units that a fusion which is no line is fitted on, and the classes that it knows."""
-        target = np.array(self.method.calibration.target_prior.values)
-        on = np.flatnonzero((target > 0) & ~self.method.slopes.masked)
+        target = np.array(self.decider.calibration.target_prior.values)
+        on = np.flatnonzero((target > 0) & ~self.decider.slopes.masked)
         some = np.arange(0, self.kept.n, max(1, self.kept.n // FITTED))
         return some[np.isin(self.kept.labels[some], on)], on
 
@@ -246,8 +246,8 @@ class Sampled:
 
     def _log_posterior(self, lam: float, units: NDArray[np.int64]) -> NDArray[np.float64]:
         """What is fused at a lambda, of chosen units; the largest of each row is 0."""
-        assert self.method.rule is not None
-        z = np.maximum(self.kept.take(units).posterior(self.method.rule, lam)[:, self._ladder[1]], -1e4)
+        assert self.decider.rule is not None
+        z = np.maximum(self.kept.take(units).posterior(self.decider.rule, lam)[:, self._ladder[1]], -1e4)
         shifted: NDArray[np.float64] = z - z.max(axis=1, keepdims=True)
         return shifted
 
@@ -289,7 +289,7 @@ class Sampled:
         if found is None:
             return int(np.abs(self.lams).argmin())
         joint, units = found
-        target = np.array(self.method.calibration.target_prior.values)
+        target = np.array(self.decider.calibration.target_prior.values)
         if (goal.name == "macc" and np.ptp(target) < 1e-12) or goal.recipe is not None:
             return int(np.abs(self.lams - joint.mu).argmin())
         trail = self.trail
@@ -520,12 +520,12 @@ class Ranked(Sampled):
     @cached_property
     def trail(self) -> Trail:
         """Along the lattice."""
-        slopes = self.method.slopes
+        slopes = self.decider.slopes
         return Trail.of_decisions([self._ranked_at(self.kept, make_lines(slopes.values, slopes.masked, self.lams))])
 
     def predict(self, lam: float) -> NDArray[np.int32]:
         """At a lambda, (n,)."""
-        return np.asarray(self._ranked_at(self.kept, self.method.point(lam))[0])
+        return np.asarray(self._ranked_at(self.kept, self.decider.point(lam))[0])
 
     @cached_property
     def plain(self) -> NDArray[np.int32]:

@@ -35,7 +35,8 @@ from unoic_cli.resolve.common import (
     provenance,
     tell_predictions,
 )
-from unoic_cli.resolve.modalities import Method, Resolved, at_lambda, make_method, resolve
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import Resolved, at_lambda, resolve
 from unoic_cli.resolve.options import (
     AbsentOption,
     CalibrationOptions,
@@ -690,7 +691,7 @@ def search_lambda(
         resolved, apart = yield from _search_apart(resolved, data, asked, lattice, explicit, chosen, apart_by)
         if not any(modality.share for modality in resolved.calibration.modalities):
             notes.add("each modality alone is served best by lambda = 0: there is nothing to refine")
-    ready = yield from make_method(resolved.calibration, data, resolved.factors)
+    ready = yield from make_decider(resolved.calibration, data, resolved.factors)
     method = _check_method(method, ready, asked, data, lattice)
     folding = Folding(folds, chosen["seed"] or 0) if folds else None
     problem = Problem(
@@ -733,7 +734,7 @@ def search_prepared(
     asked = with_training(ask(None, data, absent, metric=metric), data, resolved.calibration)
     assert asked.goal is not None
     lattice = _lattice(None, None, None, "anchored", asked.goal)
-    ready = yield from make_method(resolved.calibration, data, resolved.factors)
+    ready = yield from make_decider(resolved.calibration, data, resolved.factors)
     method = _check_method(None, ready, asked, data, lattice)
     clusters = clusters_of(None, data)
     problem = Problem(
@@ -765,7 +766,7 @@ def _solve(
     return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given, folds, own)
 
 
-def _check_method(method: str | None, ready: Method, asked: Asked, data: DataSet, lattice: Lattice) -> str:
+def _check_method(method: str | None, ready: Decider, asked: Asked, data: DataSet, lattice: Lattice) -> str:
     """The search to use: what was asked for, if the fusion and the metrics allow it."""
     check_countable(asked, data, ready)
     if not ready.linear:
@@ -796,7 +797,7 @@ def _search_apart(
     modalities, found = [], {}
     for place, modality in enumerate(calibration.modalities):
         alone = replace(calibration, modalities=(replace(modality, share=1.0),), fusion=None, weights=None)
-        ready = yield from make_method(alone, data, resolved.factors, [place])
+        ready = yield from make_decider(alone, data, resolved.factors, [place])
         anchored = clusters is not None and _anchors("anchored", lattice, asked)
         problem = Problem(data, ready, asked, None, options, clusters=clusters, anchored=anchored)
         method = _check_method(None, ready, asked, data, lattice)
@@ -865,7 +866,7 @@ def _result(
     own: dict[int, int],
 ) -> SearchResult:  # fmt: skip
     """Put the result together."""
-    curve, data, used, index = found.curve, problem.data, problem.method.calibration, plateau.middle
+    curve, data, used, index = found.curve, problem.data, problem.decider.calibration, plateau.middle
     assert problem.base is not None and problem.anchors is not None and problem.units is not None
     lam, masked = float(curve.lams[index]), problem.masked()
     n = int(curve.counts.support.sum())
@@ -880,7 +881,7 @@ def _result(
         "fusion": used.fusion,
         "order": used.order,
         "unseen": used.unseen,
-        **problem.method.masked_classes(),
+        **problem.decider.masked_classes(),
         "absent": problem.asked.rules.absent,
         "absent_rule": ABSENT_RULES[problem.asked.rules.absent],
     }
@@ -918,7 +919,7 @@ def _result(
         gain=gain,
         met=met_by(problem.asked.required, best, baseline, gain),
         warnings=notes.told(),
-        linear=problem.method.linear,
+        linear=problem.decider.linear,
         choice=_about_choice(problem, found, index, given),
     )
 

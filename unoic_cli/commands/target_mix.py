@@ -18,7 +18,8 @@ from unoic_cli.metrics import find
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
 from unoic_cli.resolve.common import Notes, class_list, refuse_calibrated, tell_names
-from unoic_cli.resolve.modalities import Method, make_method, match_modalities, resolve
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import match_modalities, resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
 from unoic_cli.searches import Curve
 from unoic_cli.searches.target import NO_LABEL_SHIFT, NO_SHIFT, STRENGTH, Estimate, Rows, estimate, margins
@@ -132,8 +133,8 @@ def estimate_mix(
     _check_target(x, target)
     mu = _decided(kept, ours, labelled)
     rows = [
-        Rows(one, margins(_scores(sample, method, mu)), _clusters(sample))
-        for one, sample, method in ((z, kept, ours), (x, rest, theirs))
+        Rows(one, margins(_scores(sample, decider, mu)), _clusters(sample))
+        for one, sample, decider in ((z, kept, ours), (x, rest, theirs))
     ]
     found = estimate(rows[0], kept.labels, rows[1], _slopes(ours), how)
     _tell(found, kept, rest, rows, labels.counts, labelled, target, notes)
@@ -164,7 +165,7 @@ def _check(labelled: DataSet, target: DataSet, notes: Notes) -> None:
 
 def _methods(
     labelled: DataSet, target: DataSet, wanted: Mapping[str, Any], options: DataOptions, notes: Notes
-) -> Steps[tuple[Method, Method]]:
+) -> Steps[tuple[Decider, Decider]]:
     """How scores of both are made: as the options say, nothing masked, with slopes to the uniform prior."""
     resolved = yield from resolve(filled(MethodOptions, wanted), labelled, options, notes, lam=1.0, tell=False)
     assert resolved is not None
@@ -175,30 +176,30 @@ def _methods(
     made = replace(resolved.calibration, target_prior=uniform, unseen="floor", order="flatten-first")
     where = labelled.name if wanted["calibration"] is None else "--calibration"
     match_modalities(made, target, where)
-    ours = yield from make_method(made, labelled, {})
-    theirs = yield from make_method(made, target, {})
+    ours = yield from make_decider(made, labelled, {})
+    theirs = yield from make_decider(made, target, {})
     return ours, theirs
 
 
-def _decisions(data: DataSet, method: Method) -> DecisionTally:
+def _decisions(data: DataSet, decider: Decider) -> DecisionTally:
     """Counts decisions where nothing is rebalanced; no class is masked in any case."""
-    return DecisionTally(data.n_classes, None if method.rule is None else method.rule.as_is, data.has("labels"))
+    return DecisionTally(data.n_classes, None if decider.rule is None else decider.rule.as_is, data.has("labels"))
 
 
-def _slopes(method: Method) -> NDArray[np.float64]:
+def _slopes(decider: Decider) -> NDArray[np.float64]:
     """Where offsets are expected, (K,): of fusions that are no lines, in the middle of those of the modalities."""
-    if method.rule is None:
-        return method.slopes.values
-    weights = method.rule.weights / method.rule.weights.sum()
-    return np.asarray(weights @ method.rule.slopes)
+    if decider.rule is None:
+        return decider.slopes.values
+    weights = decider.rule.weights / decider.rule.weights.sum()
+    return np.asarray(weights @ decider.rule.slopes)
 
 
-def _scores(kept: Kept, method: Method, mu: float = 0.0) -> NDArray[np.float64]:
+def _scores(kept: Kept, decider: Decider, mu: float = 0.0) -> NDArray[np.float64]:
     """Scores of the units kept, rebalanced by mu, with a row maximum of 0, (n, K)."""
-    if method.rule is not None:
-        scores = kept.posterior(method.rule, mu)
+    if decider.rule is not None:
+        scores = kept.posterior(decider.rule, mu)
     else:
-        scores = kept.scores[:, 0].astype(np.float64) + mu * method.slopes.values
+        scores = kept.scores[:, 0].astype(np.float64) + mu * decider.slopes.values
     return np.asarray(scores - scores.max(axis=1, keepdims=True, initial=-np.inf)) if kept.n else scores
 
 
@@ -240,12 +241,12 @@ def _check_differ(z: NDArray[np.float64], data: DataSet) -> None:
         raise DataError(data.name, "the same scores for every unit", "expected scores that tell classes apart")
 
 
-def _decided(kept: Kept, method: Method, data: DataSet) -> float:
+def _decided(kept: Kept, decider: Decider, data: DataSet) -> float:
     """The mu of the anchored rule for the mean class accuracy."""
-    step = STEPS[method.linear]
+    step = STEPS[decider.linear]
     lams = np.asarray(np.arange(round(HIGHEST / step) + 1) * step, np.float64)
     goal = find("macc", "--metric", data.n_classes, data.class_names)
-    sampled = Sampled(kept, method, ask(None, data, "reference", metric="macc"), lams)
+    sampled = Sampled(kept, decider, ask(None, data, "reference", metric="macc"), lams)
     tables = np.zeros(kept.n, dtype=np.int32)
     counts = sampled.trail.counts(kept.labels, lams.size, data.n_classes, tables, 1)
     counted = Curve(lams, counts).pooled()

@@ -59,7 +59,7 @@ class Rules:
 
 
 class Decider(Protocol):
-    """How units are decided: a calibration made ready for data (`unoic_cli.resolve.modalities.Method`)."""
+    """How units are decided: a calibration made ready for data (`unoic_cli.resolve.decider.Decider`)."""
 
     @property
     def linear(self) -> bool:
@@ -68,7 +68,7 @@ class Decider(Protocol):
 
     @property
     def rule(self) -> Any:
-        """The fusion, where they are not (`unoic_cli.calibrations.decider.Rule`)."""
+        """The fusion, where they are not (`unoic_cli.calibrations.fuser.Rule`)."""
         ...
 
     def point(self, lam: float) -> Lines:

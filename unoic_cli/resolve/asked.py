@@ -16,7 +16,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, NAMES, SHOTS, Metric, Recipe, Rules, find
 from unoic_cli.resolve.common import Notes
-from unoic_cli.resolve.modalities import Method
+from unoic_cli.resolve.decider import Decider
 from unoic_cli.searches.choice import (
     CLASS,
     Constraint,
@@ -96,9 +96,9 @@ class Beside:
         return cls({recipe: recipe.along(lines, n_tables) for recipe in recipes}, lines.lams.size)
 
     @classmethod
-    def at(cls, recipes: Sequence[Recipe], method: Any, lams: Sequence[float], n_tables: int) -> Beside:
+    def at(cls, recipes: Sequence[Recipe], decider: Any, lams: Sequence[float], n_tables: int) -> Beside:
         """At single lambdas."""
-        return cls({recipe: recipe.at(method, lams, n_tables) for recipe in recipes}, len(lams))
+        return cls({recipe: recipe.at(decider, lams, n_tables) for recipe in recipes}, len(lams))
 
     def arrays(self) -> Arrays:
         """What was counted, (F, G, ...)."""
@@ -195,7 +195,7 @@ def clusters_of(given: str | None, data: DataSet) -> str:
     return given or ("image" if data.has_images else "unit")
 
 
-def check_countable(asked: Asked, data: DataSet, method: Method) -> None:
+def check_countable(asked: Asked, data: DataSet, decider: Decider) -> None:
     """Refuse metrics that the scores do not allow.
 
     Raises
@@ -209,8 +209,8 @@ def check_countable(asked: Asked, data: DataSet, method: Method) -> None:
         option = "--metric" if metric in asked.deciding else "--metrics"
         if data.sources[0].kind == "predictions":
             raise UsageError(option, f"{metric.name} of a file of predictions", "expected scores")
-        if not method.linear and not metric.recipe.any_scores:
-            raise UsageError(option, f"{metric.name} with {method.how}", f"expected one of {', '.join(NAMES)}")
+        if not decider.linear and not metric.recipe.any_scores:
+            raise UsageError(option, f"{metric.name} with {decider.how}", f"expected one of {', '.join(NAMES)}")
 
 
 def tell_infinite(values: Mapping[str, float], notes: Notes) -> None:

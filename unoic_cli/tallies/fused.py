@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.calibrations.decider import Fuser, Piece, Rule
+from unoic_cli.calibrations.fuser import Fuser, Piece, Rule
 from unoic_cli.data.batch import Batch
 from unoic_cli.kernels import count_confusion, count_winners
 from unoic_cli.kernels.constants import LANES
