@@ -229,13 +229,13 @@ def test_no_labels(refuse, accept, name):
 def test_all_labels_ignored(refuse, name, counts):
     for value in (255, -1, -100):
         line = refuse(DATA, name, make(labels=np.full(12, value), source_counts=counts))
-        assert "no labelled sample" in line
+        assert "no labelled unit" in line
     make(source_counts=counts)
     refuse(DATA, name, "x.h5", *[f"--ignore-index={k}" for k in range(3)])
     if name == "search-lambda":
         for method in ("grid", "paper"):
             make(labels=np.full(12, 255), source_counts=counts)
-            assert "no labelled sample" in refuse(DATA, name, "x.h5", "--method", method)
+            assert "no labelled unit" in refuse(DATA, name, "x.h5", "--method", method)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "search-lambda", "calibrate", "prior"])

@@ -286,7 +286,7 @@ def test_data_from_which_nothing_can_be_told(say):
     write("few.h5", z[:2], y[:2])
     refused(say, command.format("target.h5", "few.h5"), DATA, "2 labelled units for 3 classes")
     write("none.h5", z, np.full(600, 255), source_counts=[6, 3, 1])
-    refused(say, command.format("target.h5", "none.h5"), DATA, "no labelled sample (600 ignored)")
+    refused(say, command.format("target.h5", "none.h5"), DATA, "no labelled unit (600 ignored)")
     write("same.h5", z, np.ones(600, int))
     refused(say, command.format("target.h5", "same.h5"), DATA, "all 600 labels are 1")
     write("flat.h5", np.ones_like(z), y)

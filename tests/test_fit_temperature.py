@@ -537,8 +537,8 @@ def test_files_without_what_is_needed(refuse):
     z, labels = draw(0, 6, 3)
     assert "no such file" in refuse(NO_INPUT, "x.h5")
     write("x.h5", z, np.full(6, 255))
-    assert "no labelled sample (6 ignored)" in refuse(NO_DATA, "x.h5", "--source-prior", "uniform")
-    assert "no labelled sample" in refuse(NO_DATA, "x.h5")
+    assert "no labelled unit (6 ignored)" in refuse(NO_DATA, "x.h5", "--source-prior", "uniform")
+    assert "no labelled unit" in refuse(NO_DATA, "x.h5")
     with h5py.File("y.h5", "w") as file:
         file["logits"] = z
     assert "no labels" in refuse(NO_DATA, "y.h5")

@@ -417,7 +417,7 @@ def test_classes_that_are_never_predicted_take_no_part():
     assert (found.a, found.lam) == pytest.approx((fewer.a, fewer.lam), rel=1e-9)
     assert (found.n, found.n_left_out) == (some.sum(), (~some).sum())
     assert any("left out of the fit" in note for note in found.notes)
-    with pytest.raises(DataError, match="no labelled sample of a class that can be predicted"):
+    with pytest.raises(DataError, match="no labelled unit of a class that can be predicted"):
         unoic_cli.fit_temperature(z[~some], labels[~some], source_prior=given_prior)
 
 

@@ -30,6 +30,7 @@ from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     check_calibration,
+    no_labels,
     open_inputs,
     provenance,
     refuse_calibrated,
@@ -290,7 +291,7 @@ def compare(
     pairs = Pairs(tally, curves, asked)
     spots = {name: i for i, name in enumerate(names) if curves[0].counts.support[i].any()}
     if not spots:
-        raise DataError(data.name, f"no labelled sample ({units.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, units.n_ignored)
     rows = []
     for i, ((title, _, _), one) in enumerate(zip(made, ready, strict=True)):
         cells = {name: Metrics.of(pairs.counted(i, j), int(units.ignored[j]), asked) for name, j in spots.items()}

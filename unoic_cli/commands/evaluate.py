@@ -18,7 +18,7 @@ from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
 from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.options import Option, filled, given_flags
@@ -27,6 +27,7 @@ from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     files_of,
+    no_labels,
     open_inputs,
     provenance,
     tell_predictions,
@@ -298,7 +299,7 @@ def evaluate(
     yield from counted.count(data, ready, tables)
     overall = counted.curves[-1].pooled().at(0)
     if not overall.counts.support.any():
-        raise DataError(data.name, f"no labelled sample ({counted.ignored.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, counted.ignored.n_ignored)
     used, counts = resolved.calibration, overall.counts
     tell_predictions(counts.predicted, counts.support, ready.slopes.masked, used.lam, data, notes)
     measured = counted.metrics(-1)

@@ -16,7 +16,7 @@ from unoic_cli.calibrations.view import Look, View
 from unoic_cli.commands.together import Joint, Line, Measured, errors, joint, minimum
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count, write_json
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import UsageError
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import (
     Inputs,
@@ -24,6 +24,7 @@ from unoic_cli.resolve.common import (
     check_calibration,
     check_output,
     files_among,
+    no_labels,
     open_inputs,
     output_path,
     provenance,
@@ -263,7 +264,7 @@ def _alone(data: DataSet, bins: int, view: View) -> Steps[_Fit]:
     first = LikelihoodTally(data.n_classes, octaves, n_bins=bins)
     yield from count(data, [first], view=view)
     if first.n == 0:
-        raise DataError(data.name, f"no labelled sample ({first.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, first.n_ignored)
     points, reads = first.curve(), 1
 
     def measure(beta: float, places: list[float]) -> Steps[tuple[LikelihoodTally, list[Likelihood]]]:

@@ -13,7 +13,7 @@ from unoic_cli.calibrations.prior import parse_list
 from unoic_cli.commands.target_mix import SCORES, Estimated, estimate_mix
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, write_json
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import UsageError
 from unoic_cli.formats.block import Source
 from unoic_cli.fusions import DEFAULT, FUSIONS, listed
 from unoic_cli.options import Option, filled, given_flags
@@ -25,6 +25,7 @@ from unoic_cli.resolve.common import (
     count_labels,
     files_among,
     files_of,
+    no_labels,
     open_inputs,
     output_path,
 )
@@ -298,7 +299,7 @@ def _count(data: DataSet, chosen: PriorOptions, notes: Notes) -> Steps[PriorResu
     counts = tally.counts.tolist()
     n = sum(counts)
     if n == 0:
-        raise DataError(data.name, f"no labelled sample ({tally.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, tally.n_ignored)
     positive = [count for count in counts if count > 0]
     return PriorResult(
         counts=tuple(counts),

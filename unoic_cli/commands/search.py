@@ -30,6 +30,7 @@ from unoic_cli.resolve.common import (
     Notes,
     check_output,
     files_among,
+    no_labels,
     open_inputs,
     output_path,
     provenance,
@@ -285,7 +286,7 @@ def _choose(problem: Problem, found: Found, folds: Sequence[int] | None = None) 
     values = problem.objective(found.curve, folds)
     if not found.curve.counts.support.any():
         assert problem.units is not None
-        raise DataError(problem.data.name, f"no labelled sample ({problem.units.n_ignored} ignored)", "expected labels")
+        raise no_labels(problem.data, problem.units.n_ignored)
     if not np.isfinite(values).any():
         if not np.isfinite(problem.values(found.curve, problem.goal, folds)).any():
             none = f"{problem.goal.name}, which has no finite value at any lambda that was looked at"

@@ -17,7 +17,7 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.metrics import find
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
-from unoic_cli.resolve.common import Notes, class_list, refuse_calibrated, tell_names
+from unoic_cli.resolve.common import Notes, class_list, no_labels, refuse_calibrated, tell_names
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import match_modalities, resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
@@ -212,7 +212,7 @@ def _check_enough(kept: Kept, z: NDArray[np.float64], labels: LabelTally, data: 
     """Refuse labelled data from which no mix can be told."""
     n, n_classes = int(labels.counts.sum()), data.n_classes
     if n == 0:
-        raise DataError(data.name, f"no labelled sample ({labels.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, labels.n_ignored)
     if kept.n < n_classes:
         of = "" if kept.complete else f" kept of {n:,}"
         found = f"{kept.n:,} labelled {'unit' if kept.n == 1 else 'units'}{of} for {n_classes:,} classes"

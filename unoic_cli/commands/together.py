@@ -21,7 +21,7 @@ from unoic_cli.calibrations.view import View
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError
-from unoic_cli.resolve.common import count_labels
+from unoic_cli.resolve.common import count_labels, no_labels
 from unoic_cli.searches.descent import Bounds, Place, Vector, descend, solve
 from unoic_cli.searches.joint import LEAST
 from unoic_cli.tallies.likelihood import Likelihood, LikelihoodTally
@@ -161,7 +161,7 @@ class Joint:
     def _keep(self, data: DataSet, tally: LikelihoodTally, places: list[Vector], first: bool) -> None:
         self.n, self.n_ignored, self.n_left_out = tally.n, tally.n_ignored, tally.n_left_out
         if self.n == 0:
-            raise DataError(data.name, "no labelled sample of a class that can be predicted", "expected some")
+            raise DataError(data.name, "no labelled unit of a class that can be predicted", "expected some")
         found = [Measured(tally.at(j).nll, tally.ece(j), tally.accuracy(j)) for j in range(len(tally.counted))]
         if first:
             self.raw, *found = found
@@ -181,7 +181,7 @@ def joint(data: DataSet, base: Calibration, line: Line | None) -> Steps[Joint]:
     labels = yield from count_labels(data, shared=True)
     counts = labels.counts.astype(np.float64)
     if not counts.any():
-        raise DataError(data.name, f"no labelled sample ({labels.n_ignored} ignored)", "expected labels")
+        raise no_labels(data, labels.n_ignored)
     slopes = base.slopes()
     shift = np.log(counts + 0.5) - log_prior(base.target_prior, base.unseen)
     shift = np.where(slopes.masked, 0.0, shift)

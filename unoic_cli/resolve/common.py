@@ -395,6 +395,11 @@ def _mean_posterior(data: DataSet, temperature: float) -> Steps[Prior]:
     return Prior.from_weights(tally.mean(), "mean-posterior", counts=False, estimated=True)
 
 
+def no_labels(data: DataSet, n_ignored: int) -> DataError:
+    """What is wrong with data whose labels are all ignored."""
+    return DataError(data.name, f"no labelled unit ({n_ignored} ignored)", "expected labels")
+
+
 def _labels_prior(data: DataSet, origin: str, option: str, *, estimated: bool = True) -> Steps[Prior]:
     """Label frequencies. ``--ignore-index`` says which classes are measured, not which there are: all are counted."""
     data.require("labels", f"for {option} labels")
@@ -402,7 +407,7 @@ def _labels_prior(data: DataSet, origin: str, option: str, *, estimated: bool = 
     tally = yield from count_labels(replace(data, ignored=kept), shared=True)
     counts = tally.counts.tolist()
     if sum(counts) == 0:
-        raise DataError(data.name, "no labelled sample", f"expected labels for {option}")
+        raise DataError(data.name, "no labelled unit", f"expected labels for {option}")
     return Prior.from_weights(counts, origin, counts=True, estimated=estimated)
 
 
