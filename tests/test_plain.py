@@ -233,6 +233,40 @@ def decorated():
                 yield f"{path.stem}.{node.name}"
 
 
+def test_steps_of_kernels_are_called_by_kernels_alone():
+    """FAULT: they have no way in from Python: such a call ends the process."""
+    sources = {path: ast.parse(path.read_text()) for path in sorted(FOLDER.parent.rglob("*.py"))}
+
+    def decorators(node):
+        return {ast.unparse(one).partition("(")[0] for one in getattr(node, "decorator_list", [])}
+
+    steps = {
+        (f"unoic_cli.{path.parent.name}.{path.stem}", node.name)
+        for path, tree in sources.items()
+        for node in tree.body
+        if decorators(node) & {"inlined", "stage"}
+    }
+    assert len(steps) > 50
+    for path, tree in sources.items():
+        here = f"unoic_cli.{path.parent.name}.{path.stem}"
+        known = {name for module, name in steps if module == here}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                known |= {one.asname or one.name for one in node.names if (node.module, one.name) in steps}
+        plain_ones = [
+            node for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and not decorators(node) & {"inlined", "stage", "kernel", "overload"}
+            and node.name != "words_win"  # its compiled form is the overload, which is never called from Python either
+        ]  # fmt: skip
+        for function in plain_ones:
+            called = {
+                one.func.id for one in ast.walk(function) if isinstance(one, ast.Call) and hasattr(one.func, "id")
+            }
+            own = {one.arg for one in ast.walk(function) if isinstance(one, ast.arg)}
+            own |= {one.name for one in ast.walk(function) if isinstance(one, ast.FunctionDef)}
+            assert not (called & known) - own, (path.name, function.name)
+
+
 def test_every_kernel_has_a_twin():
     assert sorted(f"{kernel.module}.{kernel.name}" for kernel in ALL.values()) == sorted(decorated())
     assert all(name == kernel.name and callable(getattr(plain, name)) for name, kernel in ALL.items())
