@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -332,6 +333,7 @@ class OfClass(Metric):
         return Weights(*(np.where(on, part, 0.0) for part in found))
 
 
+@functools.lru_cache(1024)
 def fold(name: str) -> str:
     """A name without what people write differently.
 
