@@ -15,6 +15,7 @@ import unoic_cli
 from unoic_cli.api.stored import Control, run
 from unoic_cli.searches import target as mixes
 from unoic_cli.tallies import kept
+from unoic_cli.tallies.margins import margins
 
 USAGE, DATA, NO_INPUT = 2, 65, 66
 MIX, SHIFTED = np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.3, 0.6])
@@ -74,7 +75,7 @@ def of(labelled, y, target, s, mu, how="map-em"):
     """What the mathematics say of arrays."""
     z, x = (np.moveaxis(one, 1, -1).reshape(-1, one.shape[1]).astype(float) for one in (labelled, target))
     z, x = (one - one.max(axis=1, keepdims=True) for one in (z, x))
-    rows = [mixes.Rows(one, mixes.margins(one + mu * s)) for one in (z, x)]
+    rows = [mixes.Rows(one, margins(one + mu * s)) for one in (z, x)]
     return mixes.estimate(rows[0], y.ravel(), rows[1], s, how)
 
 

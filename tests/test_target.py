@@ -11,6 +11,7 @@ import pytest
 from unoic_cli.searches import bcts
 from unoic_cli.searches import target as mixes
 from unoic_cli.searches.joint import mix_of
+from unoic_cli.tallies.margins import margins
 
 Z = [
     (2, 0.5, -1), (1.5, 1.2, 0), (3, 0.2, 0.1), (0.9, 0.7, -0.5), (2.2, -0.3, 0.4), (1.1, 0.3, 0.9),
@@ -41,7 +42,7 @@ def fitted(**how):
 
 
 def rows(z, clusters=None, s=0.0):
-    return mixes.Rows(z, mixes.margins(z + s), clusters)
+    return mixes.Rows(z, margins(z + s), clusters)
 
 
 def world(seed, n=200, k=4, sharp=2.0):
@@ -179,7 +180,7 @@ def test_the_estimate_is_that_of_naive(seed):
     middle = found.interval.middle
     np.testing.assert_allclose(found.interval.sd, naive.mix_sd(scores, x, middle, found.fit.hessian), rtol=1e-6)
     weights = (found.mix.q / pi)[y] if found.test.p < 1e-3 else np.ones(len(y))
-    ks = naive.weighted_ks(mixes.margins(z + s), weights, mixes.margins(x + s))
+    ks = naive.weighted_ks(margins(z + s), weights, margins(x + s))
     np.testing.assert_allclose(found.distance.ks, ks, atol=1e-12)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import h5py
+import naive
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ import unoic_cli
 from unoic_cli import calibrate, evaluate, search_lambda
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.searches.warnings import flips_differ
+from unoic_cli.tallies.margins import EDGES
 
 K = 5
 
@@ -73,6 +75,88 @@ def test_tuning_on_all_splits_is_told(tmp_path):
     assert "splits" not in codes(search_lambda(path, split="val"))
 
 
+def test_other_data_whose_margins_differ_is_told(tmp_path):
+    """Of another class mix alone nothing is said: margins are weighted to it."""
+    z, y, prior = made(n=3000)
+    calibrate(write(tmp_path / "val.h5", z, y, prior), output=str(tmp_path / "o.h5"))
+    tuned = str(tmp_path / "o.calibration.json")
+    z, y, _ = made(seed=5, n=6000)
+    kept = np.random.default_rng(0).random(y.size) < prior[y] / prior.max()
+    shifted = write(tmp_path / "shifted.h5", z[kept], y[kept], prior)
+    blurred = write(tmp_path / "blurred.h5", 0.6 * z[kept], y[kept], prior)
+    out = {"output": str(tmp_path / "x.h5"), "force": True}
+    assert codes(evaluate(shifted, calibration=tuned)) == codes(calibrate(shifted, calibration=tuned, **out)) == []
+    for result in (evaluate(blurred, calibration=tuned), calibrate(blurred, calibration=tuned, **out)):
+        (told,) = [one for one in result.warnings if one["code"] == "W2"]
+        assert told["ks"] > 0.1 and "class mix of this data" in told["text"]
+    mix = (np.bincount(y[kept], minlength=K) / kept.sum()).tolist()
+    for factor, expected in ((1.0, []), (0.6, ["W2"])):
+        path = tmp_path / f"unlabelled{factor}.h5"
+        with h5py.File(path, "w") as file:
+            file["logits"] = factor * z[kept]
+        assert codes(calibrate(str(path), calibration=tuned, **out)) == []  # of a mix that nobody tells
+        assert codes(calibrate(str(path), calibration=tuned, target_prior=mix, **out)) == expected
+    with pytest.raises(DataError, match="W2"):
+        evaluate(blurred, calibration=tuned, strict=True)
+
+
+def test_margins_are_compared_in_bins_as_weighted_samples_are(tmp_path):
+    z, y, prior = made(n=900)
+    found = search_lambda(write(tmp_path / "val.h5", z, y, prior)).calibration
+    other, labels, _ = made(seed=3, n=700)
+    other = other * np.float32(0.5)
+    mix, pi = (np.bincount(one, minlength=K) / one.size for one in (labels, y))
+    s = naive.slopes(prior, np.ones(K))
+    ours, theirs = (np.sort(one + found.lam * s, axis=1) for one in (z, other))
+    ours, theirs = ((one[:, -1] - one[:, -2]) for one in (ours, theirs))
+    bins = [np.searchsorted(EDGES, one).astype(float) for one in (ours, theirs)]
+    told = next(one for one in evaluate(other, labels, calibration=found).warnings if one["code"] == "W2")
+    weights = (mix / pi)[y]
+    assert told["ks"] == pytest.approx(naive.weighted_ks(bins[0], weights, bins[1]), abs=1e-9)
+    sure = weights.sum() ** 2 / (weights**2).sum()
+    assert told["n_eff"] == pytest.approx(sure * 700 / (sure + 700), rel=1e-9)
+    assert told["ks"] <= naive.weighted_ks(ours, weights, theirs)
+
+
+def test_margins_of_every_form_and_split(tmp_path, run):
+    """Fused scores, images and shards: what is remembered and what is seen are the same."""
+    rng = np.random.default_rng(2)
+    z, y, prior = made(n=40 * 12)
+    y = y.reshape(40, 3, 4)
+    for name, noise in (("a", 0.1), ("b", 0.4)):
+        one = (z + rng.normal(size=z.shape) * noise).astype("f4").reshape(40, 12, K).transpose(0, 2, 1)
+        write(tmp_path / f"{name}.h5", one.reshape(40, K, 3, 4), y, prior)
+        write(tmp_path / f"{name}.blurred.h5", 0.3 * one.reshape(40, K, 3, 4), y, prior)
+    for how in ("noisy-or", "product"):
+        c = tmp_path / f"{how}.json"
+        pair = [f"{name}={tmp_path / name}.h5" for name in "ab"]
+        assert run("search-lambda", *pair, "--fusion", how, "--cluster", "unit", "-o", c)[0] == 0
+        margins = np.array([sum(one) for one in json.loads(c.read_text())["tuning"]["margins"]])
+        assert margins.tolist() == np.bincount(y.ravel(), minlength=K).tolist()
+        blurred = [f"{name}={tmp_path / name}.blurred.h5" for name in "ab"]
+        for inputs, expected in ((pair, []), (blurred, ["W2"])):
+            whole = run("evaluate", *inputs, "-c", c, "--cluster", "unit")
+            seen = [one["code"] for one in json.loads(whole[1])["warnings"] if one["code"] == "W2"]
+            assert (whole[0], seen) == (0, expected)
+            states = [tmp_path / f"{i}.u" for i in (1, 2)]
+            for i, state in enumerate(states, 1):
+                given = "--shard", f"{i}/2", "--state", state, "--force"
+                assert run("evaluate", *inputs, "-c", c, "--cluster", "unit", *given)[0] == 0
+            assert run("merge", *states, "-o", tmp_path / "all.u", "--force")[0] == 0
+            assert run("report", tmp_path / "all.u")[1] == whole[1]
+
+
+def test_margins_that_cannot_be_are_refused(tmp_path):
+    z, y, prior = made(n=200)
+    stored = search_lambda(z, y, source_prior=prior).calibration.to_dict()
+    margins = stored["tuning"]["margins"]
+    for wrong in (margins[:-1], [[1], *margins[1:]], [[-1, *margins[0][1:]], *margins[1:]], [[0] * 40, *margins[1:]]):
+        path = tmp_path / "c.json"
+        path.write_text(json.dumps({**stored, "tuning": {**stored["tuning"], "margins": wrong}}))
+        with pytest.raises(DataError, match="margins"):
+            evaluate(z, y, calibration=str(path))
+
+
 def test_other_data_that_changes_more_is_told(tmp_path):
     z, y, prior = made()
     path = write(tmp_path / "val.h5", z, y, prior)
@@ -82,12 +166,12 @@ def test_other_data_that_changes_more_is_told(tmp_path):
     assert codes(same) == []
     other = write(tmp_path / "other.h5", 12 * made(1)[0], y, prior)  # surer by far: lambda hardly changes anything
     told = calibrate(other, calibration=found, output=str(tmp_path / "p.h5"))
-    assert codes(told) == ["W1"] and told.warnings[0]["here"] < told.warnings[0]["tuned"] / 2
+    assert codes(told) == ["W1", "W2"] and told.warnings[0]["here"] < told.warnings[0]["tuned"] / 2
     with pytest.raises(DataError, match="W1"):
         calibrate(other, calibration=found, output=str(tmp_path / "q.h5"), strict=True)
     assert not (tmp_path / "q.h5").exists()
     assert evaluate(str(tmp_path / "same.h5"), calibration=found).warnings == []
-    assert [one["code"] for one in evaluate(other, calibration=found).warnings] == ["W1"]
+    assert [one["code"] for one in evaluate(other, calibration=found).warnings] == ["W1", "W2"]
     with pytest.raises(DataError, match="W1"):
         evaluate(other, calibration=found, strict=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.delta import DeltaStatistics
@@ -15,6 +15,10 @@ from unoic_cli.calibrations.prior import Prior, Slopes, Unseen, make_slopes
 from unoic_cli.data.facts import Facts, find_out, read_text
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.schemas import check_schema, typed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VERSION = 1
 Order = Literal["flatten-first", "rebalance-first"]
@@ -77,6 +81,10 @@ class Modality:
         }
 
 
+N_BINS = 33
+"""Of margins that are remembered."""
+
+
 @dataclass(frozen=True)
 class Tuning:
     """What a calibration remembers of the data that its lambda was tuned on, so that other data can be compared.
@@ -89,16 +97,35 @@ class Tuning:
         Independent ones: units, images or groups.
     counts : tuple of int
         (K,) labelled units of each class, of all of the data.
+    margins : tuple of tuple of int
+        Of each class, the kept units by the margins of their decisions, see `unoic_cli.tallies.margins`: bins after
+        the last that is not empty are left out.
     """
 
     n: int
     flips: int
     clusters: int
     counts: tuple[int, ...]
+    margins: tuple[tuple[int, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
-        return {"n": self.n, "flips": self.flips, "clusters": self.clusters, "counts": list(self.counts)}
+        return {
+            "n": self.n,
+            "flips": self.flips,
+            "clusters": self.clusters,
+            "counts": list(self.counts),
+            "margins": [list(one) for one in self.margins],
+        }
+
+    def binned(self, n_bins: int) -> NDArray[np.float64]:
+        """The margins, (K, B)."""
+        import numpy as np
+
+        found = np.zeros((len(self.margins), n_bins))
+        for row, counts in zip(found, self.margins, strict=True):
+            row[: len(counts)] = counts
+        return found
 
 
 @dataclass(frozen=True)
@@ -283,6 +310,11 @@ def _check_tuning(tuning: Tuning, n_classes: int, where: str) -> None:
         raise DataError(where, f"tuning: {tuning.flips} of {tuning.n} units", "expected shares of what was tuned on")
     if len(tuning.counts) != n_classes:
         raise DataError(where, f"tuning: counts of {len(tuning.counts)} classes", f"expected {n_classes}")
+    lengths, total = {len(one) for one in tuning.margins}, sum(map(sum, tuning.margins))
+    whole = len(tuning.margins) == n_classes and total == tuning.n and max(lengths) <= N_BINS
+    if tuning.margins and (not whole or min(min(one, default=0) for one in tuning.margins) < 0):
+        found = f"tuning: margins of {total} units in {len(tuning.margins)} classes"
+        raise DataError(where, found, f"expected {tuning.n} units in {n_classes} classes, {N_BINS} bins or fewer")
 
 
 def _close(found: float, expected: float) -> bool:

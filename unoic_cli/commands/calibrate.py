@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
 
@@ -18,7 +18,7 @@ from unoic_cli.calibrations.fuser import Fuser, Piece
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.class_offsets import asks_for_fit
 from unoic_cli.commands.evaluate import Metrics
-from unoic_cli.commands.harm import flips_of, tell_flips
+from unoic_cli.commands.harm import flips_of, margins_of, tell_flips, tell_margins
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span
@@ -44,6 +44,7 @@ from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import Resolved, resolve
 from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions, StrictOption
 from unoic_cli.tallies.flips import FlipTally
+from unoic_cli.tallies.margins import MarginKeeper
 from unoic_cli.tallies.points import predict
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -194,6 +195,7 @@ class _Posterior:
     data: DataSet
     decider: Decider
     emit: Emit
+    margins: Callable[[], MarginKeeper] | None = None
 
     @property
     def view(self) -> View:
@@ -221,7 +223,8 @@ class _Posterior:
         lam, plain = self.decider.calibration.lam, self.decider.plain
         beside: list[Any] = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
         flips = flips_of(self.decider)
-        more = [] if flips is None else [flips]
+        margins = None if self.margins is None else self.margins()
+        more = [tally for tally in (flips, margins) if tally is not None]
         return [self.decider.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
@@ -269,7 +272,7 @@ class _Maker:
         for tally in self.others:
             if isinstance(tally, FlipTally):
                 tally.look(batch, predictions)
-            elif batch.labels is not None:
+            elif batch.labels is not None or isinstance(tally, MarginKeeper):
                 tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
@@ -345,7 +348,8 @@ class _Measured(NamedTuple):
 
 def _metrics(written: Rewritten, decider: Decider, absent: Absent, data: DataSet, notes: Notes) -> _Measured:
     """What was counted beside the writing, if there are labels."""
-    points, units, *beside = (tally for tally in written.tallies if not isinstance(tally, FlipTally))
+    points, units, *more = written.tallies
+    beside: list[Any] = [tally for tally in more if isinstance(tally, ViewedTally)]
     counts = points.counts()
     support, asked = counts.support[0, 0], ask(None, data, absent)
     if not support.any():
@@ -548,13 +552,20 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         notes.add(left)
     applied = resolved.calibration
     decider = yield from make_decider(applied, data, resolved.factors)
-    written = yield from rewrite(data, path, _Posterior(data, decider, emit))
+    margins = None if fitted is not None else (yield from margins_of(decider, resolved, data))
+    made = _Posterior(data, decider, emit, None if margins is None else margins.recipe())
+    written = yield from rewrite(data, path, made)
     if beside is not None:
         yield from write_json(beside, applied.to_dict())
     before, masked, after = _metrics(written, decider, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
     if fitted is None and flips is not None:
         tell_flips(applied, flips.flips, flips.n, data, notes)
+    seen = next((tally for tally in written.tallies if isinstance(tally, MarginKeeper)), None)
+    if after is not None and after.n:
+        tell_margins(resolved, seen, after.counts.support.astype(float), "the class mix of this data", notes)
+    elif chosen["calibration"] is not None and chosen["target_prior"] is not None:
+        tell_margins(resolved, seen, np.array(applied.target_prior.values), "--target-prior", notes)
     notes.settle(chosen["strict"], data.name)
     if fitted is not None and fitted.offsets is not None and before is not None:
         after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
-from unoic_cli.commands.harm import tell_flips
+from unoic_cli.commands.harm import margins_of, tell_flips, tell_margins
 from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
@@ -296,7 +296,10 @@ def evaluate(
     asked_for = with_training(asked_for, data, resolved.calibration)
     check_countable(asked_for, data, ready)
     counted = Counting.of(ready, data, asked_for, applied, tables, chosen)
-    yield from counted.count(data, ready, tables)
+    seen = None
+    if applied:
+        seen = yield from margins_of(ready, resolved, data, clusters_of(chosen["cluster"], data))
+    yield from counted.count(data, ready, tables, [] if seen is None else [seen])
     overall = counted.curves[-1].pooled().at(0)
     if not overall.counts.support.any():
         raise no_labels(data, counted.ignored.n_ignored)
@@ -314,6 +317,7 @@ def evaluate(
     before = counted.metrics(0) if applied else None
     if difference is not None:
         tell_flips(used, difference.moved, measured.n, data, notes)
+    tell_margins(resolved, seen, counts.support.astype(np.float64), "the class mix of this data", notes)
     notes.settle(chosen["strict"], data.name)
     return EvaluateResult(
         overall=measured,
@@ -408,14 +412,14 @@ class Counting:
         both = Beside.at(asked.recipes(), plain, [0.0], n_tables), beside
         return cls(asked, tuple(joint.tallies), units, both, (0.0, lam), joint, view)
 
-    def count(self, data: DataSet, ready: Decider, tables: Tables | None) -> Steps[None]:
-        """Make the read."""
+    def count(self, data: DataSet, ready: Decider, tables: Tables | None, more: Sequence[Any] = ()) -> Steps[None]:
+        """Make the read; more tallies ride along."""
         first = self.beside[0].tallies.values() if len(self.beside) > 1 else ()
         before = first if self.plain_view is None else [ViewedTally(self.plain_view, tally) for tally in first]
         counting = self.ways if self.joint is None else (self.joint,)
         yield from count(
             data,
-            [*counting, self.ignored, *before, *self.beside[-1].tallies.values()],
+            [*counting, self.ignored, *before, *self.beside[-1].tallies.values(), *more],
             view=ready.view,
             **({} if tables is None else tables.arguments()),
         )

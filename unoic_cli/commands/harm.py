@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from unoic_cli.calibrations.calibration import Calibration
-from unoic_cli.commands.problem import Problem
+from unoic_cli.commands.problem import Problem, decision_of
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
+from unoic_cli.data.steps import Steps
 from unoic_cli.resolve.common import Notes
-from unoic_cli.resolve.decider import Decider
+from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.modalities import Resolved
 from unoic_cli.searches import Curve
+from unoic_cli.searches.target import binned_distance
 from unoic_cli.searches.warnings import FEW_ROWS, flips_differ, prior_is_not_carried
 from unoic_cli.tallies.flips import FlipTally
+from unoic_cli.tallies.kept import KeptTally
+from unoic_cli.tallies.margins import MarginKeeper
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _NAMED = 3
+LEAST_KNOWN = 0.9
+"""Of the data, in classes that were met when lambda was tuned, for their margins to be compared."""
 
 
 def tell_splits(data: DataSet, notes: Notes) -> None:
@@ -55,7 +67,7 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
     support = problem.support
     few = np.flatnonzero((support > 0) & (support < FEW_ROWS)).tolist()
     own = gains.get(problem.goal.name)
-    unsure = own is not None and lam != 0.0 and own.gain <= 2 * own.se and own.high >= 0
+    unsure = own is not None and lam != 0.0 and not (own.gain > 2 * own.se or own.high < 0)
     if not (few or unsure):
         return
     why = []
@@ -79,12 +91,15 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
     """W5: metrics that are surely lower, and the classes that lose most."""
     goal = problem.goal.name
     constrained = {one.metric.name for one in problem.asked.constraints}
+    assert problem.base is not None
+    before, after = problem.base.pooled().at(0), curve.pooled().at(index)
     lost = [
         one
         for one in problem.asked.metrics
         if one.name in gains
         and one.name not in constrained
-        and (gains[one.name].high < 0 if one.HIGHER else gains[one.name].low > 0)
+        and gains[one.name].high < 0
+        and one.values(after, problem.asked.rules) < one.values(before, problem.asked.rules)
     ]
     if not lost:
         return
@@ -137,4 +152,42 @@ def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, note
         "those that it was tuned on: this data may differ in more than its class mix; check it on labelled units",
         tuned=there,
         here=here,
+    )
+
+
+def margins_of(
+    decider: Decider, resolved: Resolved, data: DataSet, by: str | None = None
+) -> Steps[MarginKeeper | None]:  # fmt: skip
+    """What looks at the margins of this data's decisions, where it is remembered how they were when it was tuned."""
+    if resolved.tuned is not None:
+        decider = yield from make_decider(resolved.tuned, data, resolved.factors)
+    calibration = decider.calibration
+    if calibration.tuning is None or not calibration.tuning.margins:
+        return None
+    scores = KeptTally.of(data, decider.view, by, labelled=data.has("labels"))
+    return MarginKeeper.like(scores, decision_of(decider, calibration.lam))
+
+
+def tell_margins(
+    resolved: Resolved, seen: MarginKeeper | None, mix: NDArray[np.float64], of: str, notes: Notes
+) -> None:  # fmt: skip
+    """W2: decisions here are nearer to others, or further from them, than another mix of classes (K,) can explain."""
+    tuning = (resolved.tuned or resolved.calibration).tuning
+    if seen is None or tuning is None:
+        return
+    counts, clusters = seen.binned()
+    here = counts.astype(np.float64)
+    tuned = tuning.binned(here.size)
+    known = tuned.sum(axis=1) > 0
+    if here.sum() < 2 or mix[known].sum() < LEAST_KNOWN * mix.sum():
+        return
+    far = binned_distance(tuned, mix / mix.sum(), here, (tuning.clusters / tuning.n, clusters / here.sum()))
+    if not far.fires:
+        return
+    notes.warn(
+        "W2",
+        f"the margins of these decisions are not those of the data that lambda was tuned on, weighted to {of} (KS "
+        f"{far.ks:.2f}): this data differs in more than its class mix; check lambda on labelled units of it",
+        ks=far.ks,
+        n_eff=far.n_eff,
     )

@@ -27,6 +27,7 @@ from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.choice import settled
 from unoic_cli.tallies.kept import Kept, KeptTally
+from unoic_cli.tallies.margins import Decision
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.units import UnitTally
 from unoic_cli.tallies.viewed import ViewedTally
@@ -207,12 +208,17 @@ class Problem:
             exactly if self.goal.HIGHER else lambda i: None if (one := exactly(i)) is None else -one,
         )
 
+    @property
+    def rule(self) -> str:
+        """How lambda is chosen of those on a curve."""
+        return "fixed" if self.slopes.faint else "anchored" if self.anchored else "best"
+
     def along(self, lams: NDArray[np.float64]) -> Sampled | None:
         """The kept sample along a lattice."""
         if self.sample is None:
             return None
         if self._sampled is None or not np.array_equal(self._sampled.lams, lams):
-            self._sampled = Sampled(self.sample, self.decider, self.asked, lams)
+            self._sampled = Sampled(self.sample, self.decider, self.asked, lams, self.rule)
         return self._sampled
 
     def gains(self, curve: Curve, index: int) -> dict[str, Gain]:
@@ -233,7 +239,9 @@ class Problem:
             return None
         flips = int((sampled.predict(0.0) != sampled.at(index)).sum())
         clusters = int(np.unique(sampled.kept.clusters).size)
-        return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.support)))
+        decision = decision_of(self.decider, float(curve.lams[index]))
+        margins = tuple(_trimmed(row) for row in decision.binned(sampled.kept).tolist())
+        return Tuning(sampled.kept.n, flips, clusters, tuple(map(int, self.support)), margins)
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -306,3 +314,18 @@ class Complement:
     def objective(self, curve: Curve) -> NDArray[np.float64]:
         """The metric on these folds."""
         return self.problem.objective(curve, self.folds)
+
+
+def decision_of(decider: Decider, lam: float) -> Decision:
+    """What margins of its decisions at a lambda are of."""
+    one = decider.calibration.modalities[0] if len(decider.view.looks) == 1 else None
+    scale = 1.0 if one is None or decider.rule is not None else one.temperature
+    return Decision(decider.rule, decider.slopes.values, decider.slopes.masked, lam, scale)
+
+
+def _trimmed(row: list[int]) -> tuple[int, ...]:
+    """Without the zeros at its end."""
+    n = len(row)
+    while n and not row[n - 1]:
+        n -= 1
+    return tuple(row[:n])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.data.folds import mix
 from unoic_cli.kernels.lines import Lines, make_lines, make_point
-from unoic_cli.metrics import Counted, Counts, Metric, in_percent
+from unoic_cli.metrics import Counted, Counts, Exact, Metric, Rules, in_percent, rounding
 from unoic_cli.metrics.acc import Accuracy
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.decider import Decider
@@ -30,6 +31,8 @@ LOOKED_AT = 1 << 14
 """Units of a sample that are looked at along the whole lattice."""
 FITTED = 1 << 12
 """Units that fusions which are no lines are fitted on, at `POINTS` lambdas."""
+LONG = 10
+"""Of expectations that are equal on more than a share of the lattice, the point nearest to the fit is taken."""
 POINTS = 41
 MOST_RUNGS = 4
 """Pieces of `_AT_ONCE` scores of what is fused at those lambdas that are kept for the fits of the folds."""
@@ -103,12 +106,15 @@ class Sampled:
     decider : Decider
     asked : Asked
     lams : (G,) float64
+    rule : {"anchored", "best", "fixed"}
+        How a lambda is chosen of them: fixed where no data could have changed it.
     """
 
     kept: Kept
     decider: Decider
     asked: Asked
     lams: NDArray[np.float64]
+    rule: str
     _anchors: dict[Any, int] = field(default_factory=dict, repr=False, init=False)
     _choices: dict[Any, Choice] = field(default_factory=dict, repr=False, init=False)
     _ranked: dict[Metric, Sampled] = field(default_factory=dict, repr=False, init=False)
@@ -119,7 +125,7 @@ class Sampled:
         if metric.among is None:
             return self
         if metric not in self._ranked:
-            self._ranked[metric] = Ranked(self.kept, self.decider, self.asked, self.lams, self, metric)
+            self._ranked[metric] = Ranked(self.kept, self.decider, self.asked, self.lams, self.rule, self, metric)
         return self._ranked[metric]
 
     @cached_property
@@ -303,7 +309,10 @@ class Sampled:
         if not np.isfinite(values).any():
             return int(np.abs(self.lams - joint.mu).argmin())
         values = np.where(np.isfinite(values), values, -np.inf)
-        values[values >= values.max() - 1e-12] = values.max()
+        best = np.flatnonzero(values >= values.max() - 1e-12)
+        if best.size > self.lams.size / LONG:  # they hardly depend on lambda
+            return int(best[np.abs(self.lams[best] - joint.mu).argmin()])
+        values[best] = values.max()
         return best_plateau(values, self.lams).middle
 
     def choose(
@@ -354,7 +363,8 @@ class Sampled:
             if kept.n < MANY or weights is None:
                 return float("inf")
             theirs = self.predictions(np.array([best]), chosen)[0]
-            return 4 * float(errors.spread(errors.influence(theirs, weights))) + 0.01
+            reach = 4 * float(errors.spread(errors.influence(theirs, weights))) + 0.01
+            return reach if math.isfinite(reach) else math.inf
 
         return along, most
 
@@ -396,27 +406,48 @@ class Sampled:
         """The point that the units outside of each fold lead to; `index` where nothing can be chosen."""
         if goal.among is not None:
             return self.of(goal).fold_points(Accuracy(), index)
-        if goal.recipe is not None or self.lams.size == 1:
+        known = all(one.metric.has_errors for one in self.asked.constraints)
+        if goal.recipe is not None or self.lams.size == 1 or self.rule == "fixed" or not known:
             return [index] * GAIN_FOLDS
-        counts = self.trail.counts(self.kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
-        curve = Curve(self.lams, counts)
         found = []
         for fold in range(GAIN_FOLDS):
             out = self.folds == fold
             others = [i for i in range(GAIN_FOLDS) if i != fold]
-            counted = curve.pooled(others)
+            counted = self._by_fold.pooled(others)
             values = goal.values(counted, self.asked.rules) * (1.0 if goal.HIGHER else -1.0)
-            values = np.where(np.isfinite(values), values, -np.inf)
+            values = np.where(np.isfinite(values) & self._allowed(others), values, -np.inf)
             place = index
             if out.any() and not out.all() and values.max() > -np.inf:
                 place = self._without(goal, counted, values, out)
             found.append(place)
         return found
 
+    @cached_property
+    def _by_fold(self) -> Curve:
+        """Counts of the kept units along the lattice, by folds."""
+        counts = self.trail.counts(self.kept.labels, self.lams.size, self.n_classes, self.folds, GAIN_FOLDS)
+        return Curve(self.lams, counts)
+
+    def _allowed(self, folds: Sequence[int]) -> NDArray[np.bool_]:
+        """Where the constraints hold in some folds, (G,)."""
+        met, rules = np.ones(self.lams.size, dtype=bool), self.asked.rules
+        inside = np.isin(self.folds, list(folds))
+        for one in self.asked.constraints:
+            view, metric = (self.base if isinstance(self, Ranked) else self).of(one.metric), one.metric
+            metric = metric if metric.among is None else Accuracy()
+            counted, plain = view._by_fold.pooled(folds), view.counted(view.plain.astype(np.int64), inside)
+            met &= one.holds(
+                values := metric.values(counted, rules), metric.exact(plain, rules), rounding(self.n_classes, values),
+                functools.partial(_exactly, metric, counted, rules),
+            )  # fmt: skip
+        return met
+
     def _without(self, goal: Metric, counted: Counted, values: NDArray[np.float64], out: NDArray[np.bool_]) -> int:
         """What units outside a fold lead to."""
-        anchor = self.anchor(goal, ~out) if self.kept.n <= REFITTED else self._own_anchor(goal)
         values = np.where(values >= values.max() - 1e-12, values.max(), values)
+        if self.rule == "best":
+            return best_plateau(values, self.lams).middle
+        anchor = self.anchor(goal, ~out) if self.kept.n <= REFITTED else self._own_anchor(goal)
         kept = self.kept.take(~out)
         return nearest(values, self.lams, anchor, *self._errors(goal, replace(kept, seen=kept.n), ~out, counted))
 
@@ -465,20 +496,26 @@ class Sampled:
         apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
         metric = metric if metric.among is None else Accuracy()
         fair, chosen, plain = crossed
-        values = [float(metric.values(few.counted(one), rules)) for one in (chosen, fair)]
+        # one unit predicted as a class that has none would change what is averaged
+        same = replace(rules, absent="truth-only") if rules.absent == "reference" else rules
+        values = [float(metric.values(few.counted(one), same)) for one in (chosen, fair)]
         gain = apparent - (values[0] - values[1]) * few.kept.share
         errors = Errors(metric, rules, self.kept, after.counts.support)
         se = errors.of(own[0], after, own[1], before, 1)
         if few is not self:
             errors = Errors(metric, rules, few.kept, after.counts.support)
         crossed_se = errors.of(fair, after, plain, before, 1)
+        if not (math.isfinite(se) and math.isfinite(crossed_se)):
+            return Gain(apparent)
         spread = max(se, crossed_se) ** 2 + self._prior_weight(metric, after) / 2
         half = Z95 * float(np.sqrt(spread))
         return Gain(gain, gain - half, gain + half, se)
 
-    def counted(self, predictions: Any) -> Counted:
-        """Counts of the kept units, (n,) predicted so."""
+    def counted(self, predictions: Any, chosen: NDArray[np.bool_] | None = None) -> Counted:
+        """Counts of the kept units, (n,) predicted so, or of chosen ones."""
         labels, k = self.kept.labels, self.n_classes
+        if chosen is not None:
+            labels, predictions = labels[chosen], predictions[chosen]
         hits = np.bincount(labels[predictions == labels], minlength=k)
         return Counted(Counts(hits, np.bincount(predictions, minlength=k), np.bincount(labels, minlength=k)))
 
@@ -535,3 +572,8 @@ class Ranked(Sampled):
     def anchor(self, goal: Metric, chosen: NDArray[np.bool_] | None = None) -> int:
         """What the probabilities say is of the scores, not of ranks."""
         return self.base.anchor(self.metric, chosen)
+
+
+def _exactly(metric: Metric, counted: Counted, rules: Rules, i: int) -> Exact | None:
+    """A metric at one point of a curve, without any rounding."""
+    return metric.exact(counted.at(i), rules)

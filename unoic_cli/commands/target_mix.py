@@ -22,10 +22,11 @@ from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import match_modalities, resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
 from unoic_cli.searches import Curve
-from unoic_cli.searches.target import NO_LABEL_SHIFT, NO_SHIFT, STRENGTH, Estimate, Rows, estimate, margins
+from unoic_cli.searches.target import NO_LABEL_SHIFT, NO_SHIFT, STRENGTH, Estimate, Rows, estimate
 from unoic_cli.tallies.decisions import DecisionTally
 from unoic_cli.tallies.kept import Kept, KeptTally
 from unoic_cli.tallies.labels import LabelTally
+from unoic_cli.tallies.margins import margins
 
 SCORES = ("calibration", "source_prior", "fusion", "weights", "delta", "delta_power")
 """Options that say how scores are made."""
@@ -246,7 +247,7 @@ def _decided(kept: Kept, decider: Decider, data: DataSet) -> float:
     step = STEPS[decider.linear]
     lams = np.asarray(np.arange(round(HIGHEST / step) + 1) * step, np.float64)
     goal = find("macc", "--metric", data.n_classes, data.class_names)
-    sampled = Sampled(kept, decider, ask(None, data, "reference", metric="macc"), lams)
+    sampled = Sampled(kept, decider, ask(None, data, "reference", metric="macc"), lams, "anchored")
     tables = np.zeros(kept.n, dtype=np.int32)
     counts = sampled.trail.counts(kept.labels, lams.size, data.n_classes, tables, 1)
     counted = Curve(lams, counts).pooled()

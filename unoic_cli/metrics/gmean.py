@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights, averaged, share
+from unoic_cli.metrics.metric import Counted, Exact, Metric, Rules, Weights, averaged
 from unoic_cli.metrics.root import Root
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ class GeometricMean(Metric):
         return Root(Fraction(over, under) if over else Fraction(0), n)
 
     def weights(self, counted: Counted, rules: Rules) -> Weights:
-        """G / (C TP_k) of a hit: none where a class is never found."""
+        """G / (C TP_k) of a hit; NaN where a class is never found, and one hit changes all."""
         import numpy as np
 
         hits = counted.counts.hits
         of = averaged(counted.counts, rules, predicted=False)
-        each = np.nan_to_num(self.values(counted, rules)) / np.maximum(of.sum(axis=-1), 1)
-        return Weights(np.where(of, share(each[..., None], hits), 0.0), np.zeros(hits.shape))
+        value = np.asarray(self.values(counted, rules))
+        each = np.where(value > 0, value, np.nan) / np.maximum(of.sum(axis=-1), 1)
+        return Weights(np.where(of, each[..., None] / np.maximum(hits, 1), 0.0), np.zeros(hits.shape))

@@ -126,10 +126,13 @@ class Resolved:
     calibration : Calibration
     factors : dict
         Factors that are no part of the calibration, by modality.
+    tuned : Calibration or None
+        What was tuned, where its target prior was replaced: only its decisions can be compared with what it remembers.
     """
 
     calibration: Calibration
     factors: dict[str | None, FactorSource] = field(default_factory=dict)
+    tuned: Calibration | None = None
 
 
 def resolve(
@@ -338,7 +341,8 @@ def _with_target(
         f"target prior: {target.origin}, in place of the calibration's ({loaded.target_prior.origin}); lambda "
         f"{loaded.lam:.7g} is kept, and was not chosen for it"
     )
-    return replace(found, calibration=replace(loaded, target_prior=target))
+    made = replace(loaded, target_prior=target, tuning=None)
+    return replace(found, calibration=made, tuned=None if loaded.tuning is None else loaded)
 
 
 def _member(data: DataSet, name: str | None) -> DataSet:

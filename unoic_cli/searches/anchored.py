@@ -268,7 +268,10 @@ class Errors:
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
-        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof)
+        one, other = self.influence(ours, first), self.influence(theirs, second)
+        unknown = np.isnan(one).any(axis=-1) & np.isnan(other).any(axis=-1)  # of one alone: its value is 0, as it was
+        found = self.spread(np.nan_to_num(one) - np.nan_to_num(other), ddof)
+        return np.asarray(np.where(unknown, np.nan, found))
 
     def spread(self, d: NDArray[np.float64], ddof: int = 0) -> NDArray[np.float64]:
         """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums."""

@@ -352,18 +352,6 @@ def _moved(x: Floats, r: Floats) -> Floats:
     return np.column_stack([by_factor, np.diag(r.mean(axis=0)) - r.T @ r / len(r)])
 
 
-def margins(scores: Floats) -> Floats:
-    """The best score of each row less the second best, (N,).
-
-    Examples
-    --------
-    >>> margins(np.array([[0.0, 2.0, 1.5], [3.0, 0.0, 1.0]])).tolist()
-    [0.5, 2.0]
-    """
-    top = np.partition(scores, scores.shape[1] - 2, axis=1)[:, -2:]
-    return np.asarray(top.max(axis=1) - top.min(axis=1))
-
-
 def distance(sample: Floats, weights: Floats, other: Floats) -> Distance:
     """How far a weighted sample (N,) is from another one (M,).
 
@@ -382,6 +370,34 @@ def distance(sample: Floats, weights: Floats, other: Floats) -> Distance:
     return Distance(float(np.abs(ours - theirs).max()), n * other.size / (n + other.size))
 
 
+def binned_distance(tuned: Floats, mix: Floats, here: Floats, independent: tuple[float, float]) -> Distance:
+    """The same of samples in bins, the first weighted to a mix of classes.
+
+    Parameters
+    ----------
+    tuned : (K, B) counts
+        Of each class.
+    mix : (K,) float64
+        Shares of the classes in the other sample; those that were never tuned on are left out.
+    here : (B,) counts
+    independent : (float, float)
+        Units of either for each unit that is counted.
+
+    Examples
+    --------
+    >>> tuned, mix, here = np.array([[4.0, 0], [0, 4.0]]), np.array([0.75, 0.25]), np.array([2.0, 2.0])
+    >>> found = binned_distance(tuned, mix, here, (1.0, 1.0))
+    >>> found.ks, round(found.n_eff, 6)
+    (0.25, 2.461538)
+    """
+    n = tuned.sum(axis=1)
+    weights = np.divide(mix, n, out=np.zeros(n.size), where=n > 0)
+    ours = (weights @ tuned).cumsum()
+    theirs = here.cumsum() / here.sum()
+    sure = (weights @ n) ** 2 / (weights**2 @ n) * independent[0], here.sum() * independent[1]
+    return Distance(float(np.abs(ours / ours[-1] - theirs).max()), float(sure[0] * sure[1] / (sure[0] + sure[1])))
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows that are looked at.
@@ -391,7 +407,7 @@ class Rows:
     z : (N, K) float64
         Scores with a row maximum of 0; -inf where a class is impossible.
     margins : (N,) float64
-        How far the decision of each is from any other: see `margins`.
+        How far the decision of each is from any other: see `unoic_cli.tallies.margins`.
     clusters : (N,) integers or None
         Rows of one cluster are not independent; None: all are.
     """
@@ -462,6 +478,7 @@ def estimate(labelled: Rows, y: Labels, target: Rows, s: Floats, how: str = "map
     >>> rng = np.random.default_rng(0)
     >>> y, t = rng.integers(0, 2, 400), (rng.random(400) < 0.9).astype(int)
     >>> z, x = (rng.normal(size=(400, 2)) + 3 * np.eye(2)[k] for k in (y, t))
+    >>> from unoic_cli.tallies.margins import margins
     >>> rows = [Rows(one - one.max(axis=1, keepdims=True), margins(one)) for one in (z, x)]
     >>> found = estimate(rows[0], y, rows[1], np.zeros(2))
     >>> found.prior.round(2).tolist(), found.reason, found.test.p < 1e-9

@@ -403,9 +403,10 @@ class KeptTally(Keeper):
 
     def update(self, batch: Batch) -> None:
         """Keep what is to be kept of a batch."""
-        self.keep(batch, lambda entries: self._scores(batch, entries))
+        self.keep(batch, lambda entries: self.scores_of(batch, entries))
 
-    def _scores(self, batch: Batch, entries: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def scores_of(self, batch: Batch, entries: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Scores of entries of a batch, and factors of lambda * s."""
         made = batch.modalities if self.n_parts > 1 or batch.scores is None else (batch.scores,)
         scores = np.empty((entries.size, self.n_parts, self.n_classes), dtype=self.dtype)
         factors = np.ones((entries.size, self.n_parts))
