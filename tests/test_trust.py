@@ -11,6 +11,7 @@ import pytest
 
 import unoic_cli
 from unoic_cli import calibrate, evaluate, search_lambda
+from unoic_cli.data.folds import mix
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.searches.warnings import flips_differ
 from unoic_cli.tallies.margins import EDGES
@@ -73,6 +74,131 @@ def test_tuning_on_all_splits_is_told(tmp_path):
     path = write(tmp_path / "a.h5", z, y, prior, split=[b"val", b"test"] * 100)
     assert "splits" in codes(search_lambda(path))
     assert "splits" not in codes(search_lambda(path, split="val"))
+
+
+def test_gains_are_crossed_with_the_constraints_and_the_rule_that_chose():
+    """FAULT: the folds chose as if there were no constraint, so a choice was praised for another lambda's gain."""
+    z, y, prior = made(n=3000)
+    for more in (
+        {"subject_to": "recall[0]>=base-0.03"},
+        {"subject_to": "top2>=base-0.05 and acc>=0.3", "metric": "f1"},
+    ):
+        free = search_lambda(z, y, source_prior=prior, metric=more.get("metric", "macc"))
+        bound = search_lambda(z, y, source_prior=prior, metrics="macc,top2", **more)
+        name = more.get("metric", "macc")
+        apparent = bound.best[name] - bound.baseline[name]
+        assert bound.lam < free.lam or "top2" in str(more)
+        assert bound.gain[name].gain == pytest.approx(apparent, abs=0.02)
+    few, labels = z[:150], y[:150]
+    gains = {
+        how: search_lambda(few, labels, source_prior=prior, choose=how, range="0:6").gain["macc"].gain
+        for how in ("best", "anchored")
+    }
+    s = naive.slopes(prior, np.ones(K))
+    lams = np.round(np.arange(601) * 0.01, 2)
+    sampled = search_lambda(few, labels, source_prior=prior, choose="best", range="0:6")
+    recall = np.stack([[((few + lam * s).argmax(1) == labels)] for lam in lams])[:, 0]
+    folds = crossed_folds(labels)
+    fair = np.zeros(labels.size)
+    for fold in range(5):
+        out = folds == fold
+        curve = np.array([np.mean([hit[~out & (labels == c)].mean() for c in range(K)]) for hit in recall])
+        best = np.flatnonzero(curve >= curve.max() - 1e-12)
+        runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+        first, last = min(((int(r[0]), int(r[-1])) for r in runs), key=lambda r: (r[0] - r[1], lams[sum(r) // 2]))
+        fair[out] = recall[(first + last) // 2][out]
+    macc = np.mean([fair[labels == c].mean() for c in range(K)])
+    assert gains["best"] == pytest.approx(macc - sampled.baseline["macc"], abs=1e-9)
+
+
+def crossed_folds(labels):
+    """The folds of gains: of each class by a hash of the place."""
+    key = mix(np.arange(labels.size, dtype=np.uint64))
+    order = np.lexsort((key, labels))
+    sizes = np.bincount(labels, minlength=K)
+    ranks = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    found = np.empty(labels.size, dtype=int)
+    found[order] = (ranks + labels[order]) % 5
+    return found
+
+
+@pytest.mark.parametrize("metric", ["acc", "miou", "f1", "kappa", "recall[1]"])
+def test_where_nothing_depends_on_lambda_it_is_what_the_probabilities_say(metric):
+    z, y = (60 * np.eye(4)[[0, 1, 2, 3] * 10]).astype("f4"), np.array([0, 1, 2, 3] * 10)
+    result = search_lambda(z, y, source_prior=[0.7, 0.1, 0.1, 0.1], metric=metric)
+    assert result.lam == result.choice["anchor"] == 1.0
+
+
+def test_a_class_that_is_only_predicted_makes_no_price():
+    """FAULT: one cross-fitted unit predicted as a class without labels was called a loss of twenty points."""
+    rng = np.random.default_rng(11)
+    for seed in range(6):
+        z, y, prior = made(seed=seed, n=300)
+        some = y != 4
+        result = search_lambda(z[some], y[some], source_prior=prior + rng.uniform(0, 0.02, K))
+        for price in (one for one in result.warnings if one["code"] == "W5"):
+            for name in ("miou", "f1", "acc", "macc"):
+                assert name not in price or result.best[name] < result.baseline[name]
+
+
+def test_a_temperature_is_no_sign_that_the_prior_is_missing():
+    z, y, prior = made(n=2000)
+    z = 2.5 * z
+    assert codes(search_lambda(z, y, source_prior=prior)) == codes(
+        search_lambda(z, y, source_prior=prior, temperature=0.4)
+    )
+    assert "W3" not in codes(search_lambda(z, y, source_prior=prior, temperature=2.5))
+
+
+def test_what_is_written_is_called_a_posterior_where_it_is_one(tmp_path):
+    z, y, prior = made(n=1500)
+    path, out = write(tmp_path / "a.h5", z, y, prior), str(tmp_path / "o.h5")
+    assert calibrate(path, output=out).population == "posterior for the target prior uniform"
+    told = calibrate(path, output=out, force=True, metric="recall[4]")
+    fit = told.fitted.choice
+    assert abs(told.calibration.lam - fit["fit"]) > 2 * fit["se_fit"]
+    assert told.population.startswith("none is fitted") and any("no posterior" in note for note in told.notes)
+    assert told.to_dict()["choice"] == fit and told.to_dict()["gain"]["macc"]["gain"] == told.fitted.gain["macc"].gain
+    weights = calibrate(path, output=out, force=True, target_prior=[0.2] * K)
+    assert weights.population == "posterior for the target prior that was given"
+
+
+def test_as_it_is_has_no_temperature(tmp_path):
+    """FAULT: probabilities before were those of the scores over the calibration's temperature."""
+    z, y, prior = made(n=900)
+    path = write(tmp_path / "a.h5", 3 * z, y, prior)
+    calibrate(path, output=str(tmp_path / "o.h5"))
+    plain = evaluate(path, metrics="nll,brier,ece").overall.values
+    for given in ({"calibration": str(tmp_path / "o.calibration.json")}, {"lam": 0.5, "temperature": 3.0}):
+        found = evaluate(path, metrics="nll,brier,ece", **given)
+        assert {name: found.before.values[name] for name in ("nll", "brier", "ece")} == {
+            name: plain[name] for name in ("nll", "brier", "ece")
+        }
+    for more in ({"metric": "nll", "range": "0:2:0.5"}, {"metric": "macc"}):
+        result = search_lambda(path, temperature=3.0, metrics="nll", **more)
+        assert result.baseline["nll"] == plain["nll"]
+
+
+def test_the_target_that_was_tuned_is_what_flips_are_of(tmp_path):
+    z, y, prior = made(n=1500)
+    path = write(tmp_path / "a.h5", z, y, prior)
+    search_lambda(path, output=str(tmp_path / "c.json"))
+    out = {"calibration": str(tmp_path / "c.json"), "output": str(tmp_path / "o.h5"), "force": True}
+    near = (0.9 * prior + 0.1 / K).tolist()  # hardly anything is decided otherwise for it
+    assert codes(calibrate(path, target_prior=near, **out)) == []
+    assert codes(evaluate(path, calibration=str(tmp_path / "c.json"), target_prior=near)) == []
+
+
+def test_classes_of_a_unit_or_two_leave_gains_unsure():
+    """FAULT: units that move alike have no variance, and an interval without width was called sure."""
+    rows = [[2.0, 1.9, -9, -9]] * 2 + [[3.0, 0, -9, -9]] * 40 + [[-9, -9, 3.0, -9]] * 20 + [[-9, -9, -9, 2.0]]
+    y = np.array([1] * 2 + [0] * 40 + [2] * 20 + [3])
+    found = evaluate(np.array(rows, np.float32), y, lam=1.0, source_prior=[0.7, 0.25, 0.04, 0.01]).to_dict()
+    gain, (row,) = found["gain"]["macc"], found["changes"]
+    assert gain["gain"] == 0.25 and 0.05 < gain["interval"][0] < 0.2
+    assert (row["class"], row["support"], row["gain"]) == (1, 2, 1.0) and row["interval"][0] < 0.8
+    same = evaluate(np.array(rows[2:], np.float32), y[2:], lam=1.0, source_prior=[0.7, 0.25, 0.04, 0.01]).to_dict()
+    assert same["gain"]["macc"]["interval"] == [0.0, 0.0]  # nothing is decided otherwise
 
 
 def test_other_data_whose_margins_differ_is_told(tmp_path):

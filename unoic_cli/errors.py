@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from unoic_cli.urls import scrub
@@ -28,6 +29,17 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def other_names(found: Sequence[str], expected: Sequence[str]) -> str:
+    """How class names differ from those that are expected.
+
+    Examples
+    --------
+    >>> other_names(("cat", "dog"), ("dog", "cat")), other_names(("cat", "dog"), ("cat", "cow"))
+    ('the same class names in another order', 'other class names')
+    """
+    return "the same class names in another order" if sorted(found) == sorted(expected) else "other class names"
 
 
 def one_line(text: str, most: int = 4 * MOST_CHARACTERS) -> str:

@@ -13,7 +13,7 @@ from unoic_cli.calibrations.lattice import LARGEST
 from unoic_cli.calibrations.offsets import Offsets, check_offsets
 from unoic_cli.calibrations.prior import Prior, Slopes, Unseen, make_slopes
 from unoic_cli.data.facts import Facts, find_out, read_text
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import DataError, UsageError, other_names
 from unoic_cli.schemas import check_schema, typed
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ class Calibration:
             found = f"{n_classes} classes"
             raise DataError(where, found, f"expected {len(self.target_prior.values)}, as the calibration has")
         if self.class_names and class_names and self.class_names != class_names:
-            raise DataError(f"{where}:class_names", "other class names", "expected those of the calibration")
+            found = other_names(class_names, self.class_names)
+            raise DataError(f"{where}:class_names", found, "expected those of the calibration")
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""

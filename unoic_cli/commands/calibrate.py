@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from unoic_cli.calibrations.view import View
 from unoic_cli.commands.class_offsets import asks_for_fit
 from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.harm import flips_of, margins_of, tell_flips, tell_margins
+from unoic_cli.commands.sampled import GAIN_FOLDS
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
 from unoic_cli.data.dataset import DataSet, Span
@@ -122,6 +124,7 @@ class CalibrateResult:
             "lambda": self.calibration.lam,
             "temperature": self.calibration.temperature,
             "fitted": self.fitted is not None,
+            **({} if self.fitted is None else self.fitted.chosen()),
             "before": None if self.before is None else self.before.to_dict(),
             **({} if self.masked is None else {"masked": self.masked.to_dict()}),
             "after": None if self.after is None else self.after.to_dict(),
@@ -143,11 +146,15 @@ class CalibrateResult:
         """What the probabilities are posteriors of; None where none are written."""
         if self.emit == "predictions":
             return None
-        lam, target = self.calibration.lam, self.calibration.target_prior.origin
+        lam, origin = self.calibration.lam, self.calibration.target_prior.origin
+        target = "that was given" if origin.startswith("--") else origin
         if lam == 0:
             return "for the class mix that the scores are for (lambda 0)"
         if self.fitted is not None and self.calibration is not self.fitted.calibration:  # by the joint fit
-            return f"posterior for the target prior {target}"
+            fit = leans(self.fitted, lam)
+            if fit is None:
+                return f"posterior for the target prior {target}"
+            return f"none is fitted: lambda {lam:.4g} decides best, and the labels' likelihood calls for {fit:.4g}"
         return f"moved {'towards' if lam > 0 else 'away from'} the target prior {target} by lambda {lam:g}"
 
     @property
@@ -156,9 +163,9 @@ class CalibrateResult:
         if self.after is None:
             return None
         if self.fitted is not None and self.fitted.offsets is not None:
-            return "cross-fitted: each kept unit predicted with the lambda and the offsets of the other folds"
+            return f"cross-fitted over {GAIN_FOLDS} folds: each kept unit by the lambda and the offsets of the others"
         if self.fitted is not None:
-            return "cross-fitted: each unit predicted with the lambda tuned on the other folds"
+            return f"cross-fitted over {CROSS_FIT_FOLDS} folds: each unit by the lambda tuned on the others"
         return "the given lambda on this input"
 
 
@@ -625,6 +632,14 @@ def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[S
     return result, replace(resolved, calibration=_joint(result, notes))
 
 
+def leans(result: SearchResult, lam: float) -> float | None:
+    """The lambda of the joint fit, where one that was chosen lies further from it than two standard errors."""
+    fit, se = result.choice.get("fit"), result.choice.get("se_fit")
+    if fit is None or se is None or not math.isfinite(se) or abs(lam - fit) <= 2 * se:
+        return None
+    return float(fit)
+
+
 def _joint(result: SearchResult, notes: Notes) -> Calibration:
     """The calibration with the scale of the joint fit, softmax(a * (z / T + b + lambda * s)): it moves no decision."""
     found, a = result.calibration, result.choice.get("a")
@@ -642,7 +657,13 @@ def _joint(result: SearchResult, notes: Notes) -> Calibration:
     warm = {one.name: f"{one.temperature:.4g}" for one in modalities}
     said = warm[modalities[0].name] if len(set(warm.values())) == 1 else ", ".join(f"{k} {v}" for k, v in warm.items())
     notes.add(
-        f"probabilities are of the joint fit: temperature {said} and lambda "
-        f"{a * found.lam:.4g}, which decide as lambda {found.lam:g} does by itself"
+        f"probabilities have the temperature of the joint fit, {said}, and lambda {a * found.lam:.4g}: they decide as "
+        f"lambda {found.lam:g} does by itself"
     )
+    fit = leans(result, a * found.lam)
+    if fit is not None:
+        notes.add(
+            f"the likelihood of the labels calls for lambda {fit:.4g}: what is written decides well, and is no "
+            "posterior (unoic fit-temperature -o fits one)"
+        )
     return replace(found, lam=a * found.lam, modalities=modalities)

@@ -32,7 +32,7 @@ from unoic_cli.resolve.common import (
     provenance,
     tell_predictions,
 )
-from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.decider import Decider, as_stored, make_decider
 from unoic_cli.resolve.modalities import describe_modalities, resolve
 from unoic_cli.resolve.options import (
     AbsentOption,
@@ -409,8 +409,11 @@ class Counting:
         clusters = clusters_of(chosen["cluster"], data)
         keep = DecidedKeeper(data.n_classes, 2, places_before(data), clusters).recipe()
         joint = WaysTally(Ways(members, 0, data.n_classes, n_tables), keep, by_image)
-        both = Beside.at(asked.recipes(), plain, [0.0], n_tables), beside
-        return cls(asked, tuple(joint.tallies), units, both, (0.0, lam), joint, view)
+        stored = as_stored(ready)
+        both = Beside.at(asked.recipes(), stored or ready, [0.0], n_tables), beside
+        return cls(
+            asked, tuple(joint.tallies), units, both, (0.0, lam), joint, None if stored is None else stored.view
+        )  # fmt: skip
 
     def count(self, data: DataSet, ready: Decider, tables: Tables | None, more: Sequence[Any] = ()) -> Steps[None]:
         """Make the read; more tallies ride along."""

@@ -43,7 +43,8 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
         return
     lam, joint = float(curve.lams[index]), sampled.joint
     told = problem.decider.linear and not (problem.slopes.faint or _shared(problem))
-    if joint is not None and told and prior_is_not_carried(joint):
+    temperature = problem.decider.calibration.modalities[0].temperature
+    if joint is not None and told and prior_is_not_carried(joint, temperature):
         figures = {"fit": joint.lam, "se": joint.se_lam, "mu": joint.mu}
         notes.warn(
             "W3",

@@ -199,7 +199,7 @@ class Pairs:
         if metric.recipe is not None or not math.isfinite(ours - theirs) or np.unique(kept.clusters).size < 2:
             return Gain(ours - theirs)
         errors = Errors(metric, self.asked.rules, kept, after.counts.support)
-        se = errors.of(kept.decisions[:, i], after, kept.decisions[:, self.first], before, 1)
+        se = errors.surely(kept.decisions[:, i], after, kept.decisions[:, self.first], before)
         return Gain.around(ours - theirs, se)
 
     def tell_few(self, clusters: str, notes: Notes) -> None:
@@ -274,6 +274,7 @@ class Pairs:
             moved - n * change**2, n - 1.0, out=np.full(n.size, np.nan), where=n > 1
         )
         se: NDArray[np.float64] = np.sqrt(np.divide(variance.clip(0), n, out=np.full(n.size, np.nan), where=n > 0))
+        se = np.where(n > 1, np.maximum(se, np.sqrt(0.5) / (n + 2)), np.nan)  # units that move alike tell little
         kept = self.kept(table)
         if self._alone(kept):
             return se

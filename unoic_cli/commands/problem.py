@@ -21,7 +21,7 @@ from unoic_cli.data.steps import Steps, count
 from unoic_cli.kernels.lines import make_lines
 from unoic_cli.metrics import Exact, Metric, Recipe, rounding
 from unoic_cli.resolve.asked import Arrays, Asked, Beside
-from unoic_cli.resolve.decider import Decider
+from unoic_cli.resolve.decider import Decider, as_stored
 from unoic_cli.resolve.options import DataOptions
 from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve, first_of_runs
@@ -123,7 +123,7 @@ class Problem:
         late = [recipe for recipe in self.asked.recipes() if recipe not in self.recipes]
         if not late:
             return 0
-        wanted, plain = sorted({0.0, 1.0, *lams}), self.decider.plain
+        wanted, plain = sorted({0.0, 1.0, *lams}), as_stored(self.decider)
         beside = Beside.at(late, self.decider, wanted, self.n_tables)
         as_is = Beside.at(late if plain is not None else [], plain, [0.0], self.n_tables)
         views = [] if plain is None else [ViewedTally(plain.view, tally) for tally in as_is.tallies.values()]
@@ -145,7 +145,8 @@ class Problem:
 
     def _plain(self) -> _Points:
         """Tallies of the scores as they are, where those of the method at lambda 0 do not tell."""
-        plain = self.decider.plain
+        of_scores = any(not one.on_path for one in self.recipes)
+        plain = as_stored(self.decider) if of_scores else self.decider.plain
         if self.base is not None or plain is None:
             return _Points([], None, None)
         return replace(self._points(plain, [0.0]), view=plain.view)

@@ -216,6 +216,10 @@ class SearchResult:
 
     __repr__ = brief
 
+    def chosen(self) -> dict[str, Any]:
+        """For JSON: how lambda was chosen, and what it gains."""
+        return {"choice": self.choice, "gain": {name: one.to_dict() for name, one in self.gain.items()}}
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {
@@ -232,8 +236,7 @@ class SearchResult:
             "rebalanced": self.rebalanced,
             "best": self.best,
             **({} if self.offsets is None else {"offsets": self.offsets.to_dict()}),
-            "choice": self.choice,
-            "gain": {name: one.to_dict() for name, one in self.gain.items()},
+            **self.chosen(),
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
             "folds": None if self.folds is None else self.folds.to_dict(self.best),
             "groups": self.groups,
@@ -358,7 +361,9 @@ def _search(
         notes.add(f"the best value sat on the end of the range {lattice}: extended to {wider}")
         found, plateau, lattice = more, better, wider
     picked = _pick(problem, found)
-    _tell_ends(plateau if _by_anchor(problem, found) else picked, lattice, notes)
+    told = plateau if _by_anchor(problem, found) else picked
+    if not (problem.goal.HIGHER and told.value >= 1 - 1e-12):  # no metric is more
+        _tell_ends(told, lattice, notes)
     return found, picked, reads
 
 
@@ -405,7 +410,7 @@ def _tune(problem: Problem, found: Found, lattice: Lattice, method: str) -> Step
             raise DataError(
                 problem.data.name,
                 f"fold {fold} of {k} or its complement has no labelled unit",
-                "expected more data, or fewer --folds",
+                "expected labelled units in each fold, and outside it",
             )
         tuned.append((yield from _tuned(problem, found, search, lattice, others, kept)))
     return tuned, len(kept) - counted
@@ -545,8 +550,9 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         Option(
             "--range",
             "A:B[:STEP]",
-            "Lambdas to look at; A:A is one. Default: 0:6, or -1:6 for metrics that precision enters (0:2 for --choose "
-            "best and metrics of scores), grown to 16 at most while the best value sits on its upper end.",
+            "Lambdas to look at; A:A is one. Default: 0:6, or -1:6 for metrics that tell wrong predictions apart, or "
+            "classes (0:2 for --choose best and metrics of scores), grown to 16 at most while the best value sits on "
+            "its upper end.",
             takes="(A, B), (A, B, STEP) or str",
         ),
     ]

@@ -13,7 +13,7 @@ from unoic_cli.calibrations.prior import Prior
 from unoic_cli.commands.sampled import Sampled
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Pass, Steps, count_each
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import DataError, UsageError, other_names
 from unoic_cli.metrics import find
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
@@ -158,9 +158,7 @@ def _check(labelled: DataSet, target: DataSet, notes: Notes) -> None:
         )
     ours, theirs = labelled.class_names, target.class_names
     if ours and theirs and ours != theirs:
-        same = sorted(ours) == sorted(theirs)
-        found = "the same class names in another order" if same else "other class names"
-        raise DataError(f"{target.name}:class_names", found, f"expected those of {labelled.name}")
+        raise DataError(f"{target.name}:class_names", other_names(theirs, ours), f"expected those of {labelled.name}")
     tell_names(labelled.name, ours, target.name, theirs, notes)
 
 

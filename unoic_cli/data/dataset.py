@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from unoic_cli import formats
 from unoic_cli.data.batch import Part, choose_split
 from unoic_cli.data.facts import Facts, know
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import DataError, UsageError, other_names
 from unoic_cli.formats.block import Source
 from unoic_cli.formats.names import Asked, AxisError, refuse
 
@@ -464,6 +464,8 @@ def _check_one(sources: Sequence[Source], key: str, found: str, expected: str) -
     stated = [source for source in sources if getattr(source, key)]
     for source in stated[1:]:
         if getattr(source, key) != getattr(stated[0], key):
+            if key == "class_names":
+                found = other_names(source.class_names or (), stated[0].class_names or ())
             raise DataError(f"{source.name}:{key}", found, f"expected {expected} of {stated[0].name}")
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import about_calibration, facts, metric_table, percent
-from unoic_cli.report.search import about_gain
+from unoic_cli.report.search import about_gain, about_lambda
 
 if TYPE_CHECKING:
     from unoic_cli.commands.calibrate import CalibrateResult
@@ -23,7 +23,7 @@ def render_calibrate(result: CalibrateResult) -> RenderableType:
         ("lambda", f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")),
         *about_calibration(result.calibration),
         *([] if result.population is None else [("probabilities", result.population)]),
-        *([] if result.fitted is None else about_gain(result.fitted)),
+        *([] if result.fitted is None else [("chosen", about_lambda(result.fitted)), *about_gain(result.fitted)]),
     ]
     if result.calibration_output is not None:
         about.insert(1, ("calibration", result.calibration_output))

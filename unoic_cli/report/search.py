@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from unoic_cli.commands.sampled import GAIN_FOLDS
 from unoic_cli.metrics import title as title_of
 from unoic_cli.report.common import about_calibration, facts, metric_table, sparkline, units, value_of
 
@@ -68,11 +69,16 @@ def about_gain(result: SearchResult) -> list[tuple[str, str]]:
     said = ", ".join(f"{title_of(name)} {result.gain[name].signed(name)}" for name in names)
     if not said or result.details.get("given") is not None:
         return []
-    rows = [("gain, 95 %", f"{said} (cross-fitted, over the scores as they are)")]
+    rows = [("gain, 95 %", f"{said} (cross-fitted over {GAIN_FOLDS} folds; over the scores as they are)")]
     if result.offsets is not None:
         beside = ", ".join(f"{title_of(name)} {result.offsets.gain[name].signed(name)}" for name in names)
         rows.append(("with offsets", beside))
     return rows
+
+
+def about_lambda(result: SearchResult) -> str:
+    """Which lambda was chosen, and why."""
+    return _about_lambda(result, title_of(result.metric))[1]
 
 
 def _own(result: SearchResult) -> bool:

@@ -178,6 +178,18 @@ def _plain(decider: Decider, members: Sequence[DataSet]) -> Decider | None:
     return Decider(decider.calibration, View((Look(stored_delta=False),), chosen=decider.view.chosen), None, nothing)
 
 
+def as_stored(decider: Decider) -> Decider | None:
+    """The scores as they are, for their probabilities: a temperature changes these, though no decision.
+
+    None where that is the decider itself at lambda = 0.
+    """
+    looks = decider.view.looks
+    if decider.plain is not None or len(looks) > 1 or looks[0].temperature == 1.0:
+        return decider.plain
+    nothing = Slopes.of(np.zeros(decider.slopes.values.size), np.zeros(decider.slopes.values.size, dtype=np.bool_))
+    return Decider(decider.calibration, View((Look(stored_delta=False),), chosen=decider.view.chosen), None, nothing)
+
+
 def _flattens(look: Look, member: DataSet) -> bool:
     stored = look.stored_delta and any("delta" in source.fields for source in member.sources)
     return look.factors is not None or look.statistics is not None or stored

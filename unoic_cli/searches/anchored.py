@@ -236,8 +236,8 @@ class Errors:
         self.order, self.cluster = kept.by_label
         self.labels = kept.labels[self.order].astype(np.int64)
         own = np.bincount(self.labels, minlength=self.support.size)
-        present = np.flatnonzero(own)
-        self.own, self.size = own[present], self.support[present]
+        self.present = np.flatnonzero(own)
+        self.own, self.size = own[self.present], self.support[self.present]
         self.first = np.cumsum(self.own) - self.own
         self.n_clusters = int(self.cluster.max()) + 1 if kept.n else 0
         self.alone = self.n_clusters == kept.n
@@ -273,8 +273,34 @@ class Errors:
         found = self.spread(np.nan_to_num(one) - np.nan_to_num(other), ddof)
         return np.asarray(np.where(unknown, np.nan, found))
 
-    def spread(self, d: NDArray[np.float64], ddof: int = 0) -> NDArray[np.float64]:
-        """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums."""
+    def surely(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> float:
+        """As `of`, where some classes have few units: of each class no less is unknown than by the rule of succession.
+
+        One unit or two that move alike have no variance, and tell little. c_y^2 / 2 is about the variance of the share
+        of n_y units that are right, were one more right and one more wrong.
+        """
+        import numpy as np
+
+        first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
+        if first is None or second is None:
+            return self.of(ours, here, theirs, there, 1)
+        one, other = self.influence(ours, first), self.influence(theirs, second)
+        if np.isnan(one).any() and np.isnan(other).any():
+            return float("nan")
+        d = np.nan_to_num(one) - np.nan_to_num(other)
+        if not d.any():
+            return 0.0
+        n = self.support.astype(np.float64)
+        least = ((np.nan_to_num(first.hit) * n / (n + 2.0)) ** 2 / 2)[self.present]
+        return float(self.spread(d, 1, least))
+
+    def spread(
+        self, d: NDArray[np.float64], ddof: int = 0, least: NDArray[np.float64] | float = 0.0
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums.
+
+        `least` is what each class that was kept (or all of them) has at least.
+        """
         import numpy as np
 
         if not self.kept.n:
@@ -284,7 +310,7 @@ class Errors:
         squares = np.add.reduceat(centred**2, self.first, axis=-1)
         left = self.own - ddof
         scale = np.divide(self.size, left, out=np.zeros(left.size), where=left > 0)
-        variance = squares @ scale
+        variance = np.maximum(squares * scale, least).sum(axis=-1) if np.ndim(least) else squares @ scale
         if not self.alone:
             variance = np.maximum(variance, self._of_clusters(centred))
         return np.asarray(np.sqrt(variance))

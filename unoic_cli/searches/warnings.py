@@ -47,10 +47,11 @@ def flips_differ(tuned: tuple[int, int], found: tuple[int, int]) -> bool:
     return spread > 0 and abs(first - second) / spread > SURE
 
 
-def prior_is_not_carried(joint: Joint) -> bool:
+def prior_is_not_carried(joint: Joint, temperature: float = 1.0) -> bool:
     """Whether the logits do not carry the training prior (W3): lambda = 1 is then no place to start from.
 
-    Both the fitted lambda and ``mu = lambda / a`` are further from 1 than 0.5 and three standard errors.
+    Both the fitted lambda and ``mu = lambda / a``, of the scores before a temperature divides them, are further from 1
+    than 0.5 and three standard errors.
     """
-    far = ((joint.lam, joint.se_lam), (joint.mu, joint.se_mu))
+    far = ((joint.lam, joint.se_lam), (joint.mu * temperature, joint.se_mu * temperature))
     return all(abs(value - 1) > max(FAR, SURE * (se if math.isfinite(se) else 0.0)) for value, se in far)
