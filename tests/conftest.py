@@ -84,8 +84,9 @@ def pytest_runtest_call(item):
 
 
 def pytest_generate_tests(metafunc):
-    """What holds kernels to the formulas holds both forms of them."""
-    if metafunc.definition.get_closest_marker("kernel") is not None:
+    """What holds kernels to the formulas holds both forms of them; steps that a test compiles have one form."""
+    marked = metafunc.definition.get_closest_marker
+    if marked("kernel") is not None and marked("steps") is None:
         metafunc.fixturenames.append("kernels")
         metafunc.parametrize("kernels", KERNELS, indirect=True, scope="module")
 

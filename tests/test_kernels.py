@@ -716,6 +716,7 @@ def stored_all(raw, brain, out):
         out[i] = tile.stored(raw, brain, i)
 
 
+@pytest.mark.steps
 @pytest.mark.parametrize("brain", [False, True])
 def test_every_half_and_every_bfloat16_is_widened_exactly(brain):
     bits = HALVES[:: 48 if JIT_DISABLED else 1][: 65536 // 16 * 16]
@@ -729,6 +730,7 @@ def test_every_half_and_every_bfloat16_is_widened_exactly(brain):
     same_floats(exact, expected.astype(np.float64))
 
 
+@pytest.mark.steps
 @pytest.mark.skipif(JIT_DISABLED, reason="there is no code to generate")
 def test_halves_are_widened_exactly_without_hardware_for_it(monkeypatch):
     monkeypatch.setattr(simd, "has_half_hardware", lambda context: False)
@@ -744,6 +746,7 @@ def test_halves_are_widened_exactly_without_hardware_for_it(monkeypatch):
     same_floats(out, HALVES.view(np.float16).astype(np.float32))
 
 
+@pytest.mark.steps
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_wide_scores_are_widened(dtype):
     values = np.array([0.0, -0.0, 1.1, -1e-40, 1e-45, 3.4e38, -INF, INF, math.nan, 1 + 2**-24, 1e-50] * 16)[:32]
@@ -782,6 +785,7 @@ def bits(lanes):
     return sum(1 << i for i, lane in enumerate(lanes) if lane)
 
 
+@pytest.mark.steps
 def test_scale_and_magnitude():
     values = np.random.default_rng(0).normal(size=48).astype(np.float32)
     scaled = values.copy()
@@ -800,6 +804,7 @@ def test_scale_and_magnitude():
     assert run_magnitude(values, 3) == np.float32(1e-45)
 
 
+@pytest.mark.steps
 def test_lanes_above_a_line():
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -808,6 +813,7 @@ def test_lanes_above_a_line():
         assert above == bits((row + np.float32(0.5) * slope)[16:32] >= 0.25)
 
 
+@pytest.mark.steps
 def test_elements_and_masks():
     array, whole = np.array([2.5, 0.0]), np.array([40, 0, 5, 7], np.int64)
     assert run_elements(array, whole) == (3, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import naive
@@ -121,6 +122,7 @@ def test_classes_of_equal_lines_are_left_to_float64():
     check_path(Problem(values, np.arange(20) % 4, np.array([0.0, 1.0, 1.0, 3.0]), np.linspace(0, 4, 41), "float32"))
 
 
+@pytest.mark.steps
 def test_most_changes_are_certain_in_float32(monkeypatch):
     """What is left to float64 is slow: it must stay rare."""
     rng = np.random.default_rng(0)
@@ -230,6 +232,7 @@ def run_above_line(row, n_vectors, slope, lam, floor, peaks, share, margin, segm
     return simd.above_line(row, 16, n_vectors, slope, lam, floor, peaks, 32, share, margin, segments)
 
 
+@pytest.mark.steps
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("n_classes", [16, 17, 31, 150, 256, 257, 600])
 def test_operations_on_rows(encoding, n_classes):
@@ -280,19 +283,25 @@ def test_operations_on_rows(encoding, n_classes):
 # ---------------------------------------------------------------- operations on columns, and their twins
 
 
-def turned(name, raw, n_classes, start):
-    operation, plain = getattr(columns, name), getattr(columns, "_plain_" + ("turn" if "turn" in name else name))
-    del plain
+@functools.cache
+def run_turn(name):
+    """A way in to one of the operations, compiled once."""
+    operation = getattr(columns, name)
 
     @compiled
     def run(raw, start, n_classes, out):
         operation(raw, start, n_classes, n_classes, out, 16, 48)
 
+    return run
+
+
+def turned(name, raw, n_classes, start):
     out = np.full(20 * 48, 7.0, np.float32)
-    run(raw, start, n_classes, out)
+    run_turn(name)(raw, start, n_classes, out)
     return out
 
 
+@pytest.mark.steps
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_rows_are_turned_into_columns(encoding):
     rng = np.random.default_rng(3)
@@ -321,6 +330,7 @@ def run_first_words(words, n_classes, stride, infinity, starts):
     return columns.first_words(words, 3, n_classes, stride, infinity, starts)
 
 
+@pytest.mark.steps
 @pytest.mark.parametrize("brain", [False, True])
 @pytest.mark.parametrize("n_classes", [2, 3, 14, 17])
 def test_words_are_in_the_order_of_their_scores(n_classes, brain):
@@ -386,6 +396,7 @@ def same_work(found, expected, *names):
         assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
 
 
+@pytest.mark.steps
 @pytest.mark.skipif(JIT_DISABLED, reason="there is nothing to compare")
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("n_classes", [2, 3, 9, 14, 16, 17, 32, 40])
@@ -429,6 +440,7 @@ def test_operations_on_columns_do_what_their_twins_do(n_classes, exact):
         same_work(*two, "starts")
 
 
+@pytest.mark.steps
 @pytest.mark.skipif(JIT_DISABLED, reason="there is nothing to compare")
 @pytest.mark.parametrize("n_classes", [3, 9, 14, 17, 32])
 def test_walks_go_where_their_twins_go(n_classes):
