@@ -1014,7 +1014,7 @@ OPTIONS = {
 }
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=200)
 @given(data=st.data(), name=st.sampled_from(list(OPTIONS)))
 def test_any_options(capfd, data, name):
     make(split=np.array(["a", "b"] * 6, "S"), group=np.array(["g"] * 12, "S"), source_counts=[1.0, 2, 0])

@@ -86,8 +86,9 @@ def test_counts_are_those_of_float64(seed, k, image, dtype, order, temperature, 
         clear = np.ptp(np.sort(scores(lam), axis=1)[:, -2:], axis=1) > 1e-9 * size
         if order != "rebalance-first" or clear.all():
             assert [found.counts.hits[g].tolist(), found.counts.predicted[g].tolist()] == counted(labels, scores(lam))
-        one = unoic_cli.evaluate(given_, lam=float(lam), **options)
-        assert one.overall.counts.predicted.tolist() == found.counts.predicted[g].tolist()
+        if g % 4 == seed % 4:
+            one = unoic_cli.evaluate(given_, lam=float(lam), **options)
+            assert one.overall.counts.predicted.tolist() == found.counts.predicted[g].tolist()
     made = unoic_cli.calibrate(given_, output="o.h5", emit="log-probs", force=True, lam=0.5, **options)
     assert counts_of(unoic_cli.evaluate("o.h5")) == counted(labels, scores(0.5))
     assert made.before.counts.predicted.tolist() == np.bincount(flat(z).argmax(1), minlength=k).tolist()

@@ -132,7 +132,7 @@ def test_forged_states(unoic, capfdbinary, command):
     unoic(*command, "--shard", "1/2", "--state", "s1", "-q")
     whole, half = (pathlib.Path(name).read_bytes() for name in ("s", "s1"))
     rng = random.Random(0)
-    for _ in range(120):
+    for _ in range(70):
         pathlib.Path("t").write_bytes(forge(whole, lambda header: spoil(header, rng)))
         pathlib.Path("u").write_bytes(forge(half, lambda header: spoil(header, rng)))
         for args in (
