@@ -65,8 +65,9 @@ def render_compare(result: CompareResult) -> RenderableType:
     if sideways:
         for row in result.rows:
             table.add_column(row.name, justify="right")
-        for i, column in enumerate(_columns(result)):
-            table.add_row(column, *(_cells(result, row, "{}")[i] for row in result.rows))
+        cells = [_cells(result, row, "{}") for row in result.rows]
+        for column, *texts in zip(_columns(result), *cells, strict=True):
+            table.add_row(column, *texts)
     else:
         for column in _columns(result):
             table.add_column(column, justify="right")
