@@ -377,7 +377,7 @@ def test_flipped_bits(tmp_path, pipeline):
     with h5py.File(path, "w") as file:
         save(file, "logits", values, (20, 2), pipeline)
     whole, spots, rng = path.read_bytes(), places(path), np.random.default_rng(1)
-    for _ in range(150):
+    for _ in range(80):
         offset, size = spots[rng.integers(len(spots))]
         damaged = bytearray(whole)
         damaged[offset + rng.integers(size)] ^= 1 << rng.integers(8)

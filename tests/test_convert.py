@@ -103,7 +103,7 @@ def arrays(draw):
     return found, axis
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_arrays=arrays(), block_bytes=st.sampled_from([1, 100, 1 << 20]))
 def test_npz_to_hdf5_to_parquet_to_hdf5(tmp_path, monkeypatch, given_arrays, block_bytes):
     members, axis = given_arrays
