@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import resource
+import sys
 import zlib
 
 import pytest
 from hypothesis import settings
 from said import BESIDE
 
+import unoic_cli
 from unoic_cli import cli, compiling
 from unoic_cli.cli import common
 
@@ -27,6 +31,28 @@ common._SILENCE = 600.0  # nor does a machine with other things to do
 def pytest_xdist_auto_num_workers():
     """One more than there are processors: tests of clusters and signals wait most of the time."""
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+BYTECODE = set()
+"""Files that these tests made."""
+
+
+def pytest_sessionstart(session):
+    """Commands in processes of their own read bytecode, also where ``PYTHONDONTWRITEBYTECODE`` says to write none."""
+    if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = pathlib.Path(unoic_cli.__file__).parent
+        before = set(folder.rglob("*.pyc"))
+        compileall.compile_dir(folder, quiet=2)
+        BYTECODE.update(set(folder.rglob("*.pyc")) - before)
+
+
+def pytest_sessionfinish(session):
+    """None is left behind."""
+    for path in BYTECODE:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in BYTECODE}:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @pytest.fixture(scope="session", autouse=True)
