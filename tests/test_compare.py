@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -24,13 +25,22 @@ def pair(*conditions):
     return [f"{m}={STREETS / m / c}.h5" for c in conditions for m in ("rgb", "depth")]
 
 
-@pytest.fixture
-def calibrations(tmp_path, monkeypatch):
-    """Files of a calibration of both modalities, with delta, and of one; in the current folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder with files of a calibration of both modalities, with delta, and of one."""
+    folder = tmp_path_factory.mktemp("searched")
     val = {m: str(STREETS / m / "val.h5") for m in ("rgb", "depth")}
-    unoic_cli.search_lambda(val, delta="fit", range="0:1:0.25", output="uno-ic.json")
-    unoic_cli.search_lambda(f"depth={val['depth']}", output="depth.json")
+    unoic_cli.search_lambda(val, delta="fit", range="0:1:0.25", output=str(folder / "uno-ic.json"))
+    unoic_cli.search_lambda(f"depth={val['depth']}", output=str(folder / "depth.json"))
+    return folder
+
+
+@pytest.fixture
+def calibrations(searched, tmp_path, monkeypatch):
+    """Those files in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for path in searched.iterdir():
+        shutil.copy(path, tmp_path)
     return {"UNO-IC": "uno-ic.json", "depth-IC": "depth.json"}
 
 

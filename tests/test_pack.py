@@ -23,7 +23,7 @@ from unoic_cli.formats import chunk_writer, chunks, hdf5_writer, schema
 from unoic_cli.formats.block import LogitBlock, OutputSpec, Source
 from unoic_cli.report.pack import render_pack
 
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = ("split", "group", "sample_id")
 
 
