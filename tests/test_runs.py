@@ -645,7 +645,7 @@ def test_killed_at_random_moments(large, command):
         while True:
             process = launch(*args, "--checkpoint", "c.unoic", "--resume", "--every", "0.01s")
             try:
-                out, err = process.communicate(timeout=seconds * (rng.uniform(0.2, 0.9) + 0.05 * kills))
+                out, err = process.communicate(timeout=seconds * (rng.uniform(0.2, 0.8) + 0.1 * kills))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
