@@ -246,8 +246,8 @@ def test_files_that_do_not_go_together(refuse, name):
     make("a.h5", class_names=["a", "b", "c"])
     make("b.h5", class_names=["a", "c", "b"])
     make("nameless.h5")
-    assert "other class names" in refuse(DATA, name, "nameless.h5", "a.h5", "b.h5")
-    assert "other class names" in refuse(DATA, name, "a.h5", "b.h5")
+    assert "the same class names in another order" in refuse(DATA, name, "nameless.h5", "a.h5", "b.h5")
+    assert "the same class names in another order" in refuse(DATA, name, "a.h5", "b.h5")
     make("a.h5", source_counts=[1, 2, 3])
     make("b.h5", source_counts=[1, 2, 4])
     assert "another prior" in refuse(DATA, name, "a.h5", "b.h5")
@@ -547,9 +547,9 @@ def test_constraints_that_one_fold_does_not_meet(refuse):
 
 
 def test_too_few_samples_for_folds(refuse):
-    assert "fewer --folds" in refuse(DATA, "search-lambda", make(), "--folds", "13")
+    assert "labelled units in each fold" in refuse(DATA, "search-lambda", make(), "--folds", "13")
     make("two.h5", logits=LOGITS[:2], labels=LABELS[:2])
-    assert "fewer --folds" in refuse(DATA, "calibrate", "two.h5")
+    assert "labelled units in each fold" in refuse(DATA, "calibrate", "two.h5")
 
 
 # ------------------------------------------------------------------------------------------------

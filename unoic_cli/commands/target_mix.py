@@ -152,6 +152,11 @@ def _check(labelled: DataSet, target: DataSet, notes: Notes) -> None:
         for member in data.modalities:
             refuse_calibrated(member)
     labelled.require("labels", "to estimate a mix of other data (--labelled)")
+    places = [(sorted(source.name for source in data.all_sources), data.split) for data in (labelled, target)]
+    if places[0] == places[1] and any(source.format != "arrays" for source in target.all_sources):
+        raise UsageError(
+            "--labelled", f"{labelled.name}, whose mix is to be estimated", "expected other data, labelled"
+        )
     if labelled.n_classes != target.n_classes:
         raise DataError(
             target.name, f"{target.n_classes} classes", f"expected {labelled.n_classes}, as {labelled.name} has"
