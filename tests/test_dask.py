@@ -303,15 +303,18 @@ def test_workers_that_cannot_do_it(place, cluster):
 
 def test_no_workers_and_no_scheduler(place, cluster):
     address, _, _ = cluster()
-    program = "from unoic_cli.runs import dask; dask._NO_WORKERS = 2.0; from unoic_cli.cli import main; main()"
-    process = forked.Popen(
-        [sys.executable, "-c", program, "evaluate", "a.h5", "--engine", "dask", "--scheduler", address], cwd=place,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path()},
-    )  # fmt: skip
-    assert failure(process, STORAGE).startswith(f"{address}: no workers for 2 seconds")
+
+    def sooner(setting, address):
+        program = f"from unoic_cli.runs import dask; dask.{setting} = 2.0; from unoic_cli.cli import main; main()"
+        return forked.Popen(
+            [sys.executable, "-c", program, "evaluate", "a.h5", "--engine", "dask", "--scheduler", address], cwd=place,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path()},
+        )  # fmt: skip
+
+    assert failure(sooner("_NO_WORKERS", address), STORAGE).startswith(f"{address}: no workers for 2 seconds")
     address = f"tcp://127.0.0.1:{free_port()}"
     for wrong in (address, "nonsense", "foo://127.0.0.1:1", "tcp://127.0.0.1:x"):
-        message = failure(run(place, "evaluate", "a.h5", "--engine", "dask", "--scheduler", wrong), STORAGE)
+        message = failure(sooner("_CONNECT", wrong), STORAGE)
         assert message.startswith(f"{wrong}: no connection to the cluster")
 
 

@@ -173,8 +173,8 @@ class DaskEngine:
         """What came of a part: counters, or the error that it met; None where its worker is lost meanwhile."""
         try:
             if future.status == "error":
-                raise future.exception(timeout=_CONNECT)
-            kind, found = future.result(timeout=_CONNECT)
+                raise future.exception(timeout=_ASK)
+            kind, found = future.result(timeout=_ASK)
         except Exception as error:
             if self.client.status != "running" or future.cancelled():
                 raise self._lost(error) from None
