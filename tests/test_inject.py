@@ -17,8 +17,8 @@ def test_injected_faults(calls):
     """Whatever call fails, there is the old output or the new one, nothing else, and a line that says so."""
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         pytest.skip("no C compiler")
-    only, cases = {"r": ("delta", 40), "o": ("search", 25), "w": ("pack", 25)}[calls[0]]
-    words = [sys.executable, HARNESS, "--cases", str(cases), "--calls", calls, "--only", only]
+    only = {"r": "search", "o": "delta", "w": "pack"}[calls[0]]
+    words = [sys.executable, HARNESS, "--cases", "40", "--calls", calls, "--only", only]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ", 0 ended wrongly" in ended.stdout
