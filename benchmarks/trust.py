@@ -183,6 +183,40 @@ def coverage(repeats: int) -> None:
         print(f"  {metric:5s} {', '.join(said)}")
 
 
+def images(seed: int, n: int) -> Network:
+    """Images of 16 pixels whose scores are off by what the pixels of an image share."""
+    rng = np.random.default_rng(seed)
+    k = 5
+    prior = 0.5 ** np.arange(k) / (0.5 ** np.arange(k)).sum()
+    y = np.where(rng.random((n, 16)) < 0.7, rng.integers(0, k, (n, 1)), rng.integers(0, k, (n, 16)))
+    shared = rng.normal(size=(n, 1, k)) * 1.5
+    z = 1.5 * np.eye(k)[y] + rng.normal(size=(n, 16, k)) + shared + np.log(prior)
+    every = np.ones(n * 16, dtype=bool)
+    return Network("images", z.reshape(-1, k), y.reshape(-1), every, every, prior)
+
+
+def coverage_of_clusters(repeats: int) -> None:
+    """The same where pixels of an image are not independent."""
+    print("the same of images of 16 pixels, % (40, 120, 400 images), and as if pixels were independent")
+    world = images(0, 20_000)
+    s = -np.log(5) - np.log(world.prior)
+    for metric in ("macc", "miou", "f1"):
+        said: dict[str, list[str]] = {"image": [], "unit": []}
+        for n in (40, 120, 400):
+            inside = {"image": 0, "unit": 0}
+            for seed in range(repeats):
+                one = images(1000 + seed, n)
+                z, y = one.z.reshape(n, 4, 4, 5).transpose(0, 3, 1, 2), one.y.reshape(n, 4, 4)
+                for cluster in inside:
+                    found = search_lambda(z, y, source_prior=one.prior, metric=metric, cluster=cluster)
+                    at = values(metric, world.z, world.y, s, np.array([0.0, found.lam]))
+                    gain = found.gain[metric]
+                    inside[cluster] += gain.low <= (at[1] - at[0]) / 100 <= gain.high
+            for cluster, count in inside.items():
+                said[cluster].append(f"{100 * count / repeats:.1f}")
+        print(f"  {metric:5s} {', '.join(said['image'])}   ({', '.join(said['unit'])})")
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser()
@@ -200,6 +234,7 @@ def main() -> None:
     probabilities(networks)
     if given.coverage:
         coverage(given.coverage)
+        coverage_of_clusters(given.coverage)
 
 
 if __name__ == "__main__":
