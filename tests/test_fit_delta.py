@@ -652,3 +652,131 @@ def test_when_the_second_output_fails_the_first_is_gone(tmp_path, monkeypatch):
     with pytest.raises(DataError):
         unoic_cli.fit_delta(np.zeros((3, 2)), output=tmp_path / "a.json", write_delta=tmp_path / "a.h5")
     assert os.listdir(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------
+# statistics of pixels
+
+
+def images_file(path, z, **more):
+    with h5py.File(path, "w") as file:
+        file["logits"] = np.moveaxis(z, -1, 1)
+        file["logits"].attrs["class_axis"] = 1
+        for name, values in more.items():
+            file[name] = values
+    return str(path)
+
+
+def loaded(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def naive_pixels(z, power=1.0, statistics=None):
+    H = entropies(z)
+    mu, sigma = (H.mean(), H.std()) if statistics is None else statistics
+    return mu, sigma, naive.entropy_delta(H, mu, sigma, power)
+
+
+@pytest.fixture
+def streets(tmp_path, monkeypatch):
+    """Images whose pixels differ in how sure they are, for tuning and for testing."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(8)
+    made = {}
+    for name, n in (("val", 9), ("test", 7)):
+        sure = rng.uniform(0.1, 3.0, (n, 5, 6, 1))
+        z = (sure * rng.normal(size=(n, 5, 6, 4)) + rng.normal(size=(n, 1, 1, 4))).astype(np.float32)
+        y = rng.integers(0, 4, (n, 5, 6))
+        made[name] = z, y
+        images_file(f"{name}.h5", z, labels=y, source_counts=[50, 20, 5, 1])
+    return made
+
+
+def test_each_pixel_has_a_delta_of_its_own(streets, run):
+    code, said, err = run("fit-delta", "rgb=val.h5", "--per-pixel", "--delta-power", "2", "-o", "d.json")
+    assert code == 0, err
+    fitted = json.loads(said)["statistics"]
+    mu, sigma, _ = naive_pixels(streets["val"][0])
+    assert (fitted["per"], fitted["n"], json.loads(said)["delta"]) == ("pixel", 270, None)
+    assert (fitted["mu"], fitted["sigma"]) == (pytest.approx(mu, abs=1e-9), pytest.approx(sigma, abs=1e-9))
+    z, y = streets["test"]
+    delta = naive_pixels(z, 2.0, (fitted["mu"], fitted["sigma"]))[2]
+    s = naive.slopes([50, 20, 5, 1], np.ones(4))
+    for order, lam in itertools.product(("flatten-first", "rebalance-first"), (0.0, 0.7)):
+        scores = delta[..., None] * (z + lam * s) if order == "rebalance-first" else delta[..., None] * z + lam * s
+        expected = naive.counts(y.ravel(), scores.reshape(-1, 4).argmax(1), 4)
+        found = unoic_cli.evaluate("test.h5", delta="d.json", lam=lam, order=order).overall.counts
+        assert [found.hits.tolist(), found.predicted.tolist()] == [one.tolist() for one in expected[:2]]
+    unoic_cli.calibrate("test.h5", delta="d.json", lam=0.7, output="o.h5")
+    with h5py.File("o.h5") as file:
+        written = np.moveaxis(file["log_probs"][()], 1, -1)
+    assert np.exp(written) == pytest.approx(softmax(delta[..., None] * z + 0.7 * s), abs=1e-6)
+
+
+def test_pixels_need_no_whole_images(streets, run, monkeypatch):
+    """Spans cut images, threads and shards share them: the same bytes."""
+    assert run("fit-delta", "val.h5", "--per-pixel", "-o", "whole.json")[0] == 0
+    names = ("search-lambda", "val.h5", "--delta", "whole.json", "--order", "rebalance-first", "--folds", "2")
+    expected = run(*names)
+    assert expected[0] == 0, expected[2]
+    tuned = run("search-lambda", "val.h5", "--delta", "whole.json", "-o", "c.json")
+    assert tuned[0] == 0 and loaded("c.json")["modalities"][0]["delta"]["per"] == "pixel"
+    compared = run("compare", "test.h5", "-m", "tuned=c.json", "--format", "json")
+    assert compared[0] == 0, compared[2]
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 200)
+    monkeypatch.setattr("unoic_cli.data.dataset.WHOLE_BYTES", 200)
+    assert run("fit-delta", "val.h5", "--per-pixel", "--threads", "3", "-o", "cut.json")[0] == 0
+    first, second = map(loaded, ("whole.json", "cut.json"))
+    assert (first["mu"], first["sigma"], first["n"]) == (second["mu"], second["sigma"], second["n"])
+    assert run(*names, "--threads", "3")[1] == expected[1]
+    for i in (1, 2, 3):
+        given = "--shard", f"{i}/3", "--state", f"{i}.u"
+        assert run("fit-delta", "val.h5", "--per-pixel", *given)[0] == 0
+    assert run("merge", "1.u", "2.u", "3.u", "-o", "all.u")[0] == 0
+    merged = json.loads(run("report", "all.u")[1])["statistics"]
+    assert (merged["mu"], merged["sigma"], merged["per"]) == (first["mu"], first["sigma"], "pixel")
+
+
+def test_modalities_may_have_statistics_of_either_kind(streets):
+    unoic_cli.fit_delta("val.h5", per_pixel=True, output="pixel.json")
+    unoic_cli.fit_delta("val.h5", output="sample.json")
+    z, _ = streets["test"]
+    other = np.random.default_rng(1).normal(size=z.shape).astype(np.float32)
+    images_file("depth.h5", other, source_counts=[5, 5, 20, 40])
+    deltas = []
+    for scores, name in ((z, "pixel"), (other, "sample")):
+        made = loaded(f"{name}.json")
+        H = entropies(scores) if name == "pixel" else entropies(scores).mean(axis=(1, 2), keepdims=True)
+        deltas.append(naive.entropy_delta(H, made["mu"], made["sigma"], 1.0))
+    found = unoic_cli.evaluate(
+        ["rgb=test.h5", "depth=depth.h5"],
+        delta={"rgb": "pixel.json", "depth": "sample.json"},
+        lam=0.0,
+        fusion="average",
+    ).overall.counts
+    fused = sum(softmax(d[..., None] * one) for d, one in zip(deltas, (z, other), strict=True))
+    assert found.predicted.tolist() == np.bincount(fused.reshape(-1, 4).argmax(1), minlength=4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("rows.h5", "--per-pixel"), 2, "--per-pixel of rows; expected images"),
+        (("val.h5", "--per-pixel", "--write-delta", "w.h5"), 2, "--per-pixel with --write-delta"),
+        (("passes.npy", "--per-pixel", "--from", "mc-dropout"), 2, "--per-pixel with --from mc-dropout"),
+        (("val.h5", "--statistics", "p.json", "--write-delta", "w.h5"), 65, "statistics of pixels; expected those of"),
+        (("val.h5", "--statistics", "bad.json", "--write-delta", "w.h5"), 65, "bad.json: damaged delta statistics"),
+    ],
+)
+def test_what_pixels_do_not_go_with(streets, run, args, code, said):
+    with h5py.File("rows.h5", "w") as file:
+        file["logits"] = np.zeros((4, 3), "f4")
+    np.save("passes.npy", np.zeros((4, 2, 3), "f4"))
+    unoic_cli.fit_delta("val.h5", per_pixel=True, output="p.json")
+    stored = loaded("p.json")
+    with open("bad.json", "w") as file:
+        json.dump({**stored, "per": "voxel"}, file)
+    got, out, err = run("fit-delta", *args)
+    assert (got, out, len(err.splitlines())) == (code, "", 1), err
+    assert said in err and not os.path.exists("w.h5")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Measure = Literal["entropy", "predictive-entropy", "mutual-information"]
+Per = Literal["sample", "pixel"]
 FIXED_POINT = 2**40
 """Entropies are summed as integers in units of 1 / this (nats): any order of summation gives the same bits."""
 FORMAT = "unoic delta statistics"
@@ -36,17 +37,19 @@ class DeltaStatistics:
     ----------
     mu, sigma : float
         Mean and population standard deviation (ddof 0) over samples of the uncertainty H, in nats; H is the mean
-        over a sample's pixels.
+        over a sample's pixels. Or over pixels, see `per`.
     power : float
         p of ``delta = (mu / (max(0, H - mu - sigma) + mu)) ** p``.
     measure : {"entropy", "predictive-entropy", "mutual-information"}
         What H is: entropy of the softmax, or of stochastic passes.
     n : int
-        Samples behind mu and sigma.
+        Samples (or pixels) behind mu and sigma.
     modality : str or None
         Which modality they belong to.
     provenance : dict
         Where they came from.
+    per : {"sample", "pixel"}
+        What has an H, and a delta, of its own.
     """
 
     mu: float
@@ -56,6 +59,7 @@ class DeltaStatistics:
     n: int = 0
     modality: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    per: Per = "sample"
 
     def delta(self, uncertainty: ArrayLike) -> NDArray[np.float64]:
         """The factor of samples of this uncertainty (nats), in [0, 1]; 1 where mu = 0 is not exceeded.
@@ -84,6 +88,7 @@ class DeltaStatistics:
             "version": VERSION,
             "modality": self.modality,
             "measure": self.measure,
+            "per": self.per,
             "mu": self.mu,
             "sigma": self.sigma,
             "power": self.power,

@@ -57,7 +57,7 @@ class Look:
     temperature : float
         Divides the scores.
     statistics : DeltaStatistics or None
-        delta follows from the softmax entropy of each sample.
+        delta follows from the softmax entropy of each sample, or of each pixel.
     stored_delta : bool
         Without statistics: whether the delta of the file is applied.
     factors : FactorSource or None
@@ -79,6 +79,8 @@ class Look:
         """Factors of the units of a part: (0,), (1,) or (T,)."""
         if self.factors is not None:
             return self.factors.of(part)
+        if self.statistics is not None and self.statistics.per == "pixel":
+            return self.statistics.delta(unit_entropies(part) / FIXED_POINT)
         if self.statistics is not None:
             return part.per_unit(self.statistics.delta(sample_entropies(part)))
         stored = stored_delta(part)  # checked, applied or not
@@ -87,7 +89,7 @@ class Look:
     @property
     def needs_samples(self) -> bool:
         """Whether whole samples must be seen at once."""
-        return self.statistics is not None and self.factors is None
+        return self.statistics is not None and self.statistics.per == "sample" and self.factors is None
 
 
 def unit_entropies(part: Part) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from unoic_cli import formats
 from unoic_cli.brief import brief
-from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure
+from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure, Per
 from unoic_cli.data.facts import Facts
 from unoic_cli.data.steps import Steps, count, write_json
 from unoic_cli.errors import DataError, UsageError
@@ -66,7 +66,7 @@ class FitDeltaResult:
     statistics : DeltaStatistics
         As fitted, or as applied.
     n : int
-        Samples looked at.
+        Samples (or pixels) looked at.
     mu, sigma : float
         Mean and population standard deviation of H over these samples, in nats; those of `statistics` when fitted.
     applied : bool
@@ -139,6 +139,15 @@ class FitDeltaOptions(SplitOptions, FileOptions, total=False):
         float | None,
         Option("--delta-power", "P", "delta = (mu / (max(0, H - mu - sigma) + mu)) ** P. Default: 1."),
     ]
+    per_pixel: Annotated[
+        bool,
+        Option(
+            "--per-pixel",
+            None,
+            "Statistics of pixels, and with them a delta of each pixel of an image: H is the entropy of the pixel's "
+            "softmax.",
+        ),
+    ]
     modality: Annotated[str | None, Option("--modality", "NAME", "Name of the modality, as NAME=FILE.")]
     write_delta: Annotated[
         str | os.PathLike[str] | None,
@@ -191,6 +200,8 @@ def fit_delta(
     output, write_delta = output_path(chosen["output"]), output_path(chosen["write_delta"])
     origin, statistics = chosen["origin"], chosen["statistics"]
     wanted = _check_origin(origin, chosen["kind"], chosen["measure"], chosen["split"])
+    if chosen["per_pixel"]:
+        _check_per_pixel(origin, write_delta, statistics)
     _check_power(delta_power)
     plain, modality = yield from _take_names((yield from expand(inputs)), chosen["modality"])
     given = yield from _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
@@ -209,14 +220,15 @@ def fit_delta(
                 yield from check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
 
     measured = _measure_passes if origin == "mc-dropout" else _measure_scores
-    wish = _Wish(cast(Kind, chosen["kind"] or "logits"), wanted, write_delta)
+    wish = _Wish(cast(Kind, chosen["kind"] or "logits"), wanted, write_delta, chosen["per_pixel"])
     found = yield from measured(plain, wish, looked, notes, check_outputs)
     moments = found.moments
     if given is None:
         power = 1.0 if delta_power is None else float(delta_power)
-        made = moments.statistics(power, modality, wanted, {**found.provenance, "from": origin})
+        per: Per = "pixel" if chosen["per_pixel"] else "sample"
+        made = moments.statistics(power, modality, wanted, {**found.provenance, "from": origin}, per)
         if made.mu == 0:
-            notes.add("every sample has an uncertainty of 0: delta is 1 for such samples and 0 for all others")
+            notes.add(f"every {per} has an uncertainty of 0: delta is 1 for such {per}s and 0 for all others")
     else:
         made = given
     result = FitDeltaResult(
@@ -238,6 +250,7 @@ class _Wish(NamedTuple):
     kind: Kind
     measure: Measure
     write_delta: str | None
+    per_pixel: bool = False
 
 
 class _Measured(NamedTuple):
@@ -270,6 +283,15 @@ def _check_origin(origin: str, kind: str | None, measure: str | None, split: str
     if measure not in (None, "predictive-entropy", "mutual-information"):
         raise UsageError("--measure", f"{measure!r}", "expected predictive-entropy or mutual-information")
     return cast(Measure, measure or "predictive-entropy")
+
+
+def _check_per_pixel(origin: str, write_delta: str | None, statistics: Any) -> None:
+    if origin != "scores":
+        raise UsageError("--per-pixel", f"--per-pixel with --from {origin}", "expected --from scores")
+    if statistics is not None or write_delta is not None:
+        option = "--statistics" if statistics is not None else "--write-delta"
+        expected = "expected none: commands make the delta of each pixel while they read, from --delta STATISTICS"
+        raise UsageError("--per-pixel", f"--per-pixel with {option}", expected)
 
 
 def _check_power(power: float | None) -> None:
@@ -333,6 +355,8 @@ def _given_statistics(
         given = yield from DeltaStatistics.read(where)
     if given.measure != measure:
         raise DataError(where, f"statistics of {given.measure}", f"expected those of {measure}, as measured here")
+    if given.per == "pixel":
+        raise DataError(where, "statistics of pixels", "expected those of samples, whose factors can be written")
     if modality is not None and given.modality is not None and given.modality != modality:
         raise DataError(where, f"statistics of modality {given.modality}", f"expected those of {modality}")
     return given
@@ -357,6 +381,12 @@ def _measure_scores(
         notes.add("the input has a delta; the uncertainty is that of the scores without it")
     bare = tuple(replace(source, fields=source.fields & {"split"}) for source in data.sources)
     data = replace(data, sources=bare)
+    if wish.per_pixel:
+        if all(source.pixels == 1 for source in bare):
+            raise UsageError("--per-pixel", "--per-pixel of rows", "expected images")
+        pixels = EntropyTally(data.n_classes, per_pixel=True)
+        yield from count(data, [pixels])
+        return _Measured(pixels.moments, None, names, provenance(data, options))
     kept, tally = None, EntropyTally(data.n_classes)
     sizes = {source.name: source.n_samples for source in bare}
     n_samples = sum(sizes.values())

@@ -76,7 +76,9 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
 
 def _delta(modality: Modality) -> str:
     assert modality.delta is not None
-    return f"from mu {modality.delta.mu:.4g}, sigma {modality.delta.sigma:.4g}, power {modality.delta.power:g}"
+    made = modality.delta
+    of = "of each pixel " if made.per == "pixel" else ""
+    return f"{of}from mu {made.mu:.4g}, sigma {made.sigma:.4g}, power {made.power:g}"
 
 
 def _offsets(modality: Modality) -> str:

@@ -16,7 +16,7 @@ def render_fit_delta(result: FitDeltaResult) -> Facts:
     made = result.statistics
     rows = [("modality", made.modality)] if made.modality else []
     rows += [
-        ("uncertainty", f"{made.measure} of {result.n:,} samples"),
+        ("uncertainty", f"{made.measure} of {result.n:,} {made.per}s"),
         ("mean, std. dev.", f"{result.mu:.6g}, {result.sigma:.6g} nats"),
     ]
     if result.applied:

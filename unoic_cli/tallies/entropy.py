@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure, mean_of_sums
+from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure, Per, mean_of_sums
 from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.kernels import entropy_of_units
 from unoic_cli.kernels.lines import make_workspace
@@ -59,10 +59,10 @@ class Moments:
         return float(Fraction(root, self.n << (64 + _SHIFT)))
 
     def statistics(
-        self, power: float, modality: str | None, measure: Measure, provenance: dict[str, Any]
+        self, power: float, modality: str | None, measure: Measure, provenance: dict[str, Any], per: Per = "sample"
     ) -> DeltaStatistics:
         """As delta statistics."""
-        return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance)
+        return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance, per)
 
 
 class EntropyTally(Tally):
@@ -76,6 +76,8 @@ class EntropyTally(Tally):
         Keep H of every sample (units of 2**-40 nats): the number of samples of each source, by its name.
     into : mapping of str to (N,) int64, optional
         Put H there instead, where it is too much for memory; this is no counter.
+    per_pixel : bool
+        H is of each pixel by itself.
 
     Attributes
     ----------
@@ -92,8 +94,9 @@ class EntropyTally(Tally):
         n_classes: int,
         sizes: Mapping[str, int] | None = None,
         into: Mapping[str, NDArray[np.int64]] | None = None,
+        per_pixel: bool = False,
     ) -> None:
-        self.n_classes, self.sizes, self.into = n_classes, sizes, into
+        self.n_classes, self.sizes, self.into, self.per_pixel = n_classes, sizes, into, per_pixel
         self.moments = Moments()
         self.partial: dict[tuple[str, int, int], tuple[int, int]] = {}
         self._pieces: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]] = []
@@ -102,7 +105,7 @@ class EntropyTally(Tally):
 
     def recipe(self) -> partial[EntropyTally]:
         """What makes an empty tally like this one; it puts H where this one does."""
-        return partial(EntropyTally, self.n_classes, self.sizes, self.into)
+        return partial(EntropyTally, self.n_classes, self.sizes, self.into, self.per_pixel)
 
     def update(self, batch: Batch) -> None:
         """Count a batch; raises `InvalidScoreError` at the first invalid unit."""
@@ -119,6 +122,9 @@ class EntropyTally(Tally):
             raise InvalidScoreError(bad)
         part = batch.part
         source, samples = part.source, part.samples
+        if self.per_pixel:
+            self.moments.count(units)
+            return
         if source.pixels == 1:
             self._fold(source.name, samples, units)
             return
