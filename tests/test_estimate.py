@@ -272,6 +272,9 @@ def test_options_that_do_not_go_together(say):
     refused(say, "prior --estimate target.h5 --labelled val.h5 --how mle", USAGE, "'mle'", "map-em, em, bbse")
     refused(say, "prior --estimate target.h5 --labelled nothing.h5", NO_INPUT, "nothing.h5: no such file")
     refused(say, "prior --estimate target.h5 --labelled target.h5", DATA, "no labels")
+    os.symlink("val.h5", "link.h5")
+    for spelt in ("val.h5", "./val.h5", "link.h5"):
+        refused(say, f"prior --estimate {spelt} --labelled val.h5", USAGE, "whose mix is to be estimated")
     refused(say, "prior --estimate target.h5 --labelled val.h5 --fusion product", USAGE, "nothing to fuse")
     refused(say, "prior --estimate target.h5 --labelled val.h5 -o val.h5 --force", 73, "the output is also an input")
 

@@ -1006,7 +1006,7 @@ def test_fuse_anything_then_evaluate(seed, how, order, image, dtype, lam, temper
     seen = unoic_cli.evaluate("out.h5", confusion=True)
     assert counts_of(seen) == counts_of(direct)
     assert np.array_equal(seen.confusion, direct.confusion)
-    unmasked = {**options, "lam": 0.0, "target_prior": None}
+    unmasked = {**options, "lam": 0.0, "target_prior": None, "temperature": None}
     assert made.before.counts.hits.tolist() == unoic_cli.evaluate(given_, **unmasked).overall.counts.hits.tolist()
     if emit != "predictions":
         values, _ = written("out.h5", emit.replace("-", "_"))

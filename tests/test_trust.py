@@ -179,6 +179,39 @@ def test_as_it_is_has_no_temperature(tmp_path):
         assert result.baseline["nll"] == plain["nll"]
 
 
+@pytest.mark.parametrize("how", ["noisy-or", "product", "bayes"])
+def test_as_they_are_fused_scores_have_no_temperatures_and_offsets(tmp_path, how):
+    z, y, prior = made(n=400)
+    other = made(seed=7, n=400)[0]
+    pair = {"a": write(tmp_path / "a.h5", z, y, prior), "b": write(tmp_path / "b.h5", other, y, prior)}
+    plain = evaluate(pair, fusion=how, lam=0.0, metrics="acc,nll,brier").overall.values
+    given = {"temperature": {"a": 2.0, "b": 0.5}, "offsets": {"a": [0.5, 0, 0, 0, -1.0]}}
+    calibration = search_lambda(pair, fusion=how, metrics="nll,brier", **given)
+    found = evaluate(pair, calibration=calibration.calibration, metrics="acc,nll,brier").before.values
+    for name in ("acc", "nll", "brier"):
+        assert found[name] == plain[name] == calibration.baseline[name]
+
+
+def test_what_decides_nothing_otherwise_gains_nothing():
+    z, y, _ = made(n=60)
+    equal = search_lambda(z, y, source_prior=[0.2] * K)
+    assert equal.gain["macc"].to_dict() == {"gain": 0.0, "interval": [0.0, 0.0], "se": 0.0}
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        z, y, _ = made(seed=seed, n=40, carried=False)
+        result = search_lambda(z, y, source_prior=rng.dirichlet(np.full(K, 3.0)))
+        if result.lam == 0:
+            assert all(one.gain == one.se == 0 for one in result.gain.values())
+
+
+def test_margins_of_classes_that_were_not_tuned_on_are_left_out():
+    z, y, prior = made(n=2000)
+    tuned = search_lambda(z[y != 4], y[y != 4], source_prior=prior).calibration
+    z, y, _ = made(seed=3, n=2000)
+    assert "W2" in codes(evaluate(0.5 * z, y, calibration=tuned))
+    assert "W2" not in codes(evaluate(z, y, calibration=tuned))
+
+
 def test_the_target_that_was_tuned_is_what_flips_are_of(tmp_path):
     z, y, prior = made(n=1500)
     path = write(tmp_path / "a.h5", z, y, prior)
@@ -371,6 +404,20 @@ def test_threads_files_and_layouts_choose_the_same(tmp_path, metric):
             assert json.dumps(found[key]) == json.dumps(expected[key]), key
     in_memory = search_lambda(z, y, source_prior=np.round(prior * 10000), metric=metric)
     assert in_memory.lam == expected["lambda"] and in_memory.gain["acc"].to_dict() == expected["gain"]["acc"]
+
+
+def test_shards_are_as_strict_as_the_whole(tmp_path, run):
+    """FAULT: a state forgot --strict, and its report wrote what the whole run refuses."""
+    z, y, prior = made(n=60)
+    path, c = write(tmp_path / "a.h5", z, y, prior), tmp_path / "c.json"
+    whole = run("search-lambda", path, "--strict", "-o", c)
+    assert whole[0] == 65 and not c.exists()
+    states = [tmp_path / f"{i}.u" for i in (1, 2)]
+    for i, state in enumerate(states, 1):
+        assert run("search-lambda", path, "--strict", "--shard", f"{i}/2", "--state", state)[0] == 0
+    assert run("merge", *states, "-o", tmp_path / "all.u")[0] == 0
+    code, out, err = run("report", tmp_path / "all.u", "-o", c)
+    assert (code, out, err.splitlines()[-1]) == (65, "", whole[2].splitlines()[-1]) and not c.exists()
 
 
 def test_shards_choose_the_same(tmp_path, run):

@@ -154,7 +154,9 @@ class CalibrateResult:
             fit = leans(self.fitted, lam)
             if fit is None:
                 return f"posterior for the target prior {target}"
-            return f"none is fitted: lambda {lam:.4g} decides best, and the labels' likelihood calls for {fit:.4g}"
+            return (
+                f"none is fitted: lambda {lam:.4g} was chosen for its decisions, and the likelihood calls for {fit:.4g}"
+            )
         return f"moved {'towards' if lam > 0 else 'away from'} the target prior {target} by lambda {lam:g}"
 
     @property
@@ -632,10 +634,14 @@ def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[S
     return result, replace(resolved, calibration=_joint(result, notes))
 
 
+NEAR = 0.25
+"""From the lambda that the likelihood calls for: so near, probabilities are as good as those of a posterior."""
+
+
 def leans(result: SearchResult, lam: float) -> float | None:
-    """The lambda of the joint fit, where one that was chosen lies further from it than two standard errors."""
+    """The lambda of the joint fit, where a chosen one lies further from it than `NEAR` and two standard errors."""
     fit, se = result.choice.get("fit"), result.choice.get("se_fit")
-    if fit is None or se is None or not math.isfinite(se) or abs(lam - fit) <= 2 * se:
+    if fit is None or se is None or not math.isfinite(se) or abs(lam - fit) <= max(NEAR, 2 * se):
         return None
     return float(fit)
 
@@ -661,7 +667,7 @@ def _joint(result: SearchResult, notes: Notes) -> Calibration:
         f"lambda {found.lam:g} does by itself"
     )
     fit = leans(result, a * found.lam)
-    if fit is not None:
+    if fit is not None and found.lam != 0:
         notes.add(
             f"the likelihood of the labels calls for lambda {fit:.4g}: what is written decides well, and is no "
             "posterior (unoic fit-temperature -o fits one)"

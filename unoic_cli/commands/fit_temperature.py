@@ -158,8 +158,11 @@ class FitTemperatureResult:
     @property
     def population(self) -> dict[str, str]:
         """Whose posterior the calibration gives, and whose the figures are of."""
+        own = self.calibration.lam == 0
         return {
-            "calibration": f"posterior for the target prior {self.calibration.target_prior.origin}",
+            "calibration": SCORES_OWN
+            if own
+            else f"posterior for the target prior {self.calibration.target_prior.origin}",
             "before": SCORES_OWN,
             **({} if self.given is None else {"given": OWN_MIX}),
             "after": SCORES_OWN if self.how == ALONE else OWN_MIX,

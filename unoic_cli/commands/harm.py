@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.calibrations.calibration import N_BINS, Calibration
 from unoic_cli.commands.problem import Problem, decision_of
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 LEAST_KNOWN = 0.9
-"""Of the data, in classes that were met when lambda was tuned, for their margins to be compared."""
+"""Of data without labels, in classes that were met when lambda was tuned, for its margins to be compared."""
 
 
 def tell_splits(data: DataSet, notes: Notes) -> None:
@@ -73,13 +74,16 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
         return
     why = []
     if unsure and own is not None:
-        why.append(f"the gain in {problem.goal.title} is not told from chance ({own.signed(problem.goal.name)})")
+        what = "is not told from chance" if math.isfinite(own.se) else "has no standard error here"
+        why.append(f"the gain in {problem.goal.title} {what} ({own.signed(problem.goal.name)})")
     if few:
         names = problem.data.class_names
         said = ", ".join(str(k) if names is None else names[k] for k in few[:_NAMED])
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
         why.append(f"fewer than {FEW_ROWS} labelled units of class {said}{more}")
-    rests = "It rests on what the probabilities say; m" if problem.anchored and not problem.slopes.faint else "M"
+    sampled = problem.along(curve.lams)
+    by_fit = sampled is not None and problem.rule == "anchored" and curve.lams[sampled.anchor(problem.goal)] == lam
+    rests = "It rests on what the probabilities say; m" if by_fit else "M"
     notes.warn(
         "W4",
         f"little information about lambda: {'; '.join(why)}. {rests}ore labels help",
@@ -106,7 +110,7 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
         return
     said = ", ".join(f"{one.title} {gains[one.name].signed(one.name)}" for one in lost)
     bound = " and ".join(f"{one.name}{'>' if one.HIGHER else '<'}=base" for one in lost if one.name != goal)
-    way_out = f"; --subject-to '{bound}' forbids it" if bound else "; the scores as they are do better"
+    way_out = f"; search-lambda --subject-to '{bound}' forbids it" if bound else "; the scores as they are do better"
     which = f"{'factor' if _shared(problem) else 'lambda'} {curve.lams[index]:g}"
     notes.warn(
         "W5",
@@ -176,12 +180,13 @@ def tell_margins(
     tuning = (resolved.tuned or resolved.calibration).tuning
     if seen is None or tuning is None:
         return
-    counts, clusters = seen.binned()
-    here = counts.astype(np.float64)
-    tuned = tuning.binned(here.size)
+    tuned = tuning.binned(N_BINS)
     known = tuned.sum(axis=1) > 0
-    if here.sum() < 2 or mix[known].sum() < LEAST_KNOWN * mix.sum():
+    counts, clusters = seen.binned(known)
+    here = counts.astype(np.float64)
+    if here.sum() < 2 or (not seen.labelled and mix[known].sum() < LEAST_KNOWN * mix.sum()) or not mix[known].any():
         return
+    mix = np.where(known, mix, 0.0)
     far = binned_distance(tuned, mix / mix.sum(), here, (tuning.clusters / tuning.n, clusters / here.sum()))
     if not far.fires:
         return

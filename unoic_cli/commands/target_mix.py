@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.commands.sampled import Sampled
 from unoic_cli.data.dataset import DataSet
+from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Pass, Steps, count_each
 from unoic_cli.errors import DataError, UsageError, other_names
 from unoic_cli.metrics import find
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
-from unoic_cli.resolve.common import Notes, class_list, no_labels, refuse_calibrated, tell_names
+from unoic_cli.resolve.common import Notes, class_list, no_labels, places_of, refuse_calibrated, tell_names
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import match_modalities, resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
@@ -118,7 +119,7 @@ def estimate_mix(
     DataError
         Data that does not go together, or too little of it.
     """
-    _check(labelled, target, notes)
+    yield from _check(labelled, target, notes)
     ours, theirs = yield from _methods(labelled, target, wanted, options, notes)
     samples = [KeptTally.of(labelled, ours.view), KeptTally.of(target, theirs.view, labelled=False)]
     labels, decisions = LabelTally(labelled.n_classes), [_decisions(labelled, ours), _decisions(target, theirs)]
@@ -145,15 +146,14 @@ def estimate_mix(
     )  # fmt: skip
 
 
-def _check(labelled: DataSet, target: DataSet, notes: Notes) -> None:
+def _check(labelled: DataSet, target: DataSet, notes: Notes) -> Steps[None]:
     """Refuse data that does not go together."""
     for data in (labelled, target):
         data.require_scores()
         for member in data.modalities:
             refuse_calibrated(member)
     labelled.require("labels", "to estimate a mix of other data (--labelled)")
-    places = [(sorted(source.name for source in data.all_sources), data.split) for data in (labelled, target)]
-    if places[0] == places[1] and any(source.format != "arrays" for source in target.all_sources):
+    if (yield from know("the mix is of other data", lambda: _overlap(labelled, target))):
         raise UsageError(
             "--labelled", f"{labelled.name}, whose mix is to be estimated", "expected other data, labelled"
         )
@@ -165,6 +165,14 @@ def _check(labelled: DataSet, target: DataSet, notes: Notes) -> None:
     if ours and theirs and ours != theirs:
         raise DataError(f"{target.name}:class_names", other_names(theirs, ours), f"expected those of {labelled.name}")
     tell_names(labelled.name, ours, target.name, theirs, notes)
+
+
+def _overlap(labelled: DataSet, target: DataSet) -> bool:
+    """Whether labelled data holds some of what the mix is estimated of."""
+    ours, theirs = (
+        places_of([source for source in data.all_sources if source.format != "arrays"]) for data in (labelled, target)
+    )
+    return bool(ours & theirs) and (labelled.split is None or target.split in (None, labelled.split))
 
 
 def _methods(

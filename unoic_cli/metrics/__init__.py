@@ -105,6 +105,9 @@ def _of_class(name: str, label: str, option: str, n_classes: int, class_names: S
         listed = ", ".join(f"{one.RATIO}[CLASS]" for one in ratios)
         raise UsageError(option, f"{name.strip()} of one class", f"expected one of {listed}")
     names = list(class_names or ())
+    if names.count(label) > 1:
+        found = f"{names.count(label)} classes are called {label!r}"
+        raise UsageError(option, found, "expected names that differ, to name one of them")
     if label in names:
         return OfClass(mean(), names.index(label), label)
     if not (label.isascii() and label.isdigit() and int(label) < n_classes):

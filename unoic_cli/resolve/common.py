@@ -471,7 +471,7 @@ def _file_prior(spec: str, data: DataSet, option: str, options: DataOptions, not
     _tell_files(other.sources, notes)
     # another file's labels are those of the training data; the input's own are a sample, whatever its name
     itself = yield from know(
-        f"itself {storage.shown(spec)}", lambda: _places(other.sources) <= _places(data.all_sources)
+        f"itself {storage.shown(spec)}", lambda: places_of(other.sources) <= places_of(data.all_sources)
     )
     estimated = option != "--source-prior" or itself
     prior = yield from _labels_prior(other, f"labels of {storage.shown(spec)}", option, estimated=estimated)
@@ -482,7 +482,7 @@ def _file_prior(spec: str, data: DataSet, option: str, options: DataOptions, not
     return replace(prior, class_names=other.class_names or ())
 
 
-def _places(sources: Sequence[Source]) -> set[str]:
+def places_of(sources: Sequence[Source]) -> set[str]:
     """Where sources lie: one file has many names."""
     paths = [split_name(source.name)[0] for source in sources]
     return {path if storage.is_remote(path) else os.path.realpath(path) for path in paths}

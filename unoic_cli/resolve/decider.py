@@ -161,15 +161,34 @@ def make_decider(
         values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(masked.size))
         joint = Slopes.of(values, masked)
         made = Decider(calibration, View(looks, rebalance_first, weights, places), None, joint)
+    if len(members) > 1:
+        return replace(made, plain=(yield from _plain_of_several(made, data, factors, chosen)))
     return replace(made, plain=_plain(made, members))
+
+
+def _plain_of_several(
+    decider: Decider, data: DataSet, factors: Mapping[str | None, FactorSource], chosen: Sequence[int] | None
+) -> Steps[Decider | None]:
+    """The fusion of the scores as they are, without temperatures and offsets, where `decider` at 0 is another one."""
+    given = decider.calibration
+    bare = tuple(replace(one, temperature=1.0, offsets=None) for one in given.modalities)
+    if bare == given.modalities and not decider.masks:
+        return None
+    view, rule = decider.view, decider.rule
+    if bare != given.modalities:
+        other = yield from make_decider(replace(given, modalities=bare), data, factors, chosen)
+        view, rule = other.view, other.rule
+    return Decider(given, view, None if rule is None else rule.as_is, _no_slopes(decider))
+
+
+def _no_slopes(decider: Decider) -> Slopes:
+    zeros = np.zeros(decider.slopes.values.size)
+    return Slopes.of(zeros, zeros > 0)
 
 
 def _plain(decider: Decider, members: Sequence[DataSet]) -> Decider | None:
     """The scores as they are, where `decider` at lambda = 0 may predict something else."""
-    nothing = Slopes.of(np.zeros(decider.slopes.values.size), np.zeros(decider.slopes.values.size, dtype=np.bool_))
-    if len(members) > 1:
-        rule = None if decider.rule is None else decider.rule.as_is
-        return Decider(decider.calibration, decider.view, rule, nothing) if decider.masks else None
+    nothing = _no_slopes(decider)
     # a delta of zero makes ties of scores that differ, and so may the rounding of float64 scores over a temperature
     look, exact = decider.view.looks[0], all(s.encoding != "float64" and s.kind != "probs" for s in members[0].sources)
     moved = look.offsets is not None or _flattens(look, members[0]) or (look.temperature != 1.0 and not exact)
@@ -186,7 +205,7 @@ def as_stored(decider: Decider) -> Decider | None:
     looks = decider.view.looks
     if decider.plain is not None or len(looks) > 1 or looks[0].temperature == 1.0:
         return decider.plain
-    nothing = Slopes.of(np.zeros(decider.slopes.values.size), np.zeros(decider.slopes.values.size, dtype=np.bool_))
+    nothing = _no_slopes(decider)
     return Decider(decider.calibration, View((Look(stored_delta=False),), chosen=decider.view.chosen), None, nothing)
 
 

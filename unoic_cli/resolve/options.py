@@ -282,7 +282,7 @@ class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False
 
 
 StrictOption: TypeAlias = Annotated[
-    bool, Option("--strict", None, "A warning is an error (exit code 65), and nothing is written.", says="how")
+    bool, Option("--strict", None, "A warning is an error (exit code 65), and nothing is written.")
 ]
 CheckpointOption: TypeAlias = Annotated[
     str | None,

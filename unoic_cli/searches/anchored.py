@@ -269,7 +269,7 @@ class Errors:
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
         one, other = self.influence(ours, first), self.influence(theirs, second)
-        unknown = np.isnan(one).any(axis=-1) & np.isnan(other).any(axis=-1)  # of one alone: its value is 0, as it was
+        unknown = np.isnan(one).any(axis=-1) | np.isnan(other).any(axis=-1)
         found = self.spread(np.nan_to_num(one) - np.nan_to_num(other), ddof)
         return np.asarray(np.where(unknown, np.nan, found))
 
@@ -285,7 +285,7 @@ class Errors:
         if first is None or second is None:
             return self.of(ours, here, theirs, there, 1)
         one, other = self.influence(ours, first), self.influence(theirs, second)
-        if np.isnan(one).any() and np.isnan(other).any():
+        if np.isnan(one).any() or np.isnan(other).any():
             return float("nan")
         d = np.nan_to_num(one) - np.nan_to_num(other)
         if not d.any():

@@ -116,8 +116,14 @@ class MarginKeeper(Keeper):
 
         self.keep(batch, own)
 
-    def binned(self) -> tuple[NDArray[np.int64], int]:
-        """Units by their margins, (33,), and how many of them are independent."""
+    def binned(self, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+        """Units by their margins, (33,), and how many of them are independent; of labelled ones those of some classes.
+
+        Parameters
+        ----------
+        known : (K,) bool
+        """
         sample = self.sample()
-        counts = np.bincount(np.searchsorted(EDGES, sample["margins"]), minlength=N_BINS)
-        return np.asarray(counts), int(np.unique(sample["clusters"]).size)
+        chosen = known[sample["labels"]] if self.labelled else np.ones(sample["margins"].size, dtype=bool)
+        counts = np.bincount(np.searchsorted(EDGES, sample["margins"][chosen]), minlength=N_BINS)
+        return np.asarray(counts), int(np.unique(np.asarray(sample["clusters"])[chosen]).size)
