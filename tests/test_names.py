@@ -492,3 +492,30 @@ def test_files_and_modalities_of_which_one_has_names(run, answer, sides):
         assert name_notes(run, "evaluate", *both, option, "turned.json") == said("named.h5", "plain.h5")
     write("indices.h5", logits=LOGITS + 3, labels=LABELS, class_names=["0", "1", "2"])
     assert name_notes(run, "evaluate", "plain.h5", "indices.h5") == []
+
+
+def test_names_that_contradict_each_other_are_refused_beside_data_without_any(tmp_path, monkeypatch):
+    """FAULT: what is taken by position was not compared with what else is: a prior was read in the other order."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(120, 3)).astype("f4"), rng.integers(0, 3, 120)
+    forth, back = ["cat", "dog", "cow"], ["cow", "dog", "cat"]
+    for name, names in (("forth", forth), ("back", back), ("bare", None)):
+        with h5py.File(f"{name}.h5", "w") as file:
+            file["logits"], file["labels"], file["source_counts"] = z, y, [9, 4, 2]
+            if names is not None:
+                file["class_names"] = np.array(names, "S")
+        if names is not None:
+            unoic_cli.search_lambda(f"{name}.h5", output=f"{name}.json")
+            with open(f"{name}.prior.json", "w") as file:
+                json.dump({"class_names": names, "counts": [9, 4, 2]}, file)
+    calls = [
+        lambda: unoic_cli.calibrate("bare.h5", calibration="forth.json", target_prior="back.prior.json", output="o.h5"),
+        lambda: unoic_cli.search_lambda("bare.h5", source_prior="forth.prior.json", target_prior="back.prior.json"),
+        lambda: unoic_cli.compare("bare.h5", methods={"a": "forth.json", "b": "back.json"}),
+        lambda: unoic_cli.prior("back.h5", estimate=True, labelled="bare.h5", calibration="forth.json"),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match="the same class names in another order"):
+            call()
+    unoic_cli.calibrate("bare.h5", calibration="forth.json", target_prior="forth.prior.json", output="o.h5")

@@ -30,6 +30,7 @@ from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     check_calibration,
+    check_names_agree,
     no_labels,
     open_inputs,
     provenance,
@@ -264,6 +265,7 @@ def compare(
     for title, spec in titles:
         made.append((title, *(yield from _method(spec, data, wanted, chosen, notes))))
     n_tables = len(tables.names) if tables else 1
+    check_names_agree(*((f"--method {title}", resolved.calibration.class_names) for title, resolved, _ in made))
     ready = []
     for _, resolved, places in made:
         ready.append((yield from make_decider(resolved.calibration, data, resolved.factors, places)))

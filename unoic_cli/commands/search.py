@@ -259,6 +259,7 @@ def _infeasible(problem: Problem, curve: Curve, folds: Sequence[int] | None) -> 
     for constraint in problem.asked.constraints:
         values = problem.values(curve, constraint.metric, folds)
         if np.isnan(values).all():
+            parts.append(f"{constraint.metric.name} has no value here")
             continue
         reach = np.nanmax(values) if ">" in constraint.comparison else np.nanmin(values)
         lam = curve.lams[int(np.nanargmax(values == reach))]

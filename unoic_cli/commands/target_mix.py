@@ -18,7 +18,15 @@ from unoic_cli.errors import DataError, UsageError, other_names
 from unoic_cli.metrics import find
 from unoic_cli.options import filled
 from unoic_cli.resolve.asked import ask
-from unoic_cli.resolve.common import Notes, class_list, no_labels, places_of, refuse_calibrated, tell_names
+from unoic_cli.resolve.common import (
+    Notes,
+    check_names_agree,
+    class_list,
+    no_labels,
+    places_of,
+    refuse_calibrated,
+    tell_names,
+)
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import match_modalities, resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
@@ -184,6 +192,7 @@ def _methods(
     if resolved.factors:
         expected = "expected statistics (unoic fit-delta), fit, or what the files store"
         raise UsageError("--delta", "factors of the samples of one file, with two", expected)
+    check_names_agree(("--calibration", resolved.calibration.class_names), (target.name, target.class_names))
     uniform = Prior.uniform(labelled.n_classes)
     made = replace(resolved.calibration, target_prior=uniform, unseen="floor", order="flatten-first")
     where = labelled.name if wanted["calibration"] is None else "--calibration"

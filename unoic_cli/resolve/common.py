@@ -26,7 +26,7 @@ from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.dataset import SPAN_BYTES, WHOLE_BYTES, DataSet, open_dataset, open_modalities
 from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Steps, count, here
-from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError, Warned
+from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError, Warned, other_names
 from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
 from unoic_cli.formats.block import Source
 from unoic_cli.formats.names import Asked
@@ -480,6 +480,28 @@ def _file_prior(spec: str, data: DataSet, option: str, options: DataOptions, not
         named = dict(zip(other.class_names, prior.counts, strict=True))
         return replace(prior_from_table(named, data.class_names, prior.origin), estimated=estimated)
     return replace(prior, class_names=other.class_names or ())
+
+
+Named: TypeAlias = "tuple[str, Sequence[str] | None]"
+
+
+def check_names_agree(first: Named, *others: Named) -> None:
+    """Refuse class names that contradict each other, of what is taken by position because the data has no names.
+
+    Parameters
+    ----------
+    first, *others : (str, tuple of str or None)
+        What has names, and the names.
+
+    Raises
+    ------
+    DataError
+        Other names, or the same in another order.
+    """
+    known = [(where, tuple(names)) for where, names in (first, *others) if names]
+    for where, names in known[1:]:
+        if names != known[0][1]:
+            raise DataError(f"{where}:class_names", other_names(names, known[0][1]), f"expected those of {known[0][0]}")
 
 
 def places_of(sources: Sequence[Source]) -> set[str]:

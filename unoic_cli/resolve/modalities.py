@@ -23,6 +23,7 @@ from unoic_cli.options import given_flags, options_of
 from unoic_cli.resolve.common import (
     Notes,
     check_calibration,
+    check_names_agree,
     provenance,
     refuse_calibrated,
     resolve_prior,
@@ -195,6 +196,8 @@ def resolve(
         notes,
         temperature=modalities[0].temperature,
     )
+    named = [(one.source_prior.origin, one.source_prior.class_names) for one in modalities]
+    check_names_agree(*named, (target.origin, target.class_names))
     made = Calibration(
         common,
         target,
@@ -341,6 +344,7 @@ def _with_target(
         f"target prior: {target.origin}, in place of the calibration's ({loaded.target_prior.origin}); lambda "
         f"{loaded.lam:.7g} is kept, and was not chosen for it"
     )
+    check_names_agree(("--calibration", loaded.class_names), (target.origin, target.class_names))
     made = replace(loaded, target_prior=target, tuning=None)
     return replace(found, calibration=made, tuned=None if loaded.tuning is None else loaded)
 
