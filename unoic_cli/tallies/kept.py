@@ -261,6 +261,10 @@ class Keeper(Tally):
             self.seen -= int(batch.blank.sum())
             there = ~batch.blank[entries]
             places, entries = places[there], entries[there]
+        while self._size + places.size > self.limit:  # before anything is taken of units that do not stay
+            self._rise(self.level + 1)
+            left = of_level(places, self.level)
+            places, entries = places[left], entries[left]
         if places.size:
             self._hold(batch, places, entries, samples, own(entries))
 
