@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import resource
+import signal
 import sys
 import zlib
 
@@ -24,6 +25,8 @@ settings.register_profile("repeatable", derandomize=True)
 if not os.environ.get("UNOIC_FUZZ"):
     settings.load_profile("repeatable")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: commands would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 compiling.told()  # a cold cache changes nothing of what the tests look at; those of the note run processes of their own
 common._SILENCE = 600.0  # nor does a machine with other things to do
 
