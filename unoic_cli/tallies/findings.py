@@ -192,7 +192,7 @@ def label_findings(name: str, labels: LabelsSeen, rows: Iterable[RowsSeen]) -> I
         ("+", labels.has_last, up, labels.n_classes - 1, "do the scores begin with a class of their own (background)?"),
     )
     for sign, occurs, shifted, lacking, cause in cases:
-        if not occurs and shifted > 2 * as_is and (shifted - as_is) ** 2 > 4 * (shifted + as_is):
+        if not occurs and shifted > 3 * as_is and (shifted - as_is) ** 2 > 4 * (shifted + as_is):
             said = f"seem shifted by one: label {lacking} never occurs, and of {n:,} rows looked at, predictions "
             said += f"agree with label {sign} 1 in {shifted / n:.0%}, with the label itself in {as_is / n:.0%}; {cause}"
             yield Finding("shifted-labels", name, "labels", said)
