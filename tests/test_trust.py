@@ -190,6 +190,8 @@ def test_as_they_are_fused_scores_have_no_temperatures_and_offsets(tmp_path, how
     found = evaluate(pair, calibration=calibration.calibration, metrics="acc,nll,brier").before.values
     for name in ("acc", "nll", "brier"):
         assert found[name] == plain[name] == calibration.baseline[name]
+    gain = calibration.gain["acc"]  # the kept scores hold the temperatures: no interval, and none of other scores
+    assert gain.gain == calibration.best["acc"] - plain["acc"] and gain.to_dict()["interval"] is None
 
 
 def test_what_decides_nothing_otherwise_gains_nothing():

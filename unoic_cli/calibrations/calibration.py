@@ -118,11 +118,11 @@ class Tuning:
             "margins": [list(one) for one in self.margins],
         }
 
-    def binned(self, n_bins: int) -> NDArray[np.float64]:
-        """The margins, (K, B)."""
+    def binned(self) -> NDArray[np.float64]:
+        """The margins, (K, 33)."""
         import numpy as np
 
-        found = np.zeros((len(self.margins), n_bins))
+        found = np.zeros((len(self.margins), N_BINS))
         for row, counts in zip(found, self.margins, strict=True):
             row[: len(counts)] = counts
         return found

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unoic_cli.calibrations.calibration import N_BINS, Calibration
+from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands.problem import Problem, decision_of
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps
+from unoic_cli.metrics import is_better
 from unoic_cli.resolve.common import Notes
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import Resolved
@@ -103,8 +104,10 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
         for one in problem.asked.metrics
         if one.name in gains
         and one.name not in constrained
-        and gains[one.name].high < 0
-        and one.values(after, problem.asked.rules) < one.values(before, problem.asked.rules)
+        and (gains[one.name].high < 0 if one.HIGHER else gains[one.name].low > 0)
+        and is_better(
+            one.name, float(one.values(before, problem.asked.rules)), float(one.values(after, problem.asked.rules))
+        )
     ]
     if not lost:
         return
@@ -180,7 +183,7 @@ def tell_margins(
     tuning = (resolved.tuned or resolved.calibration).tuning
     if seen is None or tuning is None:
         return
-    tuned = tuning.binned(N_BINS)
+    tuned = tuning.binned()
     known = tuned.sum(axis=1) > 0
     counts, clusters = seen.binned(known)
     here = counts.astype(np.float64)

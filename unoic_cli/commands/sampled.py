@@ -163,6 +163,17 @@ class Sampled:
         return self._as_is.predict(self._untilted)
 
     @property
+    def knows_plain(self) -> bool:
+        """Whether the kept scores tell `plain`: those of several modalities hold temperatures and offsets of each."""
+        looks, plain = self.decider.view.looks, self.decider.plain
+        if len(looks) == 1 or plain is None:
+            return True
+        pairs = list(zip(looks, plain.view.looks, strict=True))
+        alike = all(one.offsets == other.offsets for one, other in pairs)
+        scales = {one.temperature / other.temperature for one, other in pairs}
+        return alike and (scales == {1.0} or (self.decider.rule is None and len(scales) == 1))
+
+    @property
     def _untilted(self) -> Lines:
         """Lines that add nothing."""
         zeros = np.zeros(self.n_classes)
@@ -473,6 +484,13 @@ class Sampled:
         """
         if not self.kept.n:
             return {}
+        if not self.knows_plain:
+            rules = self.asked.rules
+            return {
+                one.name: Gain(float(one.values(after, rules)) - float(one.values(before, rules)))
+                for one in metrics
+                if one.has_errors and np.isfinite(one.values(after, rules))
+            }
         points, known, gains = self.few.fold_points(goal, index), {}, {}
         for one in metrics:
             if not (one.has_errors and np.isfinite(one.values(after, self.asked.rules))):
