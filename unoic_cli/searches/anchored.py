@@ -268,10 +268,7 @@ class Errors:
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
-        one, other = self.influence(ours, first), self.influence(theirs, second)
-        unknown = np.isnan(one).any(axis=-1) | np.isnan(other).any(axis=-1)
-        found = self.spread(np.nan_to_num(one) - np.nan_to_num(other), ddof)
-        return np.asarray(np.where(unknown, np.nan, found))
+        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof)
 
     def surely(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> float:
         """As `of`, where some classes have few units: of each class no less is unknown than by the rule of succession.
@@ -284,14 +281,11 @@ class Errors:
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return self.of(ours, here, theirs, there, 1)
-        one, other = self.influence(ours, first), self.influence(theirs, second)
-        if np.isnan(one).any() or np.isnan(other).any():
-            return float("nan")
-        d = np.nan_to_num(one) - np.nan_to_num(other)
+        d = self.influence(ours, first) - self.influence(theirs, second)
         if not d.any():
             return 0.0
         n = self.support.astype(np.float64)
-        least = ((np.nan_to_num(first.hit) * n / (n + 2.0)) ** 2 / 2)[self.present]
+        least = ((first.hit * n / (n + 2.0)) ** 2 / 2)[self.present]
         return float(self.spread(d, 1, least))
 
     def spread(
