@@ -50,6 +50,8 @@ class DeltaStatistics:
         Where they came from.
     per : {"sample", "pixel"}
         What has an H, and a delta, of its own.
+    largest : float or None
+        The largest H behind mu and sigma; None in files of old versions.
     """
 
     mu: float
@@ -60,6 +62,18 @@ class DeltaStatistics:
     modality: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     per: Per = "sample"
+    largest: float | None = None
+
+    @property
+    def least(self) -> float | None:
+        """The smallest delta of the data that these statistics are of; None where that is not known.
+
+        Examples
+        --------
+        >>> DeltaStatistics(0.4, 0.1, largest=0.6).least, DeltaStatistics(0.4, 0.1).least
+        (0.8, None)
+        """
+        return None if self.largest is None else round(float(self.delta(self.largest)), 15)
 
     def delta(self, uncertainty: ArrayLike) -> NDArray[np.float64]:
         """The factor of samples of this uncertainty (nats), in [0, 1]; 1 where mu = 0 is not exceeded.
@@ -93,6 +107,7 @@ class DeltaStatistics:
             "sigma": self.sigma,
             "power": self.power,
             "n": self.n,
+            **({} if self.largest is None else {"largest": self.largest}),
             "provenance": self.provenance,
         }
 
@@ -113,8 +128,9 @@ class DeltaStatistics:
         if content.get("version") != VERSION:
             raise DataError(where, f"delta statistics version {content.get('version')}", f"expected version {VERSION}")
         found = typed(content, cls, where, "damaged delta statistics", _EXPECTED)
-        if not all(math.isfinite(value) and value >= 0 for value in (found.mu, found.sigma, found.power)):
-            numbers = f"mu {found.mu}, sigma {found.sigma}, power {found.power}"
+        largest = 0.0 if found.largest is None else found.largest
+        if not all(math.isfinite(value) and value >= 0 for value in (found.mu, found.sigma, found.power, largest)):
+            numbers = f"mu {found.mu}, sigma {found.sigma}, power {found.power}, largest {largest}"
             raise DataError(where, numbers, "expected finite numbers, none negative")
         return found
 

@@ -161,12 +161,13 @@ class View:
             return batch
         chosen = range(len(batch.parts)) if self.chosen is None else self.chosen
         parts = [batch.parts[m] for m in chosen]
-        made = []
+        made, deltas = [], []
         for m, look, part in zip(chosen, self.looks, parts, strict=True):
             try:
                 delta = look.delta(part)
             except InvalidScoreError as error:
                 raise InvalidScoreError(error.unit, m) from None
+            deltas.append(delta)
             more: dict[str, Any] = {"rebalance_first": self.rebalance_first, "floor": look.floor}
             made.append(make_scores(part, look.temperature, delta, offsets=look.offsets, **more))
         scores = None
@@ -175,7 +176,7 @@ class View:
         elif self.weights is not None:
             scores = _sum(made, self.weights)
         part = batch.part if self.chosen is None else parts[0]
-        return replace(batch, scores=scores, part=part, modalities=tuple(made))
+        return replace(batch, scores=scores, part=part, modalities=tuple(made), deltas=tuple(deltas))
 
 
 def _sum(modalities: list[Scores], weights: tuple[float, ...]) -> Scores:

@@ -19,7 +19,14 @@ from unoic_cli.calibrations.fuser import Fuser, Piece
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.class_offsets import asks_for_fit
 from unoic_cli.commands.evaluate import Metrics
-from unoic_cli.commands.harm import flips_of, margins_of, tell_flips, tell_margins
+from unoic_cli.commands.harm import (
+    flattened_of,
+    flips_of,
+    margins_of,
+    tell_flattened,
+    tell_flips,
+    tell_margins,
+)
 from unoic_cli.commands.sampled import GAIN_FOLDS
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
@@ -45,6 +52,7 @@ from unoic_cli.resolve.common import (
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import Resolved, resolve
 from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions, StrictOption
+from unoic_cli.tallies.flattened import FlattenedTally
 from unoic_cli.tallies.flips import FlipTally
 from unoic_cli.tallies.margins import MarginKeeper
 from unoic_cli.tallies.points import predict
@@ -233,7 +241,7 @@ class _Posterior:
         beside: list[Any] = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
         flips = flips_of(self.decider)
         margins = None if self.margins is None else self.margins()
-        more = [tally for tally in (flips, margins) if tally is not None]
+        more = [tally for tally in (flips, margins, flattened_of(self.decider)) if tally is not None]
         return [self.decider.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
@@ -281,7 +289,7 @@ class _Maker:
         for tally in self.others:
             if isinstance(tally, FlipTally):
                 tally.look(batch, predictions)
-            elif batch.labels is not None or isinstance(tally, MarginKeeper):
+            elif batch.labels is not None or isinstance(tally, (MarginKeeper, FlattenedTally)):
                 tally.update(batch)
         shape = (-1, spec.n_classes, pixels) if pixels else (-1, spec.n_classes)
         smallest = np.min_scalar_type(spec.n_classes - 1)
@@ -570,6 +578,9 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
     if fitted is None and flips is not None:
         tell_flips(applied, flips.flips, flips.n, data, notes)
+    flattened = next((tally for tally in written.tallies if isinstance(tally, FlattenedTally)), None)
+    if fitted is None:
+        tell_flattened(decider, flattened, data, notes)
     seen = next((tally for tally in written.tallies if isinstance(tally, MarginKeeper)), None)
     if after is not None and after.n:
         tell_margins(resolved, seen, after.counts.support.astype(float), "the class mix of this data", notes)

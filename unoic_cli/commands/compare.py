@@ -16,6 +16,7 @@ from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.calibrations.view import FactorSource
 from unoic_cli.commands.evaluate import Metrics
+from unoic_cli.commands.harm import flattened_of, tell_flattened
 from unoic_cli.commands.paired import Difference, Pairs
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
@@ -150,6 +151,7 @@ class CompareResult:
     against: str | None = None
     clusters: str | None = None
     class_names: tuple[str, ...] | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         averages = {row.name: {name: row.average[name] for name in self.metrics} for row in self.rows}
@@ -178,6 +180,7 @@ class CompareResult:
             "absent_rule": ABSENT_RULES[self.absent],
             **self.details,
             "notes": list(self.notes),
+            "warnings": self.warnings,
         }
 
 
@@ -281,6 +284,8 @@ def compare(
     tallies = [
         ViewedTally(one.view, more) for one, found in zip(ready, beside, strict=True) for more in found.tallies.values()
     ]
+    flattened = [flattened_of(one) for one in ready]
+    tallies += [ViewedTally(one.view, more) for one, more in zip(ready, flattened, strict=True) if more is not None]
     units = UnitTally(n_tables)
     whole = any(one.view.needs_samples for one in ready)
     given = {} if tables is None else tables.arguments()
@@ -303,6 +308,7 @@ def compare(
         counts = pairs.counted(i).counts
         tell_predictions(counts.predicted, counts.support, one.slopes.masked, one.calibration.lam, data, notes)
         tell_infinite(average, notes)
+        tell_flattened(one, flattened[i], data, notes, title if len(made) > 1 else "")
         differences, gains = None, {}
         if i != first:
             differences = {name: pairs.difference(i, j) for name, j in spots.items()}
@@ -315,6 +321,7 @@ def compare(
     return CompareResult(
         tuple(rows), tuple(spots), asked.names, absent, {"by": by, **about}, tuple(notes.texts),
         rows[first].name if several else None, clusters if several else None, data.class_names,
+        notes.told(),
     )  # fmt: skip
 
 

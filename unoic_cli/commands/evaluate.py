@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
-from unoic_cli.commands.harm import margins_of, tell_flips, tell_margins
+from unoic_cli.commands.harm import flattened_of, margins_of, tell_flattened, tell_flips, tell_margins
 from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
@@ -296,10 +296,11 @@ def evaluate(
     asked_for = with_training(asked_for, data, resolved.calibration)
     check_countable(asked_for, data, ready)
     counted = Counting.of(ready, data, asked_for, applied, tables, chosen)
-    seen = None
+    seen, flattened = None, None
     if applied:
         seen = yield from margins_of(ready, resolved, data, clusters_of(chosen["cluster"], data))
-    yield from counted.count(data, ready, tables, [] if seen is None else [seen])
+        flattened = flattened_of(ready)
+    yield from counted.count(data, ready, tables, [one for one in (seen, flattened) if one is not None])
     overall = counted.curves[-1].pooled().at(0)
     if not overall.counts.support.any():
         raise no_labels(data, counted.ignored.n_ignored)
@@ -317,6 +318,7 @@ def evaluate(
     before = counted.metrics(0) if applied else None
     if difference is not None:
         tell_flips(used, difference.moved, measured.n, data, notes)
+    tell_flattened(ready, flattened, data, notes)
     tell_margins(resolved, seen, counts.support.astype(np.float64), "the class mix of this data", notes)
     notes.settle(chosen["strict"], data.name)
     return EvaluateResult(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,14 @@ from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import Resolved
 from unoic_cli.searches import Curve
 from unoic_cli.searches.target import binned_distance
-from unoic_cli.searches.warnings import FEW_ROWS, flips_differ, prior_is_not_carried
+from unoic_cli.searches.warnings import (
+    FEW_ROWS,
+    FLATTER,
+    LEAST_FLATTENED,
+    flips_differ,
+    prior_is_not_carried,
+)
+from unoic_cli.tallies.flattened import FlattenedTally
 from unoic_cli.tallies.flips import FlipTally
 from unoic_cli.tallies.kept import KeptTally
 from unoic_cli.tallies.margins import MarginKeeper
@@ -160,6 +167,51 @@ def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, note
         "those that it was tuned on: this data may differ in more than its class mix; check it on labelled units",
         tuned=there,
         here=here,
+    )
+
+
+def flattened_of(decider: Decider) -> FlattenedTally | None:
+    """What counts the units that are flattened as none was where delta was fitted, if lambda then weighs more."""
+    calibration, view = decider.calibration, decider.view
+    if calibration.lam == 0 or view.rebalance_first or decider.slopes.flat:
+        return None
+    least = [None if look.statistics is None else look.statistics.least for look in view.looks]
+    bounds = tuple(0.0 if one is None else FLATTER * one for one in least)
+    return FlattenedTally(bounds) if any(bounds) else None
+
+
+def tell_flattened(decider: Decider, seen: FlattenedTally | None, data: DataSet, notes: Notes, of: str = "") -> None:
+    """W6: delta is below all that lambda was tuned with, and delta z + lambda s is decided by lambda s more than there.
+
+    Parameters
+    ----------
+    of : str
+        The method, where there are several.
+    """
+    if seen is None:
+        return
+    calibration, said, figures = decider.calibration, list[str](), dict[str, Any]()
+    units = "pixels" if data.has_images else "samples"
+    for m, (modality, look) in enumerate(zip(calibration.modalities, decider.view.looks, strict=True)):
+        if seen.share(m) < LEAST_FLATTENED or look.statistics is None:
+            continue
+        lam, mean, least = modality.share * calibration.lam, seen.mean(m), look.statistics.least
+        like = f"{lam / mean:.2g}" if mean else "infinity"
+        said.append(
+            f"{modality.name or 'the scores'}, {100 * seen.share(m):.0f} % of the {units}: delta {mean:.2f}, and where "
+            f"it was fitted never below {least:.2f}, so that lambda {lam:.4g} weighs like {like}"
+        )
+        figures[modality.name or "scores"] = {"share": seen.share(m), "delta": mean, "least": least}
+    if not said:
+        return
+    whose = f"{of}: " if of else ""
+    notes.warn(
+        "W6",
+        f"{whose}delta falls below all that its statistics were fitted on ({'; '.join(said)}): rare classes may "
+        "swallow the rest; check it on labelled units, take a smaller lambda, or search again with "
+        "--order rebalance-first or with statistics of pixels (fit-delta --per-pixel)",
+        **({"method": of} if of else {}),
+        modalities=figures,
     )
 
 

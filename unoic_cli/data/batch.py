@@ -99,6 +99,8 @@ class Batch:
     blank : (T,) bool or None
         Units whose label is ignored and whose scores are none: others stand in their place.
         None where there is no such unit.
+    deltas : tuple of float64 arrays
+        The factors, (0,), (1,) or (T,), that the scores of `modalities` were multiplied by.
     """
 
     n_units: int
@@ -111,6 +113,7 @@ class Batch:
     parts: tuple[Part, ...] = ()
     modalities: tuple[Scores, ...] = ()
     blank: NDArray[np.bool_] | None = None
+    deltas: tuple[NDArray[np.float64], ...] = ()
 
 
 class CareError(DataError):

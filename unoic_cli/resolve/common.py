@@ -218,7 +218,7 @@ def _span_bytes(memory: int | str, options: DataOptions) -> tuple[int, int]:
     threads = options["threads"] or available_threads()
     share = parse_size(memory, "--memory") // threads // _COPIES
     if share < _LEAST:
-        expected = f"expected at least {_LEAST * _COPIES * threads / 1e6:.0f}MB"
+        expected = f"expected at least {math.ceil(_LEAST * _COPIES * threads / 1e6)}MB"
         raise UsageError("--memory", f"{memory} for {threads} threads", expected)
     return min(SPAN_BYTES, share), min(WHOLE_BYTES, share)
 

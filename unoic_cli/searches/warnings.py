@@ -16,6 +16,10 @@ SURE = 3.0
 FAR = 0.5
 """lambda may be so far from what the logits of a network trained without reweighting call for."""
 FEW_ROWS = 5
+FLATTER = 0.75
+"""Of the smallest delta where it was fitted: units below this are flattened as none was there."""
+LEAST_FLATTENED = 0.05
+"""Of the units, for them to be spoken of."""
 
 
 def flips_differ(tuned: tuple[int, int], found: tuple[int, int]) -> bool:

@@ -24,20 +24,21 @@ _LOW = (1 << _HALF) - 1
 
 
 class Moments:
-    """Count, sum and sum of squares of whole numbers of 2**-40 nats, exactly.
+    """Count, sum, sum of squares and maximum of whole numbers of 2**-40 nats, exactly.
 
     Attributes
     ----------
-    n, total, squares : int
+    n, total, squares, largest : int
         Python integers: nothing overflows.
     """
 
     def __init__(self) -> None:
-        self.n = self.total = self.squares = 0
+        self.n = self.total = self.squares = self.largest = 0
 
     def count(self, values: NDArray[np.int64]) -> None:
         """Take samples in, (S,); none is negative, or 2**44 or more."""
         self.n += values.size
+        self.largest = max(self.largest, int(values.max(initial=0)))
         for start in range(0, values.size, _PIECE):
             piece = values[start : start + _PIECE]
             high, low = piece >> _HALF, piece & _LOW
@@ -45,9 +46,10 @@ class Moments:
             middle = int(high @ low) << (_HALF + 1)
             self.squares += (int(high @ high) << 2 * _HALF) + middle + int(low @ low)
 
-    def add(self, n: int, total: int, squares: int) -> None:
+    def add(self, n: int, total: int, squares: int, largest: int) -> None:
         """Take over what was counted elsewhere."""
         self.n, self.total, self.squares = self.n + n, self.total + total, self.squares + squares
+        self.largest = max(self.largest, largest)
 
     def mean(self) -> float:
         """In nats, rounded once."""
@@ -62,7 +64,8 @@ class Moments:
         self, power: float, modality: str | None, measure: Measure, provenance: dict[str, Any], per: Per = "sample"
     ) -> DeltaStatistics:
         """As delta statistics."""
-        return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance, per)
+        most = float(Fraction(self.largest, 1 << _SHIFT))
+        return DeltaStatistics(self.mean(), self.deviation(), power, measure, self.n, modality, provenance, per, most)
 
 
 class EntropyTally(Tally):
@@ -174,6 +177,7 @@ class EntropyTally(Tally):
         moments = self.moments
         return {
             "moments": [moments.n, moments.total, moments.squares],
+            "largest": {str(moments.largest): 1},  # a name for each part of the data, so that parts can be added
             "partial": {
                 f"{sample} {pixels} {name}": list(sums) for (name, sample, pixels), sums in self.partial.items()
             },
@@ -182,7 +186,8 @@ class EntropyTally(Tally):
 
     def absorb(self, counters: Mapping[str, Any]) -> None:
         """Add what a tally like this one counted elsewhere."""
-        self.moments.add(*counters["moments"])
+        n, total, squares = counters["moments"]
+        self.moments.add(n, total, squares, max(map(int, counters["largest"])))
         for name, values in counters["kept"].items():
             samples = np.flatnonzero(values)
             self._pieces.append((name, samples, values[samples] - 1))
@@ -192,7 +197,8 @@ class EntropyTally(Tally):
 
     def add(self, other: EntropyTally) -> None:
         """Take over what another thread counted."""
-        self.moments.add(other.moments.n, other.moments.total, other.moments.squares)
+        moments = other.moments
+        self.moments.add(moments.n, moments.total, moments.squares, moments.largest)
         self._pieces += other._pieces
         for key, (total, seen) in other.partial.items():
             self._join(key, total, seen)
