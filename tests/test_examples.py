@@ -112,7 +112,8 @@ def arrays():
 def samples(tmp_path_factory):
     """The sample data, of the street scenes every eighth line and column: pages run dozens of commands on them."""
     folder = tmp_path_factory.mktemp("samples")
-    (folder / "digits_lt").symlink_to(ROOT / "sample_data/digits_lt")
+    for name in ("digits_lt", "fashion_lt"):
+        (folder / name).symlink_to(ROOT / "sample_data" / name)
     for path in sorted((ROOT / "sample_data/streets").glob("*/*.h5")):
         thinned = folder / path.relative_to(ROOT / "sample_data")
         thinned.parent.mkdir(parents=True, exist_ok=True)

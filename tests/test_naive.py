@@ -14,6 +14,7 @@ import pytest
 
 UNIFORM3 = (1 / 3, 1 / 3, 1 / 3)
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "digits_lt"
+FASHION = SAMPLE.with_name("fashion_lt")
 
 
 def close(actual, expected, atol=6e-7):
@@ -356,3 +357,19 @@ def test_the_sample_gives_the_figures_of_its_readme():
     for name, g in (("not rebalanced", 0), ("as the priors say", 100), ("tuned on `val`", tuned)):
         m = measures["test"][g]
         assert f"| {name} | {lams[g]:.2f} | {100 * m['acc']:.2f} | {100 * m['macc']:.2f} |" in readme
+
+
+def test_the_larger_sample_gives_the_figures_of_both_pages():
+    pages = [(path / "README.md").read_text() for path in (FASHION, FASHION.parents[1])]
+    with h5py.File(FASHION / "test.h5") as f:
+        logits, labels, source_counts = f["logits"][()], f["labels"][()], f["source_counts"][()]
+    slopes = naive.slopes(source_counts, np.ones(10))
+    for lam, row, line in (
+        (0, "as it is | 0 |", "as it is (lambda = 0) |"),
+        (1, "as the priors say | 1 |", "fully rebalanced (lambda = 1) |"),
+        (1.68, "chosen on `val` | 1.68 |", "chosen on the validation set (lambda = 1.68) |"),
+    ):
+        tp, predicted, support = naive.counts(labels, naive.predict(logits, slopes, lam), 10)
+        m = naive.metrics(tp, predicted, support)
+        assert f"| {row} {100 * m['acc']:.2f} | {100 * m['miou']:.2f} |" in pages[0]
+        assert f"| {line} {100 * m['acc']:.2f} % | {100 * m['miou']:.2f} % |" in pages[1]

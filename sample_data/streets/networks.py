@@ -48,9 +48,9 @@ def condition_of(split: str, seed: int) -> str:
     return split if split in UNSEEN_WEATHER else list(TRAIN_WEATHER)[seed % len(TRAIN_WEATHER)]
 
 
-def draw(split: str, seeds: list[int]) -> Scenes:
+def draw(split: str, seeds: list[int], clean_depth: bool = False) -> Scenes:
     """Render scenes into three arrays."""
-    images = [render(seed, condition_of(split, seed)) for seed in seeds]
+    images = [render(seed, condition_of(split, seed), clean_depth) for seed in seeds]
     rgb, depth, labels = zip(*images, strict=True)
     return np.stack(rgb), np.stack(depth), np.stack(labels)
 
@@ -252,12 +252,16 @@ def main() -> None:
     for split, n in sizes.items():
         seeds = choose(split, n)
         held_out = draw(split, seeds)
-        for name, network in networks.items():
-            modality, loss_name = NETWORKS[name]
+        export = dict(networks)
+        if split in UNSEEN_WEATHER and "depth" in export:
+            export["depth_clean"] = export["depth"]
+        for name, network in export.items():
+            modality, loss_name = NETWORKS[name.removesuffix("_clean")]
             only_test = loss_name in ("median_frequency", "max_frequency", "ldam")
             if (split in UNSEEN_WEATHER and loss_name != "cross_entropy") or (only_test and split != "test"):
                 continue
-            logits = predict(network, modality, held_out)
+            seen = draw(split, seeds, clean_depth=True) if name == "depth_clean" else held_out
+            logits = predict(network, modality, seen)
             if only_test:
                 extra = {"predictions": logits.argmax(1).astype(np.uint8)}
             else:

@@ -568,9 +568,8 @@ def see(street: Street, rng: np.random.Generator) -> Array:
     return np.asarray((np.clip(soft, 0, 1) * 255).round().astype(np.uint8))
 
 
-def measure(street: Street, rng: np.random.Generator) -> Array:
-    """What the range sensor records: noise, lost signals (they read as FAR) and false near ones."""
-    weather = street.weather
+def measure(street: Street, rng: np.random.Generator, weather: Weather) -> Array:
+    """What the range sensor records in a weather: noise, lost signals (they read as FAR) and false near ones."""
     z = street.depth[::SCALE, ::SCALE]
     noisy = z * (1 + rng.normal(0, weather.depth_noise, z.shape))
     lost = rng.random(z.shape) < 1 - (1 - weather.depth_dropout) * np.exp(-((z / weather.depth_range) ** 2))
@@ -580,7 +579,9 @@ def measure(street: Street, rng: np.random.Generator) -> Array:
     return np.clip(noisy, 0.5, FAR).astype(np.float32)
 
 
-def render(seed: int, condition: str) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+def render(
+    seed: int, condition: str, clean_depth: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
     """Draw one scene.
 
     Parameters
@@ -589,6 +590,8 @@ def render(seed: int, condition: str) -> tuple[NDArray[np.uint8], NDArray[np.flo
         Decides the scene: the same seed gives the same street under every condition.
     condition : str
         A key of `WEATHER`.
+    clean_depth : bool
+        The range sensor sees no weather, as a rendered depth image: it is as good as in the training conditions.
 
     Returns
     -------
@@ -604,5 +607,5 @@ def render(seed: int, condition: str) -> tuple[NDArray[np.uint8], NDArray[np.flo
     street.things()
     place = list(WEATHER).index(condition)
     rgb = see(street, np.random.default_rng([seed, 1, place]))
-    depth = measure(street, np.random.default_rng([seed, 2, place]))
+    depth = measure(street, np.random.default_rng([seed, 2, place]), Weather() if clean_depth else WEATHER[condition])
     return rgb, depth, street.label[::SCALE, ::SCALE].copy()
