@@ -15,7 +15,7 @@ from unoic_cli.formats.block import LogitBlock, OutputSpec
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors", "signals", "version", "machine", "options", "schemas", "brief", "calls", "compiling", "urls"},
+    {"errors", "signals", "version", "machine", "options", "schemas", "brief", "calls", "compiling", "urls", "weights"},
     {"kernels"},
     {"storage"},
     {"fusions"},

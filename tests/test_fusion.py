@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import unoic_cli
 from unoic_cli.calibrations.delta import DeltaStatistics
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.batch import Batch, choose_split
 from unoic_cli.formats.block import LogitBlock, Source

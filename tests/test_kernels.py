@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
 from unoic_cli.calibrations.lattice import Lattice
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch, InvalidScoreError, choose_split, make_scores
 from unoic_cli.data.reader import invalid_score
 from unoic_cli.errors import DataError

@@ -13,7 +13,8 @@ from test_fusion import LATTICE, ORDERS, random_expert
 from test_kernels import ENCODINGS, LAYOUTS, encode, random_problem
 
 from unoic_cli import kernels
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.calibrations.view import Look, View
 from unoic_cli.data.batch import Batch, InvalidScoreError
 from unoic_cli.fusions import FUSIONS, fusion, resolve_weights

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import compute, compute_all
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
 from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.calibrations.prior import UNSEEN, Prior, make_slopes, parse_list
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.calibrations.view import View
 from unoic_cli.data.batch import Batch, choose_split
 from unoic_cli.errors import DataError, NoInputError, UsageError

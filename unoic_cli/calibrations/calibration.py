@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -192,6 +195,69 @@ class Calibration:
         """s_k of a modality times its share of lambda, and its masked classes."""
         return make_slopes(modality.source_prior, self.target_prior, self.unseen).scaled(modality.share)
 
+    def apply(self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1) -> NDArray[Any]:
+        """Log-probabilities of the calibrated (and fused) posterior; numpy alone, no file.
+
+        Parameters
+        ----------
+        logits : array (K,), (N, K) or (N, K, H, W), or mapping of these by modality
+            Of one sample, of rows or of images. Anything that numpy takes; of floats of any size.
+        kind : {"logits", "log_probs", "probs"}
+            What they are.
+        delta : number or array (N,) or (N, H, W), or mapping by modality, optional
+            Factors of the scores. By default what the calibration's statistics say of them, or 1.
+        class_axis : int
+            Where the classes of images are: 1, or -1 for (N, H, W, K).
+
+        Returns
+        -------
+        array
+            Of the shape of `logits`: float64 of float64, else float32. A unit's first largest entry is its decision.
+
+        Raises
+        ------
+        UnoicError
+            Other classes, shapes or modalities than the calibration's, or values that are no scores.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import unoic_cli
+        >>> scores = np.log([[0.8, 0.2], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+        >>> made = unoic_cli.search_lambda(scores, [0, 1, 0, 1], source_prior=[3, 1], lam=1).calibration
+        >>> np.exp(made.apply([[0.0, -1.0]])).round(3).tolist()
+        [[0.475, 0.525]]
+        """
+        return self._ready(logits, kind, delta, class_axis, "log_probs")
+
+    def predict_proba(
+        self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1
+    ) -> NDArray[Any]:
+        """Probabilities; see `apply`."""
+        return self._ready(logits, kind, delta, class_axis, "probs")
+
+    def predict(self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1) -> NDArray[Any]:
+        """Decisions (N,) or (N, H, W), int64: those of ``unoic calibrate``, to the last one; see `apply`."""
+        return self._ready(logits, kind, delta, class_axis, "predictions")
+
+    @functools.cached_property
+    def _ready(self) -> Callable[..., NDArray[Any]]:
+        from unoic_cli.calibrations.applied import Applied  # numpy, where it is needed
+
+        return Applied(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the calibration as commands do; a file of that name is replaced, as a whole.
+
+        Raises
+        ------
+        CannotCreateError
+            It cannot be written.
+        """
+        from unoic_cli.storage.output import write_text
+
+        write_text(os.fspath(path), json.dumps(self.to_dict(), indent=1) + "\n")
+
     def check_fits(self, n_classes: int, class_names: tuple[str, ...] | None, where: str) -> None:
         """Refuse data of other classes."""
         if len(self.target_prior.values) != n_classes:
@@ -268,7 +334,7 @@ class Calibration:
         return cls(**vars(stored))
 
     @classmethod
-    def load(cls, path: str) -> Calibration:
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """Read a calibration file.
 
         Raises
@@ -276,7 +342,7 @@ class Calibration:
         NoInputError, DataError
             The file cannot be read, or is not a calibration.
         """
-        return find_out(cls.read(path))
+        return find_out(cls.read(os.fspath(path)))
 
     @classmethod
     def read(cls, path: str) -> Facts[Calibration]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch, InvalidScoreError, Scores
 from unoic_cli.kernels import fill_planes64, fill_rows64, fused_winners, write_fused
 from unoic_cli.kernels.constants import LANES
 from unoic_cli.kernels.lines import make_lines, make_workspace
-from unoic_cli.kernels.operator import Group, Operator, make_scratch
+from unoic_cli.kernels.operator import Group, make_scratch
 from unoic_cli.kernels.plain import hopeless
 
 if TYPE_CHECKING:
@@ -20,42 +21,6 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 2 << 20
 """What the pieces of a batch weigh, scores and decisions together: calls cost little, and the cache holds them."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How M experts are rebalanced and fused.
-
-    Attributes
-    ----------
-    operator : type of Operator
-        See `unoic_cli.fusions`.
-    weights : (M,) float64
-    slopes : (M, K) float64
-        s_k of each expert, its share of lambda included.
-    masked : (M, K) bool
-        Classes to which an expert gives no probability.
-    """
-
-    operator: type[Operator]
-    weights: NDArray[np.float64]
-    slopes: NDArray[np.float64]
-    masked: NDArray[np.bool_]
-
-    @property
-    def as_is(self) -> Rule:
-        """The same where nothing is rebalanced, and no class masked."""
-        return replace(self, slopes=np.zeros_like(self.slopes), masked=np.zeros_like(self.masked))
-
-    @property
-    def n_experts(self) -> int:
-        """M."""
-        return int(self.slopes.shape[0])
-
-    @property
-    def n_classes(self) -> int:
-        """K."""
-        return int(self.slopes.shape[1])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from unoic_cli.calibrations.lattice import LARGEST
 from unoic_cli.calibrations.prior import read_weights
 from unoic_cli.data.facts import Facts
 from unoic_cli.errors import DataError, NoInputError, UsageError
-from unoic_cli.formats.names import weights_by_class
+from unoic_cli.weights import weights_by_class
 
 Offsets: TypeAlias = tuple[float, ...]
 EXPECTED = "expected one number for each class, by name or in order, or a JSON, CSV or TSV file of them"

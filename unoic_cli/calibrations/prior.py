@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from unoic_cli.brief import brief
 from unoic_cli.data.facts import Facts, read_text
 from unoic_cli.errors import DataError, NoInputError, UsageError
-from unoic_cli.formats.names import weights_by_class, weights_by_name, weights_of
 from unoic_cli.schemas import check_schema
+from unoic_cli.weights import weights_by_class, weights_by_name, weights_of
 
 if TYPE_CHECKING:
     import numpy as np

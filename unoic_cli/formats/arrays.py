@@ -13,7 +13,7 @@ from unoic_cli.calls import as_array, plain, public
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema, single
 from unoic_cli.formats.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Source
-from unoic_cli.formats.names import weights_by_class
+from unoic_cli.weights import weights_by_class
 
 NAME = "arrays"
 

@@ -10,16 +10,16 @@ import numpy as np
 
 from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics
-from unoic_cli.calibrations.fuser import Fuser, Rule
-from unoic_cli.calibrations.prior import Slopes, log_prior
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.prior import Slopes
+from unoic_cli.calibrations.rule import Rule, as_fused, joint_slopes, rule_of
 from unoic_cli.calibrations.view import FactorSource, Look, SampleFactors, View
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, know
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError
-from unoic_cli.fusions import DEFAULT, divides, fusion
+from unoic_cli.fusions import DEFAULT, fusion
 from unoic_cli.kernels.lines import Lines, make_point
-from unoic_cli.kernels.operator import Pool
 from unoic_cli.tallies.entropy import EntropyTally
 from unoic_cli.tallies.fused import FusedTally
 from unoic_cli.tallies.points import PointTally
@@ -86,34 +86,6 @@ class Decider:
         return Fuser(rule_of(as_fused(calibration)) if self.rule is None else self.rule, [lam])
 
 
-def as_fused(calibration: Calibration) -> Calibration:
-    """The calibration with what its fusion does to each modality: an offset of its own, and less of lambda."""
-    if calibration.fusion is None or len(calibration.modalities) == 1 or not divides(calibration.fusion):
-        return calibration
-    known = [log_prior(modality.source_prior, calibration.unseen) for modality in calibration.modalities]
-    biases, share = fusion(calibration.fusion).divided(np.stack(known))
-    given = [np.zeros(len(biases[0])) if one.offsets is None else one.offsets for one in calibration.modalities]
-    modalities = (
-        replace(modality, share=modality.share * share, offsets=tuple((bias + own).tolist()))
-        for modality, bias, own in zip(calibration.modalities, biases, given, strict=True)
-    )
-    return replace(calibration, modalities=tuple(modalities))
-
-
-def rule_of(calibration: Calibration) -> Rule:
-    """The fusion of a calibration `as_fused`, for the kernels; one modality is a log-linear pool of one."""
-    slopes = [calibration.slopes_of(modality) for modality in calibration.modalities]
-    n = len(calibration.modalities)
-    operator = Pool if calibration.fusion is None else fusion(calibration.fusion).OPERATOR
-    weights = calibration.weights or (1.0,) * n
-    return Rule(
-        operator,
-        np.array(weights),
-        np.stack([one.values for one in slopes]),
-        np.stack([one.masked for one in slopes]),
-    )
-
-
 def make_decider(
     calibration: Calibration,
     data: DataSet,
@@ -145,9 +117,8 @@ def make_decider(
         made = Decider(calibration, View(looks, rebalance_first, None, places), None, slopes[0])
         return replace(made, plain=_plain(made, members))
     linear = calibration.fusion is None or fusion(calibration.fusion).LINEAR
-    weights = calibration.weights or (1.0,) * len(members)
-    masked = np.logical_or.reduce([one.masked for weight, one in zip(weights, slopes, strict=True) if weight])
-    if linear and masked.all():
+    joint = joint_slopes(lines)
+    if linear and joint.masked.all():
         raise DataError("--source-prior", "no class that every modality may predict", "expected one")
     if not linear or flattened:
         rule = rule_of(lines)
@@ -158,8 +129,7 @@ def make_decider(
         spread = Slopes(np.zeros(data.n_classes), masked, flat, faint)
         made = Decider(calibration, View(looks, rebalance_first, None, places), rule, spread)
     else:
-        values = sum((weight * one.values for weight, one in zip(weights, slopes, strict=True)), np.zeros(masked.size))
-        joint = Slopes.of(values, masked)
+        weights = calibration.weights or (1.0,) * len(members)
         made = Decider(calibration, View(looks, rebalance_first, weights, places), None, joint)
     if len(members) > 1:
         return replace(made, plain=(yield from _plain_of_several(made, data, factors, chosen)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch
 from unoic_cli.kernels import plain
 from unoic_cli.kernels.constants import FIXED_POINT, HALF

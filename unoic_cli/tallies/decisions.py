@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch
 from unoic_cli.kernels.lines import make_point, make_workspace
 from unoic_cli.tallies.points import predict

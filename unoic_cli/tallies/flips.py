@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch
 from unoic_cli.kernels.lines import Lines, make_workspace
 from unoic_cli.tallies.points import predict

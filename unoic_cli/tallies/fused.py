@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from unoic_cli.calibrations.fuser import Fuser, Piece, Rule
+from unoic_cli.calibrations.fuser import Fuser, Piece
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch
 from unoic_cli.kernels import count_confusion, count_winners
 from unoic_cli.kernels.constants import LANES

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch, Scores
 from unoic_cli.data.folds import mix
 from unoic_cli.kernels import plain

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.calibrations.fuser import Fuser, Rule
+from unoic_cli.calibrations.fuser import Fuser
+from unoic_cli.calibrations.rule import Rule
 from unoic_cli.data.batch import Batch, InvalidScoreError, Scores, where_is
 from unoic_cli.errors import DataError
 from unoic_cli.kernels import sum_confidence, sum_likelihood

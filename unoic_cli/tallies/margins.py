@@ -14,7 +14,7 @@ from unoic_cli.tallies.kept import Keeper, Kept, KeptTally, Shapes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from unoic_cli.calibrations.fuser import Rule
+    from unoic_cli.calibrations.rule import Rule
     from unoic_cli.data.batch import Batch
 
 EDGES = 2.0 ** (np.arange(N_BINS - 1) / 2 - 6)

@@ -1,0 +1,39 @@
+"""Numbers of classes that people write down: in their order, by name or by index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unoic_cli.errors import DataError
+
+
+def weights_of(values: Sequence[Any], path: str) -> list[float]:
+    """Weights as numbers."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(path, "entries that are not numbers", "expected one count or probability per class") from None
+
+
+def weights_by_name(pairs: Sequence[tuple[str, Any]], class_names: Sequence[str] | None, path: str) -> list[float]:
+    """Weights of (name, weight) pairs in class order; names may also be class indices."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in [other for other, _ in pairs[:i]])
+        raise DataError(path, f"the class {twice!r} twice", "expected each class once")
+    is_named = bool(class_names) and set(class_names or ()) == set(table)
+    names = list(class_names or ()) if is_named else [str(k) for k in range(len(table))]
+    if set(names) != set(table):
+        known = f"the class names ({', '.join((class_names or ())[:6])} ...) or " if class_names else ""
+        more = "" if class_names else " (the scores have no class_names)"
+        expected = f"expected {known}indices 0 to K - 1{more}"
+        raise DataError(path, f"classes {', '.join(list(table)[:6])}{' ...' if len(table) > 6 else ''}", expected)
+    if len(set(names)) < len(names):
+        raise DataError(path, "weights by name, where two classes have one name", "expected weights by index")
+    return weights_of([table[name] for name in names], path)
+
+
+def weights_by_class(table: Mapping[Any, Any], class_names: Sequence[str] | None, where: str) -> list[float]:
+    """Weights by class name or class index, in the order of the classes."""
+    return weights_by_name([(str(key), value) for key, value in table.items()], class_names, where)
