@@ -1,9 +1,9 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
-`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`; `run` cuts those that count into shards, keeps them
-in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `doctor` says what
-an installation is.
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`; `run` cuts those that count into shards,
+keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `doctor`
+says what an installation is.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.pack import PackResult
     from unoic_cli.commands.prior import PriorResult
     from unoic_cli.commands.search import SearchResult
+    from unoic_cli.commands.show import ShowResult
     from unoic_cli.formats.arrays import from_arrays
 
     calibrate = command(commands.calibrate.calibrate)
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     pack = command(commands.pack.pack)
     prior = command(commands.prior.prior)
     search_lambda = command(commands.search.search_lambda)
+    show = command(commands.show.show)
 
 _COMMANDS = {
     "calibrate": "commands.calibrate",
@@ -60,6 +62,7 @@ _COMMANDS = {
     "pack": "commands.pack",
     "prior": "commands.prior",
     "search_lambda": "commands.search",
+    "show": "commands.show",
 }
 """Commands, and where their generators are."""
 _WHERE = {
@@ -76,6 +79,7 @@ _WHERE = {
     "PackResult": "commands.pack",
     "PriorResult": "commands.prior",
     "SearchResult": "commands.search",
+    "ShowResult": "commands.show",
     "Control": "api.stored",
     "StateResult": "api.stored",
     "doctor": "api.doctor",
@@ -100,6 +104,7 @@ __all__ = [
     "Prior",
     "PriorResult",
     "SearchResult",
+    "ShowResult",
     "StateResult",
     "UnoicError",
     "__version__",
@@ -119,6 +124,7 @@ __all__ = [
     "report_states",
     "run",
     "search_lambda",
+    "show",
 ]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEPT = ("inputs", "scores", "labels", "delta", "passes")
+KEPT = ("inputs", "scores", "labels", "delta", "passes", "input_images")
 """Arguments that may hold one number for each sample."""
 _TEXTS = {"str", "os.PathLike[str]", "Absent", "Emit", "Kind", "Order", "Unseen"}
 _OTHERWISE = {

@@ -20,6 +20,7 @@ SCHEMAS = {
     "PackResult": "unoic.pack/1",
     "PriorResult": "unoic.prior/1",
     "SearchResult": "unoic.search-lambda/1",
+    "ShowResult": "unoic.show/1",
     "StateResult": "unoic.state/1",
 }
 """By the class of the result. A version rises when a key goes, or means something else; a new key changes none."""

@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": "Accuracy, mean class accuracy, mean IoU and F1 of logits files, as they are or calibrated, "
     "in one read.",
     "compare": "Compare methods under several conditions: one table, one read of each file.",
+    "show": "Draw segmentations before and after, beside the images and the truth.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
     "doctor": "Show what this installation is, has and may use; with --warm, compile all kernels first.",

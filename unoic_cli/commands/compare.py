@@ -256,22 +256,10 @@ def compare(
     data.require_scores()
     data.require("labels", "to compare")
     tables = yield from make_tables(data, by)
-    titles = yield from _titles(chosen["methods"], data, delta is not None)
+    titles = yield from titles_of(chosen["methods"], data, delta is not None)
     first, clusters = _against(chosen, [title for title, _ in titles]), clusters_of(chosen["cluster"], data)
-    wanted = filled(MethodOptions, filled(DeltaOptions, chosen))
-    plain = []
-    for _, spec in titles:
-        plain.append((yield from _split_lambda(spec))[0] if isinstance(spec, str) else spec)
-    for option in given_flags(DeltaOptions, chosen) if UNO not in plain else ():
-        raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
-    made = []
-    for title, spec in titles:
-        made.append((title, *(yield from _method(spec, data, wanted, chosen, notes))))
+    ready = yield from make_deciders(titles, data, filled(DeltaOptions, chosen), chosen, notes)
     n_tables = len(tables.names) if tables else 1
-    check_names_agree(*((f"--method {title}", resolved.calibration.class_names) for title, resolved, _ in made))
-    ready = []
-    for _, resolved, places in made:
-        ready.append((yield from make_decider(resolved.calibration, data, resolved.factors, places)))
     asked = with_training(asked, data, ready[0].calibration)
     for one in ready:
         check_countable(asked, data, one)
@@ -300,7 +288,7 @@ def compare(
     if not spots:
         raise no_labels(data, units.n_ignored)
     rows = []
-    for i, ((title, _, _), one) in enumerate(zip(made, ready, strict=True)):
+    for i, ((title, _), one) in enumerate(zip(titles, ready, strict=True)):
         cells = {name: Metrics.of(pairs.counted(i, j), int(units.ignored[j]), asked) for name, j in spots.items()}
         average = {
             name: _mean([cell.values[name] for cell in cells.values()]) for name in cells[next(iter(cells))].values
@@ -343,7 +331,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(kept) / len(kept) if kept else math.nan
 
 
-def _titles(
+def titles_of(
     methods: Sequence[str] | Mapping[str, Any] | None, data: DataSet, with_delta: bool
 ) -> Facts[list[tuple[str, Any]]]:
     """Titles and what they stand for."""
@@ -367,6 +355,26 @@ def _titles(
     if not found:
         raise UsageError("--method", "no method", "expected at least one")
     return found
+
+
+def make_deciders(
+    titles: Sequence[tuple[str, Any]], data: DataSet, flattened: DeltaOptions, options: DataOptions, notes: Notes
+) -> Steps[list[Decider]]:
+    """Methods, each with its title, made ready for a data set; `flattened` says how uno has its delta."""
+    wanted = filled(MethodOptions, flattened)
+    plain = []
+    for _, spec in titles:
+        plain.append((yield from _split_lambda(spec))[0] if isinstance(spec, str) else spec)
+    for option in given_flags(DeltaOptions, flattened) if UNO not in plain else ():
+        raise UsageError(option, f"{option} without the method {UNO}", f"expected it only for --method {UNO}")
+    made = []
+    for title, spec in titles:
+        made.append((title, *(yield from _method(spec, data, wanted, options, notes))))
+    check_names_agree(*((f"--method {title}", resolved.calibration.class_names) for title, resolved, _ in made))
+    ready = []
+    for _, resolved, places in made:
+        ready.append((yield from make_decider(resolved.calibration, data, resolved.factors, places)))
+    return ready
 
 
 def _titled(text: str, known: Container[str]) -> Facts[tuple[str, str]]:

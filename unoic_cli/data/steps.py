@@ -162,6 +162,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """As `Text`, of what is no text."""
+
+    path: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Here:
     """A question about the run itself, answered by a `Situation`."""
 
@@ -191,7 +199,7 @@ class Situation:
     stored: bool = False
 
 
-Step: TypeAlias = Fact[Any] | Pass | tuple[Pass, ...] | Rewrite | Text | Here
+Step: TypeAlias = Fact[Any] | Pass | tuple[Pass, ...] | Rewrite | Text | Bytes | Here
 Steps: TypeAlias = Generator[Step, Any, T]
 """Asks for steps, and returns a T."""
 
@@ -219,6 +227,11 @@ def here() -> Steps[Situation]:
 def write_text(path: str, text: str) -> Steps[None]:
     """Ask for a small output."""
     yield Text(path, text)
+
+
+def write_bytes(path: str, content: bytes) -> Steps[None]:
+    """Ask for a small output that is no text."""
+    yield Bytes(path, content)
 
 
 def write_json(path: str, content: Any) -> Steps[None]:

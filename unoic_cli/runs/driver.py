@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from unoic_cli.data.facts import Fact, driven
-from unoic_cli.data.steps import Here, Pass, Rewrite, Situation, Step, Steps, Text
+from unoic_cli.data.steps import Bytes, Here, Pass, Rewrite, Situation, Step, Steps, Text
 from unoic_cli.runs.ledger import Ledger, missing
 from unoic_cli.runs.rewrite import rewrite
 from unoic_cli.runs.sweep import count
@@ -62,6 +62,8 @@ class Run:
                 return rewrite(step, ledger=self.ledger, n_threads=self.threads, progress=self.progress)
             case Text():
                 return output.write_text(step.path, step.text)
+            case Bytes():
+                return output.write_bytes(step.path, step.content)
             case Here():
                 return self._situation()
         raise TypeError(f"{type(step).__name__} is no step")

@@ -134,7 +134,7 @@ class WaysTally(Tally):
         part, zeros = batch.part, np.zeros(batch.n_units, dtype=np.int32)
         ids = None if part.block.sample_id is None else np.asarray(part.block.sample_id).tolist()
         first = self.before[part.source.name][1]
-        for place, (sample, start, stop) in enumerate(_samples(part)):
+        for place, (sample, start, stop) in enumerate(samples_of(part)):
             name = str(first + sample) + ("" if ids is None else f" {ids[place]}")
             counts = self.images.setdefault(name, np.zeros((1 + 2 * len(decided), self.ways.n_classes), np.int64))
             for i, one in enumerate(decided):
@@ -169,7 +169,7 @@ class WaysTally(Tally):
         return theirs - self.both[i], ours - self.both[i]
 
 
-def _samples(part: Part) -> list[tuple[int, int, int]]:
+def samples_of(part: Part) -> list[tuple[int, int, int]]:
     """Samples of a part, and which of its units are theirs: [start, stop)."""
     if part.units is None:
         pixels, block = part.source.pixels, part.block
