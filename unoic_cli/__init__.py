@@ -2,8 +2,8 @@
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`; `run` cuts those that count into shards,
-keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `doctor`
-says what an installation is.
+keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
+`doctor` says what an installation is.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 

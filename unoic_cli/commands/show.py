@@ -218,7 +218,7 @@ class ShowOptions(MethodOptions, DataOptions, total=False):
             "FILE",
             'Colours of the classes: JSON {class: "#rrggbb" or [r, g, b]}, lines of name r g b, or cityscapes. '
             "Default: a palette for all eyes.",
-            takes="str, path or mapping by class",
+            takes="str, path, (K, 3) array or mapping by class",
         ),
     ]
     size: Annotated[str, Option("--size", "SIZE", "page (6.9 inches wide) or column (3.35).", default="page")]
@@ -270,11 +270,12 @@ def show(
     if not all(source.image_shape for source in data.sources):
         expected = "expected those of images, (N, K, H, W) or (N, H, W, K)"
         raise DataError(data.name, "rows of scores, one for each sample", expected)
-    if path is not None:
-        names = tuple(split_name(source.name)[0] for source in data.all_sources)
-        yield from check_output(path, force=chosen["force"], inputs=names)
     colours = yield from colours_of(chosen["palette"], data)
     seen = yield from shown_inputs(chosen["input_images"], data)
+    if path is not None:
+        read = (file for runs in seen.values() for _, one in runs for file in one.files)
+        names = (*(split_name(source.name)[0] for source in data.all_sources), *read)
+        yield from check_output(path, force=chosen["force"], inputs=names)
     ways = yield from _ways(chosen, data, notes)
     numbers = yield from _numbers(chosen, data, ways)
     images = yield from _kept(data, ways, numbers, chosen["methods"] is None)

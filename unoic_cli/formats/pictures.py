@@ -42,11 +42,14 @@ class Pictures:
         How many there are.
     read : callable
         The i-th as it is stored, from 0.
+    files : tuple of str
+        What is read.
     """
 
     name: str
     n: int
     read: Callable[[int], NDArray[Any]]
+    files: tuple[str, ...] = ()
 
     def image(self, i: int) -> NDArray[Any]:
         """The i-th image: (H, W, 3) uint8, or (H, W) of numbers.
@@ -116,7 +119,7 @@ def _as_bytes(name: str, stored: NDArray[Any]) -> NDArray[np.uint8]:
 
 def of_files(files: Sequence[str], name: str) -> Pictures:
     """Images that are PNG or JPEG files of their own, in this order."""
-    return Pictures(name, len(files), lambda i: _decoded(files[i]))
+    return Pictures(name, len(files), lambda i: _decoded(files[i]), tuple(files))
 
 
 def _decoded(path: str) -> NDArray[Any]:
@@ -155,7 +158,8 @@ def opened(name: str, also: str | None = None) -> Pictures:
         raise DataError(name, f"a {kind} file", EXPECTED)
     group, _, chosen = member.strip("/").rpartition("/") if kind == "hdf5" else ("", "", member.strip("/"))
     found = _listed(name, path, kind, group)
-    chosen = chosen or _choose(name, {key for key, one in found.items() if is_image(*one)}, also)
+    fit = {key for key, one in found.items() if is_image(*one)}
+    chosen = chosen or _choose(name, fit or (set(found) if len(found) == 1 else fit), also)
     if chosen not in found:
         raise DataError(name, f"no array {chosen}", f"expected one of {', '.join(sorted(found)[:20])}")
     return _opened(path, kind, group, chosen, *found[chosen])
@@ -199,8 +203,10 @@ def _opened(
     name = path if kind == "npy" else f"{path}::{group.strip('/')}/{member}".replace("::/", "::")
     check(name, shape, dtype)
     if kind == "hdf5":
-        return Pictures(name, shape[0], partial(_from_hdf5, name, path, storage.local_stamp(path), group, member))
-    return Pictures(name, shape[0], _Rows(name, path, member, shape, dtype).read)
+        return Pictures(
+            name, shape[0], partial(_from_hdf5, name, path, storage.local_stamp(path), group, member), (path,)
+        )
+    return Pictures(name, shape[0], _Rows(name, path, member, shape, dtype).read, (path,))
 
 
 def _from_hdf5(name: str, path: str, stamp: Any, group: str, member: str, i: int) -> NDArray[Any]:

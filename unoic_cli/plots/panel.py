@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -171,16 +171,30 @@ def draw(panel: Panel, form: str, size: str = "page") -> bytes:
         See `SIZES`.
     """
     import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     file = io.BytesIO()
     with warnings.catch_warnings(), matplotlib.style.context(["default", _STYLE]):
         warnings.simplefilter("ignore")  # letters that the font lacks are boxes
         sheet = _Sheet(panel, SIZES[size])
-        FigureCanvasAgg(sheet.figure)
         sheet.draw()
         sheet.figure.savefig(file, format=form, dpi=sheet.dpi, metadata=_METADATA[form])
     return file.getvalue()
+
+
+class _Place(NamedTuple):
+    """Where an entry of a legend stands, and its text."""
+
+    left: float
+    line: int
+    text: str
+    points: float
+
+
+def _across(n: int, wide: float, room: float) -> tuple[int, float]:
+    """How many entries of a legend stand in a line, and how far from one another, so that lines are about equal."""
+    lines = math.ceil(n / max(1, int(room / wide))) if n else 1
+    across = max(1, math.ceil(n / lines))
+    return across, min(room / across, 1.5 * wide)
 
 
 class _Sheet:
@@ -208,7 +222,7 @@ class _Sheet:
         """Draw all of it: first it is found out how high the page is."""
         heights = [self._height(row) for row in self.panel.rows]
         legends = [self._places(self.panel.classes, even=True), self._places(self.panel.changes, even=False)]
-        lines = sum(1 + max(line for _, line, _ in one) for one in legends if one)
+        lines = sum(1 + one[-1].line for one in legends if one)
         total = 2 * _GAP + _LINE + sum(_LINE + height + _GAP for height in heights) + (lines + 0.6) * _LINE
         self.height = math.ceil(total * self.dpi) / self.dpi
         self.figure.set_size_inches(self.width, self.height)
@@ -275,29 +289,29 @@ class _Sheet:
             text = f"{text[:half].rstrip('…')}…{text[len(text) - half :].lstrip('…')}"
         return text, points
 
-    def _places(self, keys: Sequence[Key], even: bool) -> list[tuple[float, int, str]]:
-        """Left end, line and text of each entry of a legend; `even` ones stand below one another."""
-        names = [self._fitting(key.name[:_LONGEST], self.width / 2, _TEXT)[0] for key in keys]
-        wide = [self._wide(name, _TEXT) + 2 * _GAP + (1.5 * _SWATCH if key.colour else 0) for name, key in zip(
-            names, keys, strict=True)]  # fmt: skip
+    def _places(self, keys: Sequence[Key], even: bool) -> list[_Place]:
+        """Where the entries of a legend stand; `even` ones below one another."""
         room = self.width - 2 * _GAP
-        if even and wide:
-            across = max(1, min(len(keys), int(room / (max(wide) + _GAP))))
-            across = math.ceil(len(keys) / math.ceil(len(keys) / across))
-            step = min(room / across, max(wide) + 4 * _GAP)
-            return [(_GAP + (i % across) * step, i // across, name) for i, name in enumerate(names)]
+        texts = [self._fitting(key.name[:_LONGEST], room / 2 - 1.5 * _SWATCH - 3 * _GAP, _TEXT) for key in keys]
+        if even and texts:
+            smallest = min(points for _, points in texts)
+            texts = [(text, smallest) for text, _ in texts]
+        wide = [self._wide(*text) + (1.5 * _SWATCH if key.colour else 0) for text, key in zip(texts, keys, strict=True)]
+        across, step = _across(len(keys), max(wide, default=0.0) + 2 * _GAP, room)
         places, left, line = [], 0.0, 0
-        for name, one in zip(names, wide, strict=True):
-            if left and left + one > room:
+        for i, (text, one) in enumerate(zip(texts, wide, strict=True)):
+            if even:
+                left, line = (i % across) * step, i // across
+            elif left and left + one > room:
                 left, line = 0.0, line + 1
-            places.append((_GAP + left, line, name))
-            left += one + _GAP
+            places.append(_Place(_GAP + left, line, *text))
+            left += one + 3 * _GAP
         return places
 
-    def _legend(self, keys: Sequence[Key], places: Sequence[tuple[float, int, str]]) -> None:
+    def _legend(self, keys: Sequence[Key], places: Sequence[_Place]) -> None:
         from matplotlib.patches import Rectangle
 
-        for key, (left, line, name) in zip(keys, places, strict=True):
+        for key, (left, line, name, points) in zip(keys, places, strict=True):
             base = self.top + (line + 0.75) * _LINE
             if key.colour is not None:
                 corner = left / self.width, 1 - base / self.height
@@ -306,5 +320,5 @@ class _Sheet:
                 how: Any = {"facecolor": colour, "edgecolor": "0.35", "linewidth": 0.3}
                 self.figure.add_artist(Rectangle(corner, *extent, transform=self.figure.transFigure, **how))
                 left += 1.5 * _SWATCH
-            self._text(left, base, name, fontsize=_TEXT, va="baseline")
-        self.top += (1 + max(line for _, line, _ in places)) * _LINE if places else 0
+            self._text(left, base, name, fontsize=points, va="baseline")
+        self.top += (1 + places[-1].line) * _LINE if places else 0

@@ -116,6 +116,8 @@ def colours_of(given: Any, data: DataSet) -> Facts[NDArray[np.uint8]]:
         return palette(data.n_classes)
     if given == _WORD and not os.path.exists(_WORD):
         return _by_name(_cityscapes(data), data, "--palette cityscapes")
+    if isinstance(given, (list, tuple)):
+        given = dict(enumerate(given))
     if isinstance(given, Mapping):
         return _by_name(_entries(given, "--palette"), data, "--palette")
     if not isinstance(given, (str, os.PathLike)):
