@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
     {"errors", "signals", "version", "machine", "options", "schemas", "brief", "calls", "compiling", "urls", "weights"},
     {"kernels"},
-    {"plots"},
+    {"drawing"},
     {"storage"},
     {"fusions"},
     {"formats"},

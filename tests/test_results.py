@@ -31,6 +31,7 @@ RARE = (
     f"evaluate {DIGITS}/val.h5 -l 0 --offsets 0,1,0,1,0,1,0,1,0,1",
     f"compare {NAMED} -m c.json",
     f"fit-temperature {NAMED}",
+    f"show {NAMED} -l 0.4 -o rgb.png",
     "fit-temperature p.npz --floor 1e-6",
     f"prior --estimate {DIGITS}/test.h5 --labelled {DIGITS}/val.h5",
     "doctor",

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import unoic_cli
+from unoic_cli.drawing import panel
+from unoic_cli.drawing.colours import ALIASES, CITYSCAPES, IGNORED, palette
 from unoic_cli.formats import pictures
-from unoic_cli.plots import panel
-from unoic_cli.plots.colours import ALIASES, CITYSCAPES, IGNORED, palette
 
 STREETS = pathlib.Path(__file__).resolve().parents[1] / "sample_data" / "streets"
 MODALITIES = ("depth", "rgb")
@@ -349,7 +349,7 @@ def test_names_are_texts_and_very_many_classes_are_not_all_named(tmp_path):
     text = (tmp_path / "x.svg").read_text()
     assert text.startswith("<?xml") and shown.columns == ("prediction",)
     unoic_cli.show(source, output=str(tmp_path / "x.png"), size="column")
-    assert pixels_of(tmp_path / "x.png").shape[1] == 1005
+    assert pixels_of(tmp_path / "x.png").shape[1] == 990
 
 
 def test_one_image_is_drawn_into_given_axes():
@@ -452,7 +452,7 @@ def test_several_modalities_have_names(refuse, tmp_path, monkeypatch):
 def test_without_matplotlib_one_line_says_what_to_install(small, refuse, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = refuse(2, "show", *small[0], "-o", tmp_path / "x.png")
-    assert said == ("--output: a picture without the package matplotlib; "
+    assert said == ("--output: matplotlib, which is not installed; "
                     "expected it to be installed: pip install 'unoic[plot]'")  # fmt: skip
 
 

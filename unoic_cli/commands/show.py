@@ -16,11 +16,11 @@ from unoic_cli.brief import brief
 from unoic_cli.commands.compare import describe, lambdas, make_deciders, titles_of
 from unoic_cli.data.dataset import DataSet, Span, split_at
 from unoic_cli.data.steps import Steps, count, write_bytes
+from unoic_cli.drawing import panel
+from unoic_cli.drawing.colours import IGNORED
+from unoic_cli.drawing.panel import Key, Panel, Row
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.plots import panel
-from unoic_cli.plots.colours import IGNORED
-from unoic_cli.plots.panel import Key, Panel, Row
 from unoic_cli.resolve.common import Inputs, Notes, check_output, open_inputs, output_path, provenance
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import resolve
@@ -83,7 +83,7 @@ class ShownImage:
 
     @property
     def changes(self) -> NDArray[np.uint8]:
-        """What becomes of each pixel from the first prediction to the last, (H, W): see `unoic_cli.plots.panel`."""
+        """What becomes of each pixel from the first prediction to the last, (H, W): see `unoic_cli.drawing.panel`."""
         first, *_, last = [*self.predictions.values()] * 2
         return panel.differences(self.truth, first, last)
 
@@ -221,7 +221,7 @@ class ShowOptions(MethodOptions, DataOptions, total=False):
             takes="str, path, (K, 3) array or mapping by class",
         ),
     ]
-    size: Annotated[str, Option("--size", "SIZE", "page (6.9 inches wide) or column (3.35).", default="page")]
+    size: Annotated[str, Option("--size", "SIZE", "page (6.9 inches wide) or column (3.3).", default="page")]
     force: ForceOption
 
 
@@ -317,7 +317,7 @@ def _check(chosen: ShowOptions, path: str | None) -> str | None:
         raise UsageError(path, f"unknown suffix {os.path.splitext(path)[1]!r}", "expected .png, .pdf or .svg")
     if importlib.util.find_spec("matplotlib") is None:
         expected = "expected it to be installed: pip install 'unoic[plot]'"
-        raise UsageError("--output", "a picture without the package matplotlib", expected)
+        raise UsageError("--output", "matplotlib, which is not installed", expected)
     return form
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from unoic_cli.calls import as_array
 from unoic_cli.data.dataset import DataSet, parts
 from unoic_cli.data.facts import Facts, know, read_text
+from unoic_cli.drawing.colours import ALIASES, CITYSCAPES, palette
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.formats import pictures, storage
 from unoic_cli.formats.pictures import Pictures
-from unoic_cli.plots.colours import ALIASES, CITYSCAPES, palette
 from unoic_cli.resolve.inputs import natural
 from unoic_cli.resolve.modalities import names_of, split_by_name
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unoic_cli.drawing.colours import IGNORED
 from unoic_cli.errors import printable
-from unoic_cli.plots.colours import IGNORED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMS = ("png", "pdf", "svg")
-SIZES = {"page": 6.9, "column": 3.35}
+SIZES = {"page": 6.9, "column": 3.3}
 """Widths."""
 UNCHANGED, RIGHT, WRONG, OTHER, UNLABELLED = range(5)
 """What became of a pixel: see `differences`."""
@@ -145,7 +145,7 @@ def draw_panel(axes: Any, pixels: NDArray[np.uint8], title: str = "", aspect: st
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> from unoic_cli.plots.colours import palette
+    >>> from unoic_cli.drawing.colours import palette
     >>> axes = Figure().add_subplot()
     >>> draw_panel(axes, coloured(np.array([[0, 1], [2, -1]]), palette(3)), "truth")
     >>> axes.images[0].get_array().shape
