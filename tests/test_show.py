@@ -279,6 +279,16 @@ def test_inputs_of_every_kind(small, tmp_path):
     assert unoic_cli.show(both, input_images={"depth": depth}).columns == ("depth", "truth", "prediction")
 
 
+def test_images_far_larger_than_the_page_are_thinned(small, tmp_path):
+    colours = np.uint8([[9, 0, 0], [0, 9, 0], [0, 0, 9]])
+    large = colours[RNG.integers(0, 3, (9, 800, 1200))]
+    shown = unoic_cli.show(small[0], input_images=large, images=4, size="column", output=str(tmp_path / "x.png"))
+    picture = pixels_of(tmp_path / "x.png")
+    assert shown.images[0].pixels == 24 and picture.shape[1] == 1980
+    inside = picture[200:400, 100:600].reshape(-1, 3)
+    assert (np.sort(inside, axis=1) == [0, 0, 9]).all(), "no colour between two"
+
+
 def test_images_beside_the_scores_are_drawn(small, tmp_path):
     paths, *_ = small
     with h5py.File(paths[1], "a") as file:

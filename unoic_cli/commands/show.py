@@ -282,7 +282,7 @@ def show(
     if chosen["most_changed"] is not None:
         images = tuple(sorted(images, key=lambda one: (-_moved(one, data), one.number)))
     changed = chosen["methods"] is None and len(ways) > 1
-    drawn = _Drawn(data, seen, images, colours, changed)
+    drawn = _Drawn(data, seen, images, colours, changed, chosen["size"])
     if path is not None and form is not None:
         yield from write_bytes(path, panel.draw(drawn.made(), form, chosen["size"]))
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
@@ -453,6 +453,7 @@ class _Drawn:
     colours : (K, 3) uint8
     changed : bool
         With the differences.
+    size : str
     """
 
     data: DataSet
@@ -460,6 +461,7 @@ class _Drawn:
     images: tuple[ShownImage, ...]
     colours: NDArray[np.uint8]
     changed: bool
+    size: str
 
     @property
     def labelled(self) -> bool:
@@ -488,18 +490,22 @@ class _Drawn:
         return f"{text} · accuracy {' → '.join(known)} %" if known and (self.changed or len(known) == 1) else text
 
     def _cells(self, image: ShownImage) -> tuple[NDArray[np.uint8] | None, ...]:
-        inputs = [self._input(runs, image.number) for runs in self.seen.values()]
-        truth = [image.truth] if self.labelled else []
-        classes = [panel.coloured(one, self.colours) for one in (*truth, *image.predictions.values())]
-        more = [panel.CHANGE_COLOURS[image.changes]] if self.changed else []
-        return (*inputs, *classes, *more)
+        """As large as can be drawn: images may be far larger."""
+        most = panel.most_across(len(self.columns), self.size)
+        inputs = [self._input(runs, image.number, most) for runs in self.seen.values()]
+        classes = [image.truth] if self.labelled else []
+        shown = [panel.thinned(one, most) for one in (*classes, *image.predictions.values())]
+        more = [panel.CHANGE_COLOURS[panel.thinned(image.changes, most)]] if self.changed else []
+        return (*inputs, *(panel.coloured(one, self.colours) for one in shown), *more)
 
-    def _input(self, runs: Sequence[tuple[int, Pictures]], number: int) -> NDArray[np.uint8] | None:
+    def _input(
+        self, runs: Sequence[tuple[int, Pictures]], number: int, most: int
+    ) -> NDArray[np.uint8] | None:  # fmt: skip
         """The image that was put in, where there is one."""
         for first, one in runs:
             if first <= number < first + one.n:
                 image = one.image(number - first)
-                return panel.grey(image) if image.ndim == 2 else image
+                return panel.thinned(panel.grey(image) if image.ndim == 2 else image, most)
         return None
 
     def _classes(self) -> tuple[Key, ...]:

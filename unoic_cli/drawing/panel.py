@@ -129,6 +129,31 @@ def grey(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(shades)
 
 
+def most_across(n_columns: int, size: str) -> int:
+    """Pixels that an image may have from left to right: more than those could not be drawn."""
+    return max(1, math.floor(_cell_of(n_columns, SIZES[size]) * _MOST_DPI + 1e-6))
+
+
+def _cell_of(n_columns: int, width: float) -> float:
+    return (width - _GAP * (n_columns + 1)) / n_columns
+
+
+def thinned(pixels: NDArray[Any], most: int) -> NDArray[Any]:
+    """An image of at most so many pixels from left to right: every pixel that is left is one of those it had.
+
+    Examples
+    --------
+    >>> thinned(np.arange(24).reshape(4, 6), 3).tolist()
+    [[7, 9, 11], [19, 21, 23]]
+    """
+    high, wide = pixels.shape[:2]
+    if wide <= most:
+        return pixels
+    rows, columns = (((2 * np.arange(n) + 1) * m // (2 * n)) for n, m in ((max(1, round(high * most / wide)), high),
+                                                                          (most, wide)))  # fmt: skip
+    return np.asarray(pixels[rows[:, None], columns])
+
+
 def draw_panel(axes: Any, pixels: NDArray[np.uint8], title: str = "", aspect: str = "equal") -> None:
     """Draw one image into axes of matplotlib: every pixel a square of its own colour, none blurred.
 
@@ -208,7 +233,7 @@ class _Sheet:
         self.figure = Figure(figsize=(width, 1.0), dpi=_DPI)
         self.renderer: Any = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
         n = len(panel.columns)
-        self.cell = (width - _GAP * (n + 1)) / n
+        self.cell = _cell_of(n, width)
         largest = max((cell.shape[1] for row in panel.rows for cell in row.cells if cell is not None), default=1)
         self.dpi = int(min(max(_DPI, math.ceil(largest / self.cell)), _MOST_DPI))
         self.cell = self._snapped(self.cell)
