@@ -442,6 +442,11 @@ def test_rows_are_no_images(refuse, tmp_path):
     )
 
 
+def test_a_palette_lacks_a_class(refuse, tmp_path):
+    said = refuse(65, "show", STREETS / "rgb" / "rain.h5", "--palette", "cityscapes", "-o", tmp_path / "x.png")
+    assert said == "--palette cityscapes: no colour of class 6 (lane_marking); expected one for each of 14 classes"
+
+
 def test_an_input_is_not_replaced(small, refuse, tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(9):
