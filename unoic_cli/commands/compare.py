@@ -296,7 +296,7 @@ def compare(
         counts = pairs.counted(i).counts
         tell_predictions(counts.predicted, counts.support, one.slopes.masked, one.calibration.lam, data, notes)
         tell_infinite(average, notes)
-        tell_flattened(one, flattened[i], data, notes, title if len(made) > 1 else "")
+        tell_flattened(one, flattened[i], data, notes, title if len(ready) > 1 else "")
         differences, gains = None, {}
         if i != first:
             differences = {name: pairs.difference(i, j) for name, j in spots.items()}
