@@ -30,6 +30,7 @@ FLOORS = (
     {"runs"},
     {"commands"},
     {"api"},
+    {"plots"},
     {"report"},
     {"cli"},
     {"__init__", "__main__"},

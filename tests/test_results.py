@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -37,6 +38,12 @@ RARE = (
     "doctor",
 )
 """Commands that print what the transcripts do not show."""
+PLOTS = (
+    f"search-lambda {DIGITS}/val.h5 --state run.unoic",
+    "plot curve run.unoic -o curve.svg",
+    "plot odds c.json -o odds.svg",
+    "plot boundary grid.npz -o boundary.svg",
+)
 
 
 def documented():
@@ -69,10 +76,14 @@ def test_page_has_every_key_and_no_other(answer, sample):
     for schema, keys in transcribed():
         printed[schema] |= dict.fromkeys(keys)
     np.savez("p.npz", probs=np.array([[0.9, 0.1], [0.8, 0.2], [1.0, 0.0], [0.3, 0.7]]), labels=[0, 1, 0, 1])
-    for command in RARE:
+    x, y = (axis.ravel() for axis in np.meshgrid([0.0, 1.0, 2.0], [0.0, 1.0]))
+    np.savez("grid.npz", logits=np.stack([x, y], axis=1), points=np.stack([x, y], axis=1), source_counts=[3, 1])
+    for command in (*RARE, *(PLOTS if importlib.util.find_spec("matplotlib") else ())):
         found = answer(*shlex.split(command))
         printed[found.pop("schema")] |= dict.fromkeys(found)
     pages = dict(documented())
+    if not importlib.util.find_spec("matplotlib"):
+        assert pages.pop("unoic.plot/1") and not printed.pop("unoic.plot/1")
     assert {schema: sorted(keys) for schema, keys in pages.items()} == {
         schema: sorted(keys) for schema, keys in printed.items()
     }

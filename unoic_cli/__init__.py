@@ -2,8 +2,8 @@
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`; `run` cuts those that count into shards,
-keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
-`doctor` says what an installation is.
+keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `plot`
+draws results, `doctor` says what an installation is.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.search import SearchResult
     from unoic_cli.commands.show import ShowResult
     from unoic_cli.formats.arrays import from_arrays
+    from unoic_cli.plots.command import PlotResult, plot
 
     calibrate = command(commands.calibrate.calibrate)
     compare = command(commands.compare.compare)
@@ -77,6 +78,7 @@ _WHERE = {
     "FitTemperatureResult": "commands.fit_temperature",
     "InfoResult": "commands.info",
     "PackResult": "commands.pack",
+    "PlotResult": "plots.command",
     "PriorResult": "commands.prior",
     "SearchResult": "commands.search",
     "ShowResult": "commands.show",
@@ -85,6 +87,7 @@ _WHERE = {
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
+    "plot": "plots.command",
     "report_states": "api.stored",
     "run": "api.stored",
 }
@@ -101,6 +104,7 @@ __all__ = [
     "FitTemperatureResult",
     "InfoResult",
     "PackResult",
+    "PlotResult",
     "Prior",
     "PriorResult",
     "SearchResult",
@@ -120,6 +124,7 @@ __all__ = [
     "info",
     "merge_states",
     "pack",
+    "plot",
     "prior",
     "report_states",
     "run",

@@ -42,6 +42,7 @@ COMMANDS = {
     "show": "Draw segmentations before and after, beside the images and the truth.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
+    "plot": "Draw a picture for a paper, as PDF, SVG or PNG: metrics against lambda, and others.",
     "doctor": "Show what this installation is, has and may use; with --warm, compile all kernels first.",
 }
 """What each command does, in the order of the help; all else is in its module, loaded when it runs."""

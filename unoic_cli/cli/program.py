@@ -28,17 +28,23 @@ class Argument:
     metavar, help : str
     many : bool
         Several are one input.
+    needed : bool
+        There must be one.
     """
 
     name: str
     metavar: str
     help: str
     many: bool = True
+    needed: bool = True
 
     def parameter(self) -> inspect.Parameter:
         """As the parser is told."""
         kind: Any = list[str] if self.many else str
-        return _parameter(self.name, Annotated[kind, typer.Argument(metavar=self.metavar, help=self.help)])
+        told = typer.Argument(metavar=self.metavar, help=self.help)
+        if self.needed:
+            return _parameter(self.name, Annotated[kind, told])
+        return _parameter(self.name, Annotated[kind | None, told], None)
 
 
 FILES = Argument(
@@ -141,7 +147,8 @@ def command(
 
     def decorate(function: Command) -> Command:
         def told(**given: Any) -> None:
-            unsaid = {name: known[name].default for name, value in given.items() if value is None or value == []}
+            empty = [name for name, value in given.items() if value is None or value == []]
+            unsaid = {name: known[name].default if name in known else () for name in empty}
             function(**{**given, **unsaid})
 
         told.__doc__ = help

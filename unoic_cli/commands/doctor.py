@@ -17,7 +17,7 @@ from unoic_cli.options import Option
 from unoic_cli.resolve.options import TellOption
 
 NEEDED = ("numpy", "numba", "llvmlite", "h5py", "pyarrow", "isal", "msgspec", "rich", "typer")
-EXTRAS = {"cloud": ("fsspec", "adlfs", "gcsfs", "s3fs"), "dask": ("distributed",)}
+EXTRAS = {"cloud": ("fsspec", "adlfs", "gcsfs", "s3fs"), "dask": ("distributed",), "plot": ("matplotlib",)}
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512fp16", "neon", "fullfp16", "sve", "sve2")
 """Of a processor, those that make a difference to kernels."""
 

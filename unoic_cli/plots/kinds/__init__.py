@@ -1,0 +1,1 @@
+"""One file for each kind of plot: `unoic_cli.plots` says what it holds."""
