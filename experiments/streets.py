@@ -2,9 +2,9 @@
 
     python experiments/streets.py
 
-trains the six networks (kept in `experiments/runs/streets/models`), writes 60 validation images, 120 test images and 60
-of each unseen condition to `experiments/runs/streets/more`, the pictures of the committed images to `images.npz`, and
-for the committed images what 16 passes with dropout say: `passes/NETWORK.CONDITION.npy` (N, 16, K, H, W).
+trains the six networks (kept in `experiments/runs/streets/models`) and writes to `experiments/runs/streets`: `more`, 60
+validation, 120 test images and 60 of each unseen condition; `again`, the images of the sample; `images.npz`, what those
+in rain look like; and `passes/NETWORK.CONDITION.npy` (N, 16, K, H, W), what 16 passes with dropout say of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def write_passes() -> None:
 def write_images() -> None:
     """Colour and depth images of the committed rainy scenes, for Figure 4."""
     rgb, depth, _ = networks.draw("rain", seeds_of("rain"))
-    np.savez_compressed(FOLDER / "images.npz", rgb=rgb, depth=depth)
+    clean = networks.draw("rain", seeds_of("rain"), clean_depth=True)[1]
+    np.savez_compressed(FOLDER / "images.npz", rgb=rgb, depth=depth, depth_clean=clean)
 
 
 def main() -> None:
@@ -76,9 +77,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if not (FOLDER / "more" / "rgb" / "soft_rain.h5").exists():
-        command = [sys.executable, str(STREETS / "networks.py"), "--models", str(FOLDER / "models")]
-        subprocess.run([*command, "--out", str(FOLDER / "more"), *SIZES], check=True)
+    command = [sys.executable, str(STREETS / "networks.py"), "--models", str(FOLDER / "models")]
+    for name, sizes in (("more", SIZES), ("again", ())):
+        if not (FOLDER / name / "rgb" / "soft_rain.h5").exists():
+            subprocess.run([*command, "--out", str(FOLDER / name), *sizes], check=True)
     write_images()
     write_passes()
 

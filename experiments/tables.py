@@ -266,21 +266,25 @@ def inputs(folder: Path, depth: str, splits: Sequence[str]) -> dict[str, list[st
     return {name: [there(folder / place / f"{split}.h5") for split in splits] for name, place in names.items()}
 
 
+def validation(folder: Path, depth: str) -> dict[str, str]:
+    """Validation files of both networks: `depth_clean` here is another network than `depth`, with its own."""
+    return {name: there(folder / place / "val.h5") for name, place in (("rgb", "rgb"), ("depth", depth))}
+
+
 @functools.cache
-def fitted(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def fitted(folder: Path, depth: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Statistics for delta of both networks, of validation images and of their pixels."""
-    val = {name: str(folder / name / "val.h5") for name in ("rgb", "depth")}
+    val = validation(folder, depth)
     return tuple(
         {name: unoic_cli.fit_delta({name: file}, per_pixel=pixels).statistics for name, file in val.items()}
         for pixels in (False, True)
     )  # type: ignore[return-value]
 
 
-def calibrations(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
+def calibrations(folder: Path, depth: str, how: dict[str, Any]) -> dict[str, Any]:
     """IC, UNO-IC and UNO-IC with the order turned, at lambdas that `how` says."""
-    val = {name: str(folder / name / "val.h5") for name in ("rgb", "depth")}
-    delta = fitted(folder)[0]
-    make = functools.partial(unoic_cli.search_lambda, val, **how)
+    delta = fitted(folder, depth)[0]
+    make = functools.partial(unoic_cli.search_lambda, validation(folder, depth), **how)
     return {
         "IC": make(fusion="average").calibration,
         "UNO-IC": make(delta=delta).calibration,
@@ -291,8 +295,9 @@ def calibrations(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
 def conditions(folder: Path, depth: str, how: dict[str, Any], singles: bool = True) -> Any:
     """All methods under the seven unseen conditions."""
     methods: dict[str, Any] = {"rgb": "rgb", "depth": "depth"} if singles else {}
-    methods |= {"SoftAve": "average", "UNO": "uno", **calibrations(folder, how)}
-    return unoic_cli.compare(inputs(folder, depth, UNSEEN), methods=methods, delta=fitted(folder)[0], by="group")
+    methods |= {"SoftAve": "average", "UNO": "uno", **calibrations(folder, depth, how)}
+    delta = fitted(folder, depth)[0]
+    return unoic_cli.compare(inputs(folder, depth, UNSEEN), methods=methods, delta=delta, by="group")
 
 
 def bold(texts: list[list[str]], values: list[list[float]]) -> None:
@@ -380,11 +385,11 @@ def lambdas5() -> str:
     for depth, said in (("depth_clean", "clean"), ("depth", "degraded")):
         files = inputs(STREETS, depth, UNSEEN)
         for title, delta, order in (
-            ("UNO-IC", fitted(STREETS)[0], None),
-            ("UNO-IC-r", fitted(STREETS)[0], "rebalance-first"),
-            ("UNO-IC, delta of each pixel", fitted(STREETS)[1], None),
+            ("UNO-IC", fitted(STREETS, depth)[0], None),
+            ("UNO-IC-r", fitted(STREETS, depth)[0], "rebalance-first"),
+            ("UNO-IC, delta of each pixel", fitted(STREETS, depth)[1], None),
         ):
-            val = {name: str(STREETS / name / "val.h5") for name in ("rgb", "depth")}
+            val = validation(STREETS, depth)
             base = unoic_cli.search_lambda(val, delta=delta, lam=0.4, **({} if order is None else {"order": order}))
             methods = {f"{lam:g}": replace(base.calibration, lam=lam) for lam in lams}
             found = averages(unoic_cli.compare(files, methods=methods, by="group"))
@@ -395,53 +400,46 @@ def lambdas5() -> str:
 def deltas() -> str:
     """Mean delta of each network's images."""
     rows = []
-    for network, folder in (("rgb", "rgb"), ("depth", "depth_clean"), ("depth", "depth")):
-        row = [folder.replace("_", ", ")]
-        for split in ("test", *UNSEEN):
-            file = STREETS / (network if split == "test" else folder) / f"{split}.h5"
-            z = unoic_cli.fit_delta(
-                {network: there(file)}, statistics=fitted(STREETS)[0][network], write_delta=scratch()
-            )
-            assert z.delta is not None
-            row.append(f"{z.delta['mean']:.2f}")
+    for name, folder in (("rgb", "rgb"), ("depth", "depth_clean"), ("depth", "depth")):
+        statistics_ = fitted(STREETS, "depth" if name == "rgb" else folder)[0][name]
+        row = [{"depth": "depth, degraded", "depth_clean": "depth, clean"}.get(folder, folder)]
+        for split in ("val", *UNSEEN):
+            file = there(STREETS / folder / f"{split}.h5")
+            found = unoic_cli.fit_delta({name: file}, statistics=statistics_, write_delta=scratch())
+            assert found.delta is not None
+            row.append(f"{found.delta['mean']:.2f}")
         rows.append(row)
-    return markdown(["mean delta", "test", *UNSEEN], rows)
+    return markdown(["mean delta", "val", *UNSEEN], rows)
+
+
+def factors(measure: str, condition: str) -> dict[str, Any]:
+    """Delta of both networks' images from 16 passes with dropout."""
+    folder, found = RUNS / "streets" / "passes", dict[str, Any]()
+    how = {"origin": "mc-dropout", "measure": measure}
+    for name in ("rgb", "depth"):
+        own = unoic_cli.fit_delta({name: there(folder / f"{name}.val.npy")}, **how).statistics
+        found[name] = str(scratch())
+        passes = {name: there(folder / f"{name}.{condition}.npy")}
+        unoic_cli.fit_delta(passes, statistics=own, write_delta=found[name], **how)
+    return found
 
 
 def dropout() -> str:
-    """Delta from 16 passes with dropout beside delta of the softmax entropy, at lambda 0.4, depth degraded."""
-    folder = RUNS / "streets" / "passes"
-    measures = {
-        "softmax entropy": None,
-        "predictive entropy": "predictive-entropy",
-        "mutual information": "mutual-information",
-    }
+    """Delta from 16 passes with dropout beside delta of the softmax entropy, depth degraded."""
+    again = RUNS / "streets" / "again"
     rows = []
-    for title, measure in measures.items():
-        figures = dict[str, list[list[float]]]()
-        means = []
+    for title in ("softmax entropy", "predictive entropy", "mutual information"):
+        figures = dict[float, list[list[float]]]()
         for condition in UNSEEN:
-            delta: dict[str, Any] = {}
-            for network in ("rgb", "depth"):
-                if measure is None:
-                    delta[network] = fitted(STREETS)[0][network]
-                    continue
-                out, how = scratch(), {"origin": "mc-dropout", "measure": measure}
-                statistics_ = unoic_cli.fit_delta({network: there(folder / f"{network}.val.npy")}, **how).statistics
-                passes = {network: there(folder / f"{network}.{condition}.npy")}
-                made = unoic_cli.fit_delta(passes, statistics=statistics_, write_delta=out, **how)
-                delta[network] = str(out)
-                if network == "rgb" and made.delta is not None:
-                    means.append(made.delta["mean"])
-            files = inputs(STREETS, "depth", [condition])
-            for name, more_ in (("UNO", {"lam": 0.0}), ("UNO-IC", {"lam": 0.4})):
-                result = unoic_cli.evaluate(files, delta=delta, fusion="noisy-or", **more_)
-                figures.setdefault(name, []).append([100 * result.overall.values[m] for m in ("miou", "macc")])
-        row = [title]
-        for name in ("UNO", "UNO-IC"):
-            row.append(" \\| ".join(f"{value:.2f}" for value in np.mean(figures[name], axis=0)))
-        rows.append(row)
-    return markdown(["delta from", "UNO: mIoU \\| mAcc", "UNO-IC, lambda 0.4"], rows)
+            plainly = title == "softmax entropy"
+            delta = fitted(again, "depth")[0] if plainly else factors(title.replace(" ", "-"), condition)
+            for lam in (0.0, 0.4):
+                files = inputs(again, "depth", [condition])
+                result = unoic_cli.evaluate(files, delta=delta, fusion="noisy-or", lam=lam)
+                figures.setdefault(lam, []).append([100 * result.overall.values[m] for m in ("miou", "macc")])
+        means = [np.mean(values, axis=0) for values in figures.values()]
+        rows.append([title, *(f"{a:.2f} \\| {b:.2f}" for a, b in means)])
+    return markdown(["mIoU \\| mAcc, delta from", "UNO", "UNO-IC, lambda 0.4"], rows)
 
 
 # ------------------------------------------------------------------------------------------------

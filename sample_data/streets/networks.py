@@ -253,7 +253,7 @@ def main() -> None:
         seeds = choose(split, n)
         held_out = draw(split, seeds)
         export = dict(networks)
-        if split in UNSEEN_WEATHER and "depth" in export:
+        if (split in UNSEEN_WEATHER or split == "val") and "depth" in export:
             export["depth_clean"] = export["depth"]
         for name, network in export.items():
             modality, loss_name = NETWORKS[name.removesuffix("_clean")]
