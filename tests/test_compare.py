@@ -253,7 +253,7 @@ def test_scenes_are_the_same_every_time(monkeypatch):
 
 
 def test_figures_of_the_page(calibrations):
-    """Averages over the unseen conditions, as docs/reproduction.md has them: at lambda 0.4 in the paper's order."""
+    """Averages over the unseen conditions, as docs/experiments.md has them: at lambda 0.4 in the paper's order."""
     delta = {m: unoic_cli.fit_delta(str(STREETS / m / "val.h5")).statistics for m in ("rgb", "depth")}
     val = {m: str(STREETS / m / "val.h5") for m in ("rgb", "depth")}
     unoic_cli.search_lambda(val, delta=delta, order="rebalance-first", lam=0.4, output="r.json")
