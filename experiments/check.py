@@ -16,7 +16,8 @@ from pathlib import Path
 import tables
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "experiments.md"
-BLOCK = r"<!-- {} -->\n\n(.*?)\n\n<!-- end -->"
+BLOCK = r"<!-- {} -->\n\n(?:((?:\|.*\n)*)\n)?<!-- end -->"
+"""A table between its marks, or nothing yet."""
 
 
 def main() -> int:
@@ -30,16 +31,16 @@ def main() -> int:
         started = time.perf_counter()
         text = tables.made(name)
         seconds = f"{time.perf_counter() - started:.0f} s"
-        found = re.search(BLOCK.format(name), page, re.DOTALL)
+        found = re.search(BLOCK.format(name), page)
         if text is None:
             print(f"{name}: not made", flush=True)
         elif found is None:
             wrong += 1
             print(f"{name}: not on the page", flush=True)
-        elif found[1] == text:
+        elif (found[1] or "").rstrip("\n") == text:
             print(f"{name}: {len(text.splitlines()) - 2} rows, as on the page, {seconds}", flush=True)
         elif args.write:
-            page = page[: found.start(1)] + text + page[found.end(1) :]
+            page = f"{page[: found.start()]}<!-- {name} -->\n\n{text}\n\n<!-- end -->{page[found.end() :]}"
             PAGE.write_text(page)
             print(f"{name}: written, {seconds}", flush=True)
         else:
@@ -48,7 +49,7 @@ def main() -> int:
             sys.stdout.writelines(
                 f"  {line}\n"
                 for line in difflib.unified_diff(
-                    found[1].splitlines(), text.splitlines(), "page", "made", "", "", 0, ""
+                    (found[1] or "").splitlines(), text.splitlines(), "page", "made", "", "", 0, ""
                 )
             )
     return int(wrong > 0)

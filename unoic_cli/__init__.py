@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.search import SearchResult
     from unoic_cli.commands.show import ShowResult
     from unoic_cli.formats.arrays import from_arrays
+    from unoic_cli.formats.logit_writer import LogitWriter
     from unoic_cli.plots.command import PlotResult, plot
 
     calibrate = command(commands.calibrate.calibrate)
@@ -84,6 +85,7 @@ _WHERE = {
     "ShowResult": "commands.show",
     "Control": "api.stored",
     "StateResult": "api.stored",
+    "LogitWriter": "formats.logit_writer",
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
@@ -103,6 +105,7 @@ __all__ = [
     "FitDeltaResult",
     "FitTemperatureResult",
     "InfoResult",
+    "LogitWriter",
     "PackResult",
     "PlotResult",
     "Prior",

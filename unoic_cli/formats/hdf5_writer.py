@@ -95,7 +95,7 @@ def write_columns(
     """
     skeleton, dtype = Skeleton(), np.dtype("<f8")
     with h5py.File(skeleton, "w") as file:
-        offsets = {name: _make(file, name, (n,), h5py.h5t.py_create(dtype)) for name in names}
+        offsets = {name: make(file, name, (n,), h5py.h5t.py_create(dtype)) for name in names}
         for name, text in attributes.items():
             file.attrs[name] = text
     output = schema.TemporaryOutput(path)
@@ -133,7 +133,7 @@ def _text_type(length: int) -> Any:
     return kind
 
 
-def _make(file: Any, name: str, shape: tuple[int, ...], kind: Any) -> int:
+def make(file: Any, name: str, shape: tuple[int, ...], kind: Any) -> int:
     """Make a contiguous dataset with a place in the file but no data; return its offset."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)
@@ -190,7 +190,7 @@ class Hdf5Writer:
         self._small(path, file)
 
     def _make_scores(self, file: Any, shape: tuple[int, ...]) -> None:
-        self._offsets["scores"] = _make(file, self._spec.kind, shape, float_type(self._spec.encoding))
+        self._offsets["scores"] = make(file, self._spec.kind, shape, float_type(self._spec.encoding))
 
     def _small(self, path: str, file: Any) -> None:
         spec = self._spec
@@ -215,7 +215,7 @@ class Hdf5Writer:
 
     def _add(self, file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._dtypes[name] = dtype.newbyteorder("<")
-        self._offsets[name] = _make(file, name, shape, h5py.h5t.py_create(self._dtypes[name]))
+        self._offsets[name] = make(file, name, shape, h5py.h5t.py_create(self._dtypes[name]))
 
     def write(self, block: LogitBlock) -> None:
         """Store a block; see `unoic_cli.formats.block.Writer`."""
@@ -274,7 +274,7 @@ class Hdf5Writer:
             for name, values in texts.items():
                 is_text = values.dtype.kind == "S"
                 kind = _text_type(values.dtype.itemsize) if is_text else h5py.h5t.py_create(values.dtype)
-                self._offsets[name] = _make(file, name, values.shape, kind)
+                self._offsets[name] = make(file, name, values.shape, kind)
         self._output.reserve(reserved, self._skeleton.size)
         for name, values in texts.items():
             self._output.pwrite(values.view(np.uint8), self._offsets[name])
