@@ -26,11 +26,12 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("tables", nargs="*", metavar="TABLE")
     args = parser.parse_args()
-    page, wrong = PAGE.read_text(), 0
+    wrong = 0
     for name in args.tables or tables.TABLES:
         started = time.perf_counter()
         text = tables.made(name)
         seconds = f"{time.perf_counter() - started:.0f} s"
+        page = PAGE.read_text()
         found = re.search(BLOCK.format(name), page)
         if text is None:
             print(f"{name}: not made", flush=True)

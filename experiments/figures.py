@@ -55,17 +55,24 @@ def figure2(out: Path) -> Iterator[Command]:
         yield ["plot", "curve", *states, "-o", near(out / f"fig2-{name}-curve.png"), "--force"]
 
 
+def streets(depth: str) -> tuple[list[Command], list[str], list[str]]:
+    """Commands that fit delta of both networks, validation files, and options for delta."""
+    places = {"rgb": "rgb", "depth": depth}
+    val = [f"{name}={near(there(STREETS / place / 'val.h5'))}" for name, place in places.items()]
+    states = [near(WORK / f"{place}.json") for place in places.values()]
+    fits = [["fit-delta", file, "-o", state, "--force"] for file, state in zip(val, states, strict=True)]
+    return fits, val, [w for name, state in zip(places, states, strict=True) for w in ("--delta", f"{name}={state}")]
+
+
 def figure3(out: Path) -> Iterator[Command]:
     """Top-1 and top-5 accuracy of 8,142 classes, and mIoU and mAcc of the streets, along lambda."""
     blank = near(there(RUNS / "blank" / "ce.val.h5"))
     command, state = search("blank", blank, "--metric", "acc", "--choose", "best", "--metrics", "acc,top5")
     yield command
     yield ["plot", "curve", state, "--metric", "acc", "--metric", "top5", "-o", near(out / "fig3-words.png"), "--force"]
-    for name in ("rgb", "depth"):
-        yield ["fit-delta", f"{name}={near(STREETS / name / 'val.h5')}", "-o", near(WORK / f"{name}.json"), "--force"]
-    files = [f"{name}={near(STREETS / name / 'val.h5')}" for name in ("rgb", "depth")]
-    delta = [word for name in ("rgb", "depth") for word in ("--delta", f"{name}={near(WORK / f'{name}.json')}")]
-    command, state = search("streets", *files, *delta, "--metric", "macc", "--choose", "best")
+    fits, val, delta = streets("depth_clean")
+    yield from fits
+    command, state = search("streets", *val, *delta, "--metric", "macc", "--choose", "best")
     yield command
     metrics = ["--metric", "macc", "--metric", "miou"]
     yield ["plot", "curve", state, *metrics, "-o", near(out / "fig3-streets.png"), "--force"]
@@ -75,14 +82,13 @@ def figure3(out: Path) -> Iterator[Command]:
 def figure4(out: Path) -> Iterator[Command]:
     """Streets in rain at lambda 0.4, depth clean and degraded."""
     images = there(RUNS / "streets" / "images.npz")
-    val = [f"{name}={near(STREETS / name / 'val.h5')}" for name in ("rgb", "depth")]
-    delta = [word for name in ("rgb", "depth") for word in ("--delta", f"{name}={near(WORK / f'{name}.json')}")]
-    for name in ("rgb", "depth"):
-        yield ["fit-delta", f"{name}={near(STREETS / name / 'val.h5')}", "-o", near(WORK / f"{name}.json"), "--force"]
-    yield ["search-lambda", *val, "--fusion", "average", "--lambda", "0.4", "-o", near(WORK / "ic.json"), "--force"]
-    yield ["search-lambda", *val, *delta, "--lambda", "0.4", "-o", near(WORK / "uno-ic.json"), "--force"]
-    methods = ["SoftAve=average", "UNO=uno", f"IC={near(WORK / 'ic.json')}", f"UNO-IC={near(WORK / 'uno-ic.json')}"]
     for folder, title in (("depth_clean", "fig4"), ("depth", "fig4-degraded")):
+        fits, val, delta = streets(folder)
+        yield from fits
+        ic, uno_ic = near(WORK / "ic.json"), near(WORK / "uno-ic.json")
+        yield ["search-lambda", *val, "--fusion", "average", "--lambda", "0.4", "-o", ic, "--force"]
+        yield ["search-lambda", *val, *delta, "--lambda", "0.4", "-o", uno_ic, "--force"]
+        methods = ["SoftAve=average", "UNO=uno", f"IC={ic}", f"UNO-IC={uno_ic}"]
         inputs = [f"rgb={near(STREETS / 'rgb' / 'rain.h5')}", f"depth={near(there(STREETS / folder / 'rain.h5'))}"]
         pictures = ["--inputs", f"rgb={near(images)}::rgb", "--inputs", f"depth={near(images)}::{folder}"]
         yield [

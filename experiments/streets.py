@@ -2,7 +2,7 @@
 
     python experiments/streets.py
 
-trains the six networks (kept in `experiments/runs/streets/models`) and writes to `experiments/runs/streets`: `more`, 60
+trains three networks (kept in `experiments/runs/streets/models`) and writes to `experiments/runs/streets`: `more`, 60
 validation, 120 test images and 60 of each unseen condition; `again`, the images of the sample; `images.npz`, what those
 in rain look like; and `passes/NETWORK.CONDITION.npy` (N, 16, K, H, W), what 16 passes with dropout say of them.
 """
@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 STREETS = HERE.parent / "sample_data" / "streets"
 FOLDER = RUNS / "streets"
 PASSES = 16
+NETWORKS = ("--networks", "rgb", "depth", "rgb_focal")
 SIZES = ("--images-val", "60", "--images-test", "120", "--images-condition", "60")
 
 sys.path.insert(0, str(STREETS))
@@ -77,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(STREETS / "networks.py"), "--models", str(FOLDER / "models")]
+    command = [sys.executable, str(STREETS / "networks.py"), "--models", str(FOLDER / "models"), *NETWORKS]
     for name, sizes in (("more", SIZES), ("again", ())):
         if not (FOLDER / name / "rgb" / "soft_rain.h5").exists():
             subprocess.run([*command, "--out", str(FOLDER / name), *sizes], check=True)

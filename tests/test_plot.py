@@ -134,12 +134,36 @@ def test_bounds_of_shown_metrics_are_lines(found):
 
 
 def test_constraints_on_what_is_not_shown_make_lines_pale(found):
-    for ax in (plots.curve({"a": found, "b": found}), plots.tradeoff(found, range="-1:6")):
-        pale = [line for line in ax.lines if line.get_color() == "white"]
-        acc = found.curve["acc"] < found.baseline["acc"] + 0.1
-        assert any((~np.isnan(line.get_ydata()) == acc).all() for line in pale)
+    acc, f1 = found.curve["acc"] < found.baseline["acc"] + 0.1, found.curve["f1"] < 0.6
+    ax = plots.tradeoff(found, range="-1:6")
+    pale = [line for line in ax.lines if line.get_color() == "white"]
+    assert any((~np.isnan(line.get_ydata()) == acc).all() for line in pale)
+    both = [ax, plots.curve({"a": found, "b": found})]
+    for ax in both:
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert [one for one in labels if "violates" in one] == ["violates acc ≥ base+0.1", "violates f1 ≥ 0.6"]
+    curves = [line for line in both[1].lines if line.get_label()[:2] in ("a ", "b ")]
+    assert [line.get_alpha() for line in curves] == [0.35, 0.35]
+    allowed = [line for line in both[1].lines if len(line.get_xdata()) == acc.size and np.isnan(line.get_xdata()).any()]
+    assert len(allowed) == 2 and all((np.isnan(line.get_xdata()) == (acc | f1)).all() for line in allowed)
+
+
+def test_a_run_without_constraints_beside_one_that_has_some_stays_as_it_is(found, content):
+    free = {**content, "subject_to": None}
+    ax = plots.curve({"free": free, "bound": found})
+    alphas = {line.get_label().partition(" ")[0]: line.get_alpha() for line in ax.lines}
+    assert alphas["free"] is None and alphas["bound"] == 0.35
+
+
+def test_what_the_calibration_has_beside_lambda_is_said(content):
+    ax = plots.curve({**content, "offsets": {"values": [0.0]}})
+    assert any("without offsets" in text.get_text() for text in ax.get_legend().get_texts())
+
+
+def test_the_points_of_a_short_curve_are_marked(content):
+    curve = {name: values[::60] for name, values in content["curve"].items()}
+    ax = plots.curve({**content, "curve": curve})
+    assert ax.lines[0].get_marker() == "o" and len(ax.lines[0].get_xdata()) <= 30
 
 
 def test_default_metrics(found, content):

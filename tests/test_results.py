@@ -36,6 +36,7 @@ RARE = (
     "fit-temperature p.npz --floor 1e-6",
     f"prior --estimate {DIGITS}/test.h5 --labelled {DIGITS}/val.h5",
     "doctor",
+    "export c.json --bias layer.json",
 )
 """Commands that print what the transcripts do not show."""
 PLOTS = (

@@ -1,9 +1,10 @@
 """Rebalance saved logits without retraining: the lambda path, calibration and streaming evaluation.
 
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
-`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`; `run` cuts those that count into shards,
-keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together. `plot`
-draws results, `doctor` says what an installation is.
+`fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`, `export`; `run` cuts those that count into
+shards, keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
+`plot` draws results, `doctor` says what an installation is. `LogitWriter` writes what they read, and a `Calibration`
+applies itself to arrays.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.convert import ConvertResult
     from unoic_cli.commands.doctor import DoctorResult
     from unoic_cli.commands.evaluate import EvaluateResult
+    from unoic_cli.commands.export import ExportResult
     from unoic_cli.commands.fit_delta import FitDeltaResult
     from unoic_cli.commands.fit_temperature import FitTemperatureResult
     from unoic_cli.commands.info import InfoResult
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     compare = command(commands.compare.compare)
     convert = command(commands.convert.convert)
     evaluate = command(commands.evaluate.evaluate)
+    export = command(commands.export.export)
     fit_delta = command(commands.fit_delta.fit_delta)
     fit_temperature = command(commands.fit_temperature.fit_temperature)
     fuse = command(commands.calibrate.fuse)
@@ -57,6 +60,7 @@ _COMMANDS = {
     "compare": "commands.compare",
     "convert": "commands.convert",
     "evaluate": "commands.evaluate",
+    "export": "commands.export",
     "fit_delta": "commands.fit_delta",
     "fit_temperature": "commands.fit_temperature",
     "fuse": "commands.calibrate",
@@ -75,6 +79,7 @@ _WHERE = {
     "ConvertResult": "commands.convert",
     "DoctorResult": "commands.doctor",
     "EvaluateResult": "commands.evaluate",
+    "ExportResult": "commands.export",
     "FitDeltaResult": "commands.fit_delta",
     "FitTemperatureResult": "commands.fit_temperature",
     "InfoResult": "commands.info",
@@ -102,6 +107,7 @@ __all__ = [
     "ConvertResult",
     "DoctorResult",
     "EvaluateResult",
+    "ExportResult",
     "FitDeltaResult",
     "FitTemperatureResult",
     "InfoResult",
@@ -120,6 +126,7 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "export",
     "fit_delta",
     "fit_temperature",
     "from_arrays",
@@ -148,6 +155,8 @@ def __getattr__(name: str) -> Any:
         return globals().setdefault(name, made)
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    if name == "plots":
+        return importlib.import_module(f"{__name__}.plots")
     if name.startswith("_") or _is_module(name):  # that is asked before it is imported
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from unoic_cli.calls import nearest

@@ -14,6 +14,7 @@ SCHEMAS = {
     "ConvertResult": "unoic.convert/1",
     "DoctorResult": "unoic.doctor/1",
     "EvaluateResult": "unoic.evaluate/1",
+    "ExportResult": "unoic.export/1",
     "FitDeltaResult": "unoic.fit-delta/1",
     "FitTemperatureResult": "unoic.fit-temperature/1",
     "InfoResult": "unoic.info/1",

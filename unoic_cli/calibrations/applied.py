@@ -134,7 +134,9 @@ class Applied:
 
     def _array(self, name: str | None, values: Any, class_axis: int) -> NDArray[Any]:
         """Scores (N, K), (N, K, H, W) or (K,), of a float type."""
-        array = values if isinstance(values, np.ndarray) else _from_others(values, _called(name))
+        if isinstance(values, np.ma.MaskedArray):
+            raise ArgumentError(_called(name), "a masked array", "expected numbers everywhere: values.filled(...)")
+        array = np.asarray(values) if isinstance(values, np.ndarray) else _from_others(values, _called(name))
         if array.dtype.kind != "f":
             if array.dtype.kind not in "iu":
                 raise ArgumentError(_called(name), f"{array.dtype} values", "expected numbers")

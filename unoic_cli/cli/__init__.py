@@ -40,6 +40,7 @@ COMMANDS = {
     "in one read.",
     "compare": "Compare methods under several conditions: one table, one read of each file.",
     "show": "Draw segmentations before and after, beside the images and the truth.",
+    "export": "Turn a calibration into the scale and the bias of the network's last layer.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
     "plot": "Draw a picture for a paper, as PDF, SVG or PNG: metrics against lambda, and others.",

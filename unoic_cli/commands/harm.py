@@ -209,7 +209,7 @@ def tell_flattened(decider: Decider, seen: FlattenedTally | None, data: DataSet,
         "W6",
         f"{whose}delta falls below all that its statistics were fitted on ({'; '.join(said)}): rare classes may "
         "swallow the rest; check it on labelled units, take a smaller lambda, or search again with "
-        "--order rebalance-first or with statistics of pixels (fit-delta --per-pixel)",
+        "--order rebalance-first",
         **({"method": of} if of else {}),
         modalities=figures,
     )

@@ -339,8 +339,14 @@ def _ways(chosen: ShowOptions, data: DataSet, notes: Notes) -> Steps[dict[str, D
     return {BEFORE: before, AFTER: after} if applied else {ALONE: before}
 
 
+PLAIN = "the scores as they are"
+
+
 def _about(title: str, decider: Decider) -> str:
-    return "the scores as they are" if title in (BEFORE, ALONE) else describe(decider)
+    if title not in (BEFORE, ALONE):
+        return describe(decider)
+    fused = len(decider.calibration.modalities) > 1  # with their delta
+    return describe(replace(decider, calibration=replace(decider.calibration, lam=0.0))) if fused else PLAIN
 
 
 def _numbers(chosen: ShowOptions, data: DataSet, ways: Mapping[str, Decider]) -> Steps[list[int]]:

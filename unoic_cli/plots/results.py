@@ -61,6 +61,8 @@ class SearchRun:
     n_classes : int
         K; 0 where it is not said.
     class_names : tuple of str or None
+    offsets : bool
+        The calibration has fitted offsets, too; the curve has none.
     """
 
     name: str
@@ -74,6 +76,7 @@ class SearchRun:
     constraints: tuple[Constraint, ...] = ()
     n_classes: int = 0
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
+    offsets: bool = False
 
     def named(self, name: str, option: str = "--metric") -> str:
         """The metric of the curve that a name stands for.
@@ -94,7 +97,10 @@ class SearchRun:
         raise UsageError(option, f"{name!r}, which the curve of {self.where} lacks", f"expected {self._listed()}")
 
     def _listed(self) -> str:
-        return f"one of {', '.join(self.curve)} (search-lambda --metrics adds others)"
+        return (
+            f"one of {', '.join(self.curve)} (search-lambda --metrics adds other metrics of decisions; those of "
+            "probabilities have a curve as --metric alone)"
+        )
 
     def at(self, metric: str, lam: float) -> float:
         """The value of a metric at a lambda, between its neighbours where it is no point of the curve."""
@@ -288,6 +294,7 @@ def parsed(name: str, content: Any, where: str) -> SearchRun:
         constraints=_constraints(content.get("subject_to"), n_classes, names, where),
         n_classes=n_classes,
         class_names=names,
+        offsets=content.get("offsets") is not None,
     )
     if found.metric not in found.curve:
         raise DataError(where, f"a curve without its metric {found.metric!r}", EXPECTED)

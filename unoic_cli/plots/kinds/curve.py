@@ -25,7 +25,11 @@ INPUTS = "results of search-lambda (--format json), or states of it"
 OPTIONS = ("metric", "range")
 RATIO, PANELS = 0.62, 1
 _PAIR = ("miou", "macc")
-AS_GOOD = "as good within one SE"
+AS_GOOD = "as good within one SE ({})"
+"""Of the metric that was searched for."""
+FEW_POINTS = 30
+"""Of a curve: they are marked, as nothing is known of what lies between them."""
+PALE = 0.35
 _DASHES = (0, (4, 3))
 _WIDE: dict[str, Any] = {"linewidth": 4.5, "alpha": 0.25, "solid_capstyle": "butt"}
 _NEAR = 0.85
@@ -144,6 +148,7 @@ def axis_label(names: Sequence[str]) -> str:
 def _draw(ax: Axes, runs: Sequence[SearchRun], names: Sequence[str], ends: tuple[float, float]) -> None:
     looks = {(i, name): _look(i, j, len(runs), len(names)) for i in _count(runs) for j, name in enumerate(names)}
     handles = [_line(ax, runs[i], name, one, _called(runs, names, i, name)) for (i, name), one in looks.items()]
+    lines = list(handles)
     if len(runs) > 1 and len(names) > 1:
         handles = [*_of_runs(runs), *_of_metrics(names)]
     ax.set_xlim(*ends)
@@ -153,7 +158,7 @@ def _draw(ax: Axes, runs: Sequence[SearchRun], names: Sequence[str], ends: tuple
     _mark_ends(ax, ends)
     for (i, name), one in looks.items():
         _bounds(ax, runs[i], name, one)
-    more = _of_one(ax, runs[0], looks[0, names[0]]) if len(runs) == 1 else _of_several(ax, runs, looks)
+    more = _of_one(ax, runs[0], looks[0, names[0]]) if len(runs) == 1 else _of_several(ax, runs, looks, lines)
     few_ticks(ax)
     add_legend(ax, [*handles, *more, *_baselines(ax, runs, looks)])
 
@@ -174,13 +179,14 @@ def _called(runs: Sequence[SearchRun], names: Sequence[str], i: int, name: str) 
 
 
 def _with_lambda(run: SearchRun) -> str:
-    return f"{run.name} (λ = {run.lam:.4g})"
+    return f"{run.name} (λ = {run.lam:.4g}{', without offsets' if run.offsets else ''})"
 
 
 def _line(ax: Axes, run: SearchRun, name: str, one: Style, label: str) -> Any:
     """The curve, and a marker at the chosen lambda."""
     y = scaled(name, run.curve[name])
-    line = ax.plot(run.lams, y, color=one.colour, linestyle=one.line, label=label, zorder=3)[0]
+    points: dict[str, Any] = {"marker": "o", "markersize": 2.5} if run.lams.size <= FEW_POINTS else {}
+    line = ax.plot(run.lams, y, color=one.colour, linestyle=one.line, label=label, zorder=3, **points)[0]
     at = scaled(name, run.at(name, run.lam))
     ax.plot([run.lam], [at], linestyle="", zorder=4, **_marker(one))
     return line
@@ -242,9 +248,10 @@ def _of_one(ax: Axes, run: SearchRun, one: Style) -> list[Any]:
     """The chosen lambda, the lambdas that are as good, and those that constraints rule out."""
     from matplotlib.lines import Line2D
 
-    made: list[Any] = [Line2D([], [], linestyle="", label=f"chosen λ = {run.lam:.4g}", **_marker(one))]
+    without = ", without offsets" if run.offsets else ""
+    made: list[Any] = [Line2D([], [], linestyle="", label=f"chosen λ = {run.lam:.4g}{without}", **_marker(one))]
     if run.interval is not None:
-        made.append(ax.axvspan(*run.interval, color="0.88", linewidth=0, zorder=0, label=AS_GOOD))
+        made.append(ax.axvspan(*run.interval, color="0.88", linewidth=0, zorder=0, label=_as_good([run])))
     return [*made, *(_ruled_out(ax, run, constraint) for constraint in run.constraints)]
 
 
@@ -289,13 +296,15 @@ def _bounds(ax: Axes, run: SearchRun, name: str, one: Style) -> None:
             ax.axhline(scaled(name, run.bound(constraint)), color=one.colour, linewidth=0.7, zorder=2)
 
 
-def _of_several(ax: Axes, runs: Sequence[SearchRun], looks: dict[tuple[int, str], Style]) -> list[Any]:
+def _of_several(
+    ax: Axes, runs: Sequence[SearchRun], looks: dict[tuple[int, str], Style], lines: Sequence[Any]
+) -> list[Any]:
     """Thicken each curve where its lambdas are as good as the best, and pale it where a constraint does not hold."""
     from matplotlib.lines import Line2D
 
     thick = [_thicken(ax, runs[i], name, one) for (i, name), one in looks.items()]
-    made = [Line2D([], [], color=GREY, label=AS_GOOD, **_WIDE)] if any(thick) else []
-    pale = [one for i, name in looks for one in _faded(ax, runs[i], name)]
+    made = [Line2D([], [], color=GREY, label=_as_good(runs), **_WIDE)] if any(thick) else []
+    pale = [one for (i, _), line in zip(looks, lines, strict=True) for one in _faded(runs[i], line)]
     return [*made, *{one.get_label(): one for one in pale}.values()]
 
 
@@ -308,10 +317,24 @@ def _thicken(ax: Axes, run: SearchRun, name: str, one: Style) -> bool:
     return True
 
 
-def _faded(ax: Axes, run: SearchRun, name: str) -> list[Any]:
-    y = scaled(name, run.curve[name])
-    made = [fade(ax, run.lams, y, run.forbidden(one), violated(one)) for one in run.constraints]
-    return [one for one in made if one is not None]
+def _faded(run: SearchRun, line: Any) -> list[Any]:
+    """Pale a run's own line where its constraints do not hold: another that lies on it is seen as before."""
+    from matplotlib.lines import Line2D
+
+    ruled = [(one, run.forbidden(one)) for one in run.constraints]
+    broken = [(one, where) for one, where in ruled if where.any()]
+    if broken:
+        allowed = ~np.logical_or.reduce([where for _, where in broken])
+        line.set_alpha(PALE)
+        ax, style_ = line.axes, {"color": line.get_color(), "linestyle": line.get_linestyle()}
+        ax.plot(np.where(allowed, line.get_xdata(), np.nan), line.get_ydata(), zorder=3, **style_)
+    return [Line2D([], [], color=GREY, alpha=PALE, label=violated(one)) for one, _ in broken]
+
+
+def _as_good(runs: Sequence[SearchRun]) -> str:
+    """What a legend says of lambdas that are as good."""
+    goals = dict.fromkeys(label_of(title(run.metric)) for run in runs if run.interval is not None)
+    return AS_GOOD.format(", ".join(goals) if len(goals) <= 2 else "of what each was searched for")
 
 
 def _baselines(ax: Axes, runs: Sequence[SearchRun], looks: dict[tuple[int, str], Style]) -> list[Any]:

@@ -139,6 +139,10 @@ def _ratios(inputs: Sequence[Any], reference: str | int | None) -> Ratios | None
     if len(inputs) > 1:
         raise UsageError("INPUTS", f"{len(inputs)} inputs of a plot of odds", "expected one calibration, or none")
     known = _calibration(inputs[0])
+    if len({modality.source_prior.values for modality in known.modalities}) > 1:
+        several = ", ".join(str(modality.name) for modality in known.modalities)
+        expected = "expected a calibration of one network, or of several with one source prior"
+        raise UsageError("INPUTS", f"a calibration of {several}, whose source priors differ", expected)
     priors = np.array(known.source_prior.values, dtype=np.float64)
     names = tuple(map(label_of, known.class_names or map(str, range(priors.size))))
     at = _reference(known, priors, reference)
