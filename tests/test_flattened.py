@@ -174,3 +174,25 @@ def test_methods_are_named_and_modalities_apart(data, capfd):
     assert found[0]["text"].startswith("ours: delta falls") and "lambda 0.2 weighs" in found[0]["text"]
     (alone,) = w6(unoic_cli.evaluate({"a": "sure.h5", "b": "new.h5"}, calibration="ab.json"))
     assert alone["modalities"] == found[0]["modalities"] and "method" not in alone
+
+
+def test_fused_scores_as_they_are_have_their_delta_and_evaluate_says_so(data):
+    write("val2.h5", *data[0])
+    both = {"a": "val.h5", "b": "val2.h5"}
+    for name, file in both.items():
+        unoic_cli.fit_delta({name: file}, output=f"{name}.json")
+    delta = {name: f"{name}.json" for name in both}
+    found = unoic_cli.evaluate(both, delta=delta, lam=0.2)
+    assert "as it is: the fusion at lambda 0, with delta" in found.notes
+    zero = unoic_cli.evaluate(both, delta=delta, lam=0.0)
+    assert found.before.values == zero.overall.values
+    assert not any(note.startswith("as it is") for note in unoic_cli.evaluate(both, lam=0.2).notes)
+    assert not any(note.startswith("as it is") for note in unoic_cli.evaluate("val.h5", delta="a.json", lam=0.2).notes)
+
+
+def test_statistics_of_pixels_are_refused_for_rows(data):
+    unoic_cli.fit_delta("val.h5", per_pixel=True, output="p.json")
+    rows = np.moveaxis(data[0][0], 1, -1).reshape(-1, K)
+    write("rows.h5", rows, data[0][1].reshape(-1))
+    with pytest.raises(DataError, match="rows, and delta statistics of pixels"):
+        unoic_cli.evaluate("rows.h5", delta="p.json", lam=0.4)

@@ -380,7 +380,7 @@ def test_one_image_is_drawn_into_given_axes():
         (["-o", "no/x.png"], 73, "no/x.png: the folder no does not exist"),
         (["-o", "there.png"], 73, "there.png: the file exists; expected a new name, or --force"),
         (["-o", "photo.png", "--force", "--inputs", "photo.png", "--images", "0"], 65, "photo.png: 1 images"),
-        (["-o", "x.png", "--images", "9"], 2, "--images: no image 9; expected sample_ids, or numbers from 0 to 8"),
+        (["-o", "x.png", "--images", "9"], 2, "--images: no image 9; expected numbers from 0 to 8, or sample_ids"),
         (["-o", "x.png", "--images", "nobody"], 2, "--images: no image nobody"),
         (["-o", "x.png", "--images", "3,0-3"], 2, "--images: the image 0-3 twice; expected each once"),
         (["-o", "x.png", "--images", "3,"], 2, "--images: '3,'; expected numbers or sample_ids with commas"),

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
-from unoic_cli.commands.harm import flattened_of, margins_of, tell_flattened, tell_flips, tell_margins
+from unoic_cli.commands.harm import (
+    flattened_of,
+    margins_of,
+    tell_before,
+    tell_flattened,
+    tell_flips,
+    tell_margins,
+)
 from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
@@ -304,6 +311,8 @@ def evaluate(
     overall = counted.curves[-1].pooled().at(0)
     if not overall.counts.support.any():
         raise no_labels(data, counted.ignored.n_ignored)
+    if applied:
+        tell_before(ready, notes)
     used, counts = resolved.calibration, overall.counts
     tell_predictions(counts.predicted, counts.support, ready.slopes.masked, used.lam, data, notes)
     measured = counted.metrics(-1)

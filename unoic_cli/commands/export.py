@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.calls import ArgumentError
 from unoic_cli.data.steps import Steps, write_bytes
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option, filled
@@ -140,6 +141,10 @@ def export(calibration: Calibration | str | os.PathLike[str], **options: Unpack[
     output, where = output_path(chosen["bias"]), "calibration"
     inputs: tuple[str, ...] = ()
     if not isinstance(calibration, Calibration):
+        if not isinstance(calibration, (str, os.PathLike)):
+            raise ArgumentError(
+                where, f"a {type(calibration).__name__}", "expected a calibration, or the name of a file"
+            )
         where = os.fspath(calibration)
         inputs = (where,)
         calibration = yield from Calibration.read(where)

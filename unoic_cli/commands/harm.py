@@ -170,6 +170,13 @@ def tell_flips(calibration: Calibration, flips: int, n: int, data: DataSet, note
     )
 
 
+def tell_before(decider: Decider, notes: Notes) -> None:
+    """Say that fused scores "as they are" have their delta: what lambda alone changes is measured against them."""
+    looks = decider.view.looks
+    if len(looks) > 1 and any(look.statistics is not None or look.factors is not None for look in looks):
+        notes.add("as it is: the fusion at lambda 0, with delta")
+
+
 def flattened_of(decider: Decider) -> FlattenedTally | None:
     """What counts the units that are flattened as none was where delta was fitted, if lambda then weighs more."""
     calibration, view = decider.calibration, decider.view

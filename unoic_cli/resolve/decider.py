@@ -186,6 +186,8 @@ def _flattens(look: Look, member: DataSet) -> bool:
 
 def _look(modality: Modality, member: DataSet, factors: FactorSource | None, data: DataSet) -> Steps[Look]:
     whole = modality.delta is not None and modality.delta.per == "sample"
+    if modality.delta is not None and not whole and not member.has_images:
+        raise DataError(member.name, "rows, and delta statistics of pixels", "expected statistics of samples")
     if factors is None and modality.delta is not None and whole and (yield from _cuts_images(member, data)):
         factors = yield from _factors_before(modality.delta, member)
     return Look(modality.temperature, modality.delta, modality.stored_delta, factors, offsets=modality.offsets)

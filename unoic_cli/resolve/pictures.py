@@ -79,7 +79,9 @@ def chosen_images(given: Any, data: DataSet, there: Sequence[int]) -> Facts[list
         if place not in known:
             inside = "" if data.split is None else f" of the split {data.split}"
             raise UsageError(
-                "--images", f"no image {text}{inside}", f"expected sample_ids, or numbers from 0 to {n - 1}"
+                "--images",
+                f"no image {text}{inside}",
+                f"expected numbers from 0 to {n - 1}, or sample_ids that are no numbers",
             )
         if place in found:
             raise UsageError("--images", f"the image {text} twice", "expected each once")
