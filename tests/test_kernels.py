@@ -412,6 +412,22 @@ def test_lattice_points_where_a_threshold_falls_exactly(problem, a, b):
     check_top_k(problem, 2)
 
 
+def test_a_masked_class_leads_at_no_end():
+    """Its -inf, with the class in its last bits, is no number: in neither form of the kernel may it be the largest."""
+    slopes = np.zeros(15)
+    slopes[8], slopes[10] = 0.5, -1
+    values = np.repeat([[0.0] * 8 + [-0.3125, -0.3125, 0.1875] + [-0.8125] * 4], 4, axis=0)
+    masked = np.arange(15) == 14
+    for encoding in ("float16", "float32", "float64"):
+        problem = Problem(
+            values=values, labels=np.zeros(4, np.int32), slopes=slopes, lams=np.arange(9) / 8, encoding=encoding,
+            layout="rows", kind="logits", delta=np.zeros(0), masked=masked, tables=np.zeros(4, np.int32), n_images=1,
+            temperature=1.0,
+        )  # fmt: skip
+        check_path(problem)
+        check_top_k(problem, 2)
+
+
 def test_lattices_far_from_zero_and_very_fine_ones():
     rng = np.random.default_rng(8)
     n = 6 if JIT_DISABLED else 60

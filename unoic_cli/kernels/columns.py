@@ -411,6 +411,7 @@ def _plain_end_columns(
     values, units, tags = _columns(tile, o, n_classes, stride), slice(o, o + LANES), _tags(n_classes)
     moved = values + bias1[:n_classes, None]
     tagged = ((moved.view(np.int32) & ~tags) | np.arange(n_classes, dtype=np.int32)[:, None]).view(np.float32)
+    tagged = np.where(np.isnan(tagged), np.float32(-np.inf), tagged)  # a tag in -inf makes it NaN, which never leads
     _, doubt = _plain_ends(tagged, limits[MARGIN1])
     best1[units] = tagged.max(0)
     ends[units] = best1[units].view(np.int32) & tags
