@@ -14,7 +14,7 @@ import numpy as np
 
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, mean_of_sums
 from unoic_cli.calibrations.rule import Fusible, Rule, as_fused, joint_slopes, rule_of
-from unoic_cli.calls import ArgumentError
+from unoic_cli.calls import ArgumentError, as_array
 from unoic_cli.errors import DataError
 from unoic_cli.fusions import fusion
 from unoic_cli.kernels import plain
@@ -123,7 +123,7 @@ class Applied:
             if len(self.experts) > 1:
                 raise ArgumentError("logits", "one array", f"expected a mapping of {', '.join(map(str, self.names))}")
             return [(self.names[0], inputs, delta)]
-        known = {name: name for name in self.names}
+        known = dict.fromkeys(self.names)
         if len(inputs) == 1 and len(known) == 1:
             return [(self.names[0], next(iter(inputs.values())), delta)]
         if set(inputs) != set(known):
@@ -136,7 +136,7 @@ class Applied:
         """Scores (N, K), (N, K, H, W) or (K,), of a float type."""
         if isinstance(values, np.ma.MaskedArray):
             raise ArgumentError(_called(name), "a masked array", "expected numbers everywhere: values.filled(...)")
-        array = np.asarray(values) if isinstance(values, np.ndarray) else _from_others(values, _called(name))
+        array = as_array(values, _called(name))
         if array.dtype.kind != "f":
             if array.dtype.kind not in "iu":
                 raise ArgumentError(_called(name), f"{array.dtype} values", "expected numbers")
@@ -272,13 +272,6 @@ class Applied:
 
 def _called(name: str | None) -> str:
     return "logits" if name is None else f"logits[{name!r}]"
-
-
-def _from_others(values: Any, where: str) -> NDArray[Any]:
-    """An array of a list, or of another library's array."""
-    from unoic_cli.calls import as_array
-
-    return as_array(values, where)
 
 
 def _given(delta: Any, shape: tuple[int, int], rows: bool) -> Floats:

@@ -17,13 +17,13 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calls import ArgumentError
-from unoic_cli.data.batch import IGNORED_LABELS, where_is
+from unoic_cli.data.batch import where_is
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Pass, Steps, count_each, here
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays, schema
-from unoic_cli.formats.block import Source
+from unoic_cli.formats.block import IGNORED_LABELS, Source
 from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import Inputs, check_threads, described

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unoic_cli.errors import DataError
-from unoic_cli.formats.block import LogitBlock, Source
+from unoic_cli.formats.block import IGNORED_LABELS, LogitBlock, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +19,6 @@ DELTAS = (2.0**-126, 1e30)
 """Positive factors that float32 holds well enough to scale float32 scores."""
 
 _LARGEST = float(np.finfo(np.float32).max)
-
-IGNORED_LABELS = (255, -1, -100)
-"""Labels outside [0, K) that mean "no label"; others need ``--ignore-index``."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ Layout = Literal["rows", "planes"]
 _FACTS = ("source_counts", "source_prior", "class_names")
 SCORE_KINDS: tuple[Kind, ...] = ("logits", "log_probs", "probs")
 FIELDS = ("labels", "delta", "split", "group", "sample_id")
+IGNORED_LABELS = (255, -1, -100)
+"""Labels outside [0, K) that mean "no label"; others need ``--ignore-index``."""
 """Optional arrays of a logits file. labels and delta are per unit, the rest per sample."""
 
 

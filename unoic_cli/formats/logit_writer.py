@@ -14,6 +14,7 @@ import numpy as np
 from unoic_cli.calls import ArgumentError, as_array
 from unoic_cli.errors import CannotCreateError, DataError
 from unoic_cli.formats import schema
+from unoic_cli.formats.block import IGNORED_LABELS
 from unoic_cli.formats.names import check_kind
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 DTYPES = ("float16", "float32", "float64")
-IGNORED = (255, -1, -100)
-"""Labels that say "ignore"; 255 where it is no class."""
 _PIECE = 8 << 20
 _CHANGED = 1e-3
 """Of the decisions: rounding that changes more is spoken of."""
@@ -232,7 +231,7 @@ class LogitWriter:
 
     def _scores(self, logits: Any, class_axis: int) -> NDArray[Any]:
         scores = host_array(logits, "logits")
-        if scores.dtype.kind in "iub" or scores.dtype.kind not in "f":
+        if scores.dtype.kind != "f":
             raise DataError("logits", f"{scores.dtype} values", "expected floats")
         if scores.ndim == 4 and class_axis % 4 != 1:
             scores = np.moveaxis(scores, class_axis, 1)
@@ -274,7 +273,7 @@ class LogitWriter:
             raise DataError("labels", f"shape {found.shape}", f"expected {units}{more}")
         found = found.astype(np.int64)
         small = self.n_classes <= 255
-        ignored = np.isin(found, IGNORED if small else IGNORED[1:])
+        ignored = np.isin(found, IGNORED_LABELS if small else IGNORED_LABELS[1:])
         wrong = ~ignored & ((found < 0) | (found >= self.n_classes))
         if wrong.any():
             raise DataError("labels", f"label {found[wrong][0]}", f"expected 0 to {self.n_classes - 1}, or ignored")

@@ -18,7 +18,7 @@ from unoic_cli.api.functions import command
 from unoic_cli.calls import as_array
 from unoic_cli.commands.calibrate import calibrate
 from unoic_cli.errors import DataError, UsageError, Warned
-from unoic_cli.formats.block import Source
+from unoic_cli.formats.block import IGNORED_LABELS, Source
 from unoic_cli.plots.arrays import read_arrays
 from unoic_cli.plots.lambdas import lambdas
 from unoic_cli.plots.look import COLOURS, MARKERS, MOST_LINES, add_legend, drawing, label_of, style
@@ -34,7 +34,6 @@ INPUTS = "one logits file (HDF5 or npz) of a grid, whose places are an array poi
 OPTIONS = ("lam", "points", "source_prior")
 RATIO, PANELS = 1.0, 1
 USUAL = (0.0, 0.5, 1.0, 2.0)
-IGNORED = (255, -1, -100)
 _EXPECTED = "expected one logits file with points (N, 2): HDF5 or npz"
 _LOWEST = -1e30
 """Instead of the log-probability of a class that is never predicted, so that differences exist."""
@@ -291,7 +290,7 @@ def _beneath(given: Any, n_classes: int) -> tuple[NDArray[np.float64], NDArray[n
     places = checked_points(points, f"{where}:points")
     if labels.shape != places.shape[:1] or labels.dtype.kind not in "iu":
         raise DataError(f"{where}:labels", f"{labels.dtype} {labels.shape}", f"expected {len(places)} integers")
-    kept = ~np.isin(labels, [one for one in IGNORED if not 0 <= one < n_classes])
+    kept = ~np.isin(labels, [one for one in IGNORED_LABELS if not 0 <= one < n_classes])
     wrong = labels[kept & ((labels < 0) | (labels >= n_classes))]
     if wrong.size:
         raise DataError(f"{where}:labels", f"class {wrong[0]}", f"expected classes below {n_classes}")
