@@ -94,7 +94,8 @@ def test_not_a_logits_file(refuse, name):
     good = pathlib.Path(make()).read_bytes()
     assert "no such file" in refuse(NO_INPUT, name, "missing.h5")
     assert "empty name" in refuse(NO_INPUT, name, "")
-    assert "a folder" in refuse(NO_INPUT, name, ".")
+    pathlib.Path("nothing").mkdir()
+    assert "a folder without logits files" in refuse(NO_INPUT, name, "nothing")
     pathlib.Path("empty.h5").touch()
     assert "empty file" in refuse(DATA, name, "empty.h5")
     pathlib.Path("text.h5").write_text("logits")
@@ -499,7 +500,6 @@ USAGE_ERRORS = [
     "prior x.h5 --force",
     "prior x.h5 -o=",
     "convert x.h5 o.txt",
-    "convert x.h5 o.parquet --labels y.npy",
     "convert x.h5 o.parquet --class-axis 1",
     "convert x.h5",
     "convert x.h5 o.parquet --kind predictions",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from unoic_cli import convert, formats
 from unoic_cli.commands import convert as task
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, StorageError, UsageError
-from unoic_cli.formats import npz, numpy_files, schema
+from unoic_cli.formats import boxes, numpy_files, plain, schema
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -248,8 +248,10 @@ def test_absent_keys_list_what_is_there(save, out):
         convert(path, out, logits_key="z")
     with pytest.raises(DataError, match=r"no such array for --labels-key"):
         convert(path, out, labels_key="z")
-    with pytest.raises(DataError, match=r"no scores among a \(6, 3\) float32; expected --logits-key NAME"):
-        convert(save(a=LOGITS), out)
+    with pytest.raises(
+        DataError, match=r"no scores among a \(6, 3\) float32, b \(6, 3\) float32; expected --logits-key NAME"
+    ):
+        convert(save(a=LOGITS, b=LOGITS), out)
 
 
 def test_objects_that_nobody_asked_for_are_skipped(save, out):
@@ -287,14 +289,14 @@ def test_npy_with_labels_from_another_file(tmp_path, out):
     np.savez(tmp_path / "many.npz", a=LABELS, b=LABELS)
     path = str(tmp_path / "anything.npy")
     assert convert(path, out).fields == ()
-    result = convert(path, out, labels=str(tmp_path / "truth.npy"), force=True)
+    result = convert(path, out, labels_file=str(tmp_path / "truth.npy"), force=True)
     assert result.fields == ("labels",)
     assert load(out)[1]["labels"].tolist() == LABELS.tolist()
     with pytest.raises(DataError, match="no labels among a"):
-        convert(path, out, labels=str(tmp_path / "many.npz"), force=True)
-    assert convert(path, out, labels=str(tmp_path / "many.npz"), labels_key="b", force=True).fields == ("labels",)
+        convert(path, out, labels_file=str(tmp_path / "many.npz"), force=True)
+    assert convert(path, out, labels_file=str(tmp_path / "many.npz"), labels_key="b", force=True).fields == ("labels",)
     with pytest.raises(NoInputError):
-        convert(path, out, labels=str(tmp_path / "none.npy"), force=True)
+        convert(path, out, labels_file=str(tmp_path / "none.npy"), force=True)
 
 
 def test_both_names_of_the_counts(save, out):
@@ -467,7 +469,7 @@ def test_options_that_make_no_sense(tmp_path, save, out):
     with pytest.raises(UsageError, match="unknown suffix"):
         convert(path, str(tmp_path / "out.npz"))
     convert(path, out)
-    for options in ({"class_axis": 1}, {"labels": path}):
+    for options in ({"class_axis": 1},):
         with pytest.raises(UsageError, match=f"--{next(iter(options)).replace('_', '-')}: given, but"):
             convert(out, str(tmp_path / "b.h5"), **options)
     for options in ({"logits_key": "a"}, {"labels_key": "a"}):
@@ -502,7 +504,7 @@ def test_outputs_that_cannot_be(tmp_path, save, out):
 def test_all_or_nothing(tmp_path, save, monkeypatch, suffix, error):
     path, out = save(logits=LOGITS, labels=LABELS), str(tmp_path / f"out{suffix}")
     Path(out).write_bytes(b"old")
-    flat = npz.FlatReader._flat
+    flat = plain.FlatReader._flat
 
     def broken(self, name, start, stop):
         if name == "labels" and start:
@@ -510,7 +512,7 @@ def test_all_or_nothing(tmp_path, save, monkeypatch, suffix, error):
         return flat(self, name, start, stop)
 
     monkeypatch.setattr(task, "BLOCK_BYTES", 24)
-    monkeypatch.setattr(npz.FlatReader, "_flat", broken)
+    monkeypatch.setattr(plain.FlatReader, "_flat", broken)
     with pytest.raises(BaseException, match=r"disk full|^$"):
         convert(path, out, force=True)
     assert Path(out).read_bytes() == b"old"
@@ -521,7 +523,7 @@ def test_all_or_nothing(tmp_path, save, monkeypatch, suffix, error):
 def test_a_member_is_never_loaded_whole(tmp_path, out, monkeypatch, how):
     monkeypatch.setattr(task, "BLOCK_BYTES", 24)
     monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 24)
-    monkeypatch.setattr(numpy_files, "_PIECE", 30)
+    monkeypatch.setattr(boxes, "_PIECE", 30)
     rows, unpacked, sizes = numpy_files.rows, [], []
     pread = schema.pread_into
 

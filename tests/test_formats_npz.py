@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import unoic_cli
 from unoic_cli import cli, formats
 from unoic_cli.errors import DataError, StorageError, UsageError
-from unoic_cli.formats import npz, numpy_files, schema
+from unoic_cli.formats import boxes, npz, schema
 from unoic_cli.formats.names import Asked
 
 RNG = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_any_range_equals_the_arrays(tmp_path, image, dtype, order, how, cut):
         np.save(name, np.asarray(logits, order=order))
     else:
         store({"logits": logits}, how, order, name)
-    numpy_files._unpacked.cache_clear()
+    boxes._unpacked.cache_clear()
     asked = Asked(class_axis=1, kind="logits") if image else Asked(kind="logits")
     source = pickle.loads(pickle.dumps(formats.describe(name, asked=asked)))
     start, stop = sorted({min(cut), max(cut[1], min(cut) + 1)})
@@ -172,7 +172,7 @@ def test_a_number_alone_and_no_array():
     np.savez("x.npz")
     with pytest.raises(DataError, match=r"unknown first bytes|no scores among nothing"):
         formats.describe("x.npz")
-    with pytest.raises(UsageError, match="a group of a npz"):
+    with pytest.raises(DataError, match="no part or array a; expected one of logits"):
         formats.describe(store(ROWS) + "::a")
 
 
@@ -185,7 +185,7 @@ def test_damage_is_never_silent(how):
         damaged[at] ^= 1 << int(RNG.integers(8))
         with open(name, "wb") as file:
             file.write(damaged)
-        numpy_files._unpacked.cache_clear()
+        boxes._unpacked.cache_clear()
         try:
             source = formats.describe(name)
             scores = block(source, "scores")
@@ -219,7 +219,7 @@ def test_another_process_unpacks_for_itself():
 def test_no_room_for_what_is_unpacked(monkeypatch):
     name = store(ROWS, "packed")
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    numpy_files._unpacked.cache_clear()
+    boxes._unpacked.cache_clear()
     with pytest.raises(StorageError, match=r"no temporary file for .*x\.npz:logits.*TMPDIR"):
         block(formats.describe(name), "scores")
 

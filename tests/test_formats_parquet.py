@@ -223,7 +223,7 @@ REFUSED = {
     "tensor of planes": (
         {"logits": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3, 4, 4)))},
         {},
-        "tensors of shape (3, 4, 4) in each row",
+        "nothing that says which axis holds the classes",
     ),
     "tensor of rows": (
         {"logits": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 2, 5)))},

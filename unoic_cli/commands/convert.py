@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -16,20 +16,21 @@ from unoic_cli.calibrations.view import View
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.data.batch import Batch, choose_split, stored_batch, where_is
 from unoic_cli.data.dataset import DataSet, Span
-from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Steps, count, here, rewrite
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Source, Writer
 from unoic_cli.formats.names import Asked
-from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import check_threads, described, take_output
+from unoic_cli.options import filled
+from unoic_cli.resolve.common import asked_of, check_threads, described, take_output
 from unoic_cli.resolve.inputs import expand, single
 from unoic_cli.resolve.options import (
     AllowExternalOption,
     ClassAxisOption,
     ForceOption,
+    KindOption,
+    LabelsFileOption,
     LabelsKeyOption,
     LogitsKeyOption,
     ProgressOption,
@@ -106,16 +107,8 @@ class ConvertOptions(TypedDict, total=False):
 
     logits_key: LogitsKeyOption
     labels_key: LabelsKeyOption
-    labels: Annotated[str | None, Option("--labels", "FILE", "npy or npz file with the labels, if elsewhere.")]
-    kind: Annotated[
-        Kind | None,
-        Option(
-            "--kind",
-            "KIND",
-            "What the scores are: logits, log_probs or probs. Default: by all values.",
-            takes='{"logits", "log_probs", "probs"}',
-        ),
-    ]
+    labels_file: LabelsFileOption
+    kind: KindOption
     class_axis: ClassAxisOption
     force: ForceOption
     allow_external: AllowExternalOption
@@ -165,16 +158,12 @@ def convert(
     ('logits', 2, 2, ('labels',))
     """
     chosen = filled(ConvertOptions, options)
-    source, out, kind, labels = os.fspath(inputs), os.fspath(out), chosen["kind"], chosen["labels"]
+    source, out, kind = os.fspath(inputs), os.fspath(out), chosen["kind"]
     check_threads(chosen["threads"])
-    if kind is not None:
-        names.check_kind("--kind", kind)
-    asked = Asked(chosen["logits_key"], chosen["labels_key"], chosen["class_axis"], kind, labels)
-    source = single(source, (yield from expand(source)))
+    asked = asked_of(chosen)
+    labels = asked.labels_file
+    source = single(source, (yield from expand(source, asked)))
     is_arrays = formats.says_little(source)
-    if labels is not None and not is_arrays:
-        found = f"given, but {formats.storage.shown(source)} is no npz or npy file"
-        raise UsageError("--labels", found, "expected it for such files only")
     out = yield from take_output(out, force=chosen["force"], inputs=(source,) if labels is None else (source, labels))
     given = yield from _stored_input(source, chosen["allow_external"], asked, is_arrays)
     decided, reason = yield from _decide_kind(given, kind, is_arrays)
@@ -234,7 +223,7 @@ def _decide_kind(given: _Input, declared: Kind | None, is_arrays: bool) -> Steps
         given.notes.append(f"{said}, whose label is ignored: such units take no part")
     if "sum" in values.first and source.n_samples > 1 and tally.sums_over_samples:
         found = "values that sum to 1 along the first axis, and not along that of the classes"
-        raise DataError(given.scores, found, f"expected {schema.CLASSES_FIRST}")
+        raise DataError(given.scores, found, f"expected --class-axis 0, or {schema.CLASSES_FIRST}")
     name = given.scores.rpartition(":")[2].lower()
     decided, reason = (declared, "--kind") if declared else _seen_kind(given, name, values)
     _refuse_not_finite(given, values, decided)
@@ -409,10 +398,8 @@ def label_notes(labels: ClassCounts, n_classes: int) -> list[str]:
 
 def _stored_input(name: str, allow_external: bool, asked: Asked, is_arrays: bool) -> Steps[_Input]:
     """Open a file as an input; what scores of plain arrays are is decided by all of their values."""
-    provisional = replace(asked, kind="logits") if is_arrays else asked
+    provisional = replace(asked, kind=None, decide=False) if is_arrays else asked
     source = yield from described(name, allow_external=allow_external, asked=provisional)
-    if asked.labels_file is not None:
-        yield from know(f"labels {asked.labels_file}", lambda: formats.fingerprint_of(str(asked.labels_file)))
     scalar = scalar_delta(source)
     dtypes = field_dtypes(source, scalar)
     notes = list(source.notes)

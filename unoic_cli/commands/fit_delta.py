@@ -121,11 +121,11 @@ class FitDeltaOptions(SplitOptions, FileOptions, total=False):
             "--from",
             "ORIGIN",
             "Where uncertainty comes from: scores (entropy of their softmax), or mc-dropout: FILES then hold "
-            "stochastic passes, (N, S, K) or (N, S, K, H, W), in HDF5 (FILE::DATASET, by default passes), npy or npz.",
+            "stochastic passes, (N, S, K) or (N, S, K, H, W), in HDF5 (FILE::DATASET, by default passes), npy or npz: "
+            "logits, where --kind says nothing else.",
             default="scores",
         ),
     ]
-    kind: Annotated[str | None, Option("--kind", "KIND", "Passes are logits (default), log_probs or probs.")]
     measure: Annotated[
         str | None,
         Option(
@@ -202,6 +202,8 @@ def fit_delta(
     wanted = _check_origin(origin, chosen["kind"], chosen["measure"], chosen["split"])
     if chosen["per_pixel"]:
         _check_per_pixel(origin, write_delta, statistics)
+    if chosen["labels_file"] is not None:
+        raise UsageError("--labels", "given to fit-delta", "expected none: labels are not needed")
     _check_power(delta_power)
     plain, modality = yield from _take_names((yield from expand(inputs)), chosen["modality"])
     given = yield from _given_statistics(statistics, wanted, modality, delta_power, output, write_delta)
@@ -220,7 +222,7 @@ def fit_delta(
                 yield from check_output(name, force=force, inputs=(*files, *others), words=("none", "fit"))
 
     measured = _measure_passes if origin == "mc-dropout" else _measure_scores
-    wish = _Wish(cast(Kind, chosen["kind"] or "logits"), wanted, write_delta, chosen["per_pixel"])
+    wish = _Wish(chosen["kind"] or "logits", wanted, write_delta, chosen["per_pixel"])
     found = yield from measured(plain, wish, looked, notes, check_outputs)
     moments = found.moments
     if given is None:
@@ -271,8 +273,6 @@ def _check_origin(origin: str, kind: str | None, measure: str | None, split: str
     if origin not in ORIGINS:
         raise UsageError("--from", f"{origin!r}", f"expected {' or '.join(ORIGINS)}")
     if origin == "scores":
-        if kind is not None:
-            raise UsageError("--kind", "given with --from scores", "expected none: the file says what its scores are")
         if measure not in (None, "entropy"):
             raise UsageError("--measure", f"{measure!r} with --from scores", "expected stochastic passes for it")
         return "entropy"

@@ -26,11 +26,13 @@ from unoic_cli.formats import arrays, schema
 from unoic_cli.formats.block import IGNORED_LABELS, Source
 from unoic_cli.formats.names import Asked, refuse
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import Inputs, check_threads, described
+from unoic_cli.resolve.common import Inputs, asked_of, check_threads, described
 from unoic_cli.resolve.inputs import expand
 from unoic_cli.resolve.options import (
     AllowExternalOption,
     ClassAxisOption,
+    KindOption,
+    LabelsFileOption,
     LabelsKeyOption,
     LogitsKeyOption,
     ProgressOption,
@@ -251,6 +253,8 @@ class InfoOptions(TypedDict, total=False):
     allow_external: AllowExternalOption
     logits_key: LogitsKeyOption
     labels_key: LabelsKeyOption
+    labels_file: LabelsFileOption
+    kind: KindOption
     class_axis: ClassAxisOption
     threads: ThreadsOption
     tell: TellOption
@@ -299,7 +303,7 @@ def info(
     """
     chosen = filled(InfoOptions, options)
     check_threads(chosen["threads"])
-    asked, split = Asked(chosen["logits_key"], chosen["labels_key"], chosen["class_axis"]), chosen["split"]
+    asked, split = asked_of(chosen), chosen["split"]
     given: list[str | Source] = yield from _given(inputs, labels, asked)
     run, looks = (yield from here()), []
     for one in given:
@@ -322,7 +326,7 @@ def _pass(gathered: ContentsTally, shard: tuple[int, int] | None) -> Pass:
 
 def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
     """What is to be looked at, as names and sources."""
-    found = yield from expand(inputs)
+    found = yield from expand(inputs, asked)
     if isinstance(found, Mapping):
         raise ArgumentError("inputs", "a mapping", "expected files, sources or an array, each looked at by itself")
     if isinstance(found, (str, os.PathLike, Source)):
@@ -335,8 +339,8 @@ def _given(inputs: Any, labels: Any, asked: Asked) -> Steps[list[str | Source]]:
         if any(isinstance(one, Source) for one in found):
             refuse(asked, "the input", "is described already")
         return [one if isinstance(one, Source) else os.fspath(one) for one in found]
-    refuse(dataclasses.replace(asked, class_axis=None), "the input", "is an array in memory")
-    return [arrays.describe(found, labels, class_axis=asked.class_axis)]
+    refuse(dataclasses.replace(asked, class_axis=None, kind=None), "the input", "is an array in memory")
+    return [arrays.describe(found, labels, class_axis=asked.class_axis, kind=asked.kind or "logits")]
 
 
 def _file(gathered: ContentsTally, stored: Mapping[str, Any], repeated: Sequence[Finding]) -> FileInfo:

@@ -367,7 +367,8 @@ def open_modalities(
     """
     if not named:
         raise UsageError("FILES", "no input", "expected at least one modality, NAME=FILE")
-    opened = yield from _open_all(named, ignore_index=ignore_index, allow_external=allow_external, asked=asked)
+    common: dict[str, Any] = {"ignore_index": ignore_index, "allow_external": allow_external, "beside": split}
+    opened = yield from _open_all(named, asked=asked, **common)
     for name, data in opened.items():
         if data.sources[0].kind == "predictions":
             raise DataError(data.name, "predictions without scores", f"expected scores of {name}, to fuse them")
@@ -434,10 +435,22 @@ def _shapes(data: DataSet) -> list[tuple[tuple[int, ...], int]]:
 
 
 def _count_split(sources: Sequence[Source], split: str) -> Facts[int]:
-    n_samples = 0
+    """How many samples there are of a split, which need not be in every source."""
+    there: Counter[str] = Counter()
     for source in sources:
-        n_samples += yield from _samples_in_split(source, split)
-    return n_samples
+        if "split" not in source.fields:
+            raise DataError(source.name, "no split", f"expected split text for --split {split}")
+        there += yield from text_counts(source, "split")
+    if split not in there:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(there.items())[:8])
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        raise DataError(f"{sources[0].name}{more}:split", f"no sample of split {split!r}", f"expected one of {listed}")
+    return there[split]
+
+
+def _of_split(sources: tuple[Source, ...], split: str | None) -> tuple[Source, ...]:
+    """Sources without those all of whose samples are of another split, where any are left."""
+    return tuple(source for source in sources if source.constants.get("split", split) == split) or sources
 
 
 def _check_alike(sources: Sequence[Source]) -> None:
@@ -491,16 +504,6 @@ def _check_no_name_twice(names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _samples_in_split(source: Source, split: str) -> Facts[int]:
-    if "split" not in source.fields:
-        raise DataError(source.name, "no split", f"expected split text for --split {split}")
-    counts = yield from text_counts(source, "split")
-    if split not in counts:
-        there = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:8])
-        raise DataError(f"{source.name}:split", f"no sample of split {split!r}", f"expected one of {there}")
-    return counts[split]
-
-
 def open_dataset(
     inputs: Sequence[str | Source],
     *,
@@ -508,6 +511,7 @@ def open_dataset(
     ignore_index: Sequence[int] = (),
     allow_external: bool = False,
     asked: Asked | None = None,
+    beside: str | None = None,
 ) -> Facts[DataSet]:
     """Look into the inputs and check that they belong together.
 
@@ -523,20 +527,24 @@ def open_dataset(
         Follow external links, external storage and virtual datasets.
     asked : Asked, optional
         What was said of the names of arrays, and of the class axis.
+    beside : str, optional
+        The split that is kept of the modality that these lie beside.
 
     Raises
     ------
     UnoicError
         A file is missing or broken, or the files do not go together.
     """
+    wanted = split if beside is None else beside
     if not inputs:
         raise UsageError("FILES", "no input", "expected at least one logits file")
     files = [item for item in inputs if not isinstance(item, Source)]
     _check_no_name_twice(files)
     if asked is not None and len(files) < len(inputs):
-        refuse(replace(asked, class_axis=None), "the input", "is an array in memory")
+        refuse(replace(asked, class_axis=None, kind=None), "the input", "is an array in memory")
     described = iter((yield from _describe_all(files, allow_external=allow_external, asked=asked)))
     sources = _with_samples([item if isinstance(item, Source) else next(described) for item in inputs])
+    sources = sources if wanted is None else _of_split(sources, wanted)
     _check_alike(sources)
     _check_distinct(sources)
     n_samples = sum(s.n_samples for s in sources) if split is None else (yield from _count_split(sources, split))
@@ -568,6 +576,8 @@ def _describe_all(names: Sequence[str], *, allow_external: bool, asked: Asked | 
     found = []
     for i, name in enumerate(names):
         found.append((yield from know(f"input {name}", partial(_place, live, i), write=write, read=read)))
+    for path in dict.fromkeys(source.labels_from.path for source in found if source.labels_from is not None):
+        yield from know(f"labels {path}", partial(formats.fingerprint_of, path))
     return found
 
 

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import urllib.parse
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from unoic_cli import storage as storage
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
-from unoic_cli.formats import arrow, csv, hdf5, names, npz, parquet
+from unoic_cli.formats import arrow, csv, hdf5, names, npz, parquet, pickled, safetensors
 from unoic_cli.formats.arrow import STANDARD as STANDARD
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.formats.source import FileSource
@@ -30,7 +31,11 @@ from unoic_cli.storage.whole import open_regular
 T = TypeVar("T")
 
 FORMATS: dict[str, type[FileSource]] = {
-    one.NAME: one for one in (hdf5.Hdf5, parquet.Parquet, arrow.Arrow, npz.Npz, npz.Npy, csv.Csv)
+    one.NAME: one
+    for one in (
+        *(hdf5.Hdf5, parquet.Parquet, arrow.Arrow, pickled.Torch, npz.Npz, npz.Npy, pickled.Pickle),
+        *(safetensors.Safetensors, csv.Csv),
+    )
 }
 """In the order in which files are asked whether they are one."""
 SUFFIXES = {suffix: one.NAME for one in FORMATS.values() if one.WRITABLE for suffix in one.SUFFIXES}
@@ -38,6 +43,8 @@ SUFFIXES = {suffix: one.NAME for one in FORMATS.values() if one.WRITABLE for suf
 
 _EXPECTED = "expected a logits file"
 _PAGES, _PAGE = 64, 4096
+_START = 256
+"""Bytes at the start of a file that tell its format: of an archive, the name of its first member."""
 _STREAM = next(one for one in FORMATS.values() if one.STREAM)
 
 
@@ -58,7 +65,7 @@ def detect(name: str) -> str:
         raise NoInputError("FILES", "an empty name", _EXPECTED)
     if storage.is_remote(path):
         head, size = storage.first_bytes(path)
-        starts = [head[at : at + 16] for at in (0, 512, 1024, 2048)]
+        starts = [head[:_START], *(head[at : at + 16] for at in (512, 1024, 2048))]
     else:
         starts, size = _first_bytes(path)
     where = storage.shown(path)
@@ -81,7 +88,10 @@ def _first_bytes(path: str) -> tuple[list[bytes], int]:
     try:
         size = os.fstat(file).st_size
         offsets = itertools.takewhile(lambda offset: offset < size, (512 << n for n in range(50)))
-        starts = [os.pread(file, 16, 0), *(os.pread(file, 8, offset) for offset in offsets)]  # behind any user block
+        starts = [
+            os.pread(file, _START, 0),
+            *(os.pread(file, 8, offset) for offset in offsets),
+        ]  # behind any user block
     except OSError as error:
         raise NoInputError(path, f"cannot be read ({error.strerror})", _EXPECTED) from None
     finally:
@@ -110,8 +120,39 @@ def describe(name: str, *, allow_external: bool = False, asked: names.Asked | No
     if not one.REMOTE:
         storage.refuse_remote(path, one.TITLE.partition(" ")[2])
     wanted = names.Asked() if asked is None else asked
-    source = one.describe(where, path, group, allow_external=allow_external, asked=wanted)
-    return understood(source, wanted.kind)
+    labels = None
+    if wanted.labels_file is not None:
+        from unoic_cli.formats import beside
+
+        labels = beside.find(wanted.labels_file, wanted.labels_key, name)
+        wanted = replace(wanted, labels_key=None, beside=names.Facts(labels.entry.shape, labels.entry.dtype))
+    found = one.describe(where, path, group, allow_external=allow_external, asked=wanted)
+    source = understood(_by_folders(found, path), wanted)
+    if labels is None and not source.constants:
+        return source
+    from unoic_cli.formats import beside
+
+    return beside.joined(source, labels)
+
+
+def _by_folders(source: Source, path: str) -> Source:
+    """A source with what ``split=...`` and ``group=...`` among its folders say of it, as tables in parts have it."""
+    if not isinstance(source, parquet.Parquet):
+        return source
+    pairs = [folder.partition("=") for folder in os.path.dirname(path).split("/") if "=" in folder]
+    said = {key: urllib.parse.unquote(value) for key, _, value in pairs if key in ("split", "group")}
+    constants = {key: value for key, value in said.items() if key not in source.fields}
+    return replace(source, constants={**source.constants, **constants}) if constants else source
+
+
+def parts(name: str, asked: names.Asked) -> list[str]:
+    """What an input stands for: the parts of a file that holds several data sets; itself, where it holds one."""
+    path, group = split_name(name)
+    if is_elsewhere(path):
+        return [name]
+    found = FORMATS[detect(name)].parts(storage.shown(name), path, group, asked)
+    between = "::" if group == "/" else "/"
+    return [f"{name.rstrip('/')}{between}{part}" for part in found] if len(found) > 1 else [name]
 
 
 def says_little(name: str) -> bool:
@@ -119,16 +160,33 @@ def says_little(name: str) -> bool:
     return FORMATS[detect(name)].PLAIN
 
 
-def understood(source: Source, kind: Kind | None) -> Source:
+def understood(source: Source, asked: names.Asked) -> Source:
     """What a format found, with one score of each unit as two classes, and a kind by the values where none is said."""
     from unoic_cli.formats import single
 
-    if source.undecided and kind is not None:
-        source = replace(source, kind=kind)
-    elif source.undecided:
+    if source.kind == "predictions":
+        names.refuse(names.Asked(kind=asked.kind), source.name, "holds predictions")
+        return source
+    if asked.kind is not None:
+        source = _as_told(source, asked.kind)
+    elif source.undecided and asked.decide:
         with contextlib.closing(open_reader(source)) as reader:
             source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
+        if source.guessed and source.kind == "logits":
+            listed = ",".join(source.class_names or ())
+            expected = f"expected --logits-key {listed[:80]}{'...' if len(listed) > 80 else ''}, if they are"
+            raise DataError(source.name, "columns of floats that may be scores, or not", expected)
     return single.widened(source)
+
+
+def _as_told(source: Source, kind: Kind) -> Source:
+    """A source of another kind than its name says, which is said."""
+    notes = source.notes
+    if source.kind != kind and not source.undecided:
+        called = source.scores_name.rpartition(":")[2]
+        notes = (*notes, f"{called} is read as {kind.replace('_', '-')} (--kind)")
+    members = source.members if "scores" in source.members else {**source.members, "scores": source.kind}
+    return replace(source, kind=kind, undecided=False, notes=notes, members=members)
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
@@ -257,6 +315,10 @@ def others(sources: Iterable[Source]) -> str | None:
 
 def open_reader(source: Source) -> Reader:
     """Open a source for one thread."""
+    if source.constants or source.labels_from is not None:
+        from unoic_cli.formats import beside
+
+        return beside.JoinedReader(source, open_reader(beside.as_stored(source)))
     if source.single:
         from unoic_cli.formats import single
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from unoic_cli.formats.beside import LabelFile
+
 Kind = Literal["logits", "log_probs", "probs", "predictions"]
 Encoding = Literal["float16", "bfloat16", "float32", "float64"]
 Layout = Literal["rows", "planes"]
@@ -83,6 +85,14 @@ class Source:
         What would show that a bit of the stored scores has changed: ``none``, or its name; None where nobody knows.
     stored_encoding : str or None
         Of the one score of a `single` source, as `encoding` of all others.
+    constants : dict of str to str
+        Fields that have one value for all samples, which the name of the file or of its part says.
+    labels_from : LabelFile or None
+        Another file that holds the labels.
+    guessed : bool
+        Scores were found by no name: they must look like probabilities.
+    volume : tuple of int
+        ``(Z, Y, X)`` where an image is a volume, its slices one behind the other: ``image_shape`` is (Z * Y, X).
     """
 
     name: str
@@ -108,6 +118,10 @@ class Source:
     stored_bytes: int | None = field(default=None, kw_only=True)
     checksums: str | None = field(default="none", kw_only=True)
     stored_encoding: Encoding | None = field(default=None, kw_only=True)
+    constants: dict[str, str] = field(default_factory=dict, kw_only=True)
+    labels_from: LabelFile | None = field(default=None, kw_only=True)
+    guessed: bool = field(default=False, kw_only=True)
+    volume: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         rows = (self.n_samples, self.n_classes)

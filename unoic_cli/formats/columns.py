@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -63,8 +63,8 @@ def describe(
     """
     n_rows = sum(more["rows"])
     metadata = _metadata(table.metadata)
-    names.refuse(replace(asked, logits_key=None, labels_key=None), name, "holds a row for each unit")
-    kind, columns, form, notes = _find_scores(name, table, asked)
+    names.refuse(names.Asked(class_axis=asked.class_axis), name, "holds a row for each unit")
+    kind, columns, form, notes, called, guessed = _find_scores(name, table, asked)
     if n_rows == 0:
         raise schema.EmptyError(f"{name}:{columns[0]}", "no samples (N = 0)", "expected at least one")
     n_classes, encoding = _score_facts(name, table, first, columns, form, metadata)
@@ -75,11 +75,14 @@ def describe(
         raise DataError(f"{name}:unoic.image_shape", f"{list(image_shape)} for {n_rows} rows", "expected whole images")
     # the same limits as for HDF5: K >= 2, at least one sample
     shape = schema.score_shape(f"{name}:{columns[0]}", (n_rows // pixels, n_classes))
-    fields, more_notes = _fields(name, table, shape.known_classes, asked, columns)
+    known = _class_names(name, metadata, shape.known_classes)
+    if known is None and called:
+        known = schema.class_names(f"{name}:class_names", np.array(called, object), shape.known_classes)
+    fields, more_notes = _fields(name, table, shape.known_classes, asked, columns, known)
     lengths = [len(values) for values in (_json(name, metadata, key) for key in _LISTS) if isinstance(values, list)]
     if form != "predictions" and not image_shape and "labels" not in fields:
         more_notes += names.check_turned(f"{name}:{columns[0]}", (n_rows, n_classes), None, lengths)
-    member = columns[0] if form != "wide" else (names.stem(columns[0]) or (columns[0],))[0]
+    member = columns[0] if form != "wide" or called else (names.stem(columns[0]) or (columns[0],))[0]
     return kind_of_source(
         name=name,
         format=kind_of_source.NAME,
@@ -92,7 +95,7 @@ def describe(
         fields=frozenset(fields),
         source_counts=_counts(name, metadata, shape.known_classes),
         source_prior=_vector(name, metadata, "source_prior", shape.known_classes),
-        class_names=_class_names(name, metadata, shape.known_classes),
+        class_names=known,
         storage=storage,
         attributes={key: value for key, value in metadata.items() if key not in _KNOWN_KEYS},
         members={
@@ -101,6 +104,7 @@ def describe(
         },
         notes=(*notes, *more_notes),
         undecided=kind is None,
+        guessed=guessed and not _is_text(table, fields.get("labels")),
         has_predictions=kind != "predictions" and _are_predictions(table, n_classes),
         others=tuple(one for one in table.names if one not in {*columns, *fields.values(), "predictions"}),
         columns=tuple(columns),
@@ -126,29 +130,100 @@ def _metadata(stored: dict[bytes, bytes] | None) -> dict[str, str]:
     return {key.removeprefix(_PREFIX): value for key, value in texts if key.startswith(_PREFIX)}
 
 
-def _find_scores(name: str, table: Any, asked: names.Asked) -> tuple[Kind | None, list[str], str, tuple[str, ...]]:
-    """Kind, column names, form (``wide``, ``column`` or ``predictions``), and what to say of the choice."""
+class _Scores(NamedTuple):
+    """Kind, columns, form (``wide``, ``column`` or ``predictions``), what to say, names of classes, if by guess."""
+
+    kind: Kind | None
+    columns: list[str]
+    form: str
+    notes: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
+    guessed: bool = False
+
+
+def _find_scores(name: str, table: Any, asked: names.Asked) -> _Scores:
     if len(set(table.names)) < len(table.names):
         twice = next(column for column in table.names if table.names.count(column) > 1)
         raise DataError(f"{name}:{twice}", "two columns of this name", "expected names that differ")
     groups = _groups(table)
+    if found := listed(table, asked):
+        return _Scores(None, list(found), "wide", (), tuple(found))
     key = asked.logits_key
     if key is not None and key not in groups and f"{key}_*" in groups:
         asked = replace(asked, logits_key=f"{key}_*")
     facts = {label: _facts(table, label, group) for label, group in groups.items()}
     chosen = names.choose_scores(name, facts, asked)
     if chosen.name == "predictions" and not names.are_floats(facts["predictions"]):
-        return "predictions", ["predictions"], "predictions", ()
+        return _Scores("predictions", ["predictions"], "predictions")
     if chosen.name is not None and chosen.name.endswith("_*"):
         stem = chosen.name.removesuffix("_*")
-        return chosen.kind, _in_order(name, stem, groups[chosen.name]), "wide", chosen.notes
+        return _Scores(chosen.kind, _in_order(name, stem, groups[chosen.name]), "wide", chosen.notes)
     if chosen.name is not None:
-        return chosen.kind, [chosen.name], "column", chosen.notes
+        return _Scores(chosen.kind, [chosen.name], "column", chosen.notes)
+    if by_word := by_class(table):
+        word, called = next(iter(by_word)).partition("_")[0], tuple(by_word.values())
+        return _Scores(names.kind_of(word), list(by_word), "wide", (), called)
     if "predictions" in table.names:
-        return "predictions", ["predictions"], "predictions", ()
+        return _Scores("predictions", ["predictions"], "predictions")
+    if by_name := by_text(table, asked):
+        note = f"scores: the columns {_shortly(by_name)}, taken as classes of these names (--logits-key)"
+        return _Scores(None, list(by_name), "wide", (note,), tuple(by_name), True)
     there = ", ".join(table.names[:20]) or "nothing"
     expected = f"{_EXPECTED}, or predictions, or --logits-key NAME"
     raise DataError(name, f"no scores among the columns: {there}", expected)
+
+
+def by_class(table: Any) -> dict[str, str]:
+    """Columns like ``logit_cat``, ``logit_dog``, and the names of their classes."""
+    found: dict[str, list[str]] = {}
+    for column in table.names:
+        word, _, rest = column.partition("_")
+        if word.lower() in names.SCORES and rest and column.lower() not in names.SCORES:
+            found.setdefault(word, []).append(column)
+    lists = [(word, columns) for word, columns in found.items() if len(columns) > 1]
+    if len(lists) != 1 or any(names.stem(column) for column in lists[0][1]):
+        return {}
+    return {column: column.partition("_")[2] for column in lists[0][1]}
+
+
+def by_text(table: Any, asked: names.Asked) -> dict[str, str]:
+    """Columns of floats that may be named by the classes: those that lie beside labels and mean nothing else."""
+    if asked.logits_key is not None:
+        return {}
+    taken = {*FIELDS, "predictions", asked.labels_key}
+    labels = [column for column in table.names if column.lower() in names.LABELS or column == asked.labels_key]
+    floats = [
+        column
+        for column in table.names
+        if column not in taken and column not in labels and table.field(column).type in _ENCODINGS
+    ]
+    named = any(
+        names.is_scores(column) or names.is_scores(f"{(names.stem(column) or (column,))[0]}") for column in floats
+    )
+    return {column: column for column in floats} if labels and len(floats) > 1 and not named else {}
+
+
+def listed(table: Any, asked: names.Asked) -> dict[str, str]:
+    """Columns that ``--logits-key`` lists, with commas between; nothing where it names one."""
+    key = asked.logits_key
+    if key is None or key in table.names or "," not in key:
+        return {}
+    wanted = [column.strip() for column in key.split(",")]
+    return {column: column for column in wanted} if set(wanted) <= set(table.names) else {}
+
+
+def _shortly(found: Iterable[str]) -> str:
+    listed = list(found)
+    return ", ".join(listed[:5]) + (f", ... ({len(listed)})" if len(listed) > 5 else "")
+
+
+def _is_text(table: Any, column: str | None) -> bool:
+    """Whether a column holds text."""
+    if column is None:
+        return False
+    kind = table.field(column).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _groups(table: Any) -> dict[str, dict[int, str]]:
@@ -323,21 +398,32 @@ def _class_names(name: str, metadata: dict[str, str], n_classes: int) -> tuple[s
 
 
 def _fields(
-    name: str, table: Any, n_classes: int, asked: names.Asked, scores: list[str]
+    name: str, table: Any, n_classes: int, asked: names.Asked, scores: list[str], called: Sequence[str] | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Column of each optional field, and what to say of the labels."""
     there = {
-        column: names.Facts((1,), np.dtype(np.int64) if _is_integer(table.field(column).type) else None, "")
+        column: names.Facts((1,), np.dtype(np.int64) if _may_label(table, column, called) else None, "")
         for column in table.names
         if column not in scores
     }
+    if asked.beside is not None:
+        there = {}
     chosen = names.choose_labels(name, there, [(1,)], asked, scores[0])
     found = {field: field for field in FIELDS if field in table.names and field != "labels"}
     if chosen.name is not None:
         found["labels"] = chosen.name
     for field, column in found.items():
+        if field == "labels" and called and _is_text(table, column):
+            continue
         _check_field(f"{name}:{column}", field, table.field(column).type, n_classes)
     return found, chosen.notes
+
+
+def _may_label(table: Any, column: str, called: Sequence[str] | None) -> bool:
+    """Whether a column holds integers; where classes have names, also text of a name that labels have."""
+    if _is_integer(table.field(column).type):
+        return True
+    return bool(called) and column.lower() in names.LABELS and _is_text(table, column)
 
 
 def _is_integer(kind: Any) -> bool:
@@ -410,6 +496,8 @@ class ColumnBlocks:
                 block.predictions = self._numbers(batch, "predictions")
             elif field == "scores":
                 block.scores = self._scores(batch, start)
+            elif field == "labels" and _is_text(batch.schema, self._source.places[field]):
+                block.labels = self._by_name(batch, self._source.places[field], start)
             elif field in ("labels", "delta"):
                 values = self._numbers(batch, self._source.places[field])
                 setattr(block, field, values.astype(np.float64) if field == "delta" else values)
@@ -437,6 +525,18 @@ class ColumnBlocks:
             self._refuse_nulls(array, column)
         values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
         return values.view(np.uint8) if values.dtype == np.bool_ else values
+
+    def _by_name(self, batch: Any, column: str, start: int) -> NDArray[Any]:
+        """Labels that are names of classes."""
+        known = {name: k for k, name in enumerate(self._source.class_names or ())}
+        texts = self._column(batch, column).to_pylist()
+        found = np.array([known.get(text, -2) for text in texts], np.int64)
+        if (found == -2).any():
+            i = int((found == -2).argmax())
+            listed = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
+            where = f"{self._source.name}:{column}"
+            raise DataError(where, f"{texts[i]!r} at row {start + i}", f"expected one of {listed}")
+        return found
 
     def _scores(self, batch: Any, start: int) -> NDArray[Any]:
         """Copy the scores of a batch into a reused buffer, (T, K)."""

@@ -20,6 +20,7 @@ from unoic_cli import storage
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, schema
 from unoic_cli.formats.block import LogitBlock, Reader
+from unoic_cli.formats.boxes import Box
 from unoic_cli.formats.source import ColumnSource
 
 PIECE_BYTES = 1 << 20
@@ -27,6 +28,8 @@ LONGEST_LINE = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _TEXTS = ("split", "group")
+_INDEX = "(index)"
+"""A first column without a name, as pandas writes it."""
 
 
 class _Piece(NamedTuple):
@@ -44,7 +47,7 @@ class Csv(ColumnSource):
     Attributes
     ----------
     header : tuple of str
-        Names of all columns; those of scores end with the number of the class.
+        Names of all columns.
     delimiter : str
     kinds : dict of str to str
         Type of each column that is read, as Arrow calls it.
@@ -71,6 +74,13 @@ class Csv(ColumnSource):
             return _describe(name, path, stamp, _Lines(name, file, delimiter), asked)
         finally:
             storage.close_file(file)
+
+    @classmethod
+    def box(cls, path: str) -> Box:
+        """See `FileSource.box`."""
+        from unoic_cli.formats.tables import TextBox
+
+        return TextBox(path)
 
     def open(self) -> Reader:
         """A reader, for one thread."""
@@ -188,13 +198,13 @@ def _describe(name: str, path: str, stamp: Any, lines: _Lines, asked: names.Aske
     from unoic_cli.formats import columns
 
     begin = lines.read_header()
-    classes = _by_class(lines.header)
-    lines.header = tuple(classes.get(column, column) for column in lines.header)
+    if lines.header[:1] == ("",) and len(lines.header) > 1:
+        lines.header = (_INDEX, *lines.header[1:])
     if len(set(lines.header)) < len(lines.header) or "" in lines.header:
         twice = next(one for one in lines.header if not one or lines.header.count(one) > 1)
         raise DataError(f"{name}:{twice}", "two columns of this name, or one without", "expected names that differ")
     pieces = tuple(_count(lines, begin))
-    kinds = _kinds(lines, pieces)
+    kinds = _kinds(lines, pieces, asked)
     table = pa.schema([(column, kinds[column]) for column in lines.header])
     rows = tuple(piece.rows for piece in pieces)
     found = columns.describe(
@@ -208,28 +218,11 @@ def _describe(name: str, path: str, stamp: Any, lines: _Lines, asked: names.Aske
         delimiter=lines.delimiter,
     )
     used = (*found.columns, *found.places.values(), *(["predictions"] if found.has_predictions else []))
-    texts = tuple(column.partition("_")[2] for column in classes)
-    where = f"{name}:class_names"
-    known = schema.class_names(where, np.array(texts, object), len(texts)) if len(texts) == found.n_classes else None
     return replace(
         found,
         kinds={column: str(kinds[column]) for column in used},
-        class_names=known,
         notes=(*found.notes, *([f"not used: {', '.join(found.others)}"] if found.others else [])),
     )
-
-
-def _by_class(header: Sequence[str]) -> dict[str, str]:
-    """Columns like ``logit_cat``, ``logit_dog``, by the numbers of their classes; none where there are such numbers."""
-    found: dict[str, list[str]] = {}
-    for column in header:
-        word, _, rest = column.partition("_")
-        if word.lower() in names.SCORES and rest and column.lower() not in names.SCORES:
-            found.setdefault(word, []).append(column)
-    lists = [(word, columns) for word, columns in found.items() if len(columns) > 1]
-    if len(lists) != 1 or any(names.stem(column) for column in lists[0][1]):
-        return {}
-    return {column: f"{lists[0][0]}_{i}" for i, column in enumerate(lists[0][1])}
 
 
 def _count(lines: _Lines, begin: int) -> Iterator[_Piece]:
@@ -250,9 +243,11 @@ def _count(lines: _Lines, begin: int) -> Iterator[_Piece]:
         row += count
 
 
-def _kinds(lines: _Lines, pieces: Sequence[_Piece]) -> dict[str, Any]:
+def _kinds(lines: _Lines, pieces: Sequence[_Piece], asked: names.Asked) -> dict[str, Any]:
     """Arrow's types of the columns: numbers and text where names say so, else as the first rows look."""
     import pyarrow as pa
+
+    from unoic_cli.formats import columns
 
     kinds = dict.fromkeys(lines.header, pa.string())
     if pieces:
@@ -262,9 +257,11 @@ def _kinds(lines: _Lines, pieces: Sequence[_Piece]) -> dict[str, Any]:
         except (pa.ArrowException, ValueError) as error:
             lines.refuse(error, data, 0, ())
         kinds |= {one.name: one.type for one in seen}
+    table = pa.schema([(column, kinds[column]) for column in lines.header])
+    by_name = columns.by_class(table) or columns.by_text(table, asked) or columns.listed(table, asked)
     for column in lines.header:
         stem = (names.stem(column) or (column,))[0].lower()
-        if stem in names.SCORES or column == "delta":
+        if stem in names.SCORES or column == "delta" or column in by_name:
             kinds[column] = pa.float64()
         elif column in _TEXTS:
             kinds[column] = pa.string()

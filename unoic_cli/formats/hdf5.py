@@ -16,6 +16,7 @@ import numpy as np
 
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import OutputSpec, Reader, Writer
+from unoic_cli.formats.boxes import Box
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ArraySource
 
@@ -58,6 +59,20 @@ class Hdf5(ArraySource):
         from unoic_cli.formats.hdf5_describe import describe
 
         return describe(name, path, group, allow_external=allow_external, asked=asked)
+
+    @classmethod
+    def parts(cls, name: str, path: str, group: str, asked: Asked) -> list[str]:
+        """The splits that names of datasets tell apart; see `FileSource.parts`."""
+        from unoic_cli.formats.hdf5_describe import parts
+
+        return parts(name, path, group, asked)
+
+    @classmethod
+    def box(cls, path: str) -> Box:
+        """See `FileSource.box`."""
+        from unoic_cli.formats.hdf5_box import Hdf5Box
+
+        return Hdf5Box(path)
 
     @classmethod
     def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:

@@ -49,23 +49,66 @@ def describe(name: str, path: str, group: str, *, allow_external: bool = False, 
         hdf5_files.opened(name, there, watched=not allow_external) as file,
         hdf5_files.damaged(name),
     ):
-        place = hdf5_files.Place(name, file, group, allow_external, size)
-        return _describe(place, path, stamp, asked)
+        place, split = _placed(name, file, group, allow_external, size, asked)
+        return _describe(place, path, stamp, asked, split)
 
 
-def _describe(place: hdf5_files.Place, path: str, stamp: Any, asked: names.Asked) -> Hdf5:
-    there = place.members()
-    member, kind, notes = _find_scores(place, there, asked)
+def parts(name: str, path: str, group: str, asked: names.Asked) -> list[str]:
+    """What a group holds several data sets under; see `unoic_cli.formats.source.FileSource.parts`."""
+    with hdf5_files.opened(name, path, watched=True) as file, hdf5_files.damaged(name):
+        root = hdf5_files.Place(name, file, "/", False)
+        if not isinstance(root.follow(group, name), h5py.Group):
+            return []
+        place = hdf5_files.Place(name, file, group, False)
+        listed = place.group.attrs.get("unoic_parts")
+        if listed is not None:
+            return list(schema.text(f"{name}:unoic_parts", np.asarray(listed, object).reshape(-1)))
+        return names.parts(place.members(), asked)
+
+
+def _placed(
+    name: str, file: Any, group: str, allow_external: bool, size: int, asked: names.Asked
+) -> tuple[hdf5_files.Place, str]:
+    """The group that is described, and the split whose arrays are meant, where names tell splits apart."""
+    root = hdf5_files.Place(name, file, "/", allow_external, size)
+    if root.follow(group, name) is None:  # the part of a group that only names tell apart
+        above, _, split = group.rstrip("/").rpartition("/")
+        if isinstance(root.follow(above or "/", name), h5py.Group):
+            place = hdf5_files.Place(name, file, above or "/", allow_external, size)
+            if split in names.parts(place.members(), asked):
+                return place, split
+    place = hdf5_files.Place(name, file, group, allow_external, size)
+    splits = [] if place.chosen else names.parts(place.members(), asked)
+    if len(splits) > 1:
+        expected = f"expected {_part(name, splits[0])}"
+        raise DataError(name, f"{len(splits)} parts ({', '.join(splits)})", expected)
+    return place, splits[0] if splits else ""
+
+
+def _part(name: str, part: str) -> str:
+    """The name of a part of a file or of a group."""
+    return f"{name.rstrip('/')}{'/' if storage.split_name(name)[1] != '/' else '::'}{part}"
+
+
+def _describe(place: hdf5_files.Place, path: str, stamp: Any, asked: names.Asked, split: str) -> Hdf5:
+    everything = place.members()
+    real = names.of_split(everything, split) if split else {name: name for name in everything}
+    there = {name: everything[stored] for name, stored in real.items()}
+    called, kind, notes = _find_scores(place, there, asked)
+    member = real.get(called, called)
     dataset = place.dataset(member, is_array=True)
     if dataset is None:
         raise DataError(place.where(member), "a link that leads nowhere", "expected a dataset")
-    labels, shape, encoding, more = _score_facts(place, there, member, kind, dataset, asked)
+    labels, shape, encoding, more = _score_facts(place, there, called, member, kind, dataset, asked)
     arrays = {"scores": _array(place, member, dataset, shape, is_scores=kind != "predictions")}
-    members = {"scores": member, "labels": labels or "labels"}
+    members = {"scores": member, "labels": real.get(labels or "", labels or "labels")}
     for field in FIELDS:
-        found = place.dataset(members.get(field, field), is_array=field not in TEXT_FIELDS)
+        if field == "labels" and asked.beside is not None:
+            continue
+        stored = members.get(field) or real.get(field, field)
+        found = place.dataset(stored, is_array=field not in TEXT_FIELDS)
         if found is not None:
-            arrays[field] = _field(place, field, members.get(field, field), found, shape)
+            arrays[field] = _field(place, field, stored, found, shape)
     fields = frozenset(arrays) - {"scores"}
     others = tuple(itertools.islice(_others(place, set(members.values())), _MOST_OTHERS))
     has_predictions = kind != "predictions" and member != "predictions" and _add_predictions(place, shape, arrays)
@@ -91,6 +134,7 @@ def _describe(place: hdf5_files.Place, path: str, stamp: Any, asked: names.Asked
         others=others,
         stored_bytes=dataset.id.get_storage_size(),
         checksums=_checksums(dataset),
+        constants={"split": split} if split and "split" not in fields else {},
         path=path if storage.is_remote(path) else os.path.abspath(path),
         stamp=stamp,
         arrays=arrays,
@@ -161,6 +205,7 @@ def _group_with_scores(group: Any, depth: int = 3) -> str:
 def _score_facts(
     place: hdf5_files.Place,
     there: dict[str, names.Facts],
+    called: str,
     member: str,
     kind: Kind | None,
     dataset: Any,
@@ -169,7 +214,9 @@ def _score_facts(
     """Member of the labels, the shape and encoding of the scores, and what to say of the way they were found."""
     where = place.where(member)
     if kind == "predictions":
-        names.refuse(replace(asked, logits_key=None, labels_key=None), place.name, "holds predictions")
+        names.refuse(
+            replace(asked, logits_key=None, labels_key=None, labels_file=None), place.name, "holds predictions"
+        )
         n_classes = _int_attribute(where, dataset, "n_classes")
         if n_classes is None:
             raise DataError(where, "no attribute n_classes", "expected the number of classes K")
@@ -177,15 +224,16 @@ def _score_facts(
         schema.check_holds(where, dataset.dtype, n_classes)
         shape = schema.prediction_shape(where, dataset.shape, n_classes)
         units: list[tuple[int, ...]] = [(shape.n_samples, *shape.image_shape), (shape.n_samples, 1, *shape.image_shape)]
-        chosen = names.choose_labels(place.name, there, units, asked, member)
+        chosen = _choose_labels(place, there, units, asked, called)
         return chosen.name, shape, "float32", chosen.notes
     encoding = _encoding(dataset)
     if encoding is None:
         raise DataError(where, f"{dataset.dtype} values", f"expected {', '.join(schema.SCORE_DTYPES)}")
     stored = tuple(dataset.shape)
-    chosen = names.choose_labels(place.name, there, names.unit_shapes(stored) if stored else [], asked, member)
+    chosen = _choose_labels(place, there, names.unit_shapes(stored) if stored else [], asked, called)
     labels = there[chosen.name].shape if chosen.name is not None else None
-    beside = [there[name].shape for name in ("delta", "predictions") if name in there and name != member]
+    labels = labels if asked.beside is None else asked.beside.shape
+    beside = [there[name].shape for name in ("delta", "predictions") if name in there and name != called]
     lengths = [there[name].shape[0] for name in _PER_CLASS if name in there and len(there[name].shape) == 1]
     stated = asked.class_axis
     if stated is not None and len(stored) != 4:
@@ -200,6 +248,19 @@ def _score_facts(
     notes += names.check_turned(where, stored, labels, lengths)
     _check_stated(where, dataset, stored, axis)
     return chosen.name, schema.score_shape(where, stored, axis), encoding, (*chosen.notes, *notes)
+
+
+def _choose_labels(
+    place: hdf5_files.Place,
+    there: dict[str, names.Facts],
+    units: Sequence[tuple[int, ...]],
+    asked: names.Asked,
+    scores: str,
+) -> names.Chosen:
+    """The member of the labels; none where they lie in another file."""
+    if asked.beside is not None:
+        return names.Chosen(None, None, ())
+    return names.choose_labels(place.name, there, units, asked, scores)
 
 
 def _check_stated(where: str, dataset: Any, shape: tuple[int, ...], axis: int) -> None:

@@ -14,8 +14,12 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import FIELDS, SCORE_KINDS, Kind
 from unoic_cli.formats.schema import CLASSES_FIRST
 
-PROBABILITIES = ("prob", "probabilities", "probability", "pred_probs", "softmax", "sigmoid", "y_prob", "y_proba")
-NEUTRAL = ("outputs", "output", "scores", "score", "y_score", "preds", "pred", "y_pred", "keras_predictions")
+PROBABILITIES = (
+    *("prob", "proba", "probas", "p", "probability", "probabilities", "pred_prob", "pred_probs", "pred_proba"),
+    *("softmax", "sigmoid", "posteriors", "y_prob", "y_probs", "y_proba", "y_pred_prob", "y_pred_proba"),
+)
+NEUTRAL = ("outputs", "output", "scores", "score", "y_score", "y_scores", "preds", "pred", "y_pred",
+           "keras_predictions")  # fmt: skip
 """Names that do not say whether logits or probabilities are meant: the values at the beginning do."""
 
 SCORES: dict[str, Kind | None] = {
@@ -26,13 +30,24 @@ SCORES: dict[str, Kind | None] = {
 }
 """Names of scores and what they say the scores are; the schema's own are `SCORE_KINDS`."""
 
-LABELS = ("labels", "label", "targets", "target", "y", "y_true", "gt", "ground_truth", "masks", "mask")
+LABELS = (
+    *("labels", "label", "label_ids", "label_id", "targets", "target", "y", "y_true", "true_label", "true_labels"),
+    *("gt", "gts", "ground_truth", "masks", "mask"),
+)
 _WEAK = ("masks", "mask")
 """Names that may mean something else where a better one is there."""
 COUNTS = ("source_counts", "train_counts", "class_counts")
+SPLITS = (
+    *("train", "training", "val", "valid", "validation", "test", "testing", "tst", "cal", "calib", "calibration"),
+    *("dev", "eval", "holdout"),
+)
+"""What a part of a data set is called, before or behind the name of an array: ``val_logits``, ``labels_test``."""
 _SCHEMA_LABELS = ("labels", "label")
 _TAKEN = (*FIELDS, *COUNTS, "source_prior", "class_names", "predictions", *SCORE_KINDS)
 _NUMBERED = re.compile(r"(.+)_(\d+)")
+_SPLIT = "|".join(SPLITS)
+_BEFORE = re.compile(rf"({_SPLIT})[_./-](.+)", re.IGNORECASE)
+_BEHIND = re.compile(rf"(.+)[_./-]({_SPLIT})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,15 @@ class Asked:
     class_axis : int or None
         Of 4-D scores: 1, or 3 / -1.
     kind : str or None
-        What scores are whose name does not say it.
+        What scores are, whatever their name says.
     labels_file : str or None
-        Another file that holds them, for files that may lack them.
+        Another file that holds them.
+    beside : Facts or None
+        Those of the labels that lie in another file.
     lenient : bool
         Another file was meant: keys count where it has such arrays.
+    decide : bool
+        What scores are whose name does not say it is decided by their first values.
     """
 
     logits_key: str | None = None
@@ -58,11 +77,19 @@ class Asked:
     class_axis: int | None = None
     kind: Kind | None = None
     labels_file: str | None = None
+    beside: Facts | None = None
     lenient: bool = False
+    decide: bool = True
 
     def options(self) -> list[str]:
         """The options that were given."""
-        given = {"--logits-key": self.logits_key, "--labels-key": self.labels_key, "--class-axis": self.class_axis}
+        given = {
+            "--logits-key": self.logits_key,
+            "--labels-key": self.labels_key,
+            "--labels": self.labels_file,
+            "--kind": self.kind,
+            "--class-axis": self.class_axis,
+        }
         return [name for name, value in given.items() if value is not None]
 
 
@@ -156,7 +183,8 @@ def stem(column: str) -> tuple[str, int] | None:
 
 def is_scores(name: str) -> bool:
     """Whether a name is one of those in the table; ``logits_*`` are columns ``logits_0``, ``logits_1`` ..."""
-    return _bare(name).lower() in SCORES or _bare(name).lower().startswith("logits_")
+    low = _bare(name).lower()
+    return low in SCORES or (low.startswith("logits_") and split_of(low) is None)
 
 
 def _bare(name: str) -> str:
@@ -202,6 +230,60 @@ def choose_scores(where: str, there: Mapping[str, Facts], asked: Asked) -> Chose
             notes = [f"scores: {found[0]} is read; {', '.join(left)} could be meant (--logits-key)"] if left else []
             return Chosen(found[0], kind_of(_bare(found[0])), tuple(notes))
     return Chosen(None, None, ())
+
+
+def split_of(name: str) -> tuple[str, str] | None:
+    """The split that a name speaks of, and what is called so there.
+
+    Examples
+    --------
+    >>> split_of("val_logits"), split_of("y_test"), split_of("test.logits"), split_of("logits")
+    (('val', 'logits'), ('test', 'y'), ('test', 'logits'), None)
+    """
+    if match := _BEFORE.fullmatch(name):
+        return match[1], match[2]
+    if match := _BEHIND.fullmatch(name):
+        return match[2], match[1]
+    return None
+
+
+def of_split(there: Mapping[str, Facts], split: str) -> dict[str, str]:
+    """Arrays of a split: what they are called in it, and in the file; what belongs to no split belongs to each.
+
+    Examples
+    --------
+    >>> of_split(dict.fromkeys(["val_logits", "y_val", "test_logits", "train_counts"], Facts((), None)), "val")
+    {'train_counts': 'train_counts', 'logits': 'val_logits', 'y': 'y_val'}
+    """
+    found: dict[str, str] = {}
+    for name in there:
+        parted = split_of(name)
+        if name in COUNTS or parted is None:
+            found.setdefault(name, name)
+        elif parted[0] == split:
+            found[parted[1]] = name
+    return found
+
+
+def parts(there: Mapping[str, Facts], asked: Asked) -> list[str]:
+    """The splits whose scores are told apart by name; none where scores have a name of their own.
+
+    Examples
+    --------
+    >>> there = {name: Facts((9, 3), np.dtype("f4")) for name in ("val_logits", "test_logits")}
+    >>> parts(there, Asked()), parts({**there, "logits": Facts((9, 3), np.dtype("f4"))}, Asked())
+    (['val', 'test'], [])
+    """
+    if (asked.logits_key or "") in there or any(is_scores(name) and _may_be_scores(there[name]) for name in there):
+        return []
+    found: dict[str, None] = {}
+    for name, facts in there.items():
+        parted = None if name in COUNTS else split_of(name)
+        if (parted and _may_be_scores(facts) and parted[1] == asked.logits_key) or (
+            parted and asked.logits_key is None and is_scores(parted[1]) and _may_be_scores(facts)
+        ):
+            found[parted[0]] = None
+    return list(found)
 
 
 def candidates(where: str, found: Sequence[str], option: str) -> DataError:
@@ -325,7 +407,7 @@ def settle_axis(
         return 1, ()
     if len(fit) != 1:
         expected = "expected --class-axis (or the attribute class_axis): 1 for (N, K, H, W), -1 for (N, H, W, K)"
-        expected += f"; for (K, Z, Y, X), 1 and {CLASSES_FIRST}"
+        expected += f"; for (K, Z, Y, X), 0 in npz and npy, else 1 and {CLASSES_FIRST}"
         found = f"shape {tuple(shape)}, and nothing that says which axis holds the classes"
         raise AxisError(where, found, expected, tuple(shape))
     if fit[0] == 3:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import lzma
 import math
 import os
 import re
 import struct
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,8 +19,9 @@ from numpy.typing import NDArray
 
 from unoic_cli import storage
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.formats import schema
-from unoic_cli.storage import spool, witness
+from unoic_cli.formats import boxes, schema
+from unoic_cli.formats.boxes import Entry, Place
+from unoic_cli.storage import witness
 from unoic_cli.storage.whole import open_regular
 
 _CORRUPT = (
@@ -35,9 +34,6 @@ _MAGIC = b"\x93NUMPY"
 _MOST_HEADER = 1 << 16
 _HEADER = re.compile(r"[\w\s'\"<>|=,:()\[\]{}.+-]*", re.ASCII)
 """What a header is made of: nothing that would be more than a literal."""
-_MOST_MEMBERS = 100_000
-_MOST_UNPACKED = 16
-"""Arrays that a process keeps unpacked."""
 _NAME_AT = 26
 """Where the header of a member has the lengths of what follows it, in bytes behind its start."""
 _PIECE = 1 << 20
@@ -67,10 +63,32 @@ def members(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     found = {}
     with _opened(path) as (names, open_member):
         for name in names:
-            with _corrupt(f"{path}:{name}"), open_member(name) as file:
+            with corrupt(f"{path}:{name}"), open_member(name) as file:
                 header = _header(f"{path}:{name}", file, wanted=False)
             found[name] = (header.shape, header.dtype)
     return found
+
+
+class NumpyBox(boxes.Box):
+    """The arrays of a npz file, or the one of a npy file, which is called as the file's stem."""
+
+    CHECKSUMS = "crc32"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.entries = {name: Entry(*facts) for name, facts in members(path).items()}
+
+    def place(self, member: str) -> Place:
+        """See `unoic_cli.formats.boxes.Box`."""
+        return place(self.path, member)
+
+    def rows(self, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
+        """See `unoic_cli.formats.boxes.Box`."""
+        return rows(self.path, member, target_bytes)
+
+    def read(self, member: str) -> NDArray[Any]:
+        """See `unoic_cli.formats.boxes.Box`."""
+        return read(self.path, member)
 
 
 def read(path: str, member: str) -> NDArray[Any]:
@@ -88,21 +106,6 @@ def read(path: str, member: str) -> NDArray[Any]:
         _check_end(where, file)
     flat = np.frombuffer(data, header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
-
-
-class Place(NamedTuple):
-    """Where the bytes of an array lie.
-
-    Attributes
-    ----------
-    offset : int or None
-        Of its first byte in the file; None where it must be unpacked first.
-    how : str
-        In words.
-    """
-
-    offset: int | None
-    how: str
 
 
 def place(path: str, member: str) -> Place:
@@ -136,13 +139,17 @@ def place(path: str, member: str) -> Place:
 
 def _in_archive(where: str, path: str, member: str, header_bytes: int) -> tuple[int | None, int]:
     """Offset of a stored array in an archive (None if it is compressed), and its bytes."""
-    begin: int | None
-    with _corrupt(where), _open(path) as file, zipfile.ZipFile(file) as archive:
+    with corrupt(where), _open(path) as file, zipfile.ZipFile(file) as archive:
         info = archive.getinfo(member + ".npy")
-        file.seek(info.header_offset + _NAME_AT)
-        sizes = struct.unpack("<HH", file.read(4))
-        begin = info.header_offset + _NAME_AT + 4 + sum(sizes) + header_bytes
-    return (begin if info.compress_type == zipfile.ZIP_STORED else None), info.file_size - header_bytes
+        begin = stored_at(file, info)
+    return (None if begin is None else begin + header_bytes), info.file_size - header_bytes
+
+
+def stored_at(file: IO[bytes], info: zipfile.ZipInfo) -> int | None:
+    """Offset of what is stored in an archive as it is; None where it is compressed."""
+    file.seek(info.header_offset + _NAME_AT)
+    sizes = struct.unpack("<HH", file.read(4))
+    return info.header_offset + _NAME_AT + 4 + sum(sizes) if info.compress_type == zipfile.ZIP_STORED else None
 
 
 def _skip(where: str, file: IO[bytes], size: int) -> None:
@@ -150,31 +157,6 @@ def _skip(where: str, file: IO[bytes], size: int) -> None:
     for done in range(0, size, _PIECE):
         _exactly(where, file, min(_PIECE, size - done))
     _check_end(where, file)
-
-
-@functools.lru_cache(maxsize=_MOST_UNPACKED)
-def _unpacked(path: str, stamp: Any, member: str) -> spool.Held:
-    held, what = spool.nameless(f"{path}:{member}"), f"{path}:{member}, unpacked"
-    for block in rows(path, member, _PIECE):
-        spool.append(held, np.ascontiguousarray(block).reshape(-1).view(np.uint8), what)
-    return held
-
-
-_UNPACKING = threading.Lock()
-
-
-def unpacked(path: str, stamp: Any, member: str) -> spool.Held:
-    """An array that is compressed, or in Fortran order, as a nameless file with nothing but its rows.
-
-    Each process has its own, made when it is first asked for.
-
-    Raises
-    ------
-    DataError, StorageError
-        The array is damaged, or there is no room.
-    """
-    with _UNPACKING:
-        return _unpacked(path, stamp, member)
 
 
 class PlainRows:
@@ -276,11 +258,11 @@ def _opened(path: str) -> Iterator[tuple[dict[str, None], Callable[[str], IO[byt
         yield {os.path.splitext(os.path.basename(path))[0]: None}, lambda _: _open(path)
         return
     with contextlib.ExitStack() as stack:
-        with _corrupt(path):
+        with corrupt(path):
             archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_open(path))))
             members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        if len(members) > _MOST_MEMBERS:
-            raise DataError(path, f"{len(members):,} arrays", f"expected at most {_MOST_MEMBERS:,}")
+        if len(members) > boxes.MOST_NAMES:
+            raise DataError(path, f"{len(members):,} arrays", f"expected at most {boxes.MOST_NAMES:,}")
         yield dict.fromkeys(members), lambda name: archive.open(name + ".npy")
 
 
@@ -294,12 +276,12 @@ def _is_zip(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _corrupt(where: str) -> Iterator[None]:
+def corrupt(where: str, what: str = "npy or npz") -> Iterator[None]:
     """Turn whatever a broken file raises into one `DataError`."""
     try:
         yield
     except _CORRUPT as error:
-        raise DataError(where, f"truncated or corrupt ({error})", "expected an intact npy or npz file") from error
+        raise DataError(where, f"truncated or corrupt ({error})", f"expected an intact {what} file") from error
 
 
 @contextlib.contextmanager
@@ -308,27 +290,14 @@ def _stream(path: str, member: str) -> Iterator[IO[bytes]]:
         names, open_member = stack.enter_context(_opened(path))
         if member not in names:
             raise UsageError(f"{path}:{member}", "no such member", f"expected one of {', '.join(names)}")
-        with _corrupt(path):
+        with corrupt(path):
             file = stack.enter_context(open_member(member))
         yield file
 
 
-def unreadable(dtype: np.dtype[Any]) -> str:
-    """Why arrays of a type are not read; an empty text where they are."""
-    if dtype.hasobject:
-        return "a pickled (object) array"
-    return "a structured array" if dtype.kind == "V" else ""
-
-
-def check(where: str, dtype: np.dtype[Any]) -> None:
-    """Refuse what is not read."""
-    if unreadable(dtype):
-        raise DataError(where, unreadable(dtype), "expected numbers or fixed-length text")
-
-
 def _header(where: str, file: IO[bytes], *, wanted: bool = True) -> _Header:
     """Shape, order and dtype of an array; the stream then stands at its first byte."""
-    with _corrupt(where):
+    with corrupt(where):
         start = file.read(8)
         if len(start) < 8 or not start.startswith(_MAGIC) or start[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
             raise ValueError("the start of no npy file")
@@ -338,7 +307,7 @@ def _header(where: str, file: IO[bytes], *, wanted: bool = True) -> _Header:
             raise ValueError("a header that is cut off, or longer than any")
         header = _parse_header(text.decode("utf-8"))
     if wanted:
-        check(where, header.dtype)
+        boxes.check(where, header.dtype)
     if any(extent < 0 for extent in header.shape):
         raise DataError(where, f"shape {header.shape}", "expected an intact npy or npz file")
     return header
@@ -372,7 +341,7 @@ def _parse_header(text: str) -> _Header:
 def _exactly(where: str, file: IO[bytes], size: int) -> bytearray:
     """Read `size` bytes, or raise."""
     data = bytearray()
-    with _corrupt(where):
+    with corrupt(where):
         while len(data) < size:
             piece = file.read(min(size - len(data), 1 << 24))
             if not piece:
@@ -383,5 +352,5 @@ def _exactly(where: str, file: IO[bytes], size: int) -> bytearray:
 
 def _check_end(where: str, file: IO[bytes]) -> None:
     """Touch the end of the stream: a zip member's checksum is compared only there."""
-    with _corrupt(where):
+    with corrupt(where):
         file.read(1)

@@ -15,8 +15,9 @@ from unoic_cli import storage
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import FIELDS, SCORE_KINDS, LogitBlock, OutputSpec, Reader, Writer
+from unoic_cli.formats.boxes import Box
 from unoic_cli.formats.names import Asked
-from unoic_cli.formats.source import ColumnSource
+from unoic_cli.formats.source import ColumnSource, FileSource
 from unoic_cli.storage import witness
 
 _BATCH_BYTES = 6 << 20
@@ -37,10 +38,21 @@ class Parquet(ColumnSource):
     WRITABLE = True
 
     @classmethod
-    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> Parquet:
+    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> FileSource:
         """Find the scores by the schema of a file, which never refers to another; see `FileSource.describe`."""
         with storage.described(path) as (there, stamp, _), _open(name, there) as file, _damaged(name):
+            from unoic_cli.formats import tables
+
+            if not storage.is_remote(path) and tables.has_images(file.schema_arrow):
+                return tables.ParquetImages.describe(name, path, group, allow_external=allow_external, asked=asked)
             return _describe(name, path, stamp, file, asked)
+
+    @classmethod
+    def box(cls, path: str) -> Box:
+        """See `FileSource.box`."""
+        from unoic_cli.formats.tables import ParquetBox
+
+        return ParquetBox(path)
 
     @classmethod
     def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:

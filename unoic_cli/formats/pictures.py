@@ -12,7 +12,7 @@ import numpy as np
 
 from unoic_cli import formats, storage
 from unoic_cli.errors import DataError, NoInputError
-from unoic_cli.formats import numpy_files, schema
+from unoic_cli.formats import boxes, numpy_files, schema
 from unoic_cli.storage import witness
 from unoic_cli.storage.whole import open_regular
 
@@ -229,7 +229,7 @@ class _Rows:
         """The i-th image."""
         out = np.empty(self.shape[1:], self.dtype)
         if self.offset is None:
-            held = numpy_files.unpacked(self.path, self.stamp, self.member)
+            held = boxes.unpacked(self.path, self.stamp, self.member)
             schema.pread_into(self.name, held.file, out, i * out.nbytes)
             return out
         file = storage.open_file(self.name, self.path, self.stamp, EXPECTED)

@@ -124,6 +124,12 @@ def score_shape(where: str, shape: Sequence[int], class_axis: int = 1) -> ScoreS
     return _check_extents(where, ScoreShape(shape[0], shape[1], tuple(shape[2:]), "planes"))
 
 
+def volume_shape(where: str, shape: Sequence[int]) -> ScoreShape:
+    """The shape of the scores of one volume, (K, Z, Y, X): an image of Z * Y rows, its slices one behind the other."""
+    classes, slices, rows, columns = shape
+    return _check_extents(where, ScoreShape(1, classes, (slices * rows, columns), "planes"))
+
+
 def prediction_shape(where: str, shape: Sequence[int], n_classes: int) -> ScoreShape:
     """Check the shape of a ``predictions`` source: ``(N,)``, ``(N, 1)``, ``(N, H, W)`` or ``(N, 1, H, W)``."""
     if len(shape) not in (1, 2, 3, 4) or (len(shape) in (2, 4) and shape[1] != 1):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import OutputSpec, Source, Writer
 from unoic_cli.formats.names import Asked
 
 if TYPE_CHECKING:
+    from unoic_cli.formats.boxes import Box
     from unoic_cli.formats.chunks import Layout
 
 
@@ -57,7 +59,7 @@ class FileSource(Source):
         return starts[0].startswith(cls.SIGNATURES)
 
     @classmethod
-    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> Self:
+    def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: Asked) -> FileSource:
         """Find the scores of a file, and check everything that can be checked without reading them.
 
         Parameters
@@ -92,6 +94,22 @@ class FileSource(Source):
             There is no room for the output.
         """
         raise NotImplementedError
+
+    @classmethod
+    def box(cls, path: str) -> Box:
+        """The arrays of a file by their names, whatever they are.
+
+        Raises
+        ------
+        NoInputError, DataError
+            The file is not readable, or damaged.
+        """
+        raise DataError(path, f"a {cls.NAME} file", "expected labels in npy, npz, HDF5, Parquet, CSV or text")
+
+    @classmethod
+    def parts(cls, name: str, path: str, group: str, asked: Asked) -> list[str]:
+        """What a file holds several data sets under, each of which ``FILE::PART`` describes; none where it is one."""
+        return []
 
     @property
     def n_bytes(self) -> int:
@@ -147,8 +165,6 @@ class Stored:
     is_text : bool
     value : float or None
         Of a single number.
-    path : str
-        The file, where it is another one.
     """
 
     dtype: str = ""
@@ -159,7 +175,6 @@ class Stored:
     layout: Layout | None = None
     is_text: bool = False
     value: float | None = None
-    path: str = ""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

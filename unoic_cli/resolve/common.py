@@ -28,8 +28,8 @@ from unoic_cli.data.facts import know
 from unoic_cli.data.steps import Steps, count, here
 from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError, Warned, other_names
 from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
-from unoic_cli.formats.block import Source
-from unoic_cli.formats.names import Asked
+from unoic_cli.formats.block import Kind, Source
+from unoic_cli.formats.names import Asked, check_kind
 from unoic_cli.machine import available_threads
 from unoic_cli.resolve.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.resolve.options import DataOptions
@@ -112,23 +112,28 @@ def open_inputs(
     """
     check_threads(options["threads"])
     class_axis = options["class_axis"]
+    if isinstance(labels, (str, os.PathLike)):
+        options, labels = {**options, "labels_file": labels}, None
     common: dict[str, Any] = {
         "split": options["split"],
         "ignore_index": options["ignore_index"],
         "allow_external": options["allow_external"],
         "asked": asked_of(options),
     }
-    inputs = yield from expand(inputs)
+    inputs = yield from expand(inputs, common["asked"])
     named = inputs if isinstance(inputs, Mapping) else (yield from _named_inputs(inputs))
-    _refuse_axis([inputs] if named is None else named.values(), class_axis)
+    _refuse_said([inputs] if named is None else named.values(), options)
     if named is not None:
         for name in named:
             if not isinstance(name, str) or NAME.fullmatch(f"{name}=x") is None:
                 raise UsageError("FILES", f"the modality {name!r}", "expected a name like rgb: letters, digits, _ . -")
-        given = {str(name): _sources(files, labels, f"<array {name}>", class_axis) for name, files in named.items()}
+        given = {
+            str(name): _sources(files, labels, f"<array {name}>", class_axis, options["kind"])
+            for name, files in named.items()
+        }
         data = yield from open_modalities(given, **common)
     else:
-        data = yield from open_dataset(_sources(inputs, labels, "<array>", class_axis), **common)
+        data = yield from open_dataset(_sources(inputs, labels, "<array>", class_axis, options["kind"]), **common)
     run = yield from here()
     if options["memory"] is not None:
         data = data.bounded(*_span_bytes(options["memory"], options))
@@ -140,16 +145,26 @@ def open_inputs(
     _tell_parts(data, notes)
     _tell_reading(data, notes)
     _tell_files(data.all_sources, notes)
-    if options["split"] is None and any("split" in source.fields for source in data.all_sources):
+    if options["split"] is None and _has_splits(data):
         notes.add(f"the input has a split field; all of its samples are used (restrict with {option} NAME)")
     evidence = Evidence(notes.add)
     yield from evidence.begin(data, apart=by == "file")
     return replace(data, evidence=evidence)
 
 
-def asked_of(options: DataOptions, *, lenient: bool = False) -> Asked:
-    """What was said of names and axes; `lenient` of another file than the inputs."""
-    return Asked(options["logits_key"], options["labels_key"], options["class_axis"], lenient=lenient)
+def _has_splits(data: DataSet) -> bool:
+    """Whether samples may be of different splits: one that the names of all inputs say is none."""
+    named = {source.constants.get("split", "") for source in data.all_sources}
+    return any("split" in source.fields for source in data.all_sources) and (len(named) > 1 or named == {""})
+
+
+def asked_of(options: Any, *, lenient: bool = False) -> Asked:
+    """What was said of names, kinds and axes; `lenient` of another file than the inputs, which has its own labels."""
+    kind, labels = options["kind"], options["labels_file"]
+    if kind is not None:
+        check_kind("--kind", kind)
+    asked = Asked(options["logits_key"], options["labels_key"], options["class_axis"], lenient=lenient)
+    return asked if lenient else replace(asked, kind=kind, labels_file=None if labels is None else os.fspath(labels))
 
 
 def _tell_reading(data: DataSet, notes: Notes) -> None:
@@ -234,7 +249,9 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), words:
     formats.check_output(path, force=force or run.wrote(path), inputs=inputs, words=words)
 
 
-def _sources(inputs: Any, labels: ArrayLike | None, name: str, class_axis: int | None = None) -> list[str | Source]:
+def _sources(
+    inputs: Any, labels: ArrayLike | None, name: str, class_axis: int | None, kind: Kind | None
+) -> list[str | Source]:
     """The inputs of one modality as names and sources."""
     if isinstance(inputs, (str, os.PathLike, Source)):
         inputs = [inputs]
@@ -244,20 +261,21 @@ def _sources(inputs: Any, labels: ArrayLike | None, name: str, class_axis: int |
         return [item if isinstance(item, Source) else os.fspath(item) for item in inputs]
     from unoic_cli.formats import arrays
 
-    source = arrays.describe(inputs, labels, name=name, class_axis=class_axis)
-    if arrays.look_like_probabilities(source):
+    source = arrays.describe(inputs, labels, name=name, class_axis=class_axis, kind=kind or "logits")
+    if kind is None and arrays.look_like_probabilities(source):
         one = "one value of each unit, all in [0, 1], as probabilities of class 1 are"
         found = one if source.single else "values in [0, 1] whose rows sum to 1"
-        raise DataError(source.name, found, 'expected logits, or from_arrays(scores, labels, kind="probs")')
+        raise DataError(source.name, found, 'expected logits, or kind="probs"')
     return [source]
 
 
-def _refuse_axis(inputs: Iterable[Any], class_axis: int | None) -> None:
-    """Refuse an axis of classes where every input was described before."""
+def _refuse_said(inputs: Iterable[Any], options: DataOptions) -> None:
+    """Refuse an axis of classes, or a kind, where every input was described before."""
     items = [item for one in inputs for item in (one if isinstance(one, (list, tuple)) else [one])]
-    if class_axis is not None and items and all(isinstance(item, Source) for item in items):
-        found = f"given, but {items[0].name} is described already"
-        raise UsageError("--class-axis", found, "expected from_arrays(scores, class_axis=...)")
+    for name, option in (("class_axis", "--class-axis"), ("kind", "--kind")):
+        if options.get(name) is not None and items and all(isinstance(item, Source) for item in items):
+            found = f"given, but {items[0].name} is described already"
+            raise UsageError(option, found, f"expected from_arrays(scores, {name}=...)")
 
 
 _COPIES = 4
@@ -623,7 +641,8 @@ def tell_predictions(
 
 def provenance(data: DataSet, options: DataOptions, **more: Any) -> dict[str, Any]:
     """Which program, files and options a result came from."""
-    named = {key: options[key] for key in ("logits_key", "labels_key", "class_axis") if options[key] is not None}
+    said = ("logits_key", "labels_key", "labels_file", "kind", "class_axis")
+    named = {key: options[key] for key in said if options[key] is not None}  # type: ignore[literal-required]
     looked_at = {"split": options["split"], "ignore_index": list(options["ignore_index"]), **named}
     return {"unoic": __version__, "files": files_of(data), **looked_at, **more}
 

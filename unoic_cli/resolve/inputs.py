@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unoic_cli.data.facts import Facts, know
-from unoic_cli.errors import DataError, NoInputError, UsageError
-from unoic_cli.formats import STANDARD, storage
+from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError
+from unoic_cli.formats import FORMATS, STANDARD, parts, storage
 from unoic_cli.formats.block import Source
+from unoic_cli.formats.names import Asked
 from unoic_cli.storage.whole import read_whole
 
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
@@ -19,16 +20,21 @@ NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 
 MOST_NAMES = 100_000
 """Inputs of one list: each is opened and looked into before anything is read."""
+FORMATS_OF = {suffix: one.NAME for one in FORMATS.values() for suffix in one.SUFFIXES}
+INPUT_SUFFIXES = tuple(FORMATS_OF)
+"""By which the logits files of a folder are known."""
 
 
-def expand(inputs: Any) -> Facts[Any]:
-    """Inputs with patterns and lists replaced by names; arrays and sources pass as they are.
+def expand(inputs: Any, asked: Asked | None = None) -> Facts[Any]:
+    """Inputs with patterns, lists and folders replaced by names; arrays and sources pass as they are.
 
     Parameters
     ----------
     inputs : path, sequence of paths, mapping of these by modality, or arrays
         ``'val/*.h5'`` (``**`` for folders at any depth; ``::GROUP`` and ``NAME=`` as with files), ``@LIST`` (a text
-        file with one input per line), or ``-`` (standard input).
+        file with one input per line), a folder of logits files, or ``-`` (standard input).
+    asked : Asked, optional
+        What was said of names. Where given, a file that holds several parts stands for these.
 
     Returns
     -------
@@ -42,11 +48,11 @@ def expand(inputs: Any) -> Facts[Any]:
     """
     texts = [inputs] if isinstance(inputs, str) else inputs
     if isinstance(texts, (list, tuple)) and all(isinstance(text, str) for text in texts):
-        return (yield from know(f"names {' '.join(texts)}", lambda: expanded(inputs)))
-    return expanded(inputs)
+        return (yield from know(f"names {' '.join(texts)}", lambda: expanded(inputs, asked)))
+    return expanded(inputs, asked)
 
 
-def expanded(inputs: Any) -> Any:
+def expanded(inputs: Any, asked: Asked | None = None) -> Any:
     """As `expand`, from the files as they are.
 
     Examples
@@ -55,10 +61,10 @@ def expanded(inputs: Any) -> Any:
     ['rgb=a.h5', 'depth=b.h5']
     """
     if isinstance(inputs, Mapping):
-        found: Any = {name: _expand_named(value) for name, value in inputs.items()}
+        found: Any = {name: _parts(_expand_all(value, named=False), asked) for name, value in inputs.items()}
         texts = [item for value in found.values() if _is_names(value) for item in value]
     else:
-        found = _expand_all(inputs, named=True)
+        found = _parts(_expand_all(inputs, named=True), asked)
         texts = found if _is_names(found) else []
     if sum(is_standard(text) for text in texts) > 1:
         raise UsageError(STANDARD, "standard input twice", "expected it once: it can be read only once")
@@ -91,9 +97,20 @@ def _is_names(inputs: Any) -> bool:
     return isinstance(inputs, (list, tuple)) and all(isinstance(item, (str, os.PathLike, Source)) for item in inputs)
 
 
-def _expand_named(value: Any) -> Any:
-    """The inputs of one modality, which have no names of their own."""
-    return _expand_all(value, named=False)
+def _parts(found: Any, asked: Asked | None) -> Any:
+    """Names with files that hold several parts replaced by these."""
+    if asked is None or not _is_names(found):
+        return found
+    return [one for item in found for one in ([item] if isinstance(item, Source) else _parts_of(item, asked))]
+
+
+def _parts_of(text: str, asked: Asked) -> list[str]:
+    match = None if os.path.exists(storage.split_name(text)[0]) else NAME.fullmatch(text)
+    prefix, name = (f"{match[1]}=", match[2]) if match else ("", text)
+    try:
+        return [prefix + part for part in parts(name, asked)]
+    except UnoicError:
+        return [text]  # what is wrong is said when it is opened
 
 
 def _expand_all(inputs: Any, *, named: bool) -> Any:
@@ -112,10 +129,14 @@ def _expand_all(inputs: Any, *, named: bool) -> Any:
 
 def _expand_one(text: str, named: bool, origin: str | None = None) -> list[str]:
     """The names that one input stands for."""
+    if os.path.isdir(text):
+        return _folder(text)
     if os.path.exists(storage.split_name(text)[0]):
         return [text]
     match = NAME.fullmatch(text) if named else None
     prefix, plain = (f"{match[1]}=", match[2]) if match else ("", text)
+    if os.path.isdir(plain):
+        return [prefix + name for name in _folder(plain)]
     if not is_pattern(plain):
         return [text]
     if plain.startswith("@"):
@@ -136,6 +157,36 @@ def _matches(pattern: str) -> list[str]:
     if not names:
         raise NoInputError(storage.shown(pattern), "no file matches", "expected a pattern of existing files")
     return [name + suffix for name in sorted(names, key=natural)]
+
+
+def _folder(path: str) -> list[str]:
+    """The logits files of a folder, at any depth, in natural order; none that is hidden or begins with ``_``.
+
+    Of a table in Parquet, nothing but that; arrays with a pickle of their properties beside each are the arrays.
+    """
+    by_suffix: dict[str, list[str]] = {}
+    for folder, inner, names in os.walk(path):
+        inner[:] = [one for one in inner if not one.startswith((".", "_"))]
+        for name in names:
+            suffix = next((known for known in INPUT_SUFFIXES if name.lower().endswith(known)), None)
+            if suffix is not None and not name.startswith((".", "_")):
+                by_suffix.setdefault(FORMATS_OF[suffix], []).append(os.path.join(folder, name))
+    for table, beside in (("parquet", ""), ("npz", "pickle")):
+        if table in by_suffix and (not beside or _stems(by_suffix[table]) == _stems(by_suffix.get(beside, []))):
+            by_suffix = {table: by_suffix[table]}
+    if not by_suffix:
+        raise NoInputError(path, "a folder without logits files", f"expected files of {', '.join(INPUT_SUFFIXES)}")
+    if len(by_suffix) > 1:
+        listed = ", ".join(f"{len(found)} {kind}" for kind, found in by_suffix.items())
+        raise UsageError(path, f"files of {len(by_suffix)} formats ({listed})", f"expected a pattern: '{path}/*.h5'")
+    (found,) = by_suffix.values()
+    if len(found) > MOST_NAMES:
+        raise DataError(path, f"more than {MOST_NAMES:,} files", "expected fewer, larger files")
+    return sorted(found, key=natural)
+
+
+def _stems(names: Sequence[str]) -> set[str]:
+    return {os.path.splitext(name)[0] for name in names}
 
 
 def natural(name: str) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from unoic_cli.calibrations.calibration import Calibration, Order
     from unoic_cli.calibrations.prior import PriorLike, Unseen
+    from unoic_cli.formats.block import Kind
     from unoic_cli.metrics import Absent
 from unoic_cli.data.steps import Progress
 
@@ -71,12 +72,31 @@ LabelsKeyOption: TypeAlias = Annotated[
     str | None,
     Option("--labels-key", "NAME", "Array (or column) with the labels, where names do not tell."),
 ]
+LabelsFileOption: TypeAlias = Annotated[
+    "str | os.PathLike[str] | None",
+    Option(
+        "--labels",
+        "FILE",
+        "File with the labels, where they lie elsewhere (FILE::ARRAY names one in it); a folder, or a name with {stem} "
+        "in it, has one for each input.",
+    ),
+]
+KindOption: TypeAlias = Annotated[
+    "Kind | None",
+    Option(
+        "--kind",
+        "KIND",
+        "What the scores are: logits, log_probs or probs. Default: by their name, else by their values.",
+        takes='{"logits", "log_probs", "probs"}',
+    ),
+]
 ClassAxisOption: TypeAlias = Annotated[
     int | None,
     Option(
         "--class-axis",
         "AXIS",
-        "Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), where the file does not tell.",
+        "Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), 0 for the (K, Z, Y, X) of a volume in npz or npy, "
+        "where the file does not tell.",
     ),
 ]
 ThreadsOption: TypeAlias = Annotated[
@@ -151,6 +171,8 @@ class FileOptions(TypedDict, total=False):
     allow_external: AllowExternalOption
     logits_key: LogitsKeyOption
     labels_key: LabelsKeyOption
+    labels_file: LabelsFileOption
+    kind: KindOption
     class_axis: ClassAxisOption
     threads: ThreadsOption
     memory: Annotated[
