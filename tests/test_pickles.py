@@ -271,7 +271,13 @@ def test_views_of_one_storage():
         view.storage = storage
     torch_files.save(views, "x.pt")
     box = pickled.TorchBox("x.pt")
-    wanted = {"turned": base.T, "columns": base[:, 1::2], "one": np.array(base[1, 1]), "rows": base[2:6], "none": base[:0]}
+    wanted = {
+        "turned": base.T,
+        "columns": base[:, 1::2],
+        "one": np.array(base[1, 1]),
+        "rows": base[2:6],
+        "none": base[:0],
+    }
     for name, array in wanted.items():
         same(all_of(box, name), array.copy())
     assert box.place("rows").offset is not None and box.place("turned").offset is None
