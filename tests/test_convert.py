@@ -467,7 +467,7 @@ def test_options_that_make_no_sense(tmp_path, save, out):
     ):
         convert(path, out, kind="prob")
     with pytest.raises(UsageError, match="unknown suffix"):
-        convert(path, str(tmp_path / "out.npz"))
+        convert(path, str(tmp_path / "out.xls"))
     convert(path, out)
     for options in ({"class_axis": 1},):
         with pytest.raises(UsageError, match=f"--{next(iter(options)).replace('_', '-')}: given, but"):

@@ -167,7 +167,7 @@ def test_lines_without_end(run, monkeypatch):
 
 def test_other_refusals(run):
     name = store()
-    assert "unknown suffix" in run("convert", name, "out.csv", code=2)
+    assert "unknown suffix" in run("convert", name, "out.xls", code=2)
     with pytest.raises(UsageError, match="a group of a csv file"):
         formats.describe(name + "::a")
     with pytest.raises(NoInputError):

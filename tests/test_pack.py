@@ -382,7 +382,7 @@ def test_nothing_changes_when_nothing_is_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("out", "options", "message"),
     [
-        ("b.npz", {}, "unknown suffix"),
+        ("b.xls", {}, "unknown suffix"),
         ("b.parquet", {"codec": "gzip"}, "--codec: given"),
         ("b.parquet", {"chunk": "1M"}, "--chunk: given"),
         ("b.parquet", {"layout": "rows"}, "--layout: given"),

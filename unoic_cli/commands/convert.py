@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
+from unoic_cli.commands.rounding import RoundingTally, Watch, as_encoding, check_dtype, is_exact, make_watch
 from unoic_cli.data.batch import Batch, choose_split, stored_batch, where_is
 from unoic_cli.data.dataset import DataSet, Span
 from unoic_cli.data.steps import Steps, count, here, rewrite
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import names, schema
 from unoic_cli.formats import single as one_column
-from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Source, Writer
+from unoic_cli.formats.block import Encoding, Kind, LogitBlock, OutputSpec, Source, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.options import filled
 from unoic_cli.resolve.common import asked_of, check_threads, described, take_output
@@ -28,6 +29,7 @@ from unoic_cli.resolve.inputs import expand, single
 from unoic_cli.resolve.options import (
     AllowExternalOption,
     ClassAxisOption,
+    DtypeOption,
     ForceOption,
     KindOption,
     LabelsFileOption,
@@ -59,6 +61,8 @@ class ConvertResult:
         Members of the input that were not.
     notes : tuple of str
         What the user should know.
+    changed : int or None
+        Units whose largest score is of another class after rounding; None where no score was rounded.
     """
 
     input: str
@@ -72,6 +76,7 @@ class ConvertResult:
     fields: tuple[str, ...]
     dropped: tuple[str, ...]
     notes: tuple[str, ...]
+    changed: int | None = None
 
     __repr__ = brief
 
@@ -109,6 +114,7 @@ class ConvertOptions(TypedDict, total=False):
     labels_key: LabelsKeyOption
     labels_file: LabelsFileOption
     kind: KindOption
+    dtype: DtypeOption
     class_axis: ClassAxisOption
     force: ForceOption
     allow_external: AllowExternalOption
@@ -162,6 +168,7 @@ def convert(
     check_threads(chosen["threads"])
     asked = asked_of(chosen)
     labels = asked.labels_file
+    check_dtype(chosen["dtype"])
     source = single(source, (yield from expand(source, asked)))
     is_arrays = formats.says_little(source)
     out = yield from take_output(out, force=chosen["force"], inputs=(source,) if labels is None else (source, labels))
@@ -171,23 +178,38 @@ def convert(
     if written.n_classes == 1:
         written = one_column.widened(replace(written, kind=decided, notes=()))
         given.notes.extend(written.notes)
+    if written.kind == "predictions" and chosen["dtype"] != "keep":
+        raise UsageError("--dtype", f"given, but {written.name} holds predictions", "expected scores")
+    written = replace(written, kind=decided)
+    made = written if chosen["dtype"] == "keep" else replace(written, encoding=cast("Encoding", chosen["dtype"]))
+    watch = None
+    if not is_exact(written.encoding, made.encoding):
+        watch = yield from make_watch(written, made.encoding, None)
     shard = (yield from here()).shard
     data = DataSet((given.source,), None, frozenset(), written.n_samples, shard=shard)
-    copied = yield from rewrite(data, out, _Copied(given, replace(written, kind=decided)))
-    (seen,) = copied.tallies
+    copier = _Copied(given, written, made, watch)
+    left = formats.left_out(out, copier.spec(written.n_samples))
+    given.notes.extend(not_held(out, left))
+    copied = yield from rewrite(data, out, copier)
+    seen, *rounding = copied.tallies
+    written = made
     given.notes.extend(label_notes(seen.labels, written.n_classes))
     copy = replace(written, kind=decided, fields=written.fields - {"sample_id"})  # not read twice
     if out != formats.STANDARD:
-        copy = replace(formats.describe(copied.place), name=out)
+        copy = replace(described_again(copied.place, copier.spec(written.n_samples)), name=out)
     repeated = yield from id_findings([copy], None)
     given.notes.extend(map(str, findings_of(copy, seen.evidence, repeated, memory=written)))
-    left = f"not used: {', '.join(given.dropped)}"
-    if given.dropped and left not in given.notes:
-        given.notes.append(left)
-    return _result(given, out, decided, reason, written, copied.n_units // written.pixels)
+    unused = f"not used: {', '.join(given.dropped)}"
+    if given.dropped and unused not in given.notes:
+        given.notes.append(unused)
+    changed = rounding[0].changed[0] if rounding else None
+    result = _result(given, out, decided, reason, written, copied.n_units // written.pixels, changed)
+    return replace(result, fields=tuple(name for name in result.fields if name not in left))
 
 
-def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n_samples: int) -> ConvertResult:
+def _result(
+    given: _Input, out: str, kind: Kind, reason: str, written: Source, n_samples: int, changed: int | None
+) -> ConvertResult:
     return ConvertResult(
         input=given.scores,
         output=out,
@@ -200,6 +222,7 @@ def _result(given: _Input, out: str, kind: Kind, reason: str, written: Source, n
         fields=kept_fields(written, given.dtypes, predictions=written.has_predictions, scalar=given.scalar_delta),
         dropped=given.dropped,
         notes=tuple(given.notes),
+        changed=changed,
     )
 
 
@@ -287,6 +310,8 @@ class _Copied:
 
     given: _Input
     written: Source
+    made: Source
+    watch: Watch | None = None
 
     view = View()
     as_stored = True
@@ -308,21 +333,27 @@ class _Copied:
 
     def spec(self, n_samples: int) -> OutputSpec:
         """The form of the output."""
-        return replace(copy_spec(self.written, self.given.dtypes, self.given.scalar_delta), n_samples=n_samples)
+        return replace(copy_spec(self.made, self.given.dtypes, self.given.scalar_delta), n_samples=n_samples)
 
     def tallies(self) -> list[Any]:
-        """What the input is like."""
-        return [CopyTally(self.written)]
+        """What the input is like, and what rounding changes."""
+        return [CopyTally(self.written), *([] if self.watch is None else [RoundingTally(1)])]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> Callable[[Batch, int], Iterator[LogitBlock]]:
         """What makes blocks in one thread."""
-        (seen,) = tallies
+        seen, *rounding = tallies
+        counter = None if self.watch is None else self.watch.counter(rounding[0].changed)
 
         def make(batch: Batch, start: int) -> Iterator[LogitBlock]:
             block = self._widened(batch.part.block)
             seen.update(stored_batch(choose_split(block, self.written, None)))
             if self.given.source.has_predictions:
                 check_predictions(self.written, block)
+            if block.scores is not None and self.made.encoding != self.written.encoding:
+                scores = as_encoding(block.scores, self.written, self.made.encoding, block.start)
+                if counter is not None:
+                    counter.update(block, scores, self.given.scalar_delta)
+                block = replace(block, scores=scores)
             yield replace(block, start=start, stop=start + batch.n_units)
 
         return make
@@ -335,6 +366,19 @@ class _Copied:
         two = np.empty((len(one), 2, *one.shape[2:]), schema.score_dtype(written.encoding))
         one_column.fill(one, source.encoding, written.kind, two)
         return replace(block, scores=two)
+
+
+def not_held(path: str, left: Sequence[str]) -> list[str]:
+    """What to say of what the format of an output cannot hold."""
+    return [f"{formats.writable(path).TITLE} holds no {', '.join(left)}: left out (HDF5 and npz do)"] if left else []
+
+
+def described_again(place: str, spec: OutputSpec) -> Source:
+    """What was written, as it is found; a file that holds one array alone says less of it."""
+    images = bool(spec.image_shape) and spec.kind != "predictions"
+    kind = None if spec.kind == "predictions" else spec.kind
+    alone = formats.detect(place) == "npy"
+    return formats.describe(place, asked=Asked(kind=kind, class_axis=1) if alone and images else Asked(kind=kind))
 
 
 def copy_spec(source: Source, dtypes: dict[str, str], scalar: float | None) -> OutputSpec:

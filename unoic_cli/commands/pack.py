@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack, cast
 
 import numpy as np
@@ -16,12 +15,21 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.brief import brief
 from unoic_cli.calibrations.view import View
-from unoic_cli.commands.convert import check_predictions, copy_spec, field_dtypes, kept_fields, label_notes
+from unoic_cli.commands.convert import (
+    check_predictions,
+    copy_spec,
+    described_again,
+    field_dtypes,
+    kept_fields,
+    label_notes,
+    not_held,
+)
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
-from unoic_cli.data.batch import Batch, where_is
+from unoic_cli.commands.rounding import DTYPES, RoundingTally, Watch, as_encoding, is_exact, make_watch
+from unoic_cli.data.batch import Batch
 from unoic_cli.data.dataset import DataSet, Span
 from unoic_cli.data.steps import Steps, here, rewrite
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import UsageError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.options import Option, filled
@@ -29,7 +37,6 @@ from unoic_cli.resolve.common import check_threads, described, parse_size, take_
 from unoic_cli.resolve.options import AllowExternalOption, ForceOption, ProgressOption, TellOption, ThreadsOption
 from unoic_cli.tallies.contents import CopyTally
 from unoic_cli.tallies.findings import findings_of, id_findings
-from unoic_cli.tallies.tally import Tally
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
     from unoic_cli.calibrations.calibration import Calibration
     from unoic_cli.commands.rounding import Watch
 
-DTYPES = ("keep", "float16", "bfloat16", "float32")
 LAYOUTS = ("keep", "rows", "planes")
 CODECS = ("none", "gzip", "zstd")
 SLICE_BYTES = 2 << 20
@@ -45,8 +51,6 @@ SLICE_BYTES = 2 << 20
 
 CHUNK_LIMITS = (1 << 12, 64 << 20)
 """Bytes of a chunk: smaller ones cost more than they hold, larger ones are not read in parallel."""
-
-_EXACT = {("float16", "float32"), ("bfloat16", "float32")}
 
 
 @dataclass(frozen=True)
@@ -218,25 +222,24 @@ def pack(
     opened = yield from described(name, allow_external=chosen["allow_external"])
     scalar = scalar_delta(opened)
     spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
-    rounded = spec.encoding != opened.encoding and (opened.encoding, spec.encoding) not in _EXACT
+    rounded = not is_exact(opened.encoding, spec.encoding)
     if calibration is not None and not rounded:
         raise UsageError(
             "--calibration", "nothing that is rounded", "expected a --dtype that is narrower than the file's"
         )
     watch = None
     if rounded:
-        from unoic_cli.commands.rounding import make_watch
-
         watch = yield from make_watch(opened, spec.encoding, calibration)
     shard = (yield from here()).shard
     data = DataSet((opened,), None, frozenset(), opened.n_samples, shard=shard)
     first, last = (0, opened.n_units) if shard is None else data.shard_units(*shard)
     part = replace(spec, n_samples=(last - first) // opened.pixels)
     maker = _Packed(opened, part, scalar, watch, *_grain(part, codec, chunk, chunk_bytes), codec or "none", first)
+    left_out = formats.left_out(path, part)
     packed = yield from rewrite(data, path, maker)
     seen, *rounding = packed.tallies
-    written, n_bytes = formats.describe(packed.place), os.path.getsize(packed.place)
-    notes = label_notes(seen.labels, opened.n_classes)
+    written, n_bytes = described_again(packed.place, spec), os.path.getsize(packed.place)
+    notes = [*not_held(path, left_out), *label_notes(seen.labels, opened.n_classes)]
     changed = () if watch is None else _changed(watch, rounding[0], packed.n_units)
     repeated = yield from id_findings([opened], None)
     notes += map(str, findings_of(opened, seen.evidence, repeated))
@@ -259,7 +262,11 @@ def pack(
         n_samples=opened.n_samples,
         n_classes=opened.n_classes,
         image_shape=opened.image_shape,
-        fields=kept_fields(opened, spec.dtypes, predictions=spec.predictions, scalar=scalar),
+        fields=tuple(
+            name
+            for name in kept_fields(opened, spec.dtypes, predictions=spec.predictions, scalar=scalar)
+            if name not in left_out
+        ),
         n_bytes_from=opened.n_bytes,
         n_bytes=n_bytes,
         changed=changed,
@@ -349,20 +356,6 @@ def _grain(
 
 # ------------------------------------------------------------------------------------------------
 # copying
-
-
-class RoundingTally(Tally):
-    """How many decisions rounding changed, at each lambda of a `Watch`."""
-
-    COUNTED = ("changed",)
-    needs: frozenset[str] = frozenset()
-
-    def __init__(self, n_lams: int) -> None:
-        self.changed = [0] * n_lams
-
-    def recipe(self) -> partial[RoundingTally]:
-        """What makes an empty tally like this one."""
-        return partial(RoundingTally, len(self.changed))
 
 
 @dataclass(frozen=True)
@@ -536,50 +529,3 @@ def _changed(watch: Watch, rounding: RoundingTally, n_units: int) -> tuple[Chang
         Changed(lam, i > 0, count, n_units)
         for i, (lam, count) in enumerate(zip(watch.lams, rounding.changed, strict=True))
     )
-
-
-# ------------------------------------------------------------------------------------------------
-# types
-
-
-def as_encoding(scores: NDArray[Any], source: Source, encoding: Encoding, start: int = 0) -> NDArray[Any]:
-    """Scores of a block of `source`, rounded to nearest (ties to even), as blocks of another encoding hold them.
-
-    Raises
-    ------
-    DataError
-        A finite score leaves the range of the new type.
-    """
-    values = scores
-    if scores.dtype == np.uint16:
-        brain = source.encoding == "bfloat16"
-        values = (scores.astype(np.uint32) << 16).view(np.float32) if brain else scores.view(np.float16)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if encoding == "bfloat16":
-            made, wide = _brain(values)
-        else:
-            wide = made = values.astype(encoding)
-        lost = np.isinf(wide)
-        if lost.any():
-            lost &= np.isfinite(values)
-    if lost.any():
-        flat = np.moveaxis(lost, 1, -1).reshape(-1, source.n_classes)
-        unit, k = np.argwhere(flat)[0]
-        value = np.moveaxis(values, 1, -1).reshape(-1, source.n_classes)[unit, k]
-        found = f"{value:.6g} at {where_is(source, start + int(unit))}, class {k}"
-        raise DataError(source.scores_name, found, f"expected values in the range of {encoding}, or another --dtype")
-    return made.view(np.uint16) if made.dtype == np.float16 else made
-
-
-def _brain(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """bfloat16 bits of floats, and the same as float32."""
-    single = values.astype(np.float32)
-    bits = single.view(np.uint32).copy()
-    if values.dtype == np.float64:  # what float32 rounded to the middle between two goes to its own side
-        middle = (bits & 0xFFFF) == 0x8000
-        bits[middle & (np.abs(values) > np.abs(single))] += 1
-        bits[middle & (np.abs(values) < np.abs(single))] -= 1
-    nan = np.isnan(single)
-    high = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    made = np.where(nan, bits >> 16 | 0x40, high).astype(np.uint16)
-    return made, (made.astype(np.uint32) << 16).view(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from unoic_cli.data.batch import Batch, InvalidScoreError, Part, choose_split, f
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.reader import invalid_score
 from unoic_cli.data.steps import Steps
-from unoic_cli.errors import DataError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats.block import Encoding, LogitBlock, Source
 from unoic_cli.kernels.lines import Lines, make_point, make_workspace
 from unoic_cli.options import filled
@@ -23,9 +24,32 @@ from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import resolve
 from unoic_cli.resolve.options import DataOptions, MethodOptions
 from unoic_cli.tallies.points import predict
+from unoic_cli.tallies.tally import Tally
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+DTYPES = ("keep", "float16", "bfloat16", "float32")
+EXACT = {("float16", "float32"), ("bfloat16", "float32")}
+"""Encodings of which the second holds all that the first does."""
+
+
+def is_exact(stored: Encoding, wanted: Encoding) -> bool:
+    """Whether scores of an encoding are the same in another."""
+    return stored == wanted or (stored, wanted) in EXACT
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a type that scores are not rounded to.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    if dtype not in DTYPES:
+        raise UsageError("--dtype", f"{dtype!r}", f"expected one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -133,3 +157,64 @@ class Counter:
         place = where_is(part.source, part.unit_of(error.unit))
         found = f"no class that is left by {part.source.encoding} at {place}"
         return DataError(part.source.scores_name, found, "expected a wider --dtype")
+
+
+class RoundingTally(Tally):
+    """How many decisions rounding changed, at each lambda of a `Watch`."""
+
+    COUNTED = ("changed",)
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, n_lams: int) -> None:
+        self.changed = [0] * n_lams
+
+    def recipe(self) -> partial[RoundingTally]:
+        """What makes an empty tally like this one."""
+        return partial(RoundingTally, len(self.changed))
+
+
+# ------------------------------------------------------------------------------------------------
+# types
+
+
+def as_encoding(scores: NDArray[Any], source: Source, encoding: Encoding, start: int = 0) -> NDArray[Any]:
+    """Scores of a block of `source`, rounded to nearest (ties to even), as blocks of another encoding hold them.
+
+    Raises
+    ------
+    DataError
+        A finite score leaves the range of the new type.
+    """
+    values = scores
+    if scores.dtype == np.uint16:
+        brain = source.encoding == "bfloat16"
+        values = (scores.astype(np.uint32) << 16).view(np.float32) if brain else scores.view(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if encoding == "bfloat16":
+            made, wide = _brain(values)
+        else:
+            wide = made = values.astype(encoding)
+        lost = np.isinf(wide)
+        if lost.any():
+            lost &= np.isfinite(values)
+    if lost.any():
+        flat = np.moveaxis(lost, 1, -1).reshape(-1, source.n_classes)
+        unit, k = np.argwhere(flat)[0]
+        value = np.moveaxis(values, 1, -1).reshape(-1, source.n_classes)[unit, k]
+        found = f"{value:.6g} at {where_is(source, start + int(unit))}, class {k}"
+        raise DataError(source.scores_name, found, f"expected values in the range of {encoding}, or another --dtype")
+    return made.view(np.uint16) if made.dtype == np.float16 else made
+
+
+def _brain(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """bfloat16 bits of floats, and the same as float32."""
+    single = values.astype(np.float32)
+    bits = single.view(np.uint32).copy()
+    if values.dtype == np.float64:  # what float32 rounded to the middle between two goes to its own side
+        middle = (bits & 0xFFFF) == 0x8000
+        bits[middle & (np.abs(values) > np.abs(single))] += 1
+        bits[middle & (np.abs(values) < np.abs(single))] -= 1
+    nan = np.isnan(single)
+    high = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    made = np.where(nan, bits >> 16 | 0x40, high).astype(np.uint16)
+    return made, (made.astype(np.uint32) << 16).view(np.float32)

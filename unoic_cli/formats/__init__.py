@@ -424,4 +424,25 @@ def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Wri
     """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
     if path == STANDARD:
         return _STREAM.create(path, spec)
-    return writable(path).create(path, spec, unfinished)
+    kind, left = writable(path), left_out(path, spec)
+    kept = {name: dtype for name, dtype in spec.dtypes.items() if name not in left}
+    facts: dict[str, Any] = {name: None for name in ("source_counts", "source_prior", "class_names") if name in left}
+    scalar = None if "delta" in left else spec.scalar_delta
+    predictions = spec.predictions and "predictions" not in left
+    attributes = {} if "provenance" in left else spec.attributes
+    less = replace(
+        spec, dtypes=kept, scalar_delta=scalar, predictions=predictions, attributes=attributes, **facts
+    )  # fmt: skip
+    return kind.create(path, less, unfinished)
+
+
+def left_out(path: str, spec: OutputSpec) -> list[str]:
+    """What of an output its format cannot hold; the names of the arrays, of facts of the classes, and provenance."""
+    holds = None if path == STANDARD else writable(path).HOLDS
+    if holds is None:
+        return []
+    there = [*spec.dtypes, *(["delta"] if spec.scalar_delta is not None else [])]
+    there += ["predictions"] if spec.predictions and spec.kind != "predictions" else []
+    there += [name for name in ("source_counts", "source_prior", "class_names") if getattr(spec, name) is not None]
+    there += ["provenance"] if spec.attributes else []
+    return [name for name in there if name not in holds]

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
@@ -19,7 +20,7 @@ import numpy as np
 from unoic_cli import storage
 from unoic_cli.errors import DataError
 from unoic_cli.formats import names, schema
-from unoic_cli.formats.block import LogitBlock, Reader
+from unoic_cli.formats.block import LogitBlock, OutputSpec, Reader, Writer
 from unoic_cli.formats.boxes import Box
 from unoic_cli.formats.source import ColumnSource
 
@@ -28,6 +29,7 @@ LONGEST_LINE = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _TEXTS = ("split", "group")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 _INDEX = "(index)"
 """A first column without a name, as pandas writes it."""
 
@@ -58,6 +60,8 @@ class Csv(ColumnSource):
     TITLE = "a CSV or TSV file"
     SUFFIXES = (".csv", ".tsv")
     REMOTE = False
+    WRITABLE = True
+    HOLDS = frozenset({"labels", "delta", "predictions", "class_names", "split", "group", "sample_id"})
 
     header: tuple[str, ...]
     delimiter: str
@@ -65,12 +69,17 @@ class Csv(ColumnSource):
     pieces: tuple[_Piece, ...]
 
     @classmethod
+    def matches(cls, starts: Sequence[bytes], name: str) -> bool:
+        """By its suffix, also of an output that is not in its place yet."""
+        return _suffix(name) in cls.SUFFIXES
+
+    @classmethod
     def describe(cls, name: str, path: str, group: str, *, allow_external: bool, asked: names.Asked) -> Csv:
         """Find the scores by the names of the columns, and where lines begin; see `FileSource.describe`."""
         stamp = storage.local_stamp(path)
         file = storage.open_file(name, path, stamp, f"expected {cls.TITLE}")
         try:
-            delimiter = "\t" if path.lower().endswith(".tsv") else ","
+            delimiter = "\t" if _suffix(path) == ".tsv" else ","
             return _describe(name, path, stamp, _Lines(name, file, delimiter), asked)
         finally:
             storage.close_file(file)
@@ -82,6 +91,13 @@ class Csv(ColumnSource):
 
         return TextBox(path)
 
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file; see `FileSource.create`."""
+        from unoic_cli.formats.csv_writer import CsvWriter
+
+        return CsvWriter(path, spec)
+
     def open(self) -> Reader:
         """A reader, for one thread."""
         return CsvReader(self)
@@ -89,6 +105,11 @@ class Csv(ColumnSource):
     def read_path(self) -> tuple[str, str]:
         """Pieces of text."""
         return "text", "numbers are parsed again in each read: unoic convert makes a file that is read far faster"
+
+
+def _suffix(name: str) -> str:
+    """The suffix of a file; of one that has a temporary name, that which it will have."""
+    return os.path.splitext(_TEMPORARY.sub("", name.lower()))[1]
 
 
 class _Lines:

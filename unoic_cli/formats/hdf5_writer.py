@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +12,7 @@ from numpy.typing import NDArray
 
 from unoic_cli.errors import DataError
 from unoic_cli.formats import schema
-from unoic_cli.formats.block import LogitBlock, OutputSpec
-from unoic_cli.formats.flat import TEXT_FIELDS
+from unoic_cli.formats.arrays_writer import ArraysWriter
 from unoic_cli.formats.watched import MOST_TEXT
 
 
@@ -144,53 +141,35 @@ def make(file: Any, name: str, shape: tuple[int, ...], kind: Any) -> int:
     return int(dataset.get_offset())
 
 
-class Hdf5Writer:
+class Hdf5Writer(ArraysWriter):
     """Writes blocks at the offsets of an allocated skeleton: any order, any thread."""
 
-    ordered = False
-
-    def __init__(self, path: str, spec: OutputSpec, unfinished: str | None = None) -> None:
-        self._spec = spec
-        self._pixels = math.prod(spec.image_shape)
-        self._planes = spec.layout == "planes" and bool(spec.image_shape)
-        self._offsets: dict[str, int] = {}
-        self._dtypes: dict[str, np.dtype[Any]] = {}
-        self._columns = {name: _column(spec, name) for name in TEXT_FIELDS if name in spec.dtypes}
-        self._lock = threading.Lock()
-        self._written = 0
+    def _lay_out(self, path: str) -> int:
         self._skeleton = self._make_skeleton()
-        with h5py.File(self._skeleton, "w") as file:
-            self._build(path, file)
-        self._output = schema.TemporaryOutput(path, unfinished)
-        try:
-            self._output.reserve(0, self._skeleton.size)
-        except BaseException:
-            self._output.abort()
-            raise
+        with h5py.File(self._skeleton, "w") as self._open:
+            super()._lay_out(path)
+        return int(self._skeleton.size)
 
     def _make_skeleton(self) -> Any:
         return Skeleton()
 
-    def _build(self, path: str, file: Any) -> None:
-        spec = self._spec
-        units = (spec.n_samples, *spec.image_shape)
-        if spec.kind != "predictions":
-            shape = (spec.n_samples, spec.n_classes, *spec.image_shape) if self._planes else (*units, spec.n_classes)
-            self._make_scores(file, shape)
-            if spec.image_shape:
-                file[spec.kind].attrs["class_axis"] = 1 if self._planes else 3
-        if spec.predictions or spec.kind == "predictions":
-            self._add(file, "predictions", units, schema.prediction_dtype(spec.n_classes))
-            file["predictions"].attrs["n_classes"] = spec.n_classes
-        if "labels" in spec.dtypes:
-            self._add(file, "labels", units, np.dtype(spec.dtypes["labels"]))
-        if "delta" in spec.dtypes and spec.scalar_delta is None:
-            shape = (spec.n_samples,) if spec.sample_delta else units
-            self._add(file, "delta", shape, np.dtype(spec.dtypes["delta"]))
-        self._small(path, file)
+    def _place_scores(self, shape: tuple[int, ...]) -> None:
+        self._make_scores(self._open, shape)
+        if self._spec.image_shape:
+            self._open[self._spec.kind].attrs["class_axis"] = 1 if self._planes else 3
 
     def _make_scores(self, file: Any, shape: tuple[int, ...]) -> None:
         self._offsets["scores"] = make(file, self._spec.kind, shape, float_type(self._spec.encoding))
+
+    def _put(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+        offset = make(self._open, name, shape, h5py.h5t.py_create(dtype))
+        if name == "predictions":
+            self._open[name].attrs["n_classes"] = self._spec.n_classes
+        return offset
+
+    def _laid_out(self, path: str) -> int:
+        self._small(path, self._open)
+        return 0
 
     def _small(self, path: str, file: Any) -> None:
         spec = self._spec
@@ -213,62 +192,7 @@ class Hdf5Writer:
             except (OSError, RuntimeError, ValueError) as error:
                 raise DataError(path, f"attribute {key} cannot be stored", "expected short text") from error
 
-    def _add(self, file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._dtypes[name] = dtype.newbyteorder("<")
-        self._offsets[name] = make(file, name, shape, h5py.h5t.py_create(self._dtypes[name]))
-
-    def write(self, block: LogitBlock) -> None:
-        """Store a block; see `unoic_cli.formats.block.Writer`."""
-        if "scores" in self._offsets and block.scores is not None:
-            self._write_scores(block.scores, block.start, block.stop)
-        for name, dtype in self._dtypes.items():
-            values = getattr(block, name)
-            if values is not None:
-                data, at = np.broadcast_to(values, (block.stop - block.start,)), block.start
-                if name == "delta" and self._spec.sample_delta:  # that of the first pixel of each image
-                    at = -(-block.start // self._pixels)
-                    data = data[at * self._pixels - block.start :: self._pixels]
-                self._output.pwrite(np.ascontiguousarray(data, dtype), self._offsets[name] + at * dtype.itemsize)
-        first, _ = schema.samples_of(block.start, block.stop, self._pixels)
-        with self._lock:
-            self._written += block.stop - block.start
-            for name, column in self._columns.items():
-                values = getattr(block, name)
-                if values is not None:
-                    column.put(first, values)
-
-    def _write_scores(self, scores: NDArray[Any], start: int, stop: int) -> None:
-        spec = self._spec
-        dtype = schema.score_dtype(spec.encoding).newbyteorder("<")
-        if scores.dtype.kind == "f" and scores.dtype.itemsize == 2:
-            scores = scores.view(np.uint16)
-        if schema.native(scores.dtype) != schema.native(dtype):
-            raise TypeError(f"a block of {scores.dtype} for {spec.encoding}")
-        data = np.ascontiguousarray(scores, dtype)
-        if not self._planes or (stop - start) % self._pixels == 0:
-            unit_bytes = spec.n_classes * dtype.itemsize
-            self._output.pwrite(data, self._offsets["scores"] + start * unit_bytes)
-            return
-        sample, pixel = divmod(start, self._pixels)
-        for index, row in enumerate(data[0]):
-            at = ((sample * spec.n_classes + index) * self._pixels + pixel) * dtype.itemsize
-            self._output.pwrite(row, self._offsets["scores"] + at)
-
-    @property
-    def temporary(self) -> str:
-        """The name of the unfinished file."""
-        return self._output.temporary
-
-    def flush(self) -> None:
-        """Put on the disk what was written so far."""
-        self._output.flush()
-
-    def commit(self) -> None:
-        """Add the text fields and the metadata, flush, and rename onto the final name."""
-        units = self._spec.n_samples * self._pixels
-        if self._written < units:
-            raise ValueError(f"{self._written} of {units} units were written")
-        texts = {name: column.encoded() for name, column in self._columns.items()}
+    def _finish(self, texts: dict[str, NDArray[Any]]) -> None:
         reserved = self._skeleton.size
         with h5py.File(self._skeleton, "r+") as file:
             for name, values in texts.items():
@@ -279,66 +203,3 @@ class Hdf5Writer:
         for name, values in texts.items():
             self._output.pwrite(values.view(np.uint8), self._offsets[name])
         self._skeleton.copy_to(self._output)
-        self._output.commit()
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        self._output.abort()
-
-
-class _Codes:
-    """A text column of few distinct values: one small integer per sample."""
-
-    def __init__(self, n_samples: int) -> None:
-        self._codes = np.zeros(n_samples, np.int32)
-        self._known: dict[str, int] = {"": 0}
-
-    def put(self, first: int, values: NDArray[Any]) -> None:
-        """Keep the values of consecutive samples."""
-        codes = [self._known.setdefault(value, len(self._known)) for value in values.tolist()]
-        self._codes[first : first + len(codes)] = codes
-
-    def encoded(self) -> NDArray[Any]:
-        """Fixed-length UTF-8."""
-        return np.array([value.encode() for value in self._known])[self._codes]
-
-
-class _Texts:
-    """A text column of distinct values, as fixed-length UTF-8 that widens when it must."""
-
-    def __init__(self, n_samples: int) -> None:
-        self._values = np.zeros(n_samples, "S1")
-
-    def put(self, first: int, values: NDArray[Any]) -> None:
-        """Keep the values of consecutive samples."""
-        encoded = np.array([value.encode() for value in schema.text("sample_id", values)])
-        if encoded.dtype.itemsize > self._values.dtype.itemsize:
-            self._values = self._values.astype(encoded.dtype)
-        self._values[first : first + len(encoded)] = encoded
-
-    def encoded(self) -> NDArray[Any]:
-        """Fixed-length UTF-8."""
-        return self._values
-
-
-class _Integers:
-    """A column of integers."""
-
-    def __init__(self, n_samples: int, dtype: np.dtype[Any]) -> None:
-        self._values = np.zeros(n_samples, dtype.newbyteorder("<"))
-
-    def put(self, first: int, values: NDArray[Any]) -> None:
-        """Keep the values of consecutive samples."""
-        self._values[first : first + len(values)] = values
-
-    def encoded(self) -> NDArray[Any]:
-        """Little-endian integers."""
-        return self._values
-
-
-def _column(spec: OutputSpec, name: str) -> _Codes | _Texts | _Integers:
-    if name != "sample_id":
-        return _Codes(spec.n_samples)
-    if spec.dtypes[name] in ("str", "object") or np.dtype(spec.dtypes[name]).kind not in "iu":
-        return _Texts(spec.n_samples)
-    return _Integers(spec.n_samples, np.dtype(spec.dtypes[name]))

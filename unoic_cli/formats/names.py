@@ -24,7 +24,7 @@ NEUTRAL = ("outputs", "output", "scores", "score", "y_score", "y_scores", "preds
 
 SCORES: dict[str, Kind | None] = {
     **dict.fromkeys(("logits", "logit", "pred_logits", "y_logits"), "logits"),
-    **dict.fromkeys(("log_probs", "log_prob", "logprobs", "log_softmax"), "log_probs"),
+    **dict.fromkeys(("log_probs", "log_prob", "logprobs", "logprob", "log_softmax"), "log_probs"),
     **dict.fromkeys(("probs", *PROBABILITIES), "probs"),
     **dict.fromkeys(NEUTRAL, None),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unoic_cli.formats import boxes, numpy_files
+from unoic_cli.formats.block import OutputSpec, Writer
 from unoic_cli.formats.plain import Plain
 
 
@@ -17,10 +18,19 @@ class Npz(Plain):
     SUFFIXES = (".npz",)
     SIGNATURES = (b"PK\x03\x04",)
 
+    WRITABLE = True
+
     @classmethod
     def box(cls, path: str) -> boxes.Box:
         """See `FileSource.box`."""
         return numpy_files.NumpyBox(path)
+
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file; see `FileSource.create`."""
+        from unoic_cli.formats import plain_writer
+
+        return plain_writer.NpzWriter(path, spec, unfinished)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -32,3 +42,11 @@ class Npy(Npz):
     SUFFIXES = (".npy",)
     SIGNATURES = (b"\x93NUMPY",)
     ALONE = True
+    HOLDS = frozenset()
+
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file of the scores; see `FileSource.create`."""
+        from unoic_cli.formats import plain_writer
+
+        return plain_writer.NpyWriter(path, spec, unfinished)

@@ -6,6 +6,8 @@ unpacked to a nameless file first.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from unoic_cli.storage.spool import Held
 
 _PER_CLASS = (*names.COUNTS, "source_prior", "class_names")
+_OURS = ("source_prior", "class_names", "class_axis", "n_classes", "unoic")
+"""What an output has besides arrays of samples."""
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -144,6 +148,7 @@ class _Found(Generic[Made]):
             self._check_labels(self._where(self.places["labels"]))
         self._find_delta()
         self._find_texts()
+        self._find_predictions()
 
     def _view(self, there: Mapping[str, names.Facts], group: str, asked: Asked) -> tuple[dict[str, str], Asked, str]:
         """Members by what they are called, what was asked for, and the split that the group stands for."""
@@ -180,7 +185,8 @@ class _Found(Generic[Made]):
             encoding=self.encoding,
             volume=self.volume,
             layout=self.shape.layout,
-            fields=frozenset(self.places) - {"scores"},
+            fields=frozenset(self.places) - {"scores", "predictions"},
+            has_predictions="predictions" in self.places,
             source_counts=self._vector(self._counts()),
             source_prior=self._vector("source_prior"),
             class_names=self._class_names(),
@@ -190,6 +196,7 @@ class _Found(Generic[Made]):
             undecided=self.kind is None,
             others=self._others(),
             checksums=self.box.CHECKSUMS,
+            attributes=self._attributes(),
             constants={"split": self.split} if self.split and "split" not in self.places else {},
             path=os.path.abspath(self.path),
             stamp=self.stamp,
@@ -208,10 +215,17 @@ class _Found(Generic[Made]):
             return only, names.kind_of(only)
         chosen = names.choose_scores(self.name, self.there, self.asked)
         self.notes += chosen.notes
+        if chosen.name is None and self._are_predictions():
+            return "predictions", "predictions"
         if chosen.name is None:
             expected = f"expected --logits-key NAME, or one of {', '.join(names.SCORES)} or logits_..."
             raise DataError(self.name, f"no scores among {_listing(self.there)}", expected)
         return chosen.name, chosen.kind
+
+    def _are_predictions(self) -> bool:
+        """Whether class indices are all that there is, and of how many classes they are is said."""
+        found, told = (self.members.get(name) for name in ("predictions", "n_classes"))
+        return found is not None and told is not None and found.dtype.kind in "iu" and told.shape == ()
 
     def _is_float(self, member: str) -> bool:
         return names.are_floats(self.there[member]) and len(self.there[member].shape) > 0
@@ -219,10 +233,16 @@ class _Found(Generic[Made]):
     def _shape(self) -> schema.ScoreShape:
         """Shape of the scores, by what lies beside them where they are images."""
         shape = self.facts["scores"].shape
+        if self.kind == "predictions":
+            n_classes = int(self.box.read(self.real["n_classes"]))
+            schema.check_holds(self.where, self.facts["scores"].dtype, n_classes)
+            return schema.prediction_shape(self.where, shape, n_classes)
         labels = self.facts["labels"].shape if "labels" in self.facts else None
         if self.asked.beside is not None:
             labels = self.asked.beside.shape
         axis = self.asked.class_axis
+        if axis is None and self.members.get("class_axis", boxes.Entry((1,), np.dtype("i8"))).shape == ():
+            axis = int(self.box.read(self.real["class_axis"]))
         if len(shape) == 4 and axis in (None, 0) and (axis == 0 or _is_volume(shape, labels)):
             self.volume = shape[1:]
             return schema.volume_shape(self.where, shape)
@@ -247,6 +267,8 @@ class _Found(Generic[Made]):
         shape, dtype, bfloat16 = self.facts["scores"]
         if bfloat16:
             return "bfloat16"
+        if self.kind == "predictions":
+            return "float32"
         boxes.check(self.where, dtype)
         if dtype.kind in "iub":
             hint = "; class indices are stored as predictions" if len(shape) in (1, 3) else ""
@@ -276,7 +298,7 @@ class _Found(Generic[Made]):
             schema.check_holds(where, dtype, self.shape.known_classes)
             schema.check_integers(where, dtype)
             return
-        if shape == scores and self.shape.n_classes > 1:
+        if shape == scores and self.kind != "predictions" and self.shape.n_classes > 1:
             raise DataError(
                 where, f"shape {shape}, as of the scores", "expected class indices (one-hot? store its argmax)"
             )
@@ -309,12 +331,22 @@ class _Found(Generic[Made]):
             if dtype.kind in "iu" and name != "sample_id":
                 self.notes.append(f"{name}: integers, read as text")
 
+    def _find_predictions(self) -> None:
+        """Usable predictions beside the scores; those that do not fit are left alone."""
+        found = self.members.get("predictions")
+        units = (self.shape.n_samples, *self.shape.image_shape)
+        if found is None or self.scores == "predictions" or found.shape != units or found.dtype.kind not in "iu":
+            return
+        with contextlib.suppress(DataError):
+            schema.check_holds("predictions", found.dtype, self.shape.known_classes)
+            self._take("predictions", "predictions")
+
     def _stored(self, role: str) -> Stored:
         """Where an array lies."""
         member, (shape, dtype, _) = self.real[self.places[role]], self.facts[role]
         if role == "delta" and not shape:
             return Stored(value=float(self.box.read(member)), offset=0, member=member)
-        if dtype.kind == "b" or (role == "scores" and dtype == np.float16):
+        if dtype.kind == "b" or (role == "scores" and dtype.kind == "f" and dtype.itemsize == 2):
             dtype = np.dtype(f"u{dtype.itemsize}").newbyteorder(dtype.byteorder)
         return Stored(dtype.str, shape, self.box.place(member).offset, member, is_text=dtype.kind in "SU")
 
@@ -322,12 +354,23 @@ class _Found(Generic[Made]):
         found = {role: self.real[self.places[role]] for role in ("scores", "labels") if role in self.places}
         return {role: name for role, name in found.items() if name != {"scores": self.kind}.get(role, role)}
 
+    def _attributes(self) -> dict[str, str]:
+        """Provenance that an output of ours has."""
+        text = self.box.texts.get("unoic", "")
+        if not text and self.members.get("unoic", boxes.Entry((1,), np.dtype("i8"))).dtype.kind == "U":
+            text = str(self.box.read(self.real["unoic"]))
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return {key: value for key, value in found.items() if isinstance(value, str)}
+        return {}
+
     def _counts(self) -> str | None:
         return next((name for name in names.COUNTS if name in self.members and self._is_free(name)), None)
 
     def _others(self) -> tuple[str, ...]:
         """Arrays that are not read, and why not."""
-        used = {*self.places.values(), self._counts() or "", "source_prior", "class_names"}
+        used = {*self.places.values(), self._counts() or "", *_OURS}
         reasons = {
             self.real[name]: boxes.unreadable(entry.dtype) for name, entry in self.members.items() if name not in used
         }

@@ -13,6 +13,7 @@ import numpy as np
 
 from unoic_cli.errors import DataError
 from unoic_cli.formats import boxes, schema
+from unoic_cli.formats.block import OutputSpec, Writer
 from unoic_cli.formats.boxes import Entry, Place
 from unoic_cli.formats.plain import Plain
 from unoic_cli.storage.whole import open_regular
@@ -106,6 +107,8 @@ class Safetensors(Plain):
     NAME = "safetensors"
     TITLE = "a safetensors file"
     SUFFIXES = (".safetensors",)
+    WRITABLE = True
+    HOLDS = frozenset({"labels", "delta", "predictions", "source_counts", "source_prior", "class_names", "provenance"})
 
     @classmethod
     def matches(cls, starts: Sequence[bytes], name: str) -> bool:
@@ -118,3 +121,10 @@ class Safetensors(Plain):
     def box(cls, path: str) -> boxes.Box:
         """See `FileSource.box`."""
         return SafetensorsBox(path)
+
+    @classmethod
+    def create(cls, path: str, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start a file; see `FileSource.create`."""
+        from unoic_cli.formats import plain_writer
+
+        return plain_writer.SafetensorsWriter(path, spec, unfinished)

@@ -48,6 +48,9 @@ class FileSource(Source):
     STREAM: ClassVar[bool] = False
     PLAIN: ClassVar[bool] = False
 
+    HOLDS: ClassVar[frozenset[str] | None] = None
+    """What of a data set such a file can hold beside the scores; everything, where it is not said."""
+
     path: str
     stamp: Any = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from unoic_cli.report.common import facts
@@ -22,11 +23,16 @@ def render_convert(result: ConvertResult) -> Facts:
     size = f"{result.n_samples:,} samples, {result.n_classes:,} classes"
     if result.image_shape:
         size += f", images of {result.image_shape[0]} x {result.image_shape[1]}"
+    changed = {}
+    if result.changed is not None:
+        n = result.n_samples * math.prod(result.image_shape)
+        changed["rounding changes"] = f"{result.changed:,} of {n:,} decisions"
     rows = {
         "output": result.output,
         "from": result.input,
         "scores": f"{result.kind}, {result.encoding} (by {result.kind_from})",
         "size": size,
         "also kept": ", ".join(result.fields) or "nothing",
+        **changed,
     }
     return facts(rows.items(), "bold")

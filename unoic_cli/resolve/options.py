@@ -90,6 +90,15 @@ KindOption: TypeAlias = Annotated[
         takes='{"logits", "log_probs", "probs"}',
     ),
 ]
+DtypeOption: TypeAlias = Annotated[
+    str,
+    Option(
+        "--dtype",
+        "TYPE",
+        "Round scores to float16, bfloat16 or float32, and count the decisions that this changes; or keep them.",
+        default="keep",
+    ),
+]
 ClassAxisOption: TypeAlias = Annotated[
     int | None,
     Option(
