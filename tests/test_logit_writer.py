@@ -161,7 +161,7 @@ def test_rounding_that_changes_decisions_is_spoken_of():
 
 REFUSED = [
     ((np.zeros((2, 4)), [0, 1]), "4 classes; expected 3, as before"),
-    ((np.zeros((2, 3, 4, 4)), np.zeros((2, 4, 4), int)), "images of (4, 4); expected ()"),
+    ((np.zeros((2, 3, 4, 4)), np.zeros((2, 4, 4), int)), "shape (2, 3, 4, 4); expected (N, K), as before"),
     ((np.zeros((2, 3)), [0, 1, 2]), "shape (3,); expected (2,)"),
     ((np.zeros((2, 3)), np.eye(3)[:2].astype(int)), "class numbers and not one-hot"),
     ((np.zeros((2, 3)), [0.0, 1.0]), "float64 values; expected integers"),
@@ -203,3 +203,58 @@ def test_names_and_places_are_checked(tmp_path):
     assert h5py.is_hdf5("val.h5") and os.listdir() == ["val.h5"]
     with pytest.raises(UnoicError, match="closed"):
         writer.write(np.zeros((2, 3)), [0, 1])
+
+
+def sized(path, seed=0, scale=1.0, **more):
+    """A file of images of three sizes, written one or two at a time; and what was written."""
+    rng, images, masks = np.random.default_rng(seed), [], []
+    with LogitWriter(path, source_counts=[8, 3, 1], class_names=["a", "b", "c"], dtype="float32", **more) as writer:
+        for i, shape in enumerate([(4, 6), (4, 6), (5, 3), (4, 6), (2, 2), (5, 3), (2, 2)]):
+            logits = (rng.normal(size=(1 + i % 2, 3, *shape)) * scale).astype("f4")
+            labels = rng.integers(0, 3, (len(logits), *shape))
+            writer.write(logits, labels, group=[f"g{i}"] * len(logits))
+            images += list(logits)
+            masks += list(labels)
+    assert writer.n_samples == len(images) and writer.n_units == sum(mask.size for mask in masks)
+    return images, masks
+
+
+def test_images_of_changing_size(tmp_path):
+    path = str(tmp_path / "val.h5")
+    images, masks = sized(path)
+    right = np.concatenate([(image.argmax(0) == mask).ravel() for image, mask in zip(images, masks, strict=True)])
+    found = unoic_cli.evaluate(path)
+    assert found.overall.n == right.size and found.overall.values["acc"] == right.mean()
+    with h5py.File(path) as file:
+        assert list(file.attrs["unoic_parts"]) == ["4x6", "5x3", "2x2"]
+        for name, group in file.items():
+            wanted = [i for i, image in enumerate(images) if "x".join(map(str, image.shape[1:])) == name]
+            assert group["sample_id"][...].tolist() == wanted
+            assert all((group["logits"][j] == images[i]).all() for j, i in enumerate(wanted))
+            assert all((group["labels"][j] == masks[i]).all() for j, i in enumerate(wanted))
+            texts = [text.decode() for text in group["group"][...]]
+            assert texts == [f"g{[0, 1, 1, 2, 3, 3, 4, 5, 5, 6][i]}" for i in wanted]
+
+
+def test_every_command_reads_images_of_changing_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, masks = sized("val.h5")
+    sized("depth.h5", seed=0, scale=0.5)
+    parts = []
+    for name in ("4x6", "5x3", "2x2"):
+        keep = [i for i, image in enumerate(images) if "x".join(map(str, image.shape[1:])) == name]
+        with LogitWriter(f"{name}.h5", source_counts=[8, 3, 1], class_names=["a", "b", "c"], dtype="float32") as writer:
+            writer.write(np.stack([images[i] for i in keep]), np.stack([masks[i] for i in keep]))
+        parts.append(f"{name}.h5")
+    whole, apart = (unoic_cli.search_lambda(one, folds=2) for one in ("val.h5", parts))
+    assert (whole.lam, whole.curve["macc"].tolist()) == (apart.lam, apart.curve["macc"].tolist())
+    assert unoic_cli.fit_delta("val.h5").mu == unoic_cli.fit_delta(parts).mu
+    fused = unoic_cli.search_lambda({"rgb": "val.h5", "depth": "depth.h5"}, fusion="noisy-or")
+    assert fused.to_dict()["n"] == sum(mask.size for mask in masks)
+    assert len(unoic_cli.info("val.h5").files) == 3
+    whole.calibration.save("c.json")
+    assert unoic_cli.compare("val.h5", methods=["c.json"]).to_dict()["methods"] == (
+        unoic_cli.compare(parts, methods=["c.json"]).to_dict()["methods"]
+    )
+    with pytest.raises(UnoicError, match="images of different sizes"):
+        unoic_cli.calibrate("val.h5", lam=1.0, output="o.h5")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +117,7 @@ class LogitWriter:
         self._fields: frozenset[str] = frozenset()
         self._texts: dict[str, list[Any]] = {}
         self._spools: dict[str, IO[bytes]] = {}
+        self._runs: list[tuple[tuple[int, ...], int]] = []
         self._begin = 0
         self._closed = True
         self._output = schema.TemporaryOutput(self.path)
@@ -136,7 +138,9 @@ class LogitWriter:
         Parameters
         ----------
         logits : (N, K) or (N, K, H, W)
-            Of numpy, torch, jax, tensorflow ... Images are of one size.
+            Of numpy, torch, jax, tensorflow ... Images of another size than those before make a file in which each
+            size is a part (``FILE::HxW``): every command reads them together, and `sample_id` has the number of each
+            image unless it is given.
         labels : (N,) or (N, H, W) integers, optional
             255 (of fewer than 256 classes), -1 and -100 are ignored.
         group, sample_id : text, or (N,) texts or integers, optional
@@ -167,12 +171,12 @@ class LogitWriter:
             columns["delta"] = _factors(delta, units)
         texts = {name: _text(given[name], name, len(scores)) for name in ("group", "sample_id") if name in fields}
         stored = self._rounded(scores)
-        unit_bytes = self.n_classes * self.dtype.itemsize
-        self._output.pwrite(stored, self._begin + self.n_units * unit_bytes)
+        self._store(stored)
         for name, values in columns.items():
             self._spool(name, values)
         for name, text in texts.items():
             self._texts.setdefault(name, []).extend(text)
+        self._runs.append((tuple(scores.shape[2:]), len(scores)))
         self.n_samples += len(scores)
         self.n_units += int(np.prod(units, dtype=np.int64))
 
@@ -252,14 +256,14 @@ class LogitWriter:
                 raise DataError(name, f"shape {values.shape}", f"expected ({self.n_classes},)")
         if self._names is not None and len(self._names) != self.n_classes:
             raise DataError("class_names", f"{len(self._names)} names", f"expected {self.n_classes}")
-        self._begin = self._skeleton(1)[1]["scores"]
+        self._begin = self._skeleton({self.image_shape: 1})[1][self.image_shape]["scores"]
 
     def _check_alike(self, scores: NDArray[Any], fields: frozenset[str]) -> None:
         if scores.shape[1] != self.n_classes:
             raise DataError("logits", f"{scores.shape[1]} classes", f"expected {self.n_classes}, as before")
-        if tuple(scores.shape[2:]) != self.image_shape:
-            expected = f"expected {self.image_shape}, as before: a file holds images of one size"
-            raise DataError("logits", f"images of {tuple(scores.shape[2:])}", expected)
+        if (scores.ndim == 4) != bool(self.image_shape):
+            expected = f"expected {'images' if self.image_shape else '(N, K)'}, as before"
+            raise DataError("logits", f"shape {scores.shape}", expected)
         if fields != self._fields:
             found = ", ".join(sorted(fields)) or "none of labels, group, sample_id and delta"
             raise DataError("write", found, f"expected {', '.join(sorted(self._fields)) or 'logits alone'}, as before")
@@ -291,6 +295,19 @@ class LogitWriter:
         self.changed += int((stored.argmax(axis=1) != scores.argmax(axis=1)).sum())
         return stored
 
+    def _store(self, stored: NDArray[Any]) -> None:
+        """Write scores to their place; from the second size of images on, which have none yet, to a spool."""
+        if tuple(stored.shape[2:]) != self.image_shape and "scores" not in self._spools:
+            done = self.n_units * self.n_classes * self.dtype.itemsize
+            for at in range(0, done, _PIECE):
+                piece = np.empty(min(_PIECE, done - at), np.uint8)
+                schema.pread_into(self.path, self._output.file, piece, self._begin + at)
+                self._spool("scores", piece)
+        if "scores" in self._spools:
+            self._spool("scores", stored)
+        else:
+            self._output.pwrite(stored, self._begin + self.n_units * self.n_classes * self.dtype.itemsize)
+
     def _spool(self, name: str, values: NDArray[Any]) -> None:
         if name not in self._spools:
             folder = os.path.dirname(self.path) or "."
@@ -300,49 +317,88 @@ class LogitWriter:
         except OSError as error:
             raise schema.storage_error(self.path, error) from error
 
-    def _skeleton(self, n: int) -> tuple[Any, dict[str, int]]:
-        """The metadata of a file of n samples, and where its arrays lie."""
+    def _skeleton(self, sizes: Mapping[tuple[int, ...], int]) -> tuple[Any, dict[tuple[int, ...], dict[str, int]]]:
+        """The metadata of a file of so many samples of each size, and where its arrays lie."""
         import h5py
 
         from unoic_cli.formats import hdf5_writer
 
-        skeleton, offsets = hdf5_writer.Skeleton(), dict[str, int]()
-        units = (n, *self.image_shape)
+        skeleton, places = hdf5_writer.Skeleton(), {}
         with h5py.File(skeleton, "w") as file:
-            shape = (n, self.n_classes, *self.image_shape)
-            offsets["scores"] = hdf5_writer.make(file, self.kind, shape, hdf5_writer.float_type(self.dtype.name))
             file.attrs["unoic_schema"] = 1
-            if self.image_shape:
-                file[self.kind].attrs["class_axis"] = 1
-            if "labels" in self._fields:
-                kind = h5py.h5t.py_create(np.dtype("<u1" if self.n_classes <= 255 else "<i4"))
-                offsets["labels"] = hdf5_writer.make(file, "labels", units, kind)
-            if "delta" in self._fields:
-                offsets["delta"] = hdf5_writer.make(file, "delta", units, h5py.h5t.py_create(np.dtype("<f8")))
-            for name, values in self._priors.items():
-                file[name] = np.asarray(values, np.float64)
-            if self._names is not None:
-                file.create_dataset("class_names", data=self._names, dtype=h5py.string_dtype())
-            for name, values_ in self._texts.items():
-                array = np.asarray(values_)
-                if array.dtype.kind in "iu":
-                    file[name] = array
-                else:
-                    file.create_dataset(name, data=[str(value) for value in values_], dtype=h5py.string_dtype())
-        return skeleton, offsets
+            if len(sizes) > 1:
+                file.attrs["unoic_parts"] = [_part_name(size) for size in sizes]
+            for size, n in sizes.items():
+                group = file if len(sizes) == 1 else file.create_group(_part_name(size))
+                places[size] = self._lay_out(group, size, n)
+                for name in self._texts:
+                    self._put_text(group, name, size, alone=len(sizes) == 1)
+        return skeleton, places
+
+    def _lay_out(self, group: Any, size: tuple[int, ...], n: int) -> dict[str, int]:
+        """Make the arrays of n samples of a size; where they lie."""
+        import h5py
+
+        from unoic_cli.formats import hdf5_writer
+
+        units, offsets = (n, *size), dict[str, int]()
+        shape = (n, self.n_classes, *size)
+        offsets["scores"] = hdf5_writer.make(group, self.kind, shape, hdf5_writer.float_type(self.dtype.name))
+        if size:
+            group[self.kind].attrs["class_axis"] = 1
+        for name, kind in self._numbers().items():
+            offsets[name] = hdf5_writer.make(group, name, units, h5py.h5t.py_create(kind))
+        for name, values in self._priors.items():
+            group[name] = np.asarray(values, np.float64)
+        if self._names is not None:
+            group.create_dataset("class_names", data=self._names, dtype=h5py.string_dtype())
+        return offsets
+
+    def _numbers(self) -> dict[str, np.dtype[Any]]:
+        """Types of what there is of each unit beside the scores."""
+        kinds = {"labels": np.dtype("<u1" if self.n_classes <= 255 else "<i4"), "delta": np.dtype("<f8")}
+        return {name: kind for name, kind in kinds.items() if name in self._fields}
+
+    def _put_text(self, group: Any, name: str, size: tuple[int, ...], *, alone: bool) -> None:
+        import h5py
+
+        values = self._texts[name]
+        if not alone:
+            shapes = [shape for shape, count in self._runs for _ in range(count)]
+            values = [value for value, shape in zip(values, shapes, strict=True) if shape == size]
+        array = np.asarray(values)
+        if array.dtype.kind in "iu":
+            group[name] = array
+        else:
+            group.create_dataset(name, data=[str(value) for value in values], dtype=h5py.string_dtype())
 
     def _finish(self) -> None:
-        skeleton, offsets = self._skeleton(self.n_samples)
-        if offsets["scores"] != self._begin:
+        sizes: dict[tuple[int, ...], int] = {}
+        for size, n in self._runs:
+            sizes[size] = sizes.get(size, 0) + n
+        if len(sizes) > 1 and "sample_id" not in self._texts:
+            self._texts["sample_id"] = list(range(self.n_samples))
+        skeleton, places = self._skeleton(sizes)
+        if len(sizes) == 1 and places[self.image_shape]["scores"] != self._begin:
             raise AssertionError("scores do not lie where they were written")
+        unit_bytes = {"scores": self.n_classes * self.dtype.itemsize}
+        unit_bytes |= {name: kind.itemsize for name, kind in self._numbers().items()}
         for name, spool in self._spools.items():
             spool.seek(0)
-            at = offsets[name]
-            while piece := spool.read(_PIECE):
-                self._output.pwrite(piece, at)
-                at += len(piece)
+            for size, n in self._runs:
+                left = n * math.prod(size) * unit_bytes[name]
+                while left:
+                    piece = spool.read(min(_PIECE, left))
+                    self._output.pwrite(piece, places[size][name])
+                    places[size][name] += len(piece)
+                    left -= len(piece)
         skeleton.copy_to(self._output)
         self._output.commit()
+
+
+def _part_name(size: tuple[int, ...]) -> str:
+    """What the part of a file is called that holds the images of a size."""
+    return "x".join(map(str, size))
 
 
 def _factors(delta: Any, units: tuple[int, ...]) -> NDArray[np.float64]:
