@@ -61,3 +61,123 @@ def test_the_page_is_made_from_the_dumps():
     text = (pathlib.Path(__file__).parent.parent / "docs" / "dumps.md").read_text()
     assert dumps.page() in text, "python tests/dumps.py"
     assert len(dumps.DUMPS) >= 60
+
+
+# ------------------------------------------------------------------------------------------------
+# what is refused, and what is not used
+
+
+BAD = {
+    "a ragged row": ("x.csv", "logit_0,logit_1,label\n1,2,0\n1,2\n", "2 fields at row 1; expected 3"),
+    "a longer row": ("x.csv", "logit_0,logit_1,label\n1,2,0\n1,2,0,3\n", "4 fields at row 1; expected 3"),
+    "NaN": ("x.csv", "logit_0,logit_1,label\n1,2,0\nnan,2,1\n", "nan at row 1"),
+    "a text": ("x.csv", "logit_0,logit_1,label\n1,2,0\nhigh,2,1\n", "'high' at row 1; expected a number"),
+    "nothing": ("x.csv", "logit_0,logit_1,label\n1,2,0\n,2,1\n", "'' at row 1; expected a number"),
+    "a million columns": ("x.csv", ",".join(f"logit_{k}" for k in range(10**6)), "a first line of more than"),
+    "a class of no name": (
+        "x.csv",
+        "prob_cat,prob_dog,label\n.5,.5,cat\n.4,.6,cow\n",
+        "'cow' at row 1; expected one of cat, dog",
+    ),
+    "floats that may be anything": (
+        "x.csv",
+        "loss,margin,label\n.5,2.5,1\n.4,3.5,0\n",
+        "columns of floats that may be scores",
+    ),
+    "no labels": ("x.csv", "logit_0,logit_1\n1,2\n", "no labels"),
+    "only names": ("x.csv", "logit_0,logit_1,label\n", "no samples"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_tables_that_are_refused(case, run):
+    name, text, says = BAD[case]
+    pathlib.Path(name).write_text(text)
+    error = run("evaluate", name, code=65)
+    assert says in error and len([line for line in error.splitlines() if "error" in line]) == 1
+
+
+def test_labels_that_are_none(run):
+    one_hot = np.eye(dumps.K)[dumps.Y]
+    np.savez("hot.npz", logits=dumps.Z, labels=one_hot)
+    assert "one-hot" in run("evaluate", "hot.npz", code=65)
+    np.savez("float.npz", logits=dumps.Z, labels=dumps.Y.astype("f4"))
+    assert "expected integers" in run("evaluate", "float.npz", code=65)
+    np.save("z.npy", dumps.Z)
+    for labels, says in ((one_hot, "one-hot"), (dumps.Y[:-1], "expected (60,)"), (dumps.Y.astype("f4"), "integers")):
+        np.save("y.npy", labels)
+        error = run("evaluate", "z.npy", "--labels", "y.npy", code=65)
+        assert "y.npy" in error and (says in error or "shape" in error or "integers" in error)
+    assert "no such file" in run("evaluate", "z.npy", "--labels", "none.npy", code=66)
+    assert "{stem}" not in run("evaluate", "z.npy", "--labels", "truth/{stem}.npy", code=66)
+    np.savez("many.npz", a=dumps.Y, b=dumps.Y)
+    assert "no labels among a" in run("evaluate", "z.npy", "--labels", "many.npz", code=65)
+    assert run("evaluate", "z.npy", "--labels", "many.npz::b")["n"] == dumps.N
+    assert "labels.npy lies beside it" not in run("evaluate", "z.npy", code=65)
+    np.save("labels.npy", dumps.Y)
+    assert "labels.npy lies beside it (--labels labels.npy)" in run("evaluate", "z.npy", code=65)
+
+
+def test_weights_are_not_used_and_that_is_said(run, capfd):
+    np.savez("w.npz", logits=dumps.Z, labels=dumps.Y, sample_weight=np.ones(dumps.N))
+    assert any("sample_weight is not used" in note for note in run("evaluate", "w.npz")["notes"])
+
+
+def test_labels_of_each_file_of_several(run, folder):
+    (folder / "truth").mkdir()
+    for name, (z, y) in {"a": dumps.VAL, "b": dumps.TEST}.items():
+        np.save(f"{name}.npy", z)
+        np.save(f"truth/{name}_gt.npy", y)
+        np.savetxt(f"truth/{name}.txt", y, "%d")
+    for labels in ("truth/{stem}_gt.npy", "truth"):
+        found = run("evaluate", "a.npy", "b.npy", "--labels", labels)
+        assert found["n"] == dumps.N and found["acc"] == pytest.approx(dumps.acc(dumps.Z, dumps.Y), abs=1e-12)
+    np.save("c.npy", dumps.VAL[0])
+    assert "no file c.* in the folder" in run("evaluate", "a.npy", "c.npy", "--labels", "truth", code=66)
+
+
+def test_a_table_whose_labels_change_is_another(run):
+    """What stands in for the labels must stay as it is until the command ends, like every input."""
+    np.save("z.npy", dumps.Z)
+    np.save("y.npy", dumps.Y)
+    import unoic_cli
+
+    def rewrite(text):
+        np.save("y.npy", dumps.Y[::-1])
+
+    with pytest.raises(unoic_cli.errors.DataError, match=r"y\.npy.*changed while it was in use"):
+        unoic_cli.evaluate("z.npy", labels="y.npy", tell=rewrite)
+
+
+class Tensor:
+    """A tensor that requires grad: numpy takes it only when it is detached."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self.array
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Can't call numpy() on Tensor that requires grad")
+
+
+def test_arrays_as_people_have_them():
+    import unoic_cli
+
+    wanted = unoic_cli.evaluate(dumps.Z, dumps.Y).overall.values
+    frozen = dumps.Z.copy()
+    frozen.flags.writeable = False
+    wide = np.zeros((dumps.N, 2 * dumps.K), "f4")
+    wide[:, ::2] = dumps.Z
+    for scores in (frozen, wide[:, ::2], np.asfortranarray(dumps.Z), dumps.Z.tolist(), dumps.Z.astype(">f4")):
+        assert unoic_cli.evaluate(scores, dumps.Y).overall.values == wanted
+    assert unoic_cli.evaluate(Tensor(dumps.Z), Tensor(dumps.Y)).overall.values == wanted
+    assert unoic_cli.evaluate(dumps.P, dumps.Y, kind="probs").overall.values == wanted
+    np.save("y.npy", dumps.Y)
+    np.save("z.npy", dumps.Z)
+    assert unoic_cli.evaluate("z.npy", "y.npy").overall.values == wanted
+    assert unoic_cli.evaluate("z.npy", labels_file="y.npy").overall.values == wanted

@@ -253,8 +253,9 @@ def test_every_command_reads_images_of_changing_size(tmp_path, monkeypatch):
     assert fused.to_dict()["n"] == sum(mask.size for mask in masks)
     assert len(unoic_cli.info("val.h5").files) == 3
     whole.calibration.save("c.json")
-    assert unoic_cli.compare("val.h5", methods=["c.json"]).to_dict()["methods"] == (
-        unoic_cli.compare(parts, methods=["c.json"]).to_dict()["methods"]
+    assert (
+        unoic_cli.compare("val.h5", methods=["c.json"]).to_dict()["methods"]
+        == (unoic_cli.compare(parts, methods=["c.json"]).to_dict()["methods"])
     )
     with pytest.raises(UnoicError, match="images of different sizes"):
         unoic_cli.calibrate("val.h5", lam=1.0, output="o.h5")

@@ -260,6 +260,9 @@ def plain(value: Any, name: str) -> Any:
 def as_array(values: Any, where: str) -> NDArray[Any]:
     """An array of whatever can be one.
 
+    Tensors that need a gradient or lie on a device are taken from there by their own methods (``detach``, ``cpu``),
+    bfloat16 as float32; no framework is imported.
+
     Raises
     ------
     DataError
@@ -268,7 +271,14 @@ def as_array(values: Any, where: str) -> NDArray[Any]:
     import numpy as np
 
     try:
-        return np.asarray(values)
+        if not isinstance(values, np.ndarray):
+            for name in ("detach", "cpu"):
+                if callable(getattr(values, name, None)):
+                    values = getattr(values, name)()
+            if "bfloat16" in str(getattr(values, "dtype", "")) and callable(getattr(values, "float", None)):
+                values = values.float()
+        array = np.asarray(values)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     except Exception as error:  # whatever a library's own arrays raise
         found = f"a {type(values).__name__} that cannot be read as an array ({error})"
         raise DataError(where, found, "expected an array in the memory of the processor, of one shape") from None

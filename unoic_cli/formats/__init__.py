@@ -127,12 +127,19 @@ def describe(name: str, *, allow_external: bool = False, asked: names.Asked | No
         labels = beside.find(wanted.labels_file, wanted.labels_key, name)
         wanted = replace(wanted, labels_key=None, beside=names.Facts(labels.entry.shape, labels.entry.dtype))
     found = one.describe(where, path, group, allow_external=allow_external, asked=wanted)
-    source = understood(_by_folders(found, path), wanted)
+    source = _weighed(understood(_by_folders(found, path), wanted))
     if labels is None and not source.constants:
         return source
     from unoic_cli.formats import beside
 
     return beside.joined(source, labels)
+
+
+def _weighed(source: Source) -> Source:
+    """A source that says of weights in the file that they are not used."""
+    weights = [name for name in source.others if name.lower() in names.WEIGHTS]
+    said = [f"{name} is not used: counts are of whole units, each of which counts once" for name in weights]
+    return replace(source, notes=(*source.notes, *said)) if said else source
 
 
 def _by_folders(source: Source, path: str) -> Source:

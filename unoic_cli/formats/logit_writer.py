@@ -30,24 +30,14 @@ _CHANGED = 1e-3
 
 
 def host_array(values: Any, where: str) -> NDArray[Any]:
-    """An array in this machine's memory of a tensor of any framework, bfloat16 as float32.
-
-    Tensors that need a gradient or lie on a device are taken from there by their own methods (``detach``, ``cpu``);
-    no framework is imported.
+    """An array in this machine's memory of a tensor of any framework; see `unoic_cli.calls.as_array`.
 
     Examples
     --------
     >>> host_array([[1, 2]], "logits").tolist()
     [[1, 2]]
     """
-    if not isinstance(values, np.ndarray):
-        for name in ("detach", "cpu"):
-            if callable(getattr(values, name, None)):
-                values = getattr(values, name)()
-        if "bfloat16" in str(getattr(values, "dtype", "")) and callable(getattr(values, "float", None)):
-            values = values.float()
-    array = as_array(values, where)
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    return as_array(values, where)
 
 
 class LogitWriter:

@@ -37,6 +37,7 @@ LABELS = (
 _WEAK = ("masks", "mask")
 """Names that may mean something else where a better one is there."""
 COUNTS = ("source_counts", "train_counts", "class_counts")
+WEIGHTS = ("sample_weight", "sample_weights", "weight", "weights")
 SPLITS = (
     *("train", "training", "val", "valid", "validation", "test", "testing", "tst", "cal", "calib", "calibration"),
     *("dev", "eval", "holdout"),
