@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unoic_cli.formats.beside import LabelFile
+    from unoic_cli.formats.carried import Carried
 
 Kind = Literal["logits", "log_probs", "probs", "predictions"]
 Encoding = Literal["float16", "bfloat16", "float32", "float64"]
@@ -311,6 +312,8 @@ class OutputSpec:
         Text metadata.
     checksums : bool
         Write them where the format has a place for them: chunks of HDF5, pages of Parquet.
+    carried : Carried or None
+        Columns of the input that Parquet keeps beside.
     """
 
     n_samples: int
@@ -328,3 +331,4 @@ class OutputSpec:
     source_prior: tuple[float, ...] | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     checksums: bool = True
+    carried: Carried | None = None

@@ -626,6 +626,10 @@ class RowWriter:
 
     def __init__(self, spec: OutputSpec, group_bytes: int) -> None:
         self.schema = _arrow_schema(spec)
+        self._own = len(self.schema)
+        self._carried = None if spec.carried is None else spec.carried.rows()
+        if spec.carried is not None:
+            self.schema = pa.schema([*self.schema, *spec.carried.fields()], self.schema.metadata)
         self._spec = spec
         self._pixels = math.prod(spec.image_shape)
         self._next = 0
@@ -639,7 +643,9 @@ class RowWriter:
         if block.start != self._next:
             raise ValueError(f"unit {block.start} where {self._next} comes next")
         self._next = block.stop
-        arrays = [self._array(field.name, field.type, block) for field in self.schema]
+        arrays = [self._array(field.name, field.type, block) for field in list(self.schema)[: self._own]]
+        if self._carried is not None:
+            arrays += self._carried.take(block.stop - block.start)
         self._pending.append(pa.record_batch(arrays, schema=self.schema))
         self._pending_rows += block.stop - block.start
         if self._pending_rows < self.group_rows:
