@@ -312,7 +312,8 @@ def test_signatures_stay():
 
 def test_names_of_the_package():
     assert set(unoic_cli.__all__) <= set(dir(unoic_cli))
-    assert not {name for name in dir(unoic_cli) if not name.startswith("__")} - set(unoic_cli.__all__)
+    more = {name for name in dir(unoic_cli) if not name.startswith("__")} - set(unoic_cli.__all__)
+    assert more == {"plots"} and all(hasattr(unoic_cli, name) for name in dir(unoic_cli))
     with pytest.raises(AttributeError, match="did you mean search_lambda"):
         _ = unoic_cli.serach_lambda
     with pytest.raises(AttributeError, match="no attribute '_private'"):

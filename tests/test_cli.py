@@ -496,8 +496,6 @@ def test_default_output_names(rows, answer):
     with h5py.File("g.hdf5", "w") as file:
         file["a/logits"], file["a/labels"] = sample(10)
     assert answer("calibrate", "g.hdf5::a", "--lambda", 1)["output"] == "g.calibrated.hdf5"
-    with pytest.raises(unoic_cli.UnoicError, match="no name for the file"):
-        unoic_cli.calibrate(sample(10)[0], lam=1.0, source_prior=COUNTS)
 
 
 def test_force_replaces(rows, answer, run):

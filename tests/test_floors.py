@@ -17,7 +17,8 @@ from unoic_cli.formats.names import Asked
 
 PACKAGE = pathlib.Path(unoic_cli.__file__).parent
 FLOORS = (
-    {"errors", "signals", "version", "machine", "options", "schemas", "brief", "calls", "compiling", "urls", "weights"},
+    {"errors", "signals", "version", "machine", "options", "schemas"}
+    | {"brief", "frames", "calls", "compiling", "urls", "weights"},
     {"kernels"},
     {"drawing"},
     {"storage"},

@@ -40,6 +40,13 @@ SESSIONS = {
         f"info {BOTH}",
         f"info {S}/rgb/fog.h5 --format table",
         f"info {D}/val.h5 {D}/test.h5",
+        f"search-lambda {D}/val.h5 --range 0:1:0.25 -o c.json --format tsv",
+        *in_forms("info c.json", ("json", "table")),
+        f"fit-delta rgb={S}/rgb/val.h5 -o d.json --format tsv",
+        f"prior {D}/test.h5 -o p.json --format tsv",
+        f"evaluate {D}/val.h5 --shard 1/2 --state s.unoic --format tsv",
+        "export c.json --bias layer.npz --format tsv",
+        "info d.json p.json s.unoic layer.npz --format table",
     ],
     "convert": [
         f"convert {D}/val.h5 v.parquet",

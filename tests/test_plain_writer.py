@@ -187,3 +187,151 @@ def test_threads_and_blocks_give_the_same_bytes(monkeypatch):
         unoic_cli.calibrate("x.h5", lam=1.0, output="o.npz", threads=threads, force=True)
         found.add(pathlib.Path("o.npz").read_bytes())
     assert len(found) == 1
+
+
+# ------------------------------------------------------------------------------------------------
+# outputs of calibrate
+
+
+@pytest.fixture
+def several():
+    """Two files of rows, and one of the same."""
+    for name, part in {"in_a": slice(0, 110), "in_b": slice(110, 300)}.items():
+        np.savez(f"{name}.npz", logits=Z[part], labels=Y[part], source_counts=[9, 3, 2, 1])
+    np.savez("whole.npz", logits=Z, labels=Y, source_counts=[9, 3, 2, 1])
+
+
+@pytest.mark.parametrize("options", [("--lambda", "1"), ()])
+def test_an_output_for_each_input(run, several, options):
+    pathlib.Path("out").mkdir()
+    found, _ = run("calibrate", "in_*.npz", *options, "-o", "out/{stem}.h5")
+    whole, _ = run("calibrate", "whole.npz", *options, "-o", "whole.h5")
+    assert found["outputs"] == ["out/in_a.h5", "out/in_b.h5"] and found["n_written"] == 300
+    keys = ("lambda", "before", "after", "emit", "temperature", "gained", "lost")
+    assert [found[key] for key in keys] == [whole[key] for key in keys]
+    with h5py.File("out/in_a.h5") as a, h5py.File("out/in_b.h5") as b, h5py.File("whole.h5") as one:
+        for name in ("log_probs", "labels", "predictions"):
+            assert (np.concatenate([a[name], b[name]]) == one[name][...]).all()
+    made = sorted(path.name for path in pathlib.Path("out").iterdir())
+    assert made == (["in_a.h5", "in_b.h5"] if options else ["calibration.json", "in_a.h5", "in_b.h5"])
+
+
+def test_several_outputs_come_together_or_not_at_all(run, several):
+    pathlib.Path("out").mkdir()
+    pathlib.Path("out/in_b.h5").touch()
+    assert "out/in_b.h5: the file exists" in run(
+        "calibrate", "in_*.npz", "--lambda", "1", "-o", "out/{stem}.h5", code=73
+    )
+    assert [path.name for path in pathlib.Path("out").iterdir()] == ["in_b.h5"]
+    bad = Z[110:].copy()
+    bad[50, 2] = np.nan
+    np.savez("in_b.npz", logits=bad, labels=Y[110:], source_counts=[9, 3, 2, 1])
+    assert "nan" in run("calibrate", "in_*.npz", "--lambda", "1", "-o", "out/{stem}.h5", "--force", code=65)
+    assert [path.name for path in pathlib.Path("out").iterdir()] == ["in_b.h5"]
+    pathlib.Path("deep").mkdir()
+    np.savez("deep/in_a.npz", logits=Z, labels=Y)
+    said = run("calibrate", "in_a.npz", "deep/in_a.npz", "--lambda", "1", "-o", "out/{stem}.h5", code=2)
+    assert "out/in_a.h5 for two inputs of that name" in said
+    assert "an output for each input" in run(
+        "calibrate", "in_*.npz", "--lambda", "1", "-o", "{stem}.h5", "--shard", "1/2", code=2
+    )
+
+
+def test_parts_and_sizes_have_outputs_of_their_own(run):
+    np.savez("p.npz", val_logits=Z[:100], val_labels=Y[:100], test_logits=Z[100:], test_labels=Y[100:])
+    found, _ = run("calibrate", "p.npz", "--lambda", "1", "--source-prior", "4,3,2,1", "-o", "{stem}.h5")
+    assert found["outputs"] == ["p.val.h5", "p.test.h5"]
+    run(
+        "calibrate",
+        "p.npz",
+        "--split",
+        "test",
+        "--lambda",
+        "1",
+        "--source-prior",
+        "4,3,2,1",
+        "-o",
+        "{stem}.h5",
+        "--force",
+    )
+    with unoic_cli.LogitWriter("sized.h5", source_counts=[9, 3, 1]) as writer:
+        writer.write(IMAGES, MASKS)
+        writer.write(IMAGES[:, :, :2], MASKS[:, :2])
+    found, _ = run("calibrate", "sized.h5", "--lambda", "1", "-o", "{stem}.h5")
+    assert found["outputs"] == ["sized.4x6.h5", "sized.2x6.h5"]
+    with h5py.File("sized.2x6.h5") as file:
+        assert file["log_probs"].shape == (5, 3, 2, 6)
+
+
+def test_several_modalities_have_an_output_for_each_pair(run, several):
+    for name in "ab":
+        pathlib.Path(f"other_{name}.npz").write_bytes(pathlib.Path(f"in_{name}.npz").read_bytes())
+    inputs = ["rgb=in_a.npz", "rgb=in_b.npz", "depth=other_a.npz", "depth=other_b.npz"]
+    found, _ = run("fuse", *inputs, "-o", "{stem}.fused.h5", "--delta", "fit")
+    one, _ = run("fuse", *inputs, "-o", "one.h5", "--delta", "fit")
+    assert found["n_written"] == one["n_written"] and found["after"] == one["after"]
+    parts = [h5py.File(name)["log_probs"][...] for name in found["outputs"]]
+    assert (np.concatenate(parts) == h5py.File("one.h5")["log_probs"][...]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("emit", ["log-probs", "probs"])
+@pytest.mark.parametrize("image", [False, True])
+def test_rounded_posteriors_are_counted(run, dtype, emit, image):
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(40, 3, *((5, 6) if image else ()))).astype("f8")
+    z[:, 1] = z[:, 0] + rng.normal(size=z[:, 0].shape) * 1e-4
+    y = rng.integers(0, 3, (40, *z.shape[2:]))
+    store("x.h5", logits=z, labels=y, source_counts=[3.0, 2.9, 1.0])
+    run("calibrate", "x.h5", "--lambda", "0.01", "--emit", emit, "-o", "wide.h5")
+    found, _ = run("calibrate", "x.h5", "--lambda", "0.01", "--emit", emit, "-o", "o.h5", "--dtype", dtype)
+    kind = emit.replace("-", "_")
+    with h5py.File("wide.h5") as file:
+        exact, predicted = file[kind][...], file["predictions"][...]
+    source = formats.describe("o.h5")
+    assert source.encoding == dtype
+    blocks = [one.own().scores for one in source.open().blocks(0, source.n_units, frozenset({"scores"}))]
+    got = formats.single.wide(np.concatenate(blocks).reshape(40, 3, *([30] if image else [])), dtype)
+    changed = int((got.argmax(1).reshape(-1) != predicted.reshape(-1)).sum())
+    assert found["changed"] == changed and (changed > 5 or dtype == "float32")
+    np.testing.assert_allclose(got.reshape(exact.shape), exact, rtol=1e-2, atol=1e-6)
+    assert "given with --emit predictions" in run(
+        "calibrate", "x.h5", "--lambda", "1", "--emit", "predictions", "--dtype", dtype, "-o", "p.h5", code=2
+    )
+
+
+def test_columns_of_others_are_kept(run):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    n = 1000
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(n, 3)).astype("f4")
+    columns = {f"logits_{k}": z[:, k] for k in range(3)} | {
+        "target": rng.integers(0, 3, n),
+        "path": [f"img{i}" for i in range(n)],
+        "split": ["val" if i % 3 else "test" for i in range(n)],
+        "meta": [{"a": i, "b": [i, i + 1]} for i in range(n)],
+        "score_of_another": [None if i % 5 else float(i) for i in range(n)],
+    }
+    whole = pa.table(columns)
+    pq.write_table(whole.slice(0, 333), "a.parquet", row_group_size=70)
+    pq.write_table(whole.slice(333), "b.parquet", row_group_size=1000)
+    others = ["path", "meta", "score_of_another"]
+    common = ("--lambda", "1", "--source-prior", "5,3,2")
+    _, err = run("calibrate", "a.parquet", "b.parquet", *common, "-o", "o.parquet", "--threads", "2")
+    assert "not carried over" not in err
+    found = pq.read_table("o.parquet")
+    assert found.select(others).equals(whole.select(others)) and found.num_rows == n
+    run("calibrate", "a.parquet", "b.parquet", *common, "--split", "test", "-o", "t.parquet")
+    wanted = whole.filter(pa.compute.equal(whole.column("split"), "test"))
+    assert pq.read_table("t.parquet").select(others).equals(wanted.select(others))
+    run("calibrate", "a.parquet", "b.parquet", *common, "--shard", "2/3", "-o", "s.parquet")
+    (part,) = pathlib.Path().glob("s.*.parquet")
+    assert pq.read_table(part).select(others).equals(whole.select(others).slice(333, 333))
+    _, err = run("calibrate", "a.parquet", *common, "-o", "o.h5")
+    assert "not carried over to the output: path, meta, score_of_another" in err
+    pq.write_table(whole.slice(0, 333).drop_columns(["path"]), "c.parquet")
+    run("calibrate", "a.parquet", "c.parquet", *common, "-o", "less.parquet")
+    assert "path" not in pq.read_table("less.parquet").schema.names
+    assert run("evaluate", "o.parquet")[0]["n"] == n

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unoic_cli.api.functions import command
     from unoic_cli.api.stored import Control, StateResult, merge_states, report_states, run
     from unoic_cli.calibrations.calibration import Calibration
+    from unoic_cli.calibrations.delta import DeltaStatistics
     from unoic_cli.calibrations.prior import Prior
     from unoic_cli.commands.calibrate import CalibrateResult
     from unoic_cli.commands.compare import CompareResult
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.search import SearchResult
     from unoic_cli.commands.show import ShowResult
     from unoic_cli.formats.arrays import from_arrays
+    from unoic_cli.formats.block import Source
     from unoic_cli.formats.logit_writer import LogitWriter
     from unoic_cli.plots.command import PlotResult, plot
 
@@ -73,6 +75,7 @@ _COMMANDS = {
 """Commands, and where their generators are."""
 _WHERE = {
     "Calibration": "calibrations.calibration",
+    "DeltaStatistics": "calibrations.delta",
     "Prior": "calibrations.prior",
     "CalibrateResult": "commands.calibrate",
     "CompareResult": "commands.compare",
@@ -91,6 +94,7 @@ _WHERE = {
     "Control": "api.stored",
     "StateResult": "api.stored",
     "LogitWriter": "formats.logit_writer",
+    "Source": "formats.block",
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
@@ -98,6 +102,8 @@ _WHERE = {
     "report_states": "api.stored",
     "run": "api.stored",
 }
+_ROOMS = ("plots",)
+"""Modules of functions for Python alone."""
 
 __all__ = [
     "CalibrateResult",
@@ -105,6 +111,7 @@ __all__ = [
     "CompareResult",
     "Control",
     "ConvertResult",
+    "DeltaStatistics",
     "DoctorResult",
     "EvaluateResult",
     "ExportResult",
@@ -118,6 +125,7 @@ __all__ = [
     "PriorResult",
     "SearchResult",
     "ShowResult",
+    "Source",
     "StateResult",
     "UnoicError",
     "__version__",
@@ -155,8 +163,8 @@ def __getattr__(name: str) -> Any:
         return globals().setdefault(name, made)
     if name in _WHERE:
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    if name == "plots":
-        return importlib.import_module(f"{__name__}.plots")
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name.startswith("_") or _is_module(name):  # that is asked before it is imported
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from unoic_cli.calls import nearest
@@ -166,4 +174,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})

@@ -1,18 +1,27 @@
-"""What results look like in a Python session: a handful of lines with the key figures, never a dump of arrays."""
+"""What results look like in Python: a few lines with the key figures in a session, a small table in a notebook."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unoic_cli.errors import printable
+
 _WIDTH = 100
+MOST_LINES = 5
+_ROWS = 10
+"""Of a table in a notebook."""
 _ITEMS = 6
 """Entries of a sequence or mapping that are shown."""
 _LETTERS = 60
-_ASIDE = ("details", "curve", "counts", "gained", "lost", "gain", "choice")
+_CELL = 1000
+_ASIDE = ("details", "curve", "counts", "gained", "lost", "gain", "choice", "fitted")
 """What is there for those who look closer."""
+_LAST = ("files", "split", "notes", "warnings")
+"""What there is in every result."""
 
 
 def brief(thing: Any) -> str:
@@ -30,16 +39,70 @@ def brief(thing: Any) -> str:
     >>> Found(1.0299999999, np.zeros((201, 4)))
     Found(lam=1.03, scores=<(201, 4) float64>)
     """
+    parts = [f"{name}={text}" for name, text in _parts(thing)]
+    return wrapped(f"{type(thing).__name__}({', '.join(parts)})")
+
+
+def _parts(thing: Any) -> list[tuple[str, str]]:
+    """What there is to say of a dataclass: names of fields, and their values in a few words."""
     fields = [(field.name, getattr(thing, field.name)) for field in dataclasses.fields(thing) if field.repr]
-    parts = [f"{name}={short(value)}" for name, value in fields if not (_is_aside(name, value) or _says_nothing(value))]
-    text = f"{type(thing).__name__}({', '.join(parts)})"
-    return wrapped(text)
+    fields.sort(key=lambda field: field[0] in _LAST)
+    return [(name, short(value)) for name, value in fields if not (_is_aside(name, value) or _says_nothing(value))]
 
 
 def wrapped(text: str) -> str:
-    """Lines of a width that sessions have."""
+    """A few lines of a width that sessions have; what is left over is cut."""
     lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f"{lines[MOST_LINES - 1][: _WIDTH - 5].rstrip(' ,')} ...)"]
     return "\n".join(lines)
+
+
+def in_html(thing: Any) -> str:
+    """What a notebook shows of a result: use as ``_repr_html_ = in_html`` in a dataclass.
+
+    Below what `brief` says stand the first rows of ``thing.glance()``, where there is one: a mapping of columns.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass
+    ... class Found:
+    ...     name: str
+    >>> in_html(Found("<b>"))
+    '<table><caption>Found</caption><tr><th>name</th><td>&#x27;&lt;b&gt;&#x27;</td></tr></table>'
+    """
+    facts = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in _parts(thing)]
+    table = f"<table><caption>{_text(type(thing).__name__)}</caption>{''.join(facts)}</table>"
+    glance = getattr(thing, "glance", None)
+    return table if glance is None else table + table_html(glance())
+
+
+def table_html(columns: Mapping[str, Sequence[Any]], caption: str = "") -> str:
+    """The first rows of columns, as a notebook shows them.
+
+    Examples
+    --------
+    >>> table_html({"class": ["<i>"], "recall": [None]})
+    '<table><tr><th>class</th><th>recall</th></tr><tr><td>&lt;i&gt;</td><td></td></tr></table>'
+    """
+    if not columns:
+        return ""
+    above = f"<caption>{_text(caption)}</caption>" if caption else ""
+    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
+    lines = list(zip(*columns.values(), strict=True))
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in line)}</tr>" for line in lines[:_ROWS])
+    more = f"<tr><td>... {len(lines):,} in all</td></tr>" if len(lines) > _ROWS else ""
+    return f"<table>{above}<tr>{head}</tr>{body}{more}</table>"
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else _text(value if isinstance(value, str) else short(value))
+
+
+def _text(value: str) -> str:
+    """Text as a notebook shows it, and nothing that it obeys."""
+    cut = value if len(value) <= _CELL else f"{value[:_CELL]} ..."
+    return html.escape(printable(cut))
 
 
 def _is_aside(name: str, value: Any) -> bool:
@@ -72,6 +135,10 @@ def short(value: Any, depth: int = 0) -> str:
         return repr(value["code"])
     if depth > 1 and isinstance(value, (Mapping, tuple, list)) and value:
         return f"<{len(value)} entries>"
+    if hasattr(value, "_fields"):  # a named tuple
+        return (
+            f"{type(value).__name__}({', '.join(f'{name}={short(getattr(value, name), 2)}' for name in value._fields)})"
+        )
     if isinstance(value, Mapping):
         return _listed([f"{key!r}: {short(item, depth + 1)}" for key, item in _first(value.items())], "{}", len(value))
     if isinstance(value, (tuple, list, frozenset)):

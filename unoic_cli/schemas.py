@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from unoic_cli.errors import DataError
 
 T = TypeVar("T")
+STATE = b"unoic state "
+"""What state files of any version begin with."""
 SCHEMAS = {
     "CalibrateResult": "unoic.calibrate/1",
     "CompareResult": "unoic.compare/1",

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Annotated, Any, TypeAlias, TypedDict, Unpack
 
 from unoic_cli import formats, signals
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calls import (
     ArgumentError,
     annotations_of,
@@ -97,6 +98,8 @@ class Control:
     ] = None
     replace: Annotated[bool, Option("", None, "State files may replace others.", says="how")] = False
 
+    __repr__ = brief
+
     @property
     def plain(self) -> bool:
         """Whether nothing special is asked for."""
@@ -130,6 +133,9 @@ class StateResult:
     total: int
     shard: tuple[int, int] | None
     missing: str | None = None
+
+    __repr__ = brief
+    _repr_html_ = in_html
 
     @classmethod
     def of(cls, ledger: Ledger, path: str) -> StateResult:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.delta import DeltaStatistics
 from unoic_cli.calibrations.lattice import LARGEST
 from unoic_cli.calibrations.offsets import Offsets, check_offsets
@@ -68,6 +68,7 @@ class Modality:
     offsets: Offsets | None = None
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self, lam: float) -> dict[str, Any]:
         """As it is stored; its own lambda is there for the reader."""
@@ -110,6 +111,8 @@ class Tuning:
     clusters: int
     counts: tuple[int, ...]
     margins: tuple[tuple[int, ...], ...] = ()
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
@@ -171,6 +174,7 @@ class Calibration:
     tuning: Tuning | None = field(default=None, repr=False)
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def __post_init__(self) -> None:
         for modality in self.modalities:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from unoic_cli.brief import brief, in_html
 from unoic_cli.data.facts import Facts, find_out, read_text
 from unoic_cli.errors import DataError
 from unoic_cli.schemas import check_schema, typed
@@ -60,9 +61,12 @@ class DeltaStatistics:
     measure: Measure = "entropy"
     n: int = 0
     modality: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
     per: Per = "sample"
     largest: float | None = None
+
+    __repr__ = brief
+    _repr_html_ = in_html
 
     @property
     def least(self) -> float | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.data.facts import Facts, read_text
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.schemas import check_schema
@@ -71,6 +72,7 @@ class Prior:
         return {**found, "estimated": True} if self.estimated else found
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     @classmethod
     def from_weights(cls, weights: Sequence[float], origin: str, *, counts: bool, estimated: bool = False) -> Prior:
@@ -143,6 +145,7 @@ class Slopes:
         return cls(values, masked, spread <= LEVEL, spread <= FAINT)
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def scaled(self, factor: float) -> Slopes:
         """All slopes times a factor."""
@@ -309,6 +312,38 @@ def read_weights(
     if text.lstrip()[0] in "[{":
         return _from_json(text, class_names, path)
     return _from_table(text, class_names, path), None
+
+
+def read_own_weights(path: str) -> Facts[tuple[list[float], tuple[str, ...] | None]]:
+    """As `read_weights`, where no scores say which classes there are: those of the file, as it names and orders them.
+
+    Raises
+    ------
+    NoInputError, DataError
+        The file cannot be read, or does not hold such numbers.
+    """
+    try:
+        return (yield from read_weights(path))
+    except DataError as error:
+        text = yield from read_text(path, error.expected, "utf-8-sig")
+        for names in _own_names(text, path):
+            with contextlib.suppress(DataError):
+                weights, _ = yield from read_weights(path, names)
+                return weights, tuple(names)
+        raise
+
+
+def _own_names(text: str, path: str) -> Iterator[list[str]]:
+    """What may be the names of the classes of a file of weights by name."""
+    if text.lstrip()[:1] == "{":
+        with contextlib.suppress(ValueError, RecursionError):
+            yield list(json.loads(text))
+    elif text.strip():
+        with contextlib.suppress(DataError):
+            rows = _rows(text, path)
+            for some in (rows, rows[1:]):
+                yield from ([row[0] for row in some], [row[-1] for row in some])
+            yield from (rows[0], rows[0][1:])
 
 
 _NAME_KEYS = ("class_names", "classes", "names", "labels")

@@ -9,9 +9,10 @@ from unoic_cli.errors import UsageError
 
 CALIBRATION = Argument("calibration", "CALIBRATION", "A calibration of one network (JSON).", many=False)
 HELP = """softmax(a z + bias) is the calibrated posterior: scale the last layer's weights and its bias by a = 1 / T,
-then add the K numbers. Without --bias they are shown alone.
+then add the K numbers. Without --bias they are shown alone. With --onnx, the model that is written does it: in its
+last layer where that serves nothing else, else with added nodes; before a softmax, where it ends with one.
 
-Example: unoic export c.json --bias bias.json
+Example: unoic export c.json --onnx model.onnx -o calibrated.onnx
 """
 
 

@@ -7,8 +7,9 @@ from unoic_cli.cli.program import FILES, counting
 from unoic_cli.commands.info import InfoOptions
 
 HELP = """Each file is read once. Labels out of range, NaN and infinities are counted, not refused.
+Calibrations, statistics of delta, priors, states, layers of unoic export and ONNX models are explained.
 
-Example: unoic info val.h5 test.parquet
+Example: unoic info val.h5 calibration.json
 """
 
 

@@ -8,16 +8,17 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, Unpack, cast, get_args
 
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.fuser import Fuser, Piece
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.class_offsets import asks_for_fit
+from unoic_cli.commands.convert import not_held
 from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.harm import (
     flattened_of,
@@ -27,16 +28,20 @@ from unoic_cli.commands.harm import (
     tell_flips,
     tell_margins,
 )
+from unoic_cli.commands.rounding import RoundingTally, as_encoding, check_dtype
 from unoic_cli.commands.sampled import GAIN_FOLDS
 from unoic_cli.commands.search import Folds, SearchResult, search_prepared
 from unoic_cli.data.batch import Batch, stored_field
-from unoic_cli.data.dataset import DataSet, Span
+from unoic_cli.data.dataset import DataSet, Span, text_counts
 from unoic_cli.data.steps import Rewritten, Steps, rewrite, write_json
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.formats.arrays import Memory
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Writer
+from unoic_cli.formats.single import wide
+from unoic_cli.formats.source import FileSource
 from unoic_cli.fusions import divides
 from unoic_cli.kernels.lines import make_workspace
-from unoic_cli.metrics import ABSENT, Absent, Counted, Counts
+from unoic_cli.metrics import ABSENT, NAMES, Absent, Counted, Counts
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.asked import ask
 from unoic_cli.resolve.common import (
@@ -51,7 +56,7 @@ from unoic_cli.resolve.common import (
 )
 from unoic_cli.resolve.decider import Decider, make_decider
 from unoic_cli.resolve.modalities import Resolved, resolve
-from unoic_cli.resolve.options import AbsentOption, DataOptions, ForceOption, MethodOptions, StrictOption
+from unoic_cli.resolve.options import AbsentOption, DataOptions, DtypeOption, ForceOption, MethodOptions, StrictOption
 from unoic_cli.tallies.flattened import FlattenedTally
 from unoic_cli.tallies.flips import FlipTally
 from unoic_cli.tallies.margins import MarginKeeper
@@ -61,7 +66,10 @@ from unoic_cli.tallies.viewed import ViewedTally
 from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    from unoic_cli.formats.block import Encoding
+    from unoic_cli.formats.carried import Carried
 
 Emit = Literal["log-probs", "probs", "predictions"]
 EMIT: tuple[Emit, ...] = get_args(Emit)
@@ -77,8 +85,8 @@ class CalibrateResult:
     ----------
     calibration : Calibration
         What was applied to the output.
-    output : str
-        The file written.
+    output : str or None
+        The file written; None where the output is arrays.
     calibration_output : str or None
         Where a calibration that was fitted here was written.
     before, after : Metrics or None
@@ -95,10 +103,19 @@ class CalibrateResult:
         What was written.
     masked : Metrics or None
         Metrics at lambda = 0 with masked classes (prior zero, ``unseen="mask"``), where these change anything.
+    changed : int or None
+        Units that are decided otherwise by the scores as they were rounded (``dtype``).
+    outputs : tuple of str
+        Where each input has an output of its own (``{stem}`` in the name).
+    log_probs, probs : ndarray or None
+        Of arrays, without a name for a file: what a file would hold, by `emit` one or the other or none, in the layout
+        of the scores (of modalities that differ, classes last).
+    predictions : ndarray of (N,) or (N, H, W) unsigned integers, or None
+        Decisions; the largest of their type stands for units of which nothing is known.
     """
 
     calibration: Calibration
-    output: str
+    output: str | None
     calibration_output: str | None
     before: Metrics | None
     after: Metrics | None
@@ -112,8 +129,22 @@ class CalibrateResult:
     notes: tuple[str, ...]
     masked: Metrics | None = None
     warnings: list[dict[str, Any]] = field(default_factory=list)
+    changed: int | None = None
+    outputs: tuple[str, ...] = ()
+    log_probs: NDArray[Any] | None = None
+    probs: NDArray[Any] | None = None
+    predictions: NDArray[Any] | None = None
 
     __repr__ = brief
+    _repr_html_ = in_html
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: metrics before and after."""
+        rows = {"before": self.before, "after": self.after}
+        known = {name: one for name, one in rows.items() if one is not None}
+        if not known:
+            return {}
+        return {"": list(known), **{name: [one.values.get(name) for one in known.values()] for name in NAMES}}
 
     @property
     def folds(self) -> Folds | None:
@@ -127,6 +158,8 @@ class CalibrateResult:
             folds = self.fitted.folds.to_dict(self.fitted.best)
         return {
             "output": self.output,
+            **({} if not self.outputs else {"outputs": list(self.outputs)}),
+            **({} if self.changed is None else {"changed": self.changed}),
             "emit": self.emit,
             "n_written": self.n_units,
             "lambda": self.calibration.lam,
@@ -213,6 +246,8 @@ class _Posterior:
     decider: Decider
     emit: Emit
     margins: Callable[[], MarginKeeper] | None = None
+    dtype: str = "keep"
+    carried: Carried | None = None
 
     @property
     def view(self) -> View:
@@ -227,13 +262,15 @@ class _Posterior:
         """What a worker reads at once."""
         return data.spans(whole_samples=self.view.needs_samples)
 
-    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Writer:
+    def create(self, path: str | Memory, spec: OutputSpec, unfinished: str | None) -> Writer:
         """Start the output, or go on with an unfinished one."""
         return formats.create(path, spec, unfinished=unfinished)
 
     def spec(self, n_samples: int) -> OutputSpec:
         """The form of the output."""
-        return _output_spec(self.data, self.decider.calibration, self.emit, n_samples)
+        made = _output_spec(self.data, self.decider.calibration, self.emit, n_samples)
+        encoding = made.encoding if self.dtype == "keep" else cast("Encoding", self.dtype)
+        return replace(made, encoding=encoding, carried=self.carried)
 
     def tallies(self) -> list[Any]:
         """Counts at lambda 0 and after, units, counts of the scores as they are where those do not tell, flips."""
@@ -241,25 +278,28 @@ class _Posterior:
         beside: list[Any] = [] if plain is None else [ViewedTally(plain.view, plain.tally([0.0]))]
         flips = flips_of(self.decider)
         margins = None if self.margins is None else self.margins()
-        more = [tally for tally in (flips, margins, flattened_of(self.decider)) if tally is not None]
+        rounding = None if self.dtype == "keep" else RoundingTally(1)
+        more = [tally for tally in (flips, margins, flattened_of(self.decider), rounding) if tally is not None]
         return [self.decider.tally([0.0, lam] if lam else [lam]), UnitTally(), *beside, *more]
 
     def worker(self, spec: OutputSpec, tallies: Sequence[Any]) -> _Maker:
         """What makes blocks in one thread."""
-        return _Maker(self.decider, spec, tallies)
+        is_double = any(source.encoding == "float64" for source in self.data.all_sources)
+        return _Maker(self.decider, spec, tallies, "float64" if is_double else "float32")
 
 
 class _Maker:
     """One thread's blocks."""
 
-    def __init__(self, decider: Decider, spec: OutputSpec, tallies: Sequence[Any]) -> None:
-        self.decider, self.spec = decider, spec
+    def __init__(self, decider: Decider, spec: OutputSpec, tallies: Sequence[Any], made_as: Encoding) -> None:
+        self.decider, self.spec, self.wide = decider, spec, made_as
         lam = decider.calibration.lam
         self.fuser = decider.writer(lam)
         self.work = make_workspace(spec.n_classes)
         self.lines = decider.point(lam)
         self.points: Any
-        self.points, *self.others = tallies
+        self.points, *self.others = (tally for tally in tallies if not isinstance(tally, RoundingTally))
+        self.rounding = next((tally for tally in tallies if isinstance(tally, RoundingTally)), None)
 
     def __call__(self, batch: Batch, start: int) -> Iterator[LogitBlock]:
         spec, decider = self.spec, self.decider
@@ -268,7 +308,7 @@ class _Maker:
         assert block.scores is not None
         out, pixels, in_logs = np.empty(0), 0, spec.kind == "log_probs"
         if spec.kind != "predictions":
-            out = np.empty(batch.n_units * spec.n_classes, dtype=np.dtype(spec.encoding))
+            out = np.empty(batch.n_units * spec.n_classes, dtype=np.dtype(self.wide))
             pixels = block.scores.shape[2] if spec.layout == "planes" else 0
 
         def write(fuser: Fuser, piece: Piece) -> None:
@@ -300,16 +340,35 @@ class _Maker:
                 out.reshape(shape)[image, :, pixel] = np.nan
             elif out.size:
                 out.reshape(shape)[batch.blank] = np.nan
+        scores: Any = out.reshape(shape) if out.size else None
+        if self.rounding is not None and scores is not None:
+            scores = self._rounded(scores, batch, predictions)
         yield LogitBlock(
             start=start,
             stop=start + batch.n_units,
-            scores=out.reshape(shape) if out.size else None,
+            scores=scores,
             predictions=predictions.astype(smallest),
             labels=stored_field(block.labels, spec.dtypes.get("labels")),
             group=block.group,
             split=block.split,
             sample_id=stored_field(block.sample_id, spec.dtypes.get("sample_id")),
         )
+
+    def _rounded(self, scores: NDArray[Any], batch: Batch, predictions: NDArray[np.int32]) -> NDArray[Any]:
+        """Scores as they are stored, and how many decisions that changes."""
+        assert self.rounding is not None
+        spec = self.spec
+        if spec.encoding == self.wide:
+            made = scores
+        else:
+            source = replace(batch.part.source, encoding=self.wide, n_classes=spec.n_classes)
+            made = as_encoding(scores, source, spec.encoding, batch.part.block.start)
+        decided = wide(made, spec.encoding).argmax(axis=1).reshape(-1)
+        changed = decided != predictions
+        if batch.blank is not None:
+            changed[batch.blank] = False
+        self.rounding.changed[0] += int(np.count_nonzero(changed))
+        return made
 
 
 def _dtype_of(data: DataSet, field: str) -> str:
@@ -406,11 +465,13 @@ class CalibrateOptions(MethodOptions, DataOptions, total=False):
         Option(
             "--output -o",
             "FILE",
-            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.calibrated.SUFFIX here.",
+            "HDF5, Parquet, Arrow stream (.arrows), npz, npy, CSV or safetensors; - streams to stdout. {stem} in the "
+            "name: an output for each input. Default: STEM.calibrated.SUFFIX here.",
             says="where",
         ),
     ]
     emit: EmitOption
+    dtype: DtypeOption
     metric: Annotated[
         str | None, Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.")
     ]
@@ -424,7 +485,9 @@ def calibrate(
     labels: ArrayLike | None = None,
     **options: Unpack[CalibrateOptions],
 ) -> Steps[CalibrateResult]:
-    """Write the calibrated posterior of logits files, with labels, groups and the rest carried over.
+    """Make the calibrated posterior: of files as a file, with labels, groups and the rest carried over.
+
+    Of arrays, and without `output`, the result has what a file would hold: `log_probs` or `probs`, and `predictions`.
 
     Parameters
     ----------
@@ -456,6 +519,10 @@ def calibrate(
     >>> import os, tempfile
     >>> import numpy as np
     >>> scores = np.array([[2.0, 1.5], [2.0, 0.0]], dtype=np.float32)
+    >>> result = calibrate(scores, lam=1.0, source_prior=[3, 1], emit="probs")
+    >>> result.probs.round(3)
+    array([[0.355, 0.645],
+           [0.711, 0.289]], dtype=float32)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "out.h5")
     ...     result = calibrate(scores, [1, 0], output=path, lam=1.0, source_prior=[3, 1])
@@ -476,11 +543,12 @@ class FuseOptions(MethodOptions, DataOptions, total=False):
         Option(
             "--output -o",
             "FILE",
-            "HDF5, Parquet or Arrow stream (.arrows); - streams to stdout. Default: STEM.fused.SUFFIX here.",
+            "As of calibrate. Default: STEM.fused.SUFFIX here.",
             says="where",
         ),
     ]
     emit: EmitOption
+    dtype: DtypeOption
     absent: AbsentOption
     force: ForceOption
 
@@ -490,7 +558,9 @@ def fuse(
     labels: ArrayLike | None = None,
     **options: Unpack[FuseOptions],
 ) -> Steps[CalibrateResult]:
-    """Write the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
+    """Make the fused posterior of several modalities; without a lambda or a calibration, nothing is rebalanced.
+
+    Of arrays, and without `output`, the result has what a file would hold: `log_probs` or `probs`, and `predictions`.
 
     Parameters
     ----------
@@ -513,13 +583,11 @@ def fuse(
     Examples
     --------
     >>> from unoic_cli import fuse
-    >>> import os, tempfile
     >>> import numpy as np
     >>> rgb, depth = np.log([[0.6, 0.4]]), np.log([[0.2, 0.8]])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     result = fuse({"rgb": rgb, "depth": depth}, [1], output=os.path.join(folder, "fused.h5"))
-    >>> result.after.values["acc"]
-    1.0
+    >>> result = fuse({"rgb": rgb, "depth": depth}, [1])
+    >>> np.exp(result.log_probs).round(3).tolist(), result.predictions.tolist(), result.after.values["acc"]
+    ([[0.436, 0.564]], [1], 1.0)
     """
     chosen = filled(CalibrateOptions, options)
     notes = Notes(chosen["tell"])
@@ -538,17 +606,23 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     names = tuple(source.name for source in data.all_sources)
     if absent not in ABSENT:
         raise UsageError("--absent", f"{absent!r}", f"expected one of {', '.join(ABSENT)}")
-    if output is None and any(source.format == "arrays" for source in data.all_sources):
-        raise UsageError("output", "arrays, and no name for the file to write", 'expected output="FILE.h5"')
-    path = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
-    stream = path == formats.STANDARD
     given_files = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"])
     kept = (*names, *files_among(*given_files, chosen["offsets"]))
-    path = yield from take_output(path, force=chosen["force"], inputs=kept)
+    check_dtype(chosen["dtype"])
+    if emit == "predictions" and chosen["dtype"] != "keep":
+        raise UsageError("--dtype", "given with --emit predictions", "expected scores to round")
+    place: str | Memory = Memory()
+    outputs: list[tuple[str | Memory, DataSet]] = [(place, data)]
+    if output is not None or all(isinstance(source, FileSource) for source in data.all_sources):
+        place = default_output(data, "calibrated" if fit else "fused") if output is None else os.fspath(output)
+        outputs = yield from _outputs(place, data, chosen["force"], kept, notes)
+        place = place if _STEM in place else str(outputs[0][0])
     fitted, beside = None, None
     if fit and chosen["calibration"] is None and chosen["lam"] is None:
-        if not stream:  # which carries the calibration itself
-            beside = os.path.splitext(path)[0] + ".calibration.json"
+        if isinstance(place, str) and place != formats.STANDARD:  # a stream carries the calibration itself
+            beside = os.path.splitext(place)[0] + ".calibration.json"
+            if _STEM in place:
+                beside = os.path.join(os.path.dirname(place), "calibration.json")
             yield from check_output(beside, force=chosen["force"], inputs=kept)
         if data.shard is not None:
             expected = "expected --calibration or --lambda: a part must not be fitted by itself"
@@ -564,14 +638,12 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     for name in ("labels", "group", "sample_id", "split"):
         if not data.has(name) and any(name in source.fields for source in data.sources):
             notes.add(f"{name} is not written: some of the inputs have none")
-    left = formats.others(data.all_sources)
-    if left is not None:
-        notes.add(left)
     applied = resolved.calibration
     decider = yield from make_decider(applied, data, resolved.factors)
     margins = None if fitted is not None else (yield from margins_of(decider, resolved, data))
-    made = _Posterior(data, decider, emit, None if margins is None else margins.recipe())
-    written = yield from rewrite(data, path, made)
+    keeper = None if margins is None else margins.recipe()
+    made = _Posterior(data, decider, emit, keeper, chosen["dtype"])
+    written = yield from _written(outputs, made, notes)
     if beside is not None:
         yield from write_json(beside, applied.to_dict())
     before, masked, after = _metrics(written, decider, absent, data, notes)
@@ -594,7 +666,7 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,
-        output=path,
+        output=place if isinstance(place, str) else None,
         calibration_output=beside,
         before=before,
         after=after,
@@ -608,7 +680,85 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         notes=tuple(notes.texts),
         masked=masked,
         warnings=notes.told(),
+        changed=next((tally.changed[0] for tally in written.tallies if isinstance(tally, RoundingTally)), None),
+        outputs=tuple(str(one) for one, _ in outputs) if len(outputs) > 1 else (),
+        **({} if isinstance(place, str) else place.arrays),
     )
+
+
+_STEM = "{stem}"
+"""In the name of an output: that of the input, so that there is one for each."""
+
+
+def _outputs(
+    path: str, data: DataSet, force: bool, kept: tuple[str, ...], notes: Notes
+) -> Steps[list[tuple[str | Memory, DataSet]]]:  # fmt: skip
+    """Each output, and what is written to it: all of the data to one, or each input to its own."""
+    if _STEM not in path:
+        return [((yield from take_output(path, force=force, inputs=kept)), data)]
+    if data.shard is not None:
+        raise UsageError("--shard", "an output for each input", "expected one output, or an input for each task")
+    for one in data.beside:
+        if [source.n_samples for source in one.sources] != [source.n_samples for source in data.sources]:
+            raise UsageError(
+                "--output", f"{path}, but files that differ by modality", "expected files of the same samples"
+            )
+    placed: list[tuple[str | Memory, DataSet]] = []
+    for i, source in enumerate(data.sources):
+        if data.split is not None and not (yield from text_counts(source, "split"))[data.split]:
+            notes.add(f"{source.name} has no sample of split {data.split}: it gets no output")
+            continue
+        stem, part = formats.stem_of(source.name)[0], formats.split_name(source.name)[1].strip("/").replace("/", ".")
+        name = path.replace(_STEM, f"{stem}.{part}" if part else stem)
+        if any(name == other for other, _ in placed):
+            raise UsageError("--output", f"{name} for two inputs of that name", "expected names that differ")
+        own = tuple(replace(one, sources=(one.sources[i],), n_samples=source.n_samples) for one in data.beside)
+        part_of = replace(data, sources=(source,), n_samples=source.n_samples, beside=own)
+        placed.append(((yield from take_output(name, force=force, inputs=kept)), part_of))
+    return placed
+
+
+def _written(outputs: list[tuple[str | Memory, DataSet]], made: _Posterior, notes: Notes) -> Steps[Rewritten]:
+    """Write each output; what was counted is that of all together."""
+    total: Rewritten | None = None
+    for place, data in outputs:
+        one = replace(made, data=data, carried=_carried(place, data, made))
+        spec = one.spec(data.n_samples)
+        for text in () if place == formats.STANDARD else not_held(place, formats.left_out(place, spec)):
+            notes.add(text)
+        names = () if one.carried is None else one.carried.columns
+        left = formats.others(
+            [replace(s, others=tuple(o for o in s.others if o not in names)) for s in data.all_sources]
+        )
+        if left is not None:
+            notes.add(left)
+        written = yield from rewrite(data, place, one)
+        if total is None:
+            total = written
+        else:
+            for tally, more in zip(total.tallies, written.tallies, strict=True):
+                tally.add(more)
+            total = total._replace(n_units=total.n_units + written.n_units)
+    assert total is not None
+    return total
+
+
+def _carried(place: str | Memory, data: DataSet, made: _Posterior) -> Carried | None:
+    """Columns that a Parquet output keeps of Parquet inputs."""
+    if (
+        not isinstance(place, str)
+        or place == formats.STANDARD
+        or not isinstance(data.sources[0], formats.parquet.Parquet)
+    ):
+        return None
+    if formats.writable(place) is not formats.parquet.Parquet:
+        return None
+    from unoic_cli.formats import carried
+
+    spec = made.spec(1)
+    taken = [*spec.dtypes, spec.kind, "predictions", "labels"]
+    window = (0, data.n_units) if data.shard is None else data.shard_units(*data.shard)
+    return carried.carried(data.sources, data.split, window, taken)
 
 
 def _tell_rests(calibration: Calibration, chosen: CalibrateOptions, data: DataSet, notes: Notes) -> None:

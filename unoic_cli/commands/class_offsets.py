@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.brief import brief
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands.problem import Problem
 from unoic_cli.commands.sampled import Gain, Sampled
@@ -51,6 +52,8 @@ class FittedOffsets:
     best: dict[str, float]
     gain: dict[str, Gain]
     crossed: Counted
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
-from unoic_cli.brief import brief, short, wrapped
+from unoic_cli.brief import brief, in_html, short, table_html, wrapped
 from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.calibrations.view import FactorSource
@@ -23,6 +23,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, exists
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.frames import frame
 from unoic_cli.fusions import FUSIONS, divides, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.options import Option, filled, given_flags
@@ -95,6 +96,7 @@ class Row:
     average_gain: dict[str, Gain] = field(default_factory=dict)
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def gain(self, column: str, name: str) -> Gain | None:
         """What it gains in a metric under a condition, or on average."""
@@ -156,6 +158,37 @@ class CompareResult:
     def __repr__(self) -> str:
         averages = {row.name: {name: row.average[name] for name in self.metrics} for row in self.rows}
         return wrapped(f"CompareResult(conditions={short(self.conditions)}, averages={short(averages)})")
+
+    def _repr_html_(self) -> str:
+        return table_html(self.glance(), "CompareResult")
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: the averages of each method."""
+        averages = {name: [row.average[name] for row in self.rows] for name in self.metrics}
+        return {"": [row.name for row in self.rows], "lambda": [row.lam for row in self.rows], **averages}
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each method, as a DataFrame: lambda, metrics averaged over the conditions, and those of each.
+
+        Parameters
+        ----------
+        library : {"pandas", "polars"}, optional
+            By default pandas, or polars where that alone is installed.
+
+        Raises
+        ------
+        UnoicError
+            It is not installed.
+        """
+        several = self.conditions if len(self.conditions) > 1 else ()
+        cells = {
+            f"{name} {condition}": [_known(row.cells[condition].values[name]) for row in self.rows]
+            for condition in several
+            for name in self.metrics
+        }
+        averages = {name: [_known(row.average[name]) for row in self.rows] for name in self.metrics}
+        lams = [None if row.lam is None else float(row.lam) for row in self.rows]
+        return frame({"method": [row.name for row in self.rows], "lambda": lams, **averages, **cells}, library)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
@@ -324,6 +357,10 @@ def _against(chosen: CompareOptions, titles: Sequence[str]) -> int:
     if title not in titles:
         raise UsageError("--against", f"{title!r}", f"expected one of {', '.join(titles)}")
     return list(titles).index(title)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -368,7 +368,7 @@ class _Copied:
         return replace(block, scores=two)
 
 
-def not_held(path: str, left: Sequence[str]) -> list[str]:
+def not_held(path: Any, left: Sequence[str]) -> list[str]:
     """What to say of what the format of an output cannot hold."""
     return [f"{formats.writable(path).TITLE} holds no {', '.join(left)}: left out (HDF5 and npz do)"] if left else []
 

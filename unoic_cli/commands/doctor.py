@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from unoic_cli import kernels
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.machine import available_threads
 from unoic_cli.options import Option
 from unoic_cli.resolve.options import TellOption
 
 NEEDED = ("numpy", "numba", "llvmlite", "h5py", "pyarrow", "isal", "msgspec", "rich", "typer")
-EXTRAS = {"cloud": ("fsspec", "adlfs", "gcsfs", "s3fs"), "dask": ("distributed",), "plot": ("matplotlib",)}
+EXTRAS = {
+    "cloud": ("fsspec", "adlfs", "gcsfs", "s3fs"),
+    "dask": ("distributed",),
+    "onnx": ("onnx",),
+    "plot": ("matplotlib",),
+}
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512fp16", "neon", "fullfp16", "sve", "sve2")
 """Of a processor, those that make a difference to kernels."""
 
@@ -70,6 +75,8 @@ class Kernels:
     compiled: dict[str, int] = field(default_factory=dict)
     n_bytes: int = 0
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class Warmed:
@@ -121,6 +128,7 @@ class DoctorResult:
     warmed: Warmed | None = None
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands.harm import (
     flattened_of,
@@ -26,6 +26,7 @@ from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count
 from unoic_cli.errors import UsageError
+from unoic_cli.frames import frame
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
 from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.options import Option, filled, given_flags
@@ -90,6 +91,7 @@ class Metrics:
     ignored: tuple[int, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     @classmethod
     def of(cls, counted: Counted, n_ignored: int, asked: Asked) -> Metrics:
@@ -194,6 +196,34 @@ class EvaluateResult:
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
     __repr__ = brief
+    _repr_html_ = in_html
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: metrics before and after, and of each group."""
+        rows = {} if self.before is None else {"before": self.before}
+        rows |= {"after" if rows else "all": self.overall, **(self.groups or {})}
+        return {
+            "": list(rows),
+            "n": [one.n for one in rows.values()],
+            **{name: [one.values.get(name) for one in rows.values()] for name in self.metrics},
+        }
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each class, as a DataFrame: counts, recall, precision, IoU and F1.
+
+        Parameters
+        ----------
+        library : {"pandas", "polars"}, optional
+            By default pandas, or polars where that alone is installed.
+
+        Raises
+        ------
+        UnoicError
+            It is not installed.
+        """
+        names = self.class_names or tuple(map(str, range(self.overall.counts.hits.size)))
+        rows = self.overall.per_class(names)
+        return frame({name: [row[name] for row in rows] for name in rows[0] if name != "ignored"}, library)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

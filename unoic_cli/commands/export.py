@@ -1,4 +1,4 @@
-"""`export`: the numbers that make a network's last linear layer the calibrated one."""
+"""`export`: the numbers that make a network's last linear layer the calibrated one, and ONNX models that have them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calls import ArgumentError
+from unoic_cli.commands import onnx_model
+from unoic_cli.data.facts import exists, read_bytes
 from unoic_cli.data.steps import Steps, write_bytes
-from unoic_cli.errors import UsageError
+from unoic_cli.errors import DataError, UsageError
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import check_output, output_path
+from unoic_cli.resolve.common import Notes, check_output, output_path
 from unoic_cli.resolve.options import ForceOption, TellOption
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMS = {".npy": "npy", ".npz": "npz", ".json": "json", ".safetensors": "safetensors"}
+_OF_RUNS = ("output", "onnx", "notes")
+"""What the JSON of the command has, and a layer has not."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class ExportResult:
         The file written.
     lines : str or None
         Lines for PyTorch, where they were asked for.
+    model : Changed or None
+        What was done to an ONNX model.
+    notes : tuple of str
+        What was worth saying on the way.
     """
 
     scale: float
@@ -50,8 +58,15 @@ class ExportResult:
     class_names: tuple[str, ...] | None
     output: str | None = None
     lines: str | None = None
+    model: onnx_model.Changed | None = None
+    notes: tuple[str, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: the classes."""
+        return {"class": list(self.class_names or map(str, range(len(self.bias)))), "bias": list(self.bias)}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; null for -inf."""
@@ -62,6 +77,8 @@ class ExportResult:
             "temperature": self.temperature,
             "class_names": None if self.class_names is None else list(self.class_names),
             "output": self.output,
+            "onnx": None if self.model is None else self.model.to_dict(),
+            "notes": list(self.notes),
         }
 
     def torch(self) -> str:
@@ -92,12 +109,29 @@ class ExportOptions(TypedDict, total=False):
     bias: Annotated[
         str | os.PathLike[str] | None,
         Option(
-            "--bias -o",
+            "--bias",
             "FILE",
             "Write the layer: .npy (the bias alone, where the temperature is 1), or .npz, .json or .safetensors "
             "(arrays scale and bias).",
             says="where",
         ),
+    ]
+    onnx: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "--onnx",
+            "MODEL",
+            "An ONNX model of the network; what is written is the calibrated one, of the same inputs and outputs "
+            "(unoic[onnx]).",
+        ),
+    ]
+    output: Annotated[
+        str | os.PathLike[str] | None,
+        Option("-o", "FILE", "The model to write, with --onnx; without, the same as --bias.", says="where"),
+    ]
+    output_name: Annotated[
+        str | None,
+        Option("--output", "NAME", "With --onnx: which output holds the scores, where the model has several."),
     ]
     torch: Annotated[
         bool, Option("--torch", None, "Print lines of PyTorch that change a layer named head.", says="how")
@@ -125,7 +159,13 @@ def export(calibration: Calibration | str | os.PathLike[str], **options: Unpack[
     Raises
     ------
     UnoicError
-        A calibration of several networks, or one whose scores have a delta of their own: no layer does that.
+        A calibration of several networks, or one whose scores have a delta of their own: no layer does that. A model
+        whose scores cannot be told, or of other classes.
+
+    Notes
+    -----
+    An ONNX model is changed in its last ``Gemm``, ``MatMul`` and ``Add``, or ``Conv``, where nothing else depends on
+    what would change; else nodes are added. Where it ends with a softmax, that is taken of a z + b in place of z.
 
     Examples
     --------
@@ -137,35 +177,88 @@ def export(calibration: Calibration | str | os.PathLike[str], **options: Unpack[
     >>> layer.scale, [round(value, 6) for value in layer.bias]
     (1.0, [-0.405465, 0.693147])
     """
-    chosen = filled(ExportOptions, options)
-    output, where = output_path(chosen["bias"]), "calibration"
-    inputs: tuple[str, ...] = ()
+    chosen, where = filled(ExportOptions, options), "calibration"
+    model, output = output_path(chosen["onnx"]), _output(chosen)
+    inputs: tuple[str, ...] = () if model is None else (model,)
     if not isinstance(calibration, Calibration):
         if not isinstance(calibration, (str, os.PathLike)):
             raise ArgumentError(
                 where, f"a {type(calibration).__name__}", "expected a calibration, or the name of a file"
             )
         where = os.fspath(calibration)
-        inputs = (where,)
+        inputs = (*inputs, where)
         calibration = yield from Calibration.read(where)
-    form = None if output is None else _form(output)
     if output is not None:
         yield from check_output(output, force=chosen["force"], inputs=inputs)
     elif chosen["force"]:
         raise UsageError("--force", "--force without --bias", "expected a file that it may replace")
     made = _layer(calibration, where, output)
-    if output is not None:
+    if model is not None and output is not None:
+        made = yield from _changed_model(made, calibration, model, output, chosen)
+    elif output is not None:
+        form = _form(output)
         if form == "npy" and made.scale != 1.0:
             found = f"{output}, where the temperature is {made.temperature:g}"
             raise UsageError("--bias", found, "expected .npz, .json or .safetensors, which hold the scale, too")
-        yield from write_bytes(output, encoded(made, str(form)))
+        yield from write_bytes(output, encoded(made, form))
     return replace(made, lines=made.torch()) if chosen["torch"] else made
+
+
+def _output(chosen: ExportOptions) -> str | None:
+    """The file to write, whose name says its form."""
+    bias, output = output_path(chosen["bias"]), output_path(chosen["output"])
+    if chosen["onnx"] is None:
+        if chosen["output_name"] is not None:
+            raise UsageError("--output", "--output without --onnx", "expected the model whose output it is (-o FILE)")
+        if bias is not None and output is not None:
+            raise UsageError("-o", "-o beside --bias", "expected one of them")
+        output = output if bias is None else bias
+        if output is not None:
+            _form(output)
+        return output
+    if bias is not None:
+        raise UsageError("--bias", "--bias beside --onnx", "expected one of them")
+    if output is None:
+        raise UsageError("--onnx", "--onnx without -o", "expected a name for the calibrated model (-o FILE.onnx)")
+    if os.path.splitext(output)[1].lower() != onnx_model.SUFFIX:
+        raise UsageError("-o", output, f"expected a name that ends with {onnx_model.SUFFIX}")
+    return output
+
+
+def _changed_model(
+    made: ExportResult, calibration: Calibration, path: str, output: str, chosen: ExportOptions
+) -> Steps[ExportResult]:
+    """Write an ONNX model with the layer in it."""
+    import numpy as np
+
+    onnx_model.library()  # before anything is read
+    notes = Notes(chosen["tell"])
+    model = onnx_model.parsed((yield from read_bytes(path, onnx_model.EXPECTED, onnx_model.MOST_BYTES)), path)
+    folder = os.path.dirname(path)
+    outside = [os.path.join(folder, name) for name in onnx_model.external_files(model)]
+    for name in outside:
+        if not (yield from exists(name)):
+            raise DataError(path, f"weights in {name}, which is not there", "expected the whole model")
+    if outside:
+        yield from check_output(output, force=chosen["force"], inputs=tuple(outside))
+        if os.path.realpath(os.path.dirname(output)) != os.path.realpath(folder):
+            found = f"{output}, and weights of {path} lie in {os.path.basename(outside[0])} beside it"
+            raise UsageError("-o", found, f"expected a name in {folder or 'its folder'}: the new model reads them, too")
+    done = onnx_model.calibrate_model(
+        model, path, chosen["output_name"], made.scale, np.array(made.bias), calibration.to_dict()
+    )
+    others = onnx_model.others_of(model, done.output)
+    if others:
+        notes.add(f"{path}: only {done.output} is calibrated; {', '.join(others)} as before")
+    yield from write_bytes(output, onnx_model.encoded(model, output))
+    return replace(made, model=done, notes=tuple(notes.texts))
 
 
 def _form(output: str) -> str:
     suffix = os.path.splitext(output)[1].lower()
     if suffix not in FORMS:
-        raise UsageError("--bias", output, f"expected a name that ends with {', '.join(FORMS)}")
+        more = " (.onnx: with --onnx MODEL)" if suffix == onnx_model.SUFFIX else ""
+        raise UsageError("--bias", output, f"expected a name that ends with {', '.join(FORMS)}{more}")
     return FORMS[suffix]
 
 
@@ -203,7 +296,7 @@ def encoded(made: ExportResult, form: str) -> bytes:
 
     scale, bias = np.array(made.scale), np.array(made.bias)
     if form == "json":
-        content = {key: value for key, value in made.to_dict().items() if key != "output"}
+        content = {key: value for key, value in made.to_dict().items() if key not in _OF_RUNS}
         return (json.dumps(content, indent=1) + "\n").encode()
     if form == "safetensors":
         return _safetensors({"bias": bias, "scale": scale})

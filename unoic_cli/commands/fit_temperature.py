@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.prior import UNSEEN, PriorLike, Unseen
 from unoic_cli.calibrations.view import Look, View
@@ -124,6 +124,7 @@ class FitTemperatureResult:
     notes: tuple[str, ...]
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     @property
     def lam(self) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.metrics import Counted, Counts, Metric
@@ -56,6 +56,7 @@ class Images:
     by: str
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def name(self, i: int) -> str:
         """What an image is called: its `sample_id`, or its file and place there."""

@@ -1,4 +1,4 @@
-"""Look into logits files: what they hold, whether it can be used, and what to run next."""
+"""Look into files: what they hold, whether it can be used, and what to run next."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calls import ArgumentError
+from unoic_cli.commands.explained import Explained, explain, explain_text
 from unoic_cli.data.batch import where_is
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import know
@@ -111,6 +112,8 @@ class CountsInfo:
     ignored: dict[int, int]
     outside: dict[int, int]
     n_outside: int
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,7 @@ class FileInfo:
     findings: tuple[Finding, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
 
 
 @dataclass(frozen=True)
@@ -230,16 +234,21 @@ class InfoResult:
     Attributes
     ----------
     files : tuple of FileInfo
-        One for each input, in order.
+        One for each input that holds scores, in order.
+    explained : tuple of Explained
+        One for each other: calibrations, statistics of delta, priors, states, layers and ONNX models.
     """
 
     files: tuple[FileInfo, ...]
+    explained: tuple[Explained, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
-        return dataclasses.asdict(self)
+        files = [dataclasses.asdict(one) for one in self.files]
+        return {"files": files, "explained": [one.to_dict() for one in self.explained]}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -266,9 +275,10 @@ def info(
     labels: ArrayLike | None = None,
     **options: Unpack[InfoOptions],
 ) -> Steps[InfoResult]:
-    """Read logits files once, in fixed memory, and say what they hold.
+    """Read logits files once, in fixed memory, and say what they hold; explain what others are, and how they are used.
 
-    Labels out of range, NaN and infinities are counted and warned of, not refused.
+    Labels out of range, NaN and infinities are counted and warned of, not refused. Calibrations, statistics of delta,
+    priors, states, layers that `export` wrote and ONNX models are explained.
 
     Parameters
     ----------
@@ -305,18 +315,34 @@ def info(
     check_threads(chosen["threads"])
     asked, split = asked_of(chosen), chosen["split"]
     given: list[str | Source] = yield from _given(inputs, labels, asked)
-    run, looks = (yield from here()), []
+    run, looks, told = (yield from here()), [], []
     for one in given:
-        source = one
-        if not isinstance(source, Source):
-            source = yield from described(source, allow_external=chosen["allow_external"], asked=asked)
+        source = one if isinstance(one, Source) else (yield from _looked_at(one, chosen, asked))
+        if isinstance(source, Explained):
+            told.append(source)
+            continue
         if split is not None and "split" not in source.fields:
             raise DataError(source.name, f"no split, but --split {split}", "expected a dataset or column named split")
         stored = yield from know(f"storage {source.name}", partial(_stored, source, measured=not run.stored))
         repeated = yield from id_findings([source], split)
         looks.append((ContentsTally(source, split), stored, repeated))
-    yield from count_each([_pass(look[0], run.shard) for look in looks])
-    return InfoResult(tuple(_file(*look) for look in looks))
+    if looks:
+        yield from count_each([_pass(look[0], run.shard) for look in looks])
+    return InfoResult(tuple(_file(*look) for look in looks), tuple(told))
+
+
+def _looked_at(name: str, chosen: InfoOptions, asked: Asked) -> Steps[Source | Explained]:
+    """The source of a file, or what it is where it holds no scores."""
+    told = yield from explain(name)
+    if told is not None:
+        return told
+    try:
+        return (yield from described(name, allow_external=chosen["allow_external"], asked=asked))
+    except DataError:
+        told = yield from explain_text(name)
+        if told is None:
+            raise
+        return told
 
 
 def _pass(gathered: ContentsTally, shard: tuple[int, int] | None) -> Pass:
@@ -358,7 +384,7 @@ def _file(gathered: ContentsTally, stored: Mapping[str, Any], repeated: Sequence
     masks = seen.values.n_neg_inf if seen.values is not None and seen.kind == "logits" else 0
     if masks and not any(finding.code == "masked-logits" for finding in findings):
         warnings.append(f"logits: {masks:,} values are -inf: each is read as a class that the unit cannot have")
-    reason = _prior_option(seen)[1] if source.format != arrays.NAME else ""  # of the commands to run next
+    reason = _prior_option(seen)[1] if source.format != arrays.Arrays.NAME else ""  # of the commands to run next
     advice = (*source.notes, *((reason,) if reason else ()))
     if seen.read is not None and seen.read.slow:
         advice = (*advice, f"slow to read: {seen.read.slow}; unoic pack makes a file that is not")
@@ -536,7 +562,7 @@ def _label_warnings(seen: FileInfo) -> list[str]:
 
 def _next(seen: FileInfo) -> list[str]:
     """Command lines to run next; arrays in memory have none."""
-    if seen.format == arrays.NAME:
+    if seen.format == arrays.Arrays.NAME:
         return []
     pack = (
         [f"unoic pack {shlex.quote(seen.name)} {beside(seen.name, 'packed.h5')}"]

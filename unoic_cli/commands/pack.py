@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack, cast
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.convert import (
     check_predictions,
@@ -120,6 +120,7 @@ class PackResult:
     notes: tuple[str, ...]
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""

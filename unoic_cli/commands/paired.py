@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.metrics import Counted, Metric
 from unoic_cli.resolve.asked import Asked
@@ -101,6 +101,8 @@ class Change:
     after: float
     change: Gain
 
+    __repr__ = brief
+
     def to_dict(self, class_names: Sequence[str] | None) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -136,6 +138,7 @@ class Difference:
     changes: tuple[Change, ...]
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self, class_names: Sequence[str] | None) -> dict[str, Any]:
         """For JSON."""

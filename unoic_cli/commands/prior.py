@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.prior import parse_list
 from unoic_cli.commands.target_mix import SCORES, Estimated, estimate_mix
@@ -15,6 +15,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, write_json
 from unoic_cli.errors import UsageError
 from unoic_cli.formats.block import Source
+from unoic_cli.frames import frame
 from unoic_cli.fusions import DEFAULT, FUSIONS, listed
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.common import (
@@ -78,6 +79,31 @@ class PriorResult:
     estimated: Estimated | None = None
 
     __repr__ = brief
+    _repr_html_ = in_html
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: the classes."""
+        counts = {} if self.estimated is not None else {"count": list(self.counts)}
+        return {"class": self._names(), **counts, "prior": list(self.prior)}
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each class, as a DataFrame: its count where it was counted, and its share.
+
+        Parameters
+        ----------
+        library : {"pandas", "polars"}, optional
+            By default pandas, or polars where that alone is installed.
+
+        Raises
+        ------
+        UnoicError
+            It is not installed.
+        """
+        found = self.glance()
+        return frame({"class": list(range(len(self.prior))), "name": found.pop("class"), **found}, library)
+
+    def _names(self) -> list[str]:
+        return list(self.class_names or map(str, range(len(self.prior))))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; ``--source-prior`` and ``--target-prior`` read it."""

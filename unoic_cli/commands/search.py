@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.commands.class_offsets import FittedOffsets, add_offsets, asks_for_fit, check_fit
@@ -22,6 +22,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.frames import frame
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.asked import Asked, ask, check_countable, clusters_of, tell_infinite, with_training
@@ -101,6 +102,7 @@ class Folds:
     masked: tuple[dict[str, float], ...] | None = None
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self, optimistic: dict[str, float]) -> dict[str, Any]:
         """For JSON; `optimistic` is what tuning and testing on the same data gives."""
@@ -215,6 +217,29 @@ class SearchResult:
     met: tuple[Met, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
+
+    def glance(self) -> dict[str, list[Any]]:
+        """What notebooks show: metrics as it is, rebalanced, and at the chosen lambda."""
+        settings = {"lambda 0 (as it is)": self.baseline, "lambda 1": self.rebalanced}
+        settings[f"lambda {self.lam:g} (chosen)"] = self.best
+        return {"": list(settings), **{name: [one.get(name) for one in settings.values()] for name in self.metrics}}
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """The curve as a DataFrame: a row for each lambda, with its metrics.
+
+        Parameters
+        ----------
+        library : {"pandas", "polars"}, optional
+            By default pandas, or polars where that alone is installed.
+
+        Raises
+        ------
+        UnoicError
+            It is not installed.
+        """
+        curve = {name: _numbers(values) for name, values in self.curve.items()}
+        return frame({"lambda": self.lams.tolist(), **curve}, library)
 
     def chosen(self) -> dict[str, Any]:
         """For JSON: how lambda was chosen, and what it gains."""

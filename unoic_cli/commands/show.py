@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.commands.compare import describe, lambdas, make_deciders, titles_of
 from unoic_cli.data.dataset import DataSet, Span, split_at
 from unoic_cli.data.steps import Steps, count, write_bytes
@@ -70,6 +70,7 @@ class ShownImage:
     paired: bool = True
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     @property
     def pixels(self) -> int:
@@ -150,6 +151,7 @@ class ShowResult:
     notes: tuple[str, ...] = ()
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

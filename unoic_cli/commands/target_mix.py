@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.brief import brief
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.commands.sampled import Sampled
 from unoic_cli.data.dataset import DataSet
@@ -76,6 +77,8 @@ class Estimated:
     kept_labelled: int
     kept_target: int
     labelled_files: tuple[str, ...]
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from unoic_cli.errors import DataError, UnoicError
 from unoic_cli.storage import witness
-from unoic_cli.storage.whole import open_regular, read_whole
+from unoic_cli.storage.whole import MOST_BYTES, open_regular, read_whole
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -116,6 +117,18 @@ def read_text(path: str, expected: str, encoding: str = "utf-8") -> Facts[str]:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     return (yield from know(f"file {path}", find))
+
+
+def read_bytes(path: str, expected: str, most: int = MOST_BYTES) -> Facts[bytes]:
+    """The content of a file that is no text, of a bounded size.
+
+    Raises
+    ------
+    NoInputError, DataError, StorageError
+        As `unoic_cli.storage.whole.read_whole` does.
+    """
+    find = partial(read_whole, path, expected, most=most)
+    return (yield from know(f"bytes {path}", find, write=bytes.hex, read=bytes.fromhex))
 
 
 def head(path: str, size: int) -> Facts[bytes]:

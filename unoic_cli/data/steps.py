@@ -15,6 +15,7 @@ from unoic_cli.data.batch import Batch
 from unoic_cli.data.dataset import DataSet, Span
 from unoic_cli.data.facts import Fact
 from unoic_cli.data.folds import Folding
+from unoic_cli.formats.arrays import Memory
 from unoic_cli.formats.block import Layout, LogitBlock, OutputSpec
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ class Maker(Protocol):
         """What a worker reads, and writes, at once."""
         ...
 
-    def create(self, path: str, spec: OutputSpec, unfinished: str | None) -> Any:
+    def create(self, path: Any, spec: OutputSpec, unfinished: str | None) -> Any:
         """Start the output, or go on with an unfinished one."""
         ...
 
@@ -125,13 +126,13 @@ class Rewrite:
     Attributes
     ----------
     data : DataSet
-    path : str
-        Its suffix names the format; ``-`` is a stream on standard output.
+    path : str or Memory
+        The suffix of a file names the format; ``-`` is a stream on standard output.
     maker : Maker
     """
 
     data: DataSet
-    path: str
+    path: str | Memory
     maker: Maker
 
 
@@ -144,13 +145,13 @@ class Rewritten(NamedTuple):
         Those of the maker, filled.
     n_units : int
         Units written.
-    place : str
-        Where the output is as long as it waits for its name.
+    place : str or Memory
+        Where the output is, as long as it waits for its name.
     """
 
     tallies: list[Any]
     n_units: int
-    place: str
+    place: Any
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,13 @@ class Bytes:
 @dataclass(frozen=True)
 class Here:
     """A question about the run itself, answered by a `Situation`."""
+
+
+@dataclass(frozen=True)
+class StateOf:
+    """A question about a state file, answered by what it says of its run: command, arguments, rows."""
+
+    path: str
 
 
 @dataclass(frozen=True)
@@ -199,7 +207,7 @@ class Situation:
     stored: bool = False
 
 
-Step: TypeAlias = Fact[Any] | Pass | tuple[Pass, ...] | Rewrite | Text | Bytes | Here
+Step: TypeAlias = Fact[Any] | Pass | tuple[Pass, ...] | Rewrite | Text | Bytes | Here | StateOf
 Steps: TypeAlias = Generator[Step, Any, T]
 """Asks for steps, and returns a T."""
 
@@ -214,7 +222,7 @@ def count_each(passes: Sequence[Pass]) -> Steps[None]:
     yield tuple(passes)
 
 
-def rewrite(data: DataSet, path: str, maker: Maker) -> Steps[Rewritten]:
+def rewrite(data: DataSet, path: str | Memory, maker: Maker) -> Steps[Rewritten]:
     """Ask for a rewrite; see `Rewrite`."""
     return cast(Rewritten, (yield Rewrite(data, path, maker)))
 
@@ -222,6 +230,11 @@ def rewrite(data: DataSet, path: str, maker: Maker) -> Steps[Rewritten]:
 def here() -> Steps[Situation]:
     """Ask what the run is like."""
     return cast(Situation, (yield Here()))
+
+
+def state_of(path: str) -> Steps[dict[str, Any]]:
+    """Ask what a state file says of its run."""
+    return cast("dict[str, Any]", (yield StateOf(path)))
 
 
 def write_text(path: str, text: str) -> Steps[None]:

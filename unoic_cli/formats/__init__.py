@@ -16,11 +16,12 @@ import urllib.parse
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from unoic_cli import storage as storage
 from unoic_cli.errors import CannotCreateError, DataError, NoInputError, UsageError
 from unoic_cli.formats import arrow, csv, hdf5, names, npz, parquet, pickled, safetensors
+from unoic_cli.formats.arrays import Arrays, Memory
 from unoic_cli.formats.arrow import STANDARD as STANDARD
 from unoic_cli.formats.block import Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.formats.source import FileSource
@@ -413,25 +414,28 @@ def check_stream(*, force: bool) -> None:
     arrow.check_standard_output()
 
 
-def writable(path: str) -> type[FileSource]:
-    """The format of an output, by its suffix.
+def writable(path: str | Memory) -> type[FileSource] | type[Arrays]:
+    """The format of an output: by its suffix, or arrays where it stays in memory.
 
     Raises
     ------
     UsageError
         No format that is written has it.
     """
+    if isinstance(path, Memory):
+        return Arrays
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise UsageError(path, f"unknown suffix {suffix!r}", f"expected one of {', '.join(SUFFIXES)}")
     return FORMATS[SUFFIXES[suffix]]
 
 
-def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
-    """Start an output file, or go on with an unfinished one of the same spec; its suffix names its format."""
+def create(path: str | Memory, spec: OutputSpec, *, unfinished: str | None = None) -> Writer:
+    """Start an output, or go on with an unfinished one of the same spec; the suffix of a file names its format."""
     if path == STANDARD:
         return _STREAM.create(path, spec)
-    kind, left = writable(path), left_out(path, spec)
+    left = left_out(path, spec)
+    kind: Any = writable(path)
     kept = {name: dtype for name, dtype in spec.dtypes.items() if name not in left}
     facts: dict[str, Any] = {name: None for name in ("source_counts", "source_prior", "class_names") if name in left}
     scalar = None if "delta" in left else spec.scalar_delta
@@ -440,12 +444,14 @@ def create(path: str, spec: OutputSpec, *, unfinished: str | None = None) -> Wri
     less = replace(
         spec, dtypes=kept, scalar_delta=scalar, predictions=predictions, attributes=attributes, **facts
     )  # fmt: skip
-    return kind.create(path, less, unfinished)
+    made: Writer = kind.create(path, less, unfinished)
+    return made
 
 
-def left_out(path: str, spec: OutputSpec) -> list[str]:
+def left_out(path: str | Memory, spec: OutputSpec) -> list[str]:
     """What of an output its format cannot hold; the names of the arrays, of facts of the classes, and provenance."""
-    holds = None if path == STANDARD else writable(path).HOLDS
+    kind = None if path == STANDARD else writable(path)
+    holds = None if kind is None or kind is Arrays else cast("type[FileSource]", kind).HOLDS
     if holds is None:
         return []
     there = [*spec.dtypes, *(["delta"] if spec.scalar_delta is not None else [])]

@@ -1,23 +1,35 @@
-"""A source over numpy arrays in memory, held to the same rules as a file."""
+"""Numpy arrays in memory as a format: sources that are held to the same rules as files, and outputs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unoic_cli.calls import as_array, plain, public
-from unoic_cli.errors import DataError, UsageError
+from unoic_cli.errors import DataError, StorageError, UsageError
 from unoic_cli.formats import names, schema, single
-from unoic_cli.formats.block import SCORE_KINDS, Encoding, Kind, LogitBlock, Reader, Source
+from unoic_cli.formats.block import SCORE_KINDS, Encoding, Kind, LogitBlock, OutputSpec, Reader, Source, Writer
 from unoic_cli.weights import weights_by_class
 
-NAME = "arrays"
-
 _ENCODINGS: dict[str, Encoding] = {"float16": "float16", "float32": "float32", "float64": "float64"}
+
+
+@dataclass
+class Memory:
+    """A place for an output that is no file: what was written, when it is complete.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        ``log_probs`` or ``probs``, and ``predictions``; empty before.
+    """
+
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -30,7 +42,21 @@ class Arrays(Source):
         By ``scores`` or the name of a field.
     """
 
+    NAME: ClassVar[str] = "arrays"
+    TITLE: ClassVar[str] = "arrays in memory"
+
     arrays: dict[str, NDArray[Any]]
+
+    @classmethod
+    def create(cls, path: Memory, spec: OutputSpec, unfinished: str | None = None) -> Writer:
+        """Start an output in memory.
+
+        Raises
+        ------
+        StorageError
+            There is no memory for it.
+        """
+        return ArrayWriter(path, spec)
 
     def open(self) -> Reader:
         """A reader, for one thread."""
@@ -131,7 +157,7 @@ def from_arrays(
     known = None if texts is None else schema.class_names(f"{name}:class_names", texts, shape.known_classes)
     source = Arrays(
         name=name,
-        format=NAME,
+        format=Arrays.NAME,
         n_samples=shape.n_samples,
         n_classes=shape.n_classes,
         image_shape=shape.image_shape,
@@ -185,7 +211,8 @@ def _shape(
         schema.check_holds(where, array.dtype, n_classes)
         return schema.prediction_shape(where, array.shape, n_classes), ()
     if array.dtype.name not in _ENCODINGS:
-        raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}")
+        hint = ", or from_arrays(..., kind='predictions', n_classes=K)" if array.dtype.kind in "iu" else ""
+        raise DataError(where, f"{array.dtype} values", f"expected {', '.join(_ENCODINGS)}{hint}")
     labels = beside[0]
     if class_axis is None and array.ndim > 0 and labels is not None and labels not in names.unit_shapes(array.shape):
         class_axis = 1  # what is wrong with the labels is said where they are checked
@@ -301,3 +328,53 @@ class ArrayReader:
             first, last = schema.samples_of(start, stop, source.pixels)
             return schema.per_unit(array[first:last].astype(np.float64), start, stop, source.pixels)
         return self._units("delta", array, start, stop, np.dtype(np.float64))
+
+
+class ArrayWriter:
+    """Puts blocks into arrays, from any thread in any order.
+
+    Parameters
+    ----------
+    place : Memory
+        Gets the arrays when all is written.
+    spec : OutputSpec
+    """
+
+    ordered = False
+
+    def __init__(self, place: Memory, spec: OutputSpec) -> None:
+        self._place, self._spec = place, spec
+        n, k, image = spec.n_samples, spec.n_classes, spec.image_shape
+        self._pixels = math.prod(image)
+        shape = (n, k, *image) if spec.layout == "planes" else (n, *image, k)
+        try:
+            self._arrays: dict[str, NDArray[Any]] = {}
+            if spec.kind != "predictions":
+                self._arrays[spec.kind] = np.empty(shape, spec.encoding)
+            if spec.kind == "predictions" or spec.predictions:
+                self._arrays["predictions"] = np.empty((n, *image), np.min_scalar_type(k - 1))
+        except MemoryError:
+            expected = 'expected memory for it, or output="FILE.h5"'
+            raise StorageError("output", f"no room for an array {shape} in memory", expected) from None
+
+    def write(self, block: LogitBlock) -> None:
+        """Store a block whose `start` and `stop` count units of the output."""
+        spec = self._spec
+        if block.predictions is not None and "predictions" in self._arrays:
+            self._arrays["predictions"].reshape(-1)[block.start : block.stop] = block.predictions
+        if block.scores is None or spec.kind == "predictions":
+            return
+        if spec.layout == "rows":
+            self._arrays[spec.kind].reshape(-1, spec.n_classes)[block.start : block.stop] = block.scores
+            return
+        flat = self._arrays[spec.kind].reshape(spec.n_samples, spec.n_classes, self._pixels)
+        (first, at), size = divmod(block.start, self._pixels), block.scores.shape[2]
+        flat[first : first + len(block.scores), :, at : at + size] = block.scores
+
+    def commit(self) -> None:
+        """Hand all of it over."""
+        self._place.arrays.update(self._arrays)
+
+    def abort(self) -> None:
+        """Let go of what was written."""
+        self._arrays = {}

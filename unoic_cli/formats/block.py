@@ -8,11 +8,13 @@ or each of its pixels. Units are numbered ``sample * pixels_per_sample + pixel``
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from unoic_cli.brief import short
+from unoic_cli.brief import short, wrapped
+from unoic_cli.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +133,10 @@ class Source:
         parts += [self.encoding] if self.kind != "predictions" else [f"n_classes={self.n_classes}"]
         parts += sorted(self.fields)
         parts += [f"{name}={short(value)}" for name in _FACTS if (value := getattr(self, name)) is not None]
-        return f"<Source {self.name}: {', '.join(parts)}>"
+        return wrapped(f"<Source {self.name}: {', '.join(parts)}>")
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(printable(repr(self), keep=chr(10)))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """All but where it lies, as JSON."""

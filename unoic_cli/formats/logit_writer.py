@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from unoic_cli.brief import wrapped
 from unoic_cli.calls import ArgumentError, as_array
 from unoic_cli.errors import CannotCreateError, DataError
 from unoic_cli.formats import schema
@@ -205,6 +206,10 @@ class LogitWriter:
         for spool in self._spools.values():
             with contextlib.suppress(OSError):
                 spool.close()
+
+    def __repr__(self) -> str:
+        done = "closed" if self._closed else "open"
+        return wrapped(f"<LogitWriter {self.path}: {self.n_units:,} units of {self.n_classes} classes, {done}>")
 
     def __enter__(self) -> LogitWriter:
         return self

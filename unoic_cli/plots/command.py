@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Unpack, cast
 
 from unoic_cli import formats
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 from unoic_cli.calls import public
 from unoic_cli.errors import UsageError
 from unoic_cli.options import filled, given_flags, is_given, options_of
@@ -46,6 +46,7 @@ class PlotResult:
     drawn: dict[str, Any] = field(default_factory=dict)
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

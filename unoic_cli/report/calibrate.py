@@ -19,7 +19,7 @@ def render_calibrate(result: CalibrateResult) -> RenderableType:
     """Where it went, metrics before and after, and the classes that changed most."""
     temperature = 1.0 if result.calibration.fusion else result.calibration.temperature
     about = [
-        ("output", f"{result.output} ({result.emit}, {result.n_units:,} rows)"),
+        ("output", f"{result.output or 'arrays'} ({result.emit}, {result.n_units:,} rows)"),
         ("lambda", f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")),
         *about_calibration(result.calibration),
         *([] if result.population is None else [("probabilities", result.population)]),

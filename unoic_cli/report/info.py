@@ -13,9 +13,11 @@ from unoic_cli.report.common import facts
 from unoic_cli.report.layout import Grid
 
 if TYPE_CHECKING:
+    from unoic_cli.commands.explained import Explained
     from unoic_cli.commands.info import CountsInfo, FileInfo, InfoResult
 
 MOST_CHARACTERS = 120
+MOST_NAMES = 8
 MOST_CLASSES = 40
 """Classes that are listed one by one; of more, the largest and the smallest."""
 
@@ -33,6 +35,10 @@ def render_info(result: InfoResult) -> RenderableType:
         if number:
             parts.append(Text())
         parts.extend(_file(file))
+    for number, other in enumerate(result.explained, len(result.files)):
+        if number:
+            parts.append(Text())
+        parts.extend(_explained(other))
     return Group(*parts)
 
 
@@ -64,6 +70,23 @@ def _file(file: FileInfo) -> Iterator[RenderableType]:
     if file.next:
         yield Text("next:", style="bold")
         yield from map(_Command, file.next)
+
+
+def _explained(other: Explained) -> Iterator[RenderableType]:
+    yield Text(other.name, style="bold")
+    classes = [] if other.n_classes is None else [("classes", _classes_of(other))]
+    head, *rest = other.about.items()
+    yield facts([head, *classes, *rest])
+    if other.next:
+        yield Text("next:", style="bold")
+        yield from map(_Command, other.next)
+
+
+def _classes_of(other: Explained) -> str:
+    names = other.class_names or ()
+    names = () if names == tuple(map(str, range(len(names)))) else names
+    listed = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return f"{other.n_classes:,}" + (f": {listed}" if names else "")
 
 
 def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from unoic_cli.data.facts import Fact, driven
-from unoic_cli.data.steps import Bytes, Here, Pass, Rewrite, Situation, Step, Steps, Text
+from unoic_cli.data.steps import Bytes, Here, Pass, Rewrite, Situation, StateOf, Step, Steps, Text
+from unoic_cli.runs import state
 from unoic_cli.runs.ledger import Ledger, missing
 from unoic_cli.runs.rewrite import rewrite
 from unoic_cli.runs.sweep import count
@@ -66,6 +68,8 @@ class Run:
                 return output.write_bytes(step.path, step.content)
             case Here():
                 return self._situation()
+            case StateOf():
+                return self._answer(Fact(f"state {step.path}", partial(state.about, step.path)))
         raise TypeError(f"{type(step).__name__} is no step")
 
     @property

@@ -207,7 +207,8 @@ def rewrite(
 ) -> Rewritten:
     """Answer a rewrite: stream the data through its maker into the output; all or nothing."""
     data = step.data
-    kept = _Kept(ledger, data, step.path)
+    path = step.path if isinstance(step.path, str) else ""
+    kept = _Kept(ledger if path else None, data, path)  # what is in memory outlives no process
     spans = split_at(data, step.maker.spans(data), kept.edges)
     *starts, n_units = split_units(data, spans)
     if not n_units:
@@ -245,7 +246,7 @@ def _rewritten(step: Rewrite, tallies: Sequence[Tally], n_units: int) -> Rewritt
         if isinstance(look, EvidenceTally) and step.data.evidence is not None:
             step.data.evidence.take(step.data, look, _LOOKED_AT)
     kept = [tally for tally in tallies if not isinstance(tally, EvidenceTally)]
-    return Rewritten(kept, n_units, place_of(step.path))
+    return Rewritten(kept, n_units, place_of(step.path) if isinstance(step.path, str) else step.path)
 
 
 def _write_texts(job: _Job, indices: Sequence[int]) -> None:

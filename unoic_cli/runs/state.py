@@ -22,12 +22,13 @@ import numpy as np
 
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.runs.ledger import Counted, Ledger, joined, missing
+from unoic_cli.schemas import STATE
 from unoic_cli.storage.output import write_bytes
 from unoic_cli.storage.whole import read_whole
 from unoic_cli.tallies.tally import added, same
 from unoic_cli.version import __version__
 
-MAGIC = b"unoic state 1\n"
+MAGIC = STATE + b"1\n"
 MOST_BYTES = 1 << 28
 """Of a state file."""
 MOST_HEADER = 1 << 25
@@ -154,6 +155,27 @@ def load(path: str) -> Ledger:
         raise DataError(path, "a damaged state file (its checksum is wrong)", "expected it as it was written")
     with sensible(path):
         return _parse(path, body)
+
+
+def about(path: str) -> dict[str, Any]:
+    """What a state file says of its run, as JSON.
+
+    Raises
+    ------
+    NoInputError, DataError
+        As `load` does.
+    """
+    ledger = load(path)
+    entry = ledger.passes[-1] if ledger.passes else None
+    return {
+        "command": ledger.command,
+        "arguments": ledger.arguments,
+        "shard": None if ledger.shard is None else list(ledger.shard),
+        "passes": len(ledger.passes),
+        "counted": 0 if entry is None else sum(stop - start for start, stop in entry.done),
+        "total": 0 if entry is None else entry.size,
+        "missing": None if entry is None or entry.complete else missing(entry),
+    }
 
 
 def _parse(path: str, body: bytes) -> Ledger:

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.brief import brief
 from unoic_cli.searches.joint import LEAST, Sums, log_softmax, newton
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -51,6 +52,8 @@ class OffsetsFit:
     hessian: Floats
     log_evidence: float
     tau: float
+
+    __repr__ = brief
 
     @property
     def centred(self) -> Floats:

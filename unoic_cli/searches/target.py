@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unoic_cli.brief import brief
 from unoic_cli.searches.bcts import (
     Floats,
     Labels,
@@ -119,6 +120,8 @@ class Mix:
     q: Floats
     steps: int = 0
     converged: bool = True
+
+    __repr__ = brief
 
 
 def chi_square_tail(x: float, df: int) -> float:
@@ -452,6 +455,8 @@ class Estimate:
     distance: Distance
     interval: Interval
     separated: bool
+
+    __repr__ = brief
 
 
 HOW = ("map-em", "em", "bbse")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, in_html
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ class Counts:
     support: NDArray[np.int64]
 
     __repr__ = brief
+    _repr_html_ = in_html
 
     def __getitem__(self, index: Any) -> Counts:
         """Counts at some lattice points: indexes the axes before the class."""
