@@ -161,6 +161,19 @@ def test_masked_classes_are_never_decided(tmp_path):
     same(made, z, save(tmp_path / "z.h5", z), tmp_path)
 
 
+def test_a_unit_of_masked_classes_alone_is_refused(tmp_path, refuse):
+    p = np.array([[0.2, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    made = calibration(0.7, [Modality(None, Prior((0.5, 0.5, 0.0), "given"), 1.0)], 3)
+    for way in (made.apply, made.predict_proba, made.predict):
+        assert way(p[:1], kind="probs").shape[0] == 1
+        with pytest.raises(UnoicError, match="no class of positive probability that may be predicted; expected finite"):
+            way(p, kind="probs")
+    made.save(tmp_path / "c.json")
+    line = refuse(65, "calibrate", save(tmp_path / "p.h5", p, kind="probs"), "-c", tmp_path / "c.json", "-q", "-o",
+                  tmp_path / "out.h5")  # fmt: skip
+    assert "no class of positive probability that may be predicted" in line
+
+
 def test_layouts(tmp_path):
     z = np.random.default_rng(1).normal(size=(3, 4, 5, 6)).astype(np.float32)
     made = calibration(0.7, [Modality(None, prior([9, 5, 2, 1]), 1.5)], 4)
@@ -206,6 +219,8 @@ def test_a_factor_for_each_row_or_pixel_and_one_for_all():
         (np.array([[0, -np.inf, 0]]), {}, "-inf; expected finite logits"),
         (np.array([[0, np.inf, 0]]), {"kind": "log_probs"}, "NaN or infinite"),
         (np.array([[0.5, -0.5, 1]]), {"kind": "probs"}, "negative"),
+        (np.array([[0.5, 0.5, 0], [0, 0, 0]]), {"kind": "probs"}, "no class of positive probability"),
+        (np.full((1, 3), -np.inf), {"kind": "log_probs"}, "no class of positive probability"),
         (np.zeros((2, 3), dtype="U3"), {}, "<U3 values"),
         (np.zeros((2, 3)), {"kind": "odds"}, "expected logits, log_probs, probs"),
         (np.zeros((2, 3)), {"delta": [1, 1, 1]}, "shape (3,)"),

@@ -33,7 +33,7 @@ FLOORS = (
     {"runs"},
     {"commands"},
     {"api"},
-    {"plots"},
+    {"plots", "sklearn"},
     {"report"},
     {"cli"},
     {"__init__", "__main__"},

@@ -233,6 +233,9 @@ class Applied:
             return self._fused(scores, factors if tilted else [None] * len(scores), out, dtype)
         if self._masked is not None:
             x[:, self._masked] = -np.inf
+        if kind != "logits" and not x.max(axis=1).min(initial=0.0) > -np.inf:
+            expected = f"expected finite {kind}"
+            raise DataError("logits", "no class of positive probability that may be predicted", expected)
         return _softmax(x, out, dtype)
 
     def _fused(self, scores: list[Floats], factors: list[Floats | None], out: str, dtype: Any) -> NDArray[Any]:

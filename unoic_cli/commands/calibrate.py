@@ -792,7 +792,7 @@ def _fit(data: DataSet, chosen: CalibrateOptions, notes: Notes) -> Steps[tuple[S
         f"no calibration given: lambda = {result.lam:g} was fitted on these labels; the figures after it are "
         f"cross-fitted over {CROSS_FIT_FOLDS} folds"
     )
-    return result, replace(resolved, calibration=_joint(result, notes))
+    return result, replace(resolved, calibration=with_scale(result, notes))
 
 
 NEAR = 0.25
@@ -807,7 +807,7 @@ def leans(result: SearchResult, lam: float) -> float | None:
     return float(fit)
 
 
-def _joint(result: SearchResult, notes: Notes) -> Calibration:
+def with_scale(result: SearchResult, notes: Notes) -> Calibration:
     """The calibration with the scale of the joint fit, softmax(a * (z / T + b + lambda * s)): it moves no decision."""
     found, a = result.calibration, result.choice.get("a")
     divided = found.fusion is not None and divides(found.fusion)

@@ -20,8 +20,10 @@ NEEDED = ("numpy", "numba", "llvmlite", "h5py", "pyarrow", "isal", "msgspec", "r
 EXTRAS = {
     "cloud": ("fsspec", "adlfs", "gcsfs", "s3fs"),
     "dask": ("distributed",),
+    "nifti": ("nibabel",),
     "onnx": ("onnx",),
     "plot": ("matplotlib",),
+    "sklearn": ("scikit-learn",),
 }
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512fp16", "neon", "fullfp16", "sve", "sve2")
 """Of a processor, those that make a difference to kernels."""
