@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import pathlib
 
 import h5py
@@ -318,8 +319,13 @@ def test_volumes_with_the_classes_first(tmp_path, refuse, answer):
     labels = probs.argmax(0)
     np.savez(path, probabilities=probs[:, :3], labels=labels[:3])  # as many slices as classes: labels fit both
     assert "sum to 1 along the first axis" in refuse(65, "convert", path, out, "--class-axis", "1")
-    np.savez(path, probabilities=probs, labels=labels)
-    assert turn in refuse(65, "convert", path, out)
+    assert answer("evaluate", path)["acc"] == 1  # by the axis along which they sum to 1
+    np.savez(path, probabilities=np.moveaxis(probs[:, :3], 0, 1), labels=labels[:3])
+    assert answer("evaluate", path)["acc"] == 1
+    np.savez(path, probabilities=probs, labels=labels)  # labels of (Z, Y, X) say what the axes are
+    answer("convert", path, out)
+    assert answer("evaluate", out)["acc"] == answer("evaluate", path)["acc"] == 1
+    os.remove(out)
     np.savez(path, probabilities=np.moveaxis(probs, 0, 1), labels=labels)
     answer("convert", path, out, "--class-axis", "1")
     assert answer("evaluate", out)["acc"] == 1

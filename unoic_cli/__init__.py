@@ -3,8 +3,8 @@
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`, `export`; `run` cuts those that count into
 shards, keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
-`plot` draws results, `doctor` says what an installation is. `LogitWriter` writes what they read, and a `Calibration`
-applies itself to arrays.
+`plot` draws results, `doctor` says what an installation is. `LogitWriter` writes what they read while a network runs,
+`LambdaPath` counts what `search_lambda` does without a file, and a `Calibration` applies itself to arrays.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unoic_cli import commands
     from unoic_cli.api.doctor import doctor
     from unoic_cli.api.functions import command
+    from unoic_cli.api.lambda_path import LambdaPath
     from unoic_cli.api.stored import Control, StateResult, merge_states, report_states, run
     from unoic_cli.calibrations.calibration import Calibration
     from unoic_cli.calibrations.delta import DeltaStatistics
@@ -93,6 +94,7 @@ _WHERE = {
     "ShowResult": "commands.show",
     "Control": "api.stored",
     "StateResult": "api.stored",
+    "LambdaPath": "api.lambda_path",
     "LogitWriter": "formats.logit_writer",
     "Source": "formats.block",
     "doctor": "api.doctor",
@@ -118,6 +120,7 @@ __all__ = [
     "FitDeltaResult",
     "FitTemperatureResult",
     "InfoResult",
+    "LambdaPath",
     "LogitWriter",
     "PackResult",
     "PlotResult",

@@ -26,7 +26,7 @@ from unoic_cli.resolve.options import DataOptions
 from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.choice import settled
-from unoic_cli.tallies.kept import Kept, KeptTally
+from unoic_cli.tallies.kept import Kept, KeptTally, closed_up
 from unoic_cli.tallies.margins import Decision
 from unoic_cli.tallies.path import PathTally
 from unoic_cli.tallies.units import UnitTally
@@ -91,7 +91,7 @@ class Problem:
         yield from count(self.data, [units, *kept, *tallies], folds=self.folds, view=self.decider.view, **tables)
         self.units = units
         if kept:
-            self.sample = kept[0].kept()
+            self.sample = closed_up(kept[0].kept(), self.data)
 
     def path(self, lattice: Lattice) -> Steps[Curve]:
         """Every lattice point from one read, by the lambda path, with lambda 0 and 1 where they are off it."""

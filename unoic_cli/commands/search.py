@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -548,6 +548,17 @@ def _check_options(method: str | None, folds: int | None) -> None:
         raise UsageError("--folds", str(folds), f"expected at most {MOST_FOLDS}")
 
 
+SubjectToOption: TypeAlias = Annotated[
+    str | None,
+    Option(
+        "--subject-to",
+        "TEXT",
+        "Constraints joined by and, such as 'recall[melanoma]>=0.8 and acc>=base-0.005'; base is the value of the "
+        "scores as they are.",
+    ),
+]
+
+
 class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
     """Options of `search_lambda`."""
 
@@ -603,15 +614,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         ),
     ]
     cluster: ClusterOption
-    subject_to: Annotated[
-        str | None,
-        Option(
-            "--subject-to",
-            "TEXT",
-            "Constraints joined by and, such as 'recall[melanoma]>=0.8 and acc>=base-0.005'; base is the value of the "
-            "scores as they are.",
-        ),
-    ]
+    subject_to: SubjectToOption
     require: RequireOption
     metrics: MetricsOption
     shots: ShotsOption

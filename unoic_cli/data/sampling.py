@@ -5,7 +5,7 @@ from __future__ import annotations
 from unoic_cli.formats.block import Source
 
 ALL_ROWS = 1 << 16
-"""Sources of no more rows than this are looked at whole."""
+"""Sources of no more rows than this are looked at whole, and so many rows of one that is passing by: its first."""
 LEAST_ROWS = 1 << 14
 """Of larger ones, at least so many rows are."""
 _WIDE = 8192
@@ -25,6 +25,8 @@ def steps(source: Source) -> tuple[int, int]:
     >>> steps(rows)
     (61, 122)
     """
+    if source.passing:
+        return 1, 1
     wide = source.n_classes * _ITEM[source.encoding]
     every = 1 if source.n_units <= ALL_ROWS else max(1, min(source.n_units // LEAST_ROWS, _WIDE // wide))
     every += 1 - every % 2  # not in step with the width of images

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Kind = Literal["logits", "log_probs", "probs", "predictions"]
 Encoding = Literal["float16", "bfloat16", "float32", "float64"]
 Layout = Literal["rows", "planes"]
+Passing = Literal["", "in order", "by place"]
 
 _FACTS = ("source_counts", "source_prior", "class_names")
 SCORE_KINDS: tuple[Kind, ...] = ("logits", "log_probs", "probs")
@@ -96,6 +97,9 @@ class Source:
         Scores were found by no name: they must look like probabilities.
     volume : tuple of int
         ``(Z, Y, X)`` where an image is a volume, its slices one behind the other: ``image_shape`` is (Z * Y, X).
+    passing : {"", "in order", "by place"}
+        Batches that were counted as they passed by: nobody knew how many there would be, and none can be read again.
+        Each sample lies behind those before it, or has a place of its own in the data.
     """
 
     name: str
@@ -125,6 +129,7 @@ class Source:
     labels_from: LabelFile | None = field(default=None, kw_only=True)
     guessed: bool = field(default=False, kw_only=True)
     volume: tuple[int, ...] = field(default=(), kw_only=True)
+    passing: Passing = field(default="", kw_only=True)
 
     def __repr__(self) -> str:
         rows = (self.n_samples, self.n_classes)
@@ -141,7 +146,8 @@ class Source:
     def to_dict(self) -> dict[str, Any]:
         """All but where it lies, as JSON."""
         said = [one.name for one in fields(Source) if one.name != "format" and not one.kw_only]
-        return {name: getattr(self, name) for name in said} | {"fields": sorted(self.fields)}
+        more = {"passing": self.passing} if self.passing else {}
+        return {name: getattr(self, name) for name in said} | {"fields": sorted(self.fields)} | more
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Source:

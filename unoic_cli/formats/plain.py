@@ -243,7 +243,7 @@ class _Found(Generic[Made]):
         axis = self.asked.class_axis
         if axis is None and self.members.get("class_axis", boxes.Entry((1,), np.dtype("i8"))).shape == ():
             axis = int(self.box.read(self.real["class_axis"]))
-        if len(shape) == 4 and axis in (None, 0) and (axis == 0 or _is_volume(shape, labels)):
+        if len(shape) == 4 and axis in (None, 0) and (axis == 0 or self._is_volume(shape, labels)):
             self.volume = shape[1:]
             return schema.volume_shape(self.where, shape)
         if axis is None and labels is not None and labels not in names.unit_shapes(shape or (0,)):
@@ -255,6 +255,23 @@ class _Found(Generic[Made]):
         axis, notes = names.settle_axis(self.where, shape, axis, beside, lengths)
         self.notes += [*notes, *names.check_turned(self.where, shape, labels, lengths)]
         return schema.score_shape(self.where, shape, axis)
+
+    def _is_volume(self, shape: tuple[int, ...], labels: tuple[int, ...] | None) -> bool:
+        """Whether (K, Z, Y, X) scores are meant: their labels are (Z, Y, X), and nothing else would do.
+
+        Of as many slices as classes both would: probabilities say by their sums along which axis the classes are.
+        """
+        if labels != shape[1:]:
+            return False
+        if labels not in names.unit_shapes(shape):
+            return True
+        if self.kind not in ("probs", "log_probs") or self.facts["scores"].bfloat16:
+            return False
+        rows = self.box.rows(self.real[self.scores], 1 << 20)
+        corner = np.concatenate([block[..., :1, :64] for block in rows]).astype(np.float64)
+        corner = np.exp(corner) if self.kind == "log_probs" else corner
+        first, second = (bool((np.abs(corner.sum(axis=axis) - 1) < 1e-2).all()) for axis in (0, 1))
+        return first and not second
 
     def _take(self, role: str, member: str) -> None:
         self.places[role] = member
@@ -400,11 +417,6 @@ def _labels_beside(path: str) -> list[str]:
     names_ += [f"{bare}_{label}" for label in names.LABELS if bare and bare != stem]
     found = [os.path.join(folder, f"{label}.npy") for label in names_]
     return [one for one in found if os.path.isfile(one) and not os.path.samefile(one, path)][:1]
-
-
-def _is_volume(shape: tuple[int, ...], labels: tuple[int, ...] | None) -> bool:
-    """Whether (K, Z, Y, X) scores are meant: their labels are (Z, Y, X), and nothing else that would do."""
-    return labels == shape[1:] and labels not in names.unit_shapes(shape)
 
 
 def _listing(there: Mapping[str, names.Facts]) -> str:

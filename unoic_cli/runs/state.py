@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from unoic_cli.errors import DataError, UsageError
+from unoic_cli.runs import batches
 from unoic_cli.runs.ledger import Counted, Ledger, joined, missing
 from unoic_cli.schemas import STATE
 from unoic_cli.storage.output import write_bytes
@@ -261,10 +262,15 @@ def merge(ledgers: Sequence[Ledger], *, partial: bool = False) -> Ledger:
     ------
     DataError
         Shards of different runs, rows that were counted twice, or rows that are missing.
+
+    Ledgers of batches (`unoic_cli.runs.batches`) are those of parts that lie one behind the other.
     """
     if not ledgers:
         raise UsageError("FILES", "no state file", "expected at least one")
     first = ledgers[0]
+    if any(map(batches.is_passing, ledgers)):
+        with sensible(ledgers[-1].name):
+            return batches.join(ledgers, check_alike)
     for other in ledgers[1:]:
         check_alike(first, other)
         if len(other.passes) != len(first.passes):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from unoic_cli.data.batch import Batch, Part
-from unoic_cli.data.sampling import steps
+from unoic_cli.data.sampling import ALL_ROWS, steps
 from unoic_cli.formats.block import Source
 from unoic_cli.kernels import look_at_rows
 from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED
+from unoic_cli.tallies.kept import places_of
 from unoic_cli.tallies.tally import Counters, Tally
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ class RowsSeen:
         place, value = min((int(place), value) for place, value in self.firsts[name].items())
         return place, value / 2**20
 
-    def look(self, part: Part, labels: NDArray[np.int32] | None) -> None:
-        """Look at rows of a part of the source, with their labels."""
+    def look(self, part: Part, labels: NDArray[np.int32] | None, own: NDArray[np.int64] | None = None) -> None:
+        """Look at rows of a part of the source, with their labels; `own` are their places, if these do not follow."""
         block, source = part.block, part.source
         raw = block.scores
         assert raw is not None
@@ -81,13 +83,18 @@ class RowsSeen:
         if self._glass is None:
             self._glass = _glass(source, raw)
         every, closer, brain, limit, tolerances = self._glass
-        if part.units is None:
+        if own is not None:
+            units = np.argsort(own, kind="stable")
+            places = own[units]
+        elif part.units is None:
             places = np.arange(-(-block.start // every) * every, block.stop, every)
             units = places - block.start
         else:
             places = block.start + part.units
             units = np.flatnonzero(places % every == 0)
             places = places[units]
+        if source.passing:
+            units, places = units[places < ALL_ROWS], places[places < ALL_ROWS]
         if units.size == 0:
             return
         found = np.array(_NOTHING)
@@ -235,7 +242,7 @@ class EvidenceTally(Tally):
         self.rows: dict[str, RowsSeen] = {}
         self.labels = LabelsSeen(n_classes)
 
-    def recipe(self) -> partial[EvidenceTally]:
+    def recipe(self) -> Callable[[], EvidenceTally]:
         """What makes an empty tally like this one."""
         return partial(EvidenceTally, self.labels.n_classes, tuple(sorted(self.names)))
 
@@ -265,3 +272,39 @@ class EvidenceTally(Tally):
         for name, seen in counters["rows"].items():
             self.rows.setdefault(name, RowsSeen()).absorb(seen)
         self.labels.absorb(counters["labels"])
+
+
+class PassingEvidence(EvidenceTally):
+    """What the first rows of a part look like that passes by; its labels are told by what else is counted.
+
+    Parameters
+    ----------
+    n_classes : int
+        K.
+    name : str
+        The part.
+    before : int or (N,) int64
+        Units of the part that came before the batches; or the place of each sample of the batch.
+    """
+
+    def __init__(self, n_classes: int, name: str = "", before: int | NDArray[np.int64] = 0) -> None:
+        super().__init__(n_classes, [name])
+        self.name, self.before = name, before
+
+    def recipe(self) -> Callable[[], PassingEvidence]:
+        """What makes an empty tally like this one."""
+        return partial(PassingEvidence, self.labels.n_classes, self.name, self.before)
+
+    def update(self, batch: Batch) -> None:
+        """Look at a batch."""
+        part, own = batch.part, None
+        if isinstance(self.before, int):
+            block = replace(part.block, start=part.block.start + self.before, stop=part.block.stop + self.before)
+            part = replace(part, block=block)
+            first = block.start
+        else:
+            own = places_of(self.before, part)
+            first = int(own.min())
+        if first < ALL_ROWS:
+            seen = self.rows.setdefault(self.name, RowsSeen())
+            seen.look(replace(part, source=replace(part.source, passing="in order")), batch.labels, own)

@@ -19,7 +19,7 @@ import numpy as np
 from unoic_cli import formats
 from unoic_cli.data.batch import where_is
 from unoic_cli.data.facts import Facts, know
-from unoic_cli.data.sampling import steps
+from unoic_cli.data.sampling import looks_at_all, steps
 from unoic_cli.formats.block import Source
 from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen
 
@@ -110,17 +110,17 @@ def row_findings(source: Source, seen: RowsSeen) -> Iterator[Finding]:
         found = _as_logits(source, seen, filled) if source.kind == "logits" else _as_log_probs(source, seen, filled)
     if found is not None:
         yield Finding(found[0], source.name, source.kind, found[1])
-    every = steps(source)[0]
     masked = seen.first("first_masked")
     if masked is not None and source.kind == "logits":
         n = seen.counts["masked"]
-        more = f" (as in {_of(n, seen, every)})" if n > 1 else ""
+        more = f" (as in {_of(n, seen, source)})" if n > 1 else ""
         said = f"-inf at {where_is(source, masked[0])}{more}: read as a class that the unit cannot have"
         yield Finding("masked-logits", source.name, source.kind, said)
-    if seen.counts["equal"] > (_FEW if every == 1 else 0):
+    if seen.counts["equal"] > (_FEW if looks_at_all(source) else 0):
         place, value = seen.first("first_equal") or (0, 0.0)
-        said = f"{_of(seen.counts['equal'], seen, every)} hold {source.n_classes} equal scores, the first ({value:.6g} "
-        said += f"each) at {where_is(source, place)}: rows that were never filled? They are counted like all others"
+        said = f"{_of(seen.counts['equal'], seen, source)} hold {source.n_classes} equal scores, the first "
+        said += f"({value:.6g} each) at {where_is(source, place)}: rows that were never filled? They are counted like "
+        said += "all others"
         yield Finding("equal-scores", source.name, source.kind, said)
 
 
@@ -150,28 +150,29 @@ def _not_probs(source: Source) -> str:
 
 
 def _as_probs(source: Source, seen: RowsSeen) -> tuple[str, str] | None:
-    rows, every = seen.counts["rows"], steps(source)[0]
+    rows = seen.counts["rows"]
     outside = seen.first("first_outside")
     if outside is not None:
         place, value = outside
         looks = "the values look like logits: " if 2 * seen.counts["inside"] < rows else ""
-        said = f"named probs, but {looks}{_of(rows - seen.counts['inside'], seen, every)} hold values outside [0, 1], "
+        said = f"named probs, but {looks}{_of(rows - seen.counts['inside'], seen, source)} hold values outside [0, 1], "
         said += f"the first {value:.6g} at {where_is(source, place)}; if they are logits: "
         said += f"{rename_command(source, 'logits')} (percentages do no harm: each row is divided by its sum)"
         return "named-probs", said
     first = seen.first("first_sum")
     if first is not None and seen.counts["inside"] > seen.counts["one"]:
-        said = f"{_of(seen.counts['inside'] - seen.counts['one'], seen, every)} do not sum to 1, the first ("
+        said = f"{_of(seen.counts['inside'] - seen.counts['one'], seen, source)} do not sum to 1, the first ("
         said += f"{first[1]:.6g}) at {where_is(source, first[0])}: each is divided by its sum, as is right where a "
         said += "factor or a class is missing; outputs of independent sigmoids are no distribution over the classes, "
         return "probs-sum", said + "and are better stored as logits, log(p / (1 - p))"
     return None
 
 
-def _of(n: int, seen: RowsSeen, every: int) -> str:
+def _of(n: int, seen: RowsSeen, source: Source) -> str:
     """How many rows, of how many."""
-    rows = seen.counts["rows"]
-    return f"{n:,} of {rows:,} rows" + (f" looked at (every {every}th)" if every > 1 else "")
+    rows, every = seen.counts["rows"], steps(source)[0]
+    which = f"every {every}th" if every > 1 else "the first" if source.passing and rows < source.n_units else ""
+    return f"{n:,} of {rows:,} rows" + (f" looked at ({which})" if which else "")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -390,6 +391,8 @@ def beside(name: str, ending: str) -> str:
 
 def rename_command(source: Source, kind: str) -> str:
     """Command that stores the scores of an input under another kind; of arrays in memory, the call that says it."""
+    if source.passing:
+        return f'LambdaPath(..., kind="{kind}")'
     if source.format == "arrays":
         return f'from_arrays(..., kind="{kind}")'
     return f"unoic convert {shlex.quote(source.name)} {beside(source.name, kind)} --kind {kind}"

@@ -17,7 +17,7 @@ import numpy as np
 
 from unoic_cli.calibrations.fuser import Fuser
 from unoic_cli.calibrations.rule import Rule
-from unoic_cli.data.batch import Batch, Scores
+from unoic_cli.data.batch import Batch, Part, Scores
 from unoic_cli.data.folds import mix
 from unoic_cli.kernels import plain
 from unoic_cli.kernels.lines import Lines, make_workspace
@@ -35,6 +35,12 @@ MOST_BYTES = 16 << 20
 """Of the scores that are kept."""
 _LEVELS = 9
 """Strata have ``2**_LEVELS`` units."""
+_APART = 40
+"""Parts that are counted apart, so that nobody knows what lies before them, begin ``2**_APART`` places from another;
+which of their units are kept does not depend on the number of the part."""
+_WITHIN = (1 << _APART) - 1
+_MOST_PIECES = 512
+"""Pieces of a sample that are held one by one."""
 U = TypeVar("U", bound="Units")
 T = TypeVar("T", bound="Keeper")
 Shapes: TypeAlias = "dict[str, tuple[Any, tuple[int, ...]]]"
@@ -173,7 +179,7 @@ def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
     if level == 0 or stop <= start:
         return np.arange(start, stop, dtype=np.int64)
     strata = np.arange(start >> _LEVELS, ((stop - 1) >> _LEVELS) + 1, dtype=np.int64)
-    phases = mix(strata.astype(np.uint64)).astype(np.int64)
+    phases = _phases(strata)
     inside = min(level, _LEVELS)
     if level > _LEVELS:
         left = (phases >> _LEVELS) & ((1 << (level - _LEVELS)) - 1) == 0
@@ -181,6 +187,11 @@ def places_at(start: int, stop: int, level: int) -> NDArray[np.int64]:
     first = (strata << _LEVELS) + (phases & ((1 << inside) - 1))
     found = (first[:, None] + np.arange(0, 1 << _LEVELS, 1 << inside)).reshape(-1)
     return np.asarray(found[(found >= start) & (found < stop)])
+
+
+def _phases(strata: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of strata, by their places in their part."""
+    return mix((strata & (_WITHIN >> _LEVELS)).astype(np.uint64)).astype(np.int64)
 
 
 def of_level(places: NDArray[np.int64], level: int) -> NDArray[np.bool_]:
@@ -191,7 +202,7 @@ def of_level(places: NDArray[np.int64], level: int) -> NDArray[np.bool_]:
     >>> bool(of_level(places_at(5, 9000, 3), 3).all()), int(of_level(np.arange(512), 3).sum())
     (True, 64)
     """
-    phases = mix((places >> _LEVELS).astype(np.uint64)).astype(np.int64)
+    phases = _phases(places >> _LEVELS)
     found = ((places ^ phases) & ((1 << min(level, _LEVELS)) - 1)) == 0
     if level > _LEVELS:
         found &= (phases >> _LEVELS) & ((1 << (level - _LEVELS)) - 1) == 0
@@ -235,6 +246,8 @@ class Keeper(Tally):
             {"group"} if by == "group" else set()
         )
         self.seen, self.level = 0, 0
+        self.samples: NDArray[np.int64] | None = None
+        """Places of the samples of the only source, where they do not lie one behind the other."""
         self._held: list[dict[str, NDArray[Any]]] = []
         self._size = 0
 
@@ -245,12 +258,16 @@ class Keeper(Tally):
     def keep(self, batch: Batch, own: Callable[[NDArray[np.int64]], dict[str, NDArray[Any]]]) -> None:
         """Keep what is to be kept of a batch; `own` says it of entries of the batch, by names."""
         part = batch.part
-        units, samples = self.before[part.source.name]
-        start, stop = units + part.block.start, units + part.block.stop
         labels = batch.labels if self.labelled else None
         self.seen += batch.n_units if labels is None else batch.n_units - batch.n_ignored
-        places = places_at(start, stop, self.level)
-        entries = places - start
+        if self.samples is None:
+            before = self.before[part.source.name][0]
+            places = places_at(before + part.block.start, before + part.block.stop, self.level)
+            entries = places - (before + part.block.start)
+        else:
+            places = places_of(self.samples, part)
+            entries = np.flatnonzero(of_level(places, self.level))
+            places = places[entries]
         if part.units is not None:
             spots = np.minimum(np.searchsorted(part.units, entries), max(part.units.size - 1, 0))
             there = part.units[spots] == entries if part.units.size else np.zeros(places.size, dtype=bool)
@@ -267,29 +284,35 @@ class Keeper(Tally):
             left = of_level(places, self.level)
             places, entries = places[left], entries[left]
         if places.size:
-            self._hold(batch, places, entries, samples, own(entries))
+            self._hold(batch, places, entries, own(entries))
+
+    def expect(self, start: int, labelled: NDArray[np.bool_]) -> None:
+        """Rise at once to where units from a place on, of which some have a label, lead in any case."""
+        n, level = int(labelled.sum()), max(self.level, 1)
+        while n > self.limit and labelled[places_at(start, start + labelled.size, level) - start].sum() > self.limit:
+            level += 1
+        if n > self.limit and level > self.level:
+            self._rise(level)
 
     def _hold(
-        self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int,
-        own: dict[str, NDArray[Any]],
+        self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], own: dict[str, NDArray[Any]]
     ) -> None:  # fmt: skip
         labels = np.full(places.size, -1) if batch.labels is None else batch.labels[entries]
         held: dict[str, NDArray[Any]] = {
             "places": places, "labels": labels.astype(np.int32), "tables": batch.tables[entries].astype(np.int32),
-            "clusters": self._clusters(batch, places, entries, samples), **own,
+            "clusters": self._clusters(batch, places, entries), **own,
         }  # fmt: skip
         self._held.append(held)
         self._size += places.size
         self._prune()
 
-    def _clusters(
-        self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64], samples: int
-    ) -> NDArray[np.int64]:
+    def _clusters(self, batch: Batch, places: NDArray[np.int64], entries: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.by == "unit":
             return places
         part = batch.part
         if self.by == "image":
-            return samples + part.sample_of_units(entries)
+            samples = part.sample_of_units(entries)
+            return self.before[part.source.name][1] + samples if self.samples is None else self.samples[samples]
         names = part.per_unit(np.asarray(part.block.group), entries)
         unique, inverse = np.unique(names.astype(str), return_inverse=True)
         codes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in unique.tolist()]
@@ -299,12 +322,12 @@ class Keeper(Tally):
         """Rise by levels until what is left is not too much."""
         while self._size > self.limit:
             self._rise(self.level + 1)
+        if len(self._held) > _MOST_PIECES:
+            self._held = [self.joined()]
 
     def _rise(self, level: int) -> None:
         """Keep what is of a level alone."""
-        self.level = level
-        left = [_of_level(held, level) for held in self._held]
-        self._held = [held for held in left if held["places"].size]
+        self.level, self._held = level, _left(self._held, level)
         self._size = sum(held["places"].size for held in self._held)
 
     def _shapes(self, n: int) -> Shapes:
@@ -336,8 +359,10 @@ class Keeper(Tally):
 
     def _take(self, level: int, more: Sequence[dict[str, NDArray[Any]]]) -> None:
         """Hold what others did, of the higher level of both."""
-        self._held += more
-        self._rise(max(self.level, level))
+        if level > self.level:
+            self._rise(level)
+        self._held += more if level == self.level else _left(more, self.level)
+        self._size = sum(held["places"].size for held in self._held)
         self._prune()
 
     def counters(self) -> Counters:
@@ -375,16 +400,21 @@ class KeptTally(Keeper):
         As of `Keeper`.
     most : int
         Units; fewer where their scores would take more than `MOST_BYTES`.
+    level : int
+        Units below it are not looked at: others have kept too many for them to stay.
+    samples : (N,) int64, optional
+        Places of the samples of the only source, where they do not lie one behind the other.
     """
 
     def __init__(
         self, n_classes: int, n_parts: int, narrow: bool, before: Mapping[str, tuple[int, int]], by: str = "unit",
-        labelled: bool = True, most: int = MOST_UNITS,
+        labelled: bool = True, most: int = MOST_UNITS, level: int = 0, samples: NDArray[np.int64] | None = None,
     ) -> None:  # fmt: skip
         self.n_parts, self.narrow, self.most = n_parts, narrow, most
         self.dtype = np.dtype(np.float32 if narrow else np.float64)
         limit = max(1, min(most, MOST_BYTES // (self.dtype.itemsize * n_parts * n_classes)))
         super().__init__(n_classes, before, by, labelled, limit)
+        self.level, self.samples = level, samples
 
     @classmethod
     def of(cls, data: DataSet, view: View, by: str | None = None, *, labelled: bool = True) -> KeptTally:
@@ -396,8 +426,9 @@ class KeptTally(Keeper):
     def recipe(self) -> partial[KeptTally]:
         """What makes an empty tally like this one."""
         return partial(
-            KeptTally, self.n_classes, self.n_parts, self.narrow, self.before, self.by, self.labelled, self.most
-        )
+            KeptTally, self.n_classes, self.n_parts, self.narrow, self.before, self.by, self.labelled, self.most,
+            self.level, self.samples,
+        )  # fmt: skip
 
     def shapes(self, n: int) -> Shapes:
         """Scores, and factors of lambda * s."""
@@ -464,6 +495,54 @@ class DecidedKeeper(Keeper):
         return Decided(**self.sample())
 
 
+def places_of(samples: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
+    """Places of the units of a whole part, whose samples have these."""
+    units, pixels = np.arange(part.block.start, part.block.stop), part.source.pixels
+    return samples[units // pixels] * pixels + units % pixels
+
+
+def place_apart(number: int) -> int:
+    """Where the first unit, and the first sample, of a part that is counted apart have their place."""
+    return number << _APART
+
+
+def renumbered(counters: Mapping[str, Any], numbers: Sequence[int], by_place: bool = False) -> Counters:
+    """What a `Keeper` kept of parts that are counted apart, where these have other numbers.
+
+    Parameters
+    ----------
+    counters : mapping
+        Of a `Keeper` whose clusters are units or images.
+    numbers : sequence of int
+        The new number of each part.
+    by_place : bool
+        Units have their places in the data: these stay, and pieces are told apart by the number.
+    """
+    if by_place:
+        pieces = sorted(counters["kept"].items())
+        return {**counters, "kept": {f"{min(numbers)}.{i}": words for i, (_, words) in enumerate(pieces)}}
+    new, kept = np.array(numbers, dtype=np.int64), {}
+    for words in counters["kept"].values():
+        moved = dict(words)
+        for name in ("places", "clusters"):
+            own = np.asarray(words[name])
+            moved[name] = (new[own >> _APART] << _APART) | (own & _WITHIN)
+        kept[str(int(moved["places"][0]))] = moved
+    return {**counters, "kept": kept}
+
+
+def closed_up(kept: U, data: DataSet) -> U:
+    """The sample with places as if parts that were counted apart lay one behind the other, as the sources do."""
+    if not any(source.passing for source in data.sources):
+        return kept
+    sizes = np.array([(source.n_units, source.n_samples) for source in data.sources], dtype=np.int64)
+    units, samples = (np.cumsum(sizes, axis=0) - sizes).T
+    places = units[kept.places >> _APART] + (kept.places & _WITHIN)
+    if kept.clusters is kept.places:
+        return replace(kept, places=places, clusters=places)
+    return replace(kept, places=places, clusters=samples[kept.clusters >> _APART] + (kept.clusters & _WITHIN))
+
+
 def places_before(data: DataSet) -> dict[str, tuple[int, int]]:
     """Units, and samples, before each source of a data set, in its own modality."""
     before = {}
@@ -473,6 +552,12 @@ def places_before(data: DataSet) -> dict[str, tuple[int, int]]:
             before[source.name] = units, samples
             units, samples = units + source.n_units, samples + source.n_samples
     return before
+
+
+def _left(held: Sequence[dict[str, NDArray[Any]]], level: int) -> list[dict[str, NDArray[Any]]]:
+    """Of several pieces, what is of a level."""
+    left = [_of_level(piece, level) for piece in held]
+    return [piece for piece in left if piece["places"].size]
 
 
 def _of_level(held: dict[str, NDArray[Any]], level: int) -> dict[str, NDArray[Any]]:
