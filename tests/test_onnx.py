@@ -318,6 +318,16 @@ def test_old_formats():
     check(Model([node("Gemm", "x w z", "y")], (None, K), ir=3, opset=9, w=GEMM["w"], z=np.zeros(K, "f4")))
 
 
+def test_logarithms_and_attention_are_scores():
+    """What is made of logarithms of probabilities, or of probabilities and something else, is."""
+    nodes = [node("LogSoftmax", "x", "l"), node("Reshape", "l s", "y")]
+    check(Model(nodes, (None, K), x=(None, K), s=np.array([-1, K])), said="two nodes added behind the output")
+    nodes = [node("Softmax", "x", "p"), node("Clip", "p e", "c"), node("Log", "c", "y")]
+    check(Model(nodes, (None, K), x=(None, K), e=np.float32(1e-30)), said="two nodes added behind the output")
+    nodes = [node("Softmax", "x", "p"), node("Mul", "p x", "y")]
+    check(Model(nodes, (None, K), x=(None, K)), said="two nodes added behind the output")
+
+
 def test_nothing_to_change():
     calibration = made(0.0, 1.0)
     check(Model([node("Gemm", "x w c", "y")], (None, K), **GEMM), calibration, "nothing to change", added=0)
@@ -448,6 +458,15 @@ REFUSED = {
         bad([node("Softmax", "x", "y", axis=1)], (2, K, 3, 3), x=(2, K, 3, 3), opset=11), "over another axis",
     ),
     "logarithms": (bad([node("LogSoftmax", "x", "z"), node("Log", "z", "y")], **X), "a logarithm of LogSoftmax"),
+    "reshaped": (
+        bad([node("Softmax", "x", "p"), node("Reshape", "p s", "y")], s=np.array([-1, K]), **X),
+        "m.onnx:y: probabilities by way of Reshape; expected logits, or a softmax over the classes",
+    ),
+    "a mean": (
+        bad([node("Softmax", "x", "p"), node("Softmax", "x", "q"), node("Add", "p q", "s"), node("Mul", "s h", "y")],
+            h=np.float32(0.5), **X),
+        "probabilities by way of Mul",
+    ),
     "in pieces": (
         bad([node("Exp", "x", "e"), node("ReduceSum", "e", "s"), node("Div", "e s", "y")], **X),
         "exponentials over their sum, a softmax in pieces; expected",

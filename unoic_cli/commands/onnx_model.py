@@ -36,6 +36,13 @@ _SOFTMAX = {"Softmax": "probs", "LogSoftmax": "log_probs"}
 _RANKED = ("Gemm", "Conv", "ConvTranspose")
 """Operators whose results have as many axes as their weights."""
 _LINEAR = ("Gemm", "MatMul", "Add", "Conv", "ConvTranspose")
+_OF_SEVERAL = ("Add", "Sub", "Mul", "Div", "Mean", "Sum", "Min", "Max", "Concat")
+_CALCULATES = (
+    *("Identity", "Transpose", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize"),
+    *("Upsample", "Clip", "ReduceMean", "ReduceSum", "QuantizeLinear", "DequantizeLinear", "Dropout", *_OF_SEVERAL),
+)
+"""Operators that make probabilities of probabilities, or nearly so; all but the last take other inputs than the first
+for how they do it."""
 _ELSEWHERE = "its scores are used elsewhere, too"
 _NO_BIAS = "its bias is not one number for each class"
 _NO_SCORES = {
@@ -348,6 +355,8 @@ class _Graph:
             return f"{name}, {_NO_SCORES[name]}"
         if name == "Div" and getattr(self.made.get(node.input[0]), "op_type", "") == "Exp":
             return "exponentials over their sum, a softmax in pieces"
+        if not logs and output in self.probabilities():
+            return f"probabilities by way of {name}"
         return _Scores(output, shape, class_axis, output, class_axis, "logits")
 
     def back(self, name: str, axis: int, rank: int, through: Sequence[str]) -> tuple[Any, str, int, list[Any]]:
@@ -364,6 +373,19 @@ class _Graph:
                 raise DataError(f"{self.where}:{name}", "nodes that make no tensor", f"{EXPECTED} that is whole")
             name = node.input[0]
         return node, name, axis, path
+
+    def probabilities(self) -> set[str]:
+        """Tensors that are made of probabilities alone, by nodes that move them, or calculate with them."""
+        found: set[str] = set()
+        for node in self.graph.node:
+            if not _is_plain(node.domain):
+                continue
+            taken = [*node.input] if node.op_type in _OF_SEVERAL else [*node.input[:1]]
+            parts = [name for name in taken if name not in self.weights]
+            made = node.op_type in _CALCULATES and parts and all(name in found for name in parts)
+            if made or node.op_type in ("Softmax", *_NO_SCORES):
+                found.update(node.output)
+        return found
 
     def shape_of(self, output: str) -> list[Dim] | None:
         """As the model says it, else as it follows from the nodes."""
