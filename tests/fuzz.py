@@ -21,6 +21,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import pickle
 import re
 import resource
 import shutil
@@ -38,6 +39,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch_files
 from said import BESIDE
 
 CODES = {0, 2, 65, 66, 73, 74}
@@ -93,6 +95,14 @@ SCORES = (
     "evaluate {x} --by group --format tsv",
     "evaluate x.h5 -l 1 --source-prior {x}",
     "evaluate {x} --split a",
+)
+PLAIN = (
+    "info {x}",
+    "evaluate {x}",
+    "search-lambda {x}",
+    "calibrate {x} -l 1 -o {out}.npz",
+    "convert {x} {out}.h5",
+    "evaluate logits.npy --labels {x}",
 )
 STATES = ("report {x}", "merge {x} -o {out}.unoic", "evaluate x.h5 --checkpoint {x} --resume")
 PRIORS = ("evaluate x.h5 -l 1 --source-prior {x}", "search-lambda x.h5 --target-prior {x}")
@@ -197,6 +207,34 @@ def make_numpy() -> tuple[str, ...]:
     return "x.npz", "small.npz", "logits.npy", "fortran.npy"
 
 
+def make_plain() -> dict[str, tuple[str, ...]]:
+    """Pickles, torch files, safetensors and CSV."""
+    known = {key: np.array(value) for key, value in fields().items()}
+    z, y = known["logits"], known["labels"]
+    tensors = {"logits": torch_files.Tensor(z), "labels": torch_files.Tensor(y)}
+    pathlib.Path("d.pkl").write_bytes(pickle.dumps({"logits": z, "labels": y.tolist(), "note": "x" * 5000}, 4))
+    pathlib.Path("pair.pkl").write_bytes(pickle.dumps(((z[:20], y[:20]), (z[20:], y[20:])), 2))
+    pathlib.Path("five.pkl").write_bytes(pickle.dumps({"logits": np.asfortranarray(z), "labels": y}, 5))
+    torch_files.save(tensors, "x.pt")
+    torch_files.save({"logits": torch_files.Tensor(z.T, (N, K), (1, N)), "y": torch_files.Tensor(y)}, "turned.pt")
+    torch_files.save_legacy(tensors, "old.pt")
+    header = {"logits": {"dtype": "F32", "shape": [N, K], "data_offsets": [0, z.nbytes]}}
+    header["labels"] = {"dtype": "I64", "shape": [N], "data_offsets": [z.nbytes, z.nbytes + y.nbytes]}
+    text = json.dumps(header | {"__metadata__": {"class_names": '["cat", "dog", "owl"]'}}).encode()
+    pathlib.Path("x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + z.tobytes() + y.tobytes())
+    rows = [",".join(["id", *(f"logit_{name}" for name in fields()["class_names"]), "label"])]
+    rows += [",".join([f"a{i}", *map(str, z[i]), fields()["class_names"][y[i]]]) for i in range(N)]
+    pathlib.Path("x.csv").write_text("\n".join(rows) + "\n")
+    np.save("y.npy", y)
+    pathlib.Path("y.txt").write_text("\n".join(map(str, y)))
+    return {
+        "pickle": ("d.pkl", "pair.pkl", "five.pkl"),
+        "torch": ("x.pt", "turned.pt", "old.pt"),
+        "safetensors": ("x.safetensors",),
+        "csv": ("x.csv",),
+    }
+
+
 def make_json(run: Callable[[str], int]) -> tuple[str, ...]:
     """Calibrations, statistics and priors, as the program writes them, and by hand."""
     for line in (
@@ -218,6 +256,7 @@ def make_json(run: Callable[[str], int]) -> tuple[str, ...]:
 def make_kinds(run: Callable[[str], int]) -> dict[str, Kind]:
     """All good files, in the current folder."""
     hdf5, parquet, arrow, arrays = make_hdf5(), make_parquet(), make_arrow(), make_numpy()
+    plain = make_plain()
     calibrations = make_json(run)
     convert = ("convert {x} {out}.h5", "info {x}")
     return {
@@ -241,6 +280,14 @@ def make_kinds(run: Callable[[str], int]) -> dict[str, Kind]:
         "prior": Kind(("prior.json", "list.json"), PRIORS, (json_edit,)),
         "table": Kind(("prior.csv", "prior.tsv"), PRIORS, (text_edit,)),
         "state": Kind(("1.unoic", "s.unoic"), STATES, (state_edit, state_edit, state_edit)),
+        "pickle": Kind(plain["pickle"], PLAIN),
+        "torch": Kind(plain["torch"], PLAIN, (torch_edit, torch_edit)),
+        "safetensors": Kind(plain["safetensors"], PLAIN, (safe_edit,)),
+        "csv": Kind(plain["csv"], PLAIN, (text_edit,)),
+        "labels": Kind(
+            ("y.npy", "y.txt", "x.h5", "wide.parquet"),
+            ("evaluate logits.npy --labels {x}", "prior logits.npy --labels {x}"),
+        ),
         "list": Kind(("files.txt",), ("evaluate @{x}", "prior @{x}"), (text_edit,)),
     }
 
@@ -415,6 +462,28 @@ def zip_edit(rng: Random, data: bytes) -> bytes:
                 content,
             )
     return sink.getvalue()
+
+
+def torch_edit(rng: Random, data: bytes) -> bytes:
+    """What torch saved, with another pickle or storage, and the checksums of these."""
+    if not data.startswith(b"PK"):
+        return flip(rng, data)
+    sink = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(sink, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl") or rng.integers(6) == 0:
+                content = flip(rng, content)
+            if rng.integers(30):
+                target.writestr(name, content)
+    return sink.getvalue()
+
+
+def safe_edit(rng: Random, data: bytes) -> bytes:
+    """Another header, of the size that is told."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json_edit(rng, data[8:end])
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def json_edit(rng: Random, data: bytes) -> bytes:

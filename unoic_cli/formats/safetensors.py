@@ -52,8 +52,9 @@ class SafetensorsBox(boxes.Box):
                 raise DataError(path, "a header that is no JSON", _EXPECTED) from None
         if not isinstance(header, dict) or len(header) > boxes.MOST_NAMES:
             raise DataError(path, "a header that names no arrays", _EXPECTED)
-        texts = header.pop("__metadata__", {})
-        self.texts = {key: text for key, text in texts.items() if isinstance(text, str)} if texts else {}
+        texts = header.pop("__metadata__", None)
+        if isinstance(texts, dict):
+            self.texts = {key: text for key, text in texts.items() if isinstance(text, str)}
         for name, facts in header.items():
             self._take(name, facts, 8 + told, size)
 
@@ -68,7 +69,7 @@ class SafetensorsBox(boxes.Box):
             raise DataError(where, "no dtype, shape and offsets", _EXPECTED) from None
         if not all(type(one) is int and one >= 0 for one in (*shape, first, last)) or len(shape) > 32:
             raise DataError(where, "a shape or offsets that are none", _EXPECTED)
-        if text not in _TYPES:
+        if not isinstance(text, str) or text not in _TYPES:
             return
         dtype = np.dtype(_TYPES[text])
         need = math.prod(shape) * dtype.itemsize
