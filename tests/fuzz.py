@@ -104,8 +104,8 @@ PLAIN = (
     "convert {x} {out}.h5",
     "evaluate logits.npy --labels {x}",
 )
-STATES = ("report {x}", "merge {x} -o {out}.unoic", "evaluate x.h5 --checkpoint {x} --resume")
-PRIORS = ("evaluate x.h5 -l 1 --source-prior {x}", "search-lambda x.h5 --target-prior {x}")
+STATES = ("info {x}", "report {x}", "merge {x} -o {out}.unoic", "evaluate x.h5 --checkpoint {x} --resume")
+PRIORS = ("info {x}", "evaluate x.h5 -l 1 --source-prior {x}", "search-lambda x.h5 --target-prior {x}")
 
 
 def fields() -> dict[str, Any]:
@@ -243,6 +243,7 @@ def make_json(run: Callable[[str], int]) -> tuple[str, ...]:
         "search-lambda rgb=x.h5 depth=plain.h5 --delta rgb=fit -o fused.json",
         "evaluate x.h5 --shard 1/2 --state 1.unoic",
         "search-lambda x.h5 --state s.unoic",
+        *(f"export c.json --bias layer.{form}" for form in ("json", "safetensors", "npz")),
     ):
         assert run(line) == 0, line
     pathlib.Path("prior.json").write_text('{"counts": {"cat": 10, "dog": 3, "owl": 1}}')
@@ -253,11 +254,29 @@ def make_json(run: Callable[[str], int]) -> tuple[str, ...]:
     return "c.json", "fused.json"
 
 
+def make_models() -> tuple[str, ...]:
+    """ONNX models of one layer, with a softmax and without; none where the library is not installed."""
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+    except ImportError:
+        return ()
+    x, y = (helper.make_tensor_value_info(name, 1, ["N", size]) for name, size in (("x", 4), ("y", K)))
+    rng = np.random.default_rng(9)
+    weights = {"w": rng.normal(size=(4, K)).astype("f4"), "b": np.zeros(K, "f4")}
+    stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    layer = helper.make_node("Gemm", ["x", "w", "b"], ["z"])
+    for name, last in (("soft.onnx", "Softmax"), ("plain.onnx", "Identity")):
+        graph = helper.make_graph([layer, helper.make_node(last, ["z"], ["y"])], "g", [x], [y], stored)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), name)
+    return "soft.onnx", "plain.onnx"
+
+
 def make_kinds(run: Callable[[str], int]) -> dict[str, Kind]:
     """All good files, in the current folder."""
     hdf5, parquet, arrow, arrays = make_hdf5(), make_parquet(), make_arrow(), make_numpy()
     plain = make_plain()
-    calibrations = make_json(run)
+    calibrations, models = make_json(run), make_models()
     convert = ("convert {x} {out}.h5", "info {x}")
     return {
         "hdf5": Kind(hdf5, (*SCORES, "evaluate x.h5 --delta {x}"), (heap_edit,)),
@@ -269,12 +288,15 @@ def make_kinds(run: Callable[[str], int]) -> dict[str, Kind]:
         ),
         "calibration": Kind(
             calibrations,
-            ("evaluate x.h5 -c {x}", "evaluate rgb=x.h5 depth=plain.h5 -c {x}", "calibrate x.h5 -c {x} -o {out}.h5"),
+            (
+                *("info {x}", "export {x} --bias {out}.npz", "evaluate x.h5 -c {x}"),
+                *("evaluate rgb=x.h5 depth=plain.h5 -c {x}", "calibrate x.h5 -c {x} -o {out}.h5"),
+            ),
             (json_edit,),
         ),
         "statistics": Kind(
             ("d.json",),
-            ("evaluate x.h5 --delta {x}", "fit-delta x.h5 --statistics {x} --write-delta {out}.h5"),
+            ("info {x}", "evaluate x.h5 --delta {x}", "fit-delta x.h5 --statistics {x} --write-delta {out}.h5"),
             (json_edit,),
         ),
         "prior": Kind(("prior.json", "list.json"), PRIORS, (json_edit,)),
@@ -289,6 +311,8 @@ def make_kinds(run: Callable[[str], int]) -> dict[str, Kind]:
             ("evaluate logits.npy --labels {x}", "prior logits.npy --labels {x}"),
         ),
         "list": Kind(("files.txt",), ("evaluate @{x}", "prior @{x}"), (text_edit,)),
+        "layer": Kind(("layer.json", "layer.safetensors", "layer.npz"), ("info {x}",), (json_edit,)),
+        **({"onnx": Kind(models, ("info {x}", "export c.json --onnx {x} -o {out}.onnx"))} if models else {}),
     }
 
 

@@ -445,6 +445,13 @@ def bad(nodes, shape=(None, K), **more):
     return lambda: Model(nodes, shape, **more).save()
 
 
+def broken(path):
+    """A node that takes nothing."""
+    model = onnx.load(path)
+    del model.graph.node[0].input[:]
+    onnx.save(model, path)
+
+
 X = {"x": (None, K)}
 REFUSED = {
     "classes": (bad([node("Relu", "x", "y")], (None, 4), x=(None, 4)), "4 classes, of shape (?, 4); expected 5"),
@@ -458,6 +465,10 @@ REFUSED = {
         bad([node("Softmax", "x", "y", axis=1)], (2, K, 3, 3), x=(2, K, 3, 3), opset=11), "over another axis",
     ),
     "logarithms": (bad([node("LogSoftmax", "x", "z"), node("Log", "z", "y")], **X), "a logarithm of LogSoftmax"),
+    "no inputs": (
+        lambda: Model([node("Softmax", "x", "y")], (None, K), **X).save() and broken("m.onnx"),
+        "m.onnx: nodes that make no sense; expected an ONNX model that is whole",
+    ),
     "reshaped": (
         bad([node("Softmax", "x", "p"), node("Reshape", "p s", "y")], s=np.array([-1, K]), **X),
         "m.onnx:y: probabilities by way of Reshape; expected logits, or a softmax over the classes",
@@ -574,6 +585,18 @@ def test_without_the_library(monkeypatch, tmp_path):
     assert not (tmp_path / "c.onnx").exists()
 
 
+def test_names_that_are_no_text():
+    """Bytes of a model that are no UTF-8 are shown as they can be."""
+    Model([node("Gemm", "x w c", "y"), node("Relu", "x", "o")], ("rows", K), other((None, D)), **GEMM).save()
+    with open("m.onnx", "rb") as file:
+        content = file.read()
+    with open("d.onnx", "wb") as file:
+        file.write(content.replace(b"rows", b"r\xffws").replace(b"\x01o", b"\x01\xfe"))
+    result = unoic_cli.export(made(), onnx="d.onnx", output="c.onnx", output_name="y")
+    assert result.model.shape == ("r\ufffdws", K) and json.dumps(result.to_dict())
+    assert result.notes == ("d.onnx: only y is calibrated; \ufffd as before",)
+
+
 def test_damaged_models():
     """Every cut, and changed bytes: a model, or one line."""
     model = Model([node("MatMul", "x w", "h"), node("Add", "h c", "z"), node("Softmax", "z", "y")], (None, K), **GEMM)
@@ -588,7 +611,7 @@ def test_damaged_models():
         with open("d.onnx", "wb") as file:
             file.write(content)
         with contextlib.suppress(UnoicError):
-            unoic_cli.export(made(), onnx="d.onnx", output="e.onnx", force=True)
+            json.dumps(unoic_cli.export(made(), onnx="d.onnx", output="e.onnx", force=True).to_dict())
             right += 1
     assert 0 < right < 300
 

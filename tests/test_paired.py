@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import h5py
 import naive
@@ -207,6 +208,10 @@ def test_a_calibration_measured_on_its_own_data_is_said(tmp_path):
     said = f"the calibration was made with {a}: gains on data that it was tuned on are too large"
     assert said in evaluate(a, calibration=c).notes
     assert not any("tuned on" in note for note in evaluate(b, calibration=c).notes)
+    found = search_lambda(a).calibration
+    for split in (["val"], {}, 3):  # provenance is whatever a file says
+        replace(found, provenance={**found.provenance, "split": split}).save(c)
+        assert said in evaluate(a, calibration=c).notes
     search_lambda(a, lam=0.4, output=c, force=True)
     assert said not in evaluate(a, calibration=c).notes
 

@@ -409,7 +409,8 @@ def _tell_tuned(used: Calibration, data: DataSet, chosen: EvaluateOptions, notes
     origin = used.provenance
     files = [str(name) for name in origin.get("files") or ()] if isinstance(origin.get("files"), list) else []
     same = sorted(set(files) & set(files_of(data)))
-    splits = {origin.get("split"), chosen["split"]}
+    split = origin.get("split")
+    splits = {split if isinstance(split, str) else None, chosen["split"]}
     if chosen["calibration"] is None or origin.get("given") is not None or not same:
         return
     if None in splits or len(splits) == 1:

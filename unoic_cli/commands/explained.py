@@ -198,7 +198,8 @@ def _calibration(path: str, made: Calibration, origin: str, n_bytes: int) -> Exp
     about = {"what": "a calibration" + (f", in a result of {origin}" if origin else "")}
     about["lambda"] = f"{made.lam:g}: {meaning_of(made.lam)}"
     if made.fusion is not None:
-        weights = "" if made.weights is None else f", weights {', '.join(f'{w:.4g}' for w in made.weights)}"
+        known = made.weights or ()
+        weights = "" if len(set(known)) < 2 else f", weights {', '.join(f'{one:.4g}' for one in known)}"
         about["fusion"] = f"{made.fusion} of {', '.join(str(one.name) for one in made.modalities)}{weights}"
     about["target prior"] = _prior_in_words(made.target_prior)
     shifts = {}

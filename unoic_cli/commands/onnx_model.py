@@ -41,8 +41,8 @@ _CALCULATES = (
     *("Identity", "Transpose", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize"),
     *("Upsample", "Clip", "ReduceMean", "ReduceSum", "QuantizeLinear", "DequantizeLinear", "Dropout", *_OF_SEVERAL),
 )
-"""Operators that make probabilities of probabilities, or nearly so; all but the last take other inputs than the first
-for how they do it."""
+"""Operators that make probabilities of probabilities, or nearly so: of all inputs where these are several, else of the
+first."""
 _ELSEWHERE = "its scores are used elsewhere, too"
 _NO_BIAS = "its bias is not one number for each class"
 _NO_SCORES = {
@@ -147,7 +147,7 @@ def external_files(model: Any) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for tensor in _tensors(model):
         if _is_external(tensor):
-            found.update({entry.value: None for entry in tensor.external_data if entry.key == "location"})
+            found.update({_word(entry.value): None for entry in tensor.external_data if entry.key == "location"})
     return tuple(found)
 
 
@@ -176,6 +176,19 @@ def calibrate_model(
     """
     if any(entry.key == CALIBRATION for entry in model.metadata_props):
         raise DataError(where, "a model written by unoic export, calibrated already", "expected the original model")
+    try:
+        done = _calibrate(model, where, output, scale, bias)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise DataError(where, "nodes that make no sense", f"{EXPECTED} that is whole") from error
+    for key, value in ((VERSION, __version__), (OUTPUT, done.output), (CALIBRATION, json.dumps(calibration))):
+        entry = next((one for one in model.metadata_props if one.key == key), None)
+        entry = model.metadata_props.add() if entry is None else entry
+        entry.key, entry.value = key, value
+    return done
+
+
+def _calibrate(model: Any, where: str, output: str | None, scale: float, bias: NDArray[np.float64]) -> Changed:
+    """Find the scores, and change the layer that gives them, or what is made of them."""
     graph = _Graph(model, where)
     name = graph.choose(output)
     scores = graph.scores_of(name, bias.size)
@@ -184,16 +197,12 @@ def calibrate_model(
     else:
         plan = graph.plan(scores, scale, bias)
         did, added = (graph.fold(plan), 0) if plan.reason is None else graph.add(scores, plan, scale, bias)
-    for key, value in ((VERSION, __version__), (OUTPUT, name), (CALIBRATION, json.dumps(calibration))):
-        entry = next((one for one in model.metadata_props if one.key == key), None)
-        entry = model.metadata_props.add() if entry is None else entry
-        entry.key, entry.value = key, value
-    return Changed(where, name, scores.kind, tuple(scores.shape), scores.class_axis, did, added)
+    return Changed(where, _word(name), scores.kind, tuple(scores.shape), scores.class_axis, did, added)
 
 
 def others_of(model: Any, output: str) -> list[str]:
     """Other outputs of a model."""
-    return [one.name for one in model.graph.output if one.name != output]
+    return [_word(one.name) for one in model.graph.output if _word(one.name) != output]
 
 
 def in_words(shape: Sequence[Dim] | None) -> str:
@@ -687,7 +696,12 @@ def _shape(value: Any) -> list[Dim] | None:
     if not value.type.tensor_type.HasField("shape"):
         return None
     dims = value.type.tensor_type.shape.dim
-    return [one.dim_value if one.HasField("dim_value") else one.dim_param or None for one in dims]
+    return [one.dim_value if one.HasField("dim_value") else _word(one.dim_param) or None for one in dims]
+
+
+def _word(text: Any) -> str:
+    """Text of a model, which the library gives as bytes where it is no UTF-8."""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:

@@ -138,7 +138,10 @@ class _Lines:
             raise DataError(self.name, "a first line that is not UTF-8", "expected names of columns") from None
         if "\0" in text:
             raise DataError(self.name, "a first line with zero bytes", "expected names of columns in UTF-8")
-        columns = next(csv.reader([text.rstrip("\r")], delimiter=self.delimiter), [])
+        try:
+            columns = next(csv.reader([text.rstrip("\r")], delimiter=self.delimiter), [])
+        except csv.Error as error:
+            raise DataError(self.name, f"a first line that cannot be read ({error})", "expected names of columns") from None
         self.header = tuple(column.strip() for column in columns)
         return len(line) + 1 + (len(_BOM) if head.startswith(_BOM) else 0)
 

@@ -181,7 +181,10 @@ class TextBox(_Table):
         except UnicodeDecodeError:
             raise DataError(path, "a first line that is not UTF-8", self.EXPECTED) from None
         self._delimiter = "\t" if "\t" in line else ","
-        fields = next(csv.reader([line.rstrip("\r")], delimiter=self._delimiter), [])
+        try:
+            fields = next(csv.reader([line.rstrip("\r")], delimiter=self._delimiter), [])
+        except csv.Error as error:
+            raise DataError(path, f"a first line that cannot be read ({error})", self.EXPECTED) from None
         self._names = None if fields and not all(map(_is_integer, fields)) else [str(i) for i in range(len(fields))]
         rows, table = 0, None
         with schema.damaged(path, "lines that cannot be read", self.EXPECTED):
