@@ -219,6 +219,10 @@ def test_a_softmax_takes_changed_scores(last, kind, opset, axis):
 
 
 def test_softmax_of_images():
+    single = Model(
+        [node("Conv", "x w c", "z"), node("Softmax", "z", "y")], (2, K, 1, 1), opset=9, ir=4, x=(2, 3, 3, 3), **CONV
+    )
+    check(single, kind="probs", said="folded into Conv")  # of one pixel, by the old softmax
     nodes = [node("Conv", "x w c", "z"), node("Softmax", "z", "y", axis=1)]
     check(Model(nodes, (2, K, 4, 2), **IMAGES, **CONV), kind="probs", said="folded into Conv")
     check(Model(nodes, (2, K, 4, 2), **IMAGES, **CONV), made(zeros=2), kind="probs", said="folded into Conv")

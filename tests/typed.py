@@ -16,6 +16,10 @@ def good() -> float:
     found = unoic_cli.search_lambda(LOGITS, LABELS, folds=3, range=(0, 2), source_prior=[2, 1, 1], threads=1)
     unoic_cli.search_lambda("val.h5", range="0:2", output=pathlib.Path("c.json"), ignore_index=[255], split="val")
     unoic_cli.evaluate({"rgb": LOGITS, "depth": LOGITS}, LABELS, calibration=found.calibration, by="file")
+    unoic_cli.export("c.json", onnx="m.onnx", output=pathlib.Path("c.onnx"), output_name="logits")
+    shapes = [one.says for one in unoic_cli.info("c.json").explained]
+    made = unoic_cli.calibrate(LOGITS, lam=1.0, source_prior=[2, 1, 1])
+    assert made.log_probs is not None and made.log_probs.shape == LOGITS.shape and shapes
     return unoic_cli.prior("train.h5", memory="64MB").prior[0]
 
 

@@ -356,7 +356,11 @@ class _Graph:
             if logs > (name == "Softmax"):
                 return f"a logarithm of {name}"
             over = _attribute(node, "axis", -1 if self.opset >= 13 else 1) % len(shape)
-            if over != axis or (self.opset < 13 and axis != len(shape) - 1):  # which took all axes from this one on
+            moved = any(one.op_type == "Transpose" for one in path)
+            behind = [None] * (len(shape) - 1 - axis) if moved else shape[axis + 1 :]
+            if over != axis or (
+                self.opset < 13 and any(one != 1 for one in behind)
+            ):  # it took all axes from this one on
                 return f"{name} over another axis than the classes'"
             kind: Any = "log_probs" if logs else _SOFTMAX[name]
             return _Scores(output, shape, class_axis, node.input[0], axis, kind, node, path)
