@@ -178,3 +178,11 @@ def test_other_refusals(run):
         source.open()
     pathlib.Path("prior.csv").write_text("1,2,3\n")
     run("evaluate", store(), "--lambda", "1", "--source-prior", "labels")
+
+
+def test_a_return_in_the_first_line(run):
+    pathlib.Path("x.csv").write_bytes(b"a\rb,logit_0,logit_1\n0,1,2\n")
+    assert "a first line that cannot be read" in run("evaluate", "x.csv", code=65)
+    np.save("z.npy", np.zeros((3, 2), "f4"))
+    pathlib.Path("y.txt").write_bytes(b"a\rb\n0\n1\n1\n")
+    assert "a first line that cannot be read" in run("evaluate", "z.npy", "--labels", "y.txt", code=65)

@@ -141,7 +141,9 @@ class _Lines:
         try:
             columns = next(csv.reader([text.rstrip("\r")], delimiter=self.delimiter), [])
         except csv.Error as error:
-            raise DataError(self.name, f"a first line that cannot be read ({error})", "expected names of columns") from None
+            raise DataError(
+                self.name, f"a first line that cannot be read ({error})", "expected names of columns"
+            ) from None
         self.header = tuple(column.strip() for column in columns)
         return len(line) + 1 + (len(_BOM) if head.startswith(_BOM) else 0)
 

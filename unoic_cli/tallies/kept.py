@@ -453,8 +453,24 @@ class KeptTally(Keeper):
         return {"scores": scores, "factors": factors}
 
     def kept(self) -> Kept:
-        """The sample."""
-        return Kept(**self.sample())
+        """The sample.
+
+        Raises
+        ------
+        ValueError
+            Scores that none of ours keeps came from elsewhere.
+        """
+        kept = Kept(**self.sample())
+        scores = kept.scores
+        if (
+            np.isnan(scores).any()
+            or (scores == np.inf).any()
+            or (scores.max(axis=-1, initial=-np.inf) == -np.inf).any()
+        ):
+            raise ValueError("scores that are no numbers")
+        if not np.isfinite(kept.factors).all():
+            raise ValueError("factors that are no numbers")
+        return kept
 
 
 class DecidedKeeper(Keeper):
