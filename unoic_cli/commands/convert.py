@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 
@@ -27,14 +27,9 @@ from unoic_cli.options import filled
 from unoic_cli.resolve.common import asked_of, check_threads, described, take_output
 from unoic_cli.resolve.inputs import expand, single
 from unoic_cli.resolve.options import (
-    AllowExternalOption,
-    ClassAxisOption,
+    ArrayOptions,
     DtypeOption,
     ForceOption,
-    KindOption,
-    LabelsFileOption,
-    LabelsKeyOption,
-    LogitsKeyOption,
     ProgressOption,
     TellOption,
     ThreadsOption,
@@ -107,17 +102,11 @@ class _Input:
     notes: list[str] = field(default_factory=list)
 
 
-class ConvertOptions(TypedDict, total=False):
+class ConvertOptions(ArrayOptions, total=False):
     """Options of `convert`."""
 
-    logits_key: LogitsKeyOption
-    labels_key: LabelsKeyOption
-    labels_file: LabelsFileOption
-    kind: KindOption
     dtype: DtypeOption
-    class_axis: ClassAxisOption
     force: ForceOption
-    allow_external: AllowExternalOption
     threads: ThreadsOption
     tell: TellOption
     progress: ProgressOption

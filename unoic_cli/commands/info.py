@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
@@ -30,12 +30,7 @@ from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import Inputs, asked_of, check_threads, described
 from unoic_cli.resolve.inputs import expand
 from unoic_cli.resolve.options import (
-    AllowExternalOption,
-    ClassAxisOption,
-    KindOption,
-    LabelsFileOption,
-    LabelsKeyOption,
-    LogitsKeyOption,
+    ArrayOptions,
     ProgressOption,
     TellOption,
     ThreadsOption,
@@ -255,16 +250,10 @@ class InfoResult:
 # the task
 
 
-class InfoOptions(TypedDict, total=False):
+class InfoOptions(ArrayOptions, total=False):
     """Options of `info`."""
 
     split: Annotated[str | None, Option("--split", "NAME", "Look only at samples of this split.")]
-    allow_external: AllowExternalOption
-    logits_key: LogitsKeyOption
-    labels_key: LabelsKeyOption
-    labels_file: LabelsFileOption
-    kind: KindOption
-    class_axis: ClassAxisOption
     threads: ThreadsOption
     tell: TellOption
     progress: ProgressOption

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 
 import numpy as np
 
@@ -33,8 +33,9 @@ from unoic_cli.errors import UsageError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import Encoding, Layout, LogitBlock, OutputSpec, Source
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import check_threads, described, parse_size, take_output
-from unoic_cli.resolve.options import AllowExternalOption, ForceOption, ProgressOption, TellOption, ThreadsOption
+from unoic_cli.resolve.common import asked_of, check_threads, described, parse_size, take_output
+from unoic_cli.resolve.inputs import expand, single
+from unoic_cli.resolve.options import ArrayOptions, ForceOption, ProgressOption, TellOption, ThreadsOption
 from unoic_cli.tallies.contents import CopyTally
 from unoic_cli.tallies.findings import findings_of, id_findings
 
@@ -128,7 +129,7 @@ class PackResult:
         return shallow | {"changed": [one.to_dict() for one in self.changed]}
 
 
-class PackOptions(TypedDict, total=False):
+class PackOptions(ArrayOptions, total=False):
     """Options of `pack`."""
 
     codec: Annotated[
@@ -157,7 +158,6 @@ class PackOptions(TypedDict, total=False):
         Option("--calibration -c", "FILE", "Also count what rounding changes under this calibration."),
     ]
     force: ForceOption
-    allow_external: AllowExternalOption
     threads: ThreadsOption
     tell: TellOption
     progress: ProgressOption
@@ -173,9 +173,9 @@ def pack(
     Parameters
     ----------
     inputs : str
-        ``FILE.h5[::GROUP]`` or ``FILE.parquet``.
+        A logits file, or ``FILE::GROUP``.
     out : str
-        HDF5 or Parquet, by its suffix.
+        Its suffix names the format.
     **options : Unpack[PackOptions]
         See `PackOptions`.
 
@@ -220,7 +220,9 @@ def pack(
         else (name, os.fspath(calibration))
     )
     path = yield from take_output(path, force=chosen["force"], inputs=used)
-    opened = yield from described(name, allow_external=chosen["allow_external"])
+    asked = asked_of(chosen)
+    name = single(name, (yield from expand(name, asked)))
+    opened = yield from described(name, allow_external=chosen["allow_external"], asked=asked)
     scalar = scalar_delta(opened)
     spec = replace(_output_spec(opened, dtype, layout, codec or chunk, scalar), checksums=checksums is not False)
     rounded = not is_exact(opened.encoding, spec.encoding)

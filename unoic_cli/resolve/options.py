@@ -173,9 +173,8 @@ class IgnoreOptions(TypedDict, total=False):
     ]
 
 
-@group
-class FileOptions(TypedDict, total=False):
-    """How files are read."""
+class ArrayOptions(TypedDict, total=False):
+    """What arrays and columns are, where their names do not tell."""
 
     allow_external: AllowExternalOption
     logits_key: LogitsKeyOption
@@ -183,6 +182,12 @@ class FileOptions(TypedDict, total=False):
     labels_file: LabelsFileOption
     kind: KindOption
     class_axis: ClassAxisOption
+
+
+@group
+class FileOptions(ArrayOptions, total=False):
+    """How files are read."""
+
     threads: ThreadsOption
     memory: Annotated[
         int | str | None,
