@@ -33,4 +33,4 @@ def bad() -> None:
     unoic_cli.evaluate("test.h5", output="result.json")  # type: ignore[call-arg]
     unoic_cli.calibrate("test.h5", emit="odds")  # type: ignore[arg-type]
     unoic_cli.fit_temperature("val.h5", bins=None)  # type: ignore[arg-type]
-    unoic_cli.pack("val.h5", "packed.h5", "float16")  # type: ignore[arg-type]
+    unoic_cli.pack("val.h5", "packed.h5", dtypes="float16")  # type: ignore[call-arg]
