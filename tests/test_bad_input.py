@@ -494,7 +494,7 @@ USAGE_ERRORS = [
     "calibrate x.h5 --lambda nan",
     "calibrate x.h5 --metric accurate",
     "calibrate x.h5 --temperature 0",
-    "calibrate x.h5 --lambda 1 -o o.npz",
+    "calibrate x.h5 --lambda 1 -o o.xls",
     "calibrate x.h5 --lambda 1 -o o",
     "calibrate x.h5 --lambda 1 -o=",
     "prior x.h5 --force",

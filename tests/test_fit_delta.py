@@ -534,7 +534,8 @@ def test_a_bad_pixel_of_a_slab_is_named(tmp_path, monkeypatch):
         (["a.h5", "--delta-power", "-1"], 2, "--delta-power: -1.0; expected a finite number, not negative"),
         (["a.h5", "--delta-power", "nan"], 2, "--delta-power: nan; expected"),
         (["a.h5", "--from", "thin air"], 2, "--from: 'thin air'; expected scores or mc-dropout"),
-        (["a.h5", "--kind", "probs"], 2, "--kind: given with --from scores"),
+        (["a.h5", "--kind", "odds"], 2, "--kind: 'odds'; expected one of"),
+        (["a.h5", "--labels", "a.h5"], 2, "--labels: given to fit-delta"),
         (["a.h5", "--measure", "mutual-information"], 2, "--measure: 'mutual-information' with --from scores"),
         (["a.h5", "--from", "mc-dropout", "--measure", "entropy"], 2, "--measure: 'entropy'; expected predictive-"),
         (

@@ -354,7 +354,7 @@ def test_what_is_not_carried_over_is_said(suffix, run):
             with pa.ipc.new_stream("in.arrows", table.schema) as writer:
                 writer.write_table(table)
     name, options = f"in.{suffix}", ("-l", "1", "--source-prior", "3,2,1")
-    calls = [("calibrate", name, *options, "-o", "o.parquet"), ("convert", name, "o2.h5"), ("pack", name, "o3.h5")]
+    calls = [("calibrate", name, *options, "-o", "o.h5"), ("convert", name, "o2.h5"), ("pack", name, "o3.h5")]
     calls.append(("fuse", f"a={name}", "b=in2.h5", "-o", "o4.h5"))
     make("in2.h5")
     for call in calls:

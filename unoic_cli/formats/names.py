@@ -254,7 +254,7 @@ def of_split(there: Mapping[str, Facts], split: str) -> dict[str, str]:
     Examples
     --------
     >>> of_split(dict.fromkeys(["val_logits", "y_val", "test_logits", "train_counts"], Facts((), None)), "val")
-    {'train_counts': 'train_counts', 'logits': 'val_logits', 'y': 'y_val'}
+    {'logits': 'val_logits', 'y': 'y_val', 'train_counts': 'train_counts'}
     """
     found: dict[str, str] = {}
     for name in there:
