@@ -29,6 +29,7 @@ from matplotlib.figure import Figure  # noqa: E402  # after it is known to be th
 
 SAMPLES = pathlib.Path(__file__).resolve().parents[1] / "sample_data"
 DIGITS = str(SAMPLES / "digits_lt" / "val.h5")
+TEST = str(SAMPLES / "digits_lt" / "test.h5")
 FORMS = {"pdf": b"%PDF-", "svg": b"<?xml", "png": b"\x89PNG\r\n"}
 
 
@@ -38,17 +39,24 @@ def found():
     return unoic_cli.search_lambda(DIGITS, metric="miou", metrics="recall[3]", subject_to="acc>=base+0.1, f1>=0.6")
 
 
+@pytest.fixture(scope="module")
+def measured(found):
+    """What it makes of other digits."""
+    return unoic_cli.evaluate(TEST, calibration=found.calibration, metrics=["ece", "nll"], confusion=True)
+
+
 @pytest.fixture
 def content(found):
     return copy.deepcopy(found.to_dict())
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, found):
-    """A folder with a printed result, a calibration, and a grid in the plane."""
+def folder(tmp_path, monkeypatch, found, measured):
+    """A folder with printed results, a calibration, and a grid in the plane."""
     monkeypatch.chdir(tmp_path)
     pathlib.Path("run.json").write_text(json.dumps({"schema": "unoic.search-lambda/1", **found.to_dict()}))
     pathlib.Path("c.json").write_text(json.dumps(found.calibration.to_dict()))
+    pathlib.Path("e.json").write_text(json.dumps({"schema": "unoic.evaluate/1", **measured.to_dict()}))
     write_grid()
     return tmp_path
 
@@ -75,6 +83,9 @@ KINDS = {
     "tradeoff": ["run.json"],
     "odds": ["c.json"],
     "boundary": ["grid.h5"],
+    "classes": ["run.json"],
+    "reliability": ["e.json"],
+    "confusion": ["e.json"],
 }
 """Inputs of each kind."""
 
@@ -315,6 +326,249 @@ def test_a_class_that_is_never_predicted_has_no_boundary():
 
 
 # ------------------------------------------------------------------------------------------------
+# classes, confidence, confusion
+
+
+def rates_of(name, support, predicted, hits):
+    """A metric of each class by its definition; None where there is none."""
+    rows = zip(support, predicted, hits, strict=True)
+    parts = {
+        "recall": lambda n, p, h: (h, n), "precision": lambda n, p, h: (h, p), "iou": lambda n, p, h: (h, n + p - h),
+        "f1": lambda n, p, h: (2 * h, n + p),
+    }[name]  # fmt: skip
+    return [top / bottom if bottom else None for top, bottom in (parts(*row) for row in rows)]
+
+
+def dumbbells(ax):
+    """(before, after) of each row of a plot, in percent, NaN where there is no mark."""
+    before = dict(zip(ax.lines[0].get_ydata().tolist(), ax.lines[0].get_xdata().tolist(), strict=True))
+    after = {}
+    for line in ax.lines[1:4]:
+        after |= dict(zip(line.get_ydata().tolist(), line.get_xdata().tolist(), strict=True))
+    assert before.keys() == after.keys()
+    return [(before[row], after[row]) for row in sorted(before)]
+
+
+def percent(values):
+    return [math.nan if one is None else 100 * one for one in values]
+
+
+def same(ours, theirs):
+    return np.array_equal(np.array(ours, dtype=float), np.array(theirs, dtype=float), equal_nan=True)
+
+
+@pytest.mark.parametrize("metric", ["recall", "precision", "iou", "f1"])
+def test_classes_draws_the_counts_of_a_search(found, metric):
+    at = int(np.flatnonzero(found.lams == found.lam)[0])
+    plain = unoic_cli.evaluate(DIGITS)
+    support = plain.overall.counts.support.tolist()
+    wanted = [
+        percent(rates_of(metric, support, plain.overall.counts.predicted, plain.overall.counts.hits)),
+        percent(rates_of(metric, support, found.counts.predicted[at], found.counts.hits[at])),
+    ]
+    ax = plots.classes("run.json", metric=metric, sort="training")
+    order = np.argsort(-np.array(found.calibration.source_prior.counts), kind="stable")
+    shown = dumbbells(ax)
+    assert same(shown, np.array(wanted).T[order])
+    bars = [tuple(one[:, 0].tolist()) for part in ax.collections for one in part.get_segments()]
+    assert sorted(bars) == sorted((a, b) for a, b in shown if a != b and not math.isnan(a + b))
+    assert [text.get_text() for text in ax.get_yticklabels()] == [found.calibration.class_names[k] for k in order]
+    counts = [f"{found.calibration.source_prior.counts[k]:,.0f}" for k in order]
+    assert [text.get_text() for text in ax.texts] == [*counts, "training"]
+
+
+def test_classes_of_evaluate_are_those_of_its_json(measured, answer):
+    rows = measured.to_dict()["per_class"]
+    plain = {row["class"]: row for row in unoic_cli.evaluate(TEST).to_dict()["per_class"]}
+    made = answer("plot", "classes", "e.json", "-o", "a.svg", "--sort", "change", "--metric", "f1")
+    change = [row["f1"] - plain[k]["f1"] for k, row in enumerate(rows)]
+    order = sorted(range(10), key=lambda k: (-change[k], k))
+    assert [one["class"] for one in made["classes"]] == order and made["sort"] == "change" and made["n_classes"] == 10
+    for one in made["classes"]:
+        assert (one["before"], one["after"]) == (plain[one["class"]]["f1"], rows[one["class"]]["f1"])
+    assert made["lambdas"] == [0.0, measured.lam] and made["metrics"] == ["f1"]
+    for result in (measured, measured.to_dict(), pathlib.Path("e.json")):
+        ax = plots.classes(result, metric="f1", sort="change")
+        assert dumbbells(ax) == [(100 * one["before"], 100 * one["after"]) for one in made["classes"]]
+
+
+def test_classes_at_another_lambda_of_a_state(found, refuse):
+    unoic_cli.run("search-lambda", DIGITS, control=unoic_cli.Control(state="s.unoic"), metric="miou")
+    after = unoic_cli.evaluate(DIGITS, lam=0.5).to_dict()["per_class"]
+    for result in ("s.unoic", found):
+        ax = plots.classes(result, lam=0.5, sort="labels")
+        assert [b for _, b in dumbbells(ax)] == percent([row["recall"] for row in after])
+    line = refuse(USAGE, "plot", "classes", "s.unoic", "-o", "a.png", "-l", "0.5001")
+    assert line == "--lambda: 0.5001, which is no point of the curve; expected one of it, such as 0.5"
+
+
+def test_of_many_classes_those_that_change_most_are_shown_and_that_is_said():
+    rng = np.random.default_rng(5)
+    support = rng.integers(0, 50, 1000)
+    before, after = (np.minimum(rng.integers(0, 50, 1000), support) for _ in "ab")
+    counts = {
+        "support": support.tolist(), "before": {"predicted": before.tolist(), "hits": before.tolist()},
+        "after": {"predicted": after.tolist(), "hits": after.tolist()},
+    }  # fmt: skip
+    ax = plots.classes({"lambda": 1, "counts": counts}, most=30)
+    change = np.abs(after - before) / np.maximum(support, 1)
+    change[support == 0] = -1
+    most = sorted(range(1000), key=lambda k: (-change[k], k))[:30]
+    named = [int(text.get_text()) for text in ax.get_yticklabels()]
+    assert named == sorted(most, key=lambda k: (-support[k], k))
+    assert ax.get_title(loc="left") == "30 of 1,000 classes: those whose recall changes most"
+    wanted = [(100 * (before[k] / support[k]), 100 * (after[k] / support[k])) for k in named]
+    assert same(dumbbells(ax), wanted)
+    assert (
+        ax.get_figure().get_figheight()
+        > plots.classes({"lambda": 1, "counts": counts}, most=3).get_figure().get_figheight()
+    )
+
+
+def test_a_class_without_labels_or_that_is_ignored_has_no_mark():
+    counts = {
+        "support": [4, 0, 5], "before": {"predicted": [4, 5, 0], "hits": [2, 0, 0]},
+        "after": {"predicted": [5, 0, 4], "hits": [3, 0, 2]},
+    }  # fmt: skip
+    nan = math.nan
+    assert same(dumbbells(plots.classes({"lambda": 1, "counts": counts})), [[0, 40], [50, 75], [nan, nan]])
+    found = plots.classes({"lambda": 1, "counts": counts, "ignore_index": [0]}, metric="precision")
+    assert same(dumbbells(found), [[nan, 50], [nan, nan], [0, nan]])
+
+
+def test_names_that_are_cut_alike_are_told_apart(content):
+    content["calibration"]["class_names"] = [f"the same long beginning of all of these names {k}" for k in range(10)]
+    labels = [text.get_text() for text in plots.classes(content).get_yticklabels()]
+    assert len(set(labels)) == 10 and all(len(one) <= 40 for one in labels)
+
+
+def test_reliability_draws_the_bins(measured, answer):
+    made = answer("plot", "reliability", "e.json", "-o", "a.pdf")
+    bins = measured.to_dict()["reliability"]
+    ax = plots.reliability("e.json")
+    for line, rows in zip(ax.lines, (bins["before"], bins["bins"]), strict=False):
+        known = [row for row in rows if row["count"]]
+        assert line.get_xdata().tolist() == [100 * row["confidence"] for row in known]
+        assert line.get_ydata().tolist() == [100 * row["accuracy"] for row in known]
+    for patch, rows in zip(ax.child_axes[0].patches, (bins["before"], bins["bins"]), strict=True):
+        values, edges, _ = patch.get_data()
+        assert values.tolist() == [row["count"] for row in rows]
+        assert edges.tolist() == [*(100 * row["from"] for row in rows), 100]
+    ece = {"before": measured.before.values["ece"], "after": measured.overall.values["ece"]}
+    assert made["ece"] == pytest.approx(ece, abs=1e-12)
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == [*(f"{name}, ECE = {value:.3g}" for name, value in ece.items()), "calibrated"]
+
+
+def test_reliability_of_scores_as_they_are():
+    plain = unoic_cli.evaluate(TEST, metrics=["nll"])
+    ax = plots.reliability(plain)
+    ece = unoic_cli.evaluate(TEST, metrics=["ece"]).overall.values["ece"]
+    assert [line.get_label() for line in ax.lines] == [f"ECE = {ece:.3g}", "calibrated"]
+
+
+def test_confusion_draws_the_shares_of_the_truth(measured):
+    counts = measured.confusion
+    assert (counts.sum(axis=1) == measured.overall.counts.support).all()
+    ax = plots.confusion("e.json")
+    assert ax.images[0].get_array().tolist() == (100 * (counts / counts.sum(axis=1, keepdims=True))).tolist()
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts.keys() == {(j, i) for i in range(10) for j in range(10) if counts[i, j]}
+    for (j, i), text in texts.items():
+        share = 100 * counts[i, j] / counts[i].sum()
+        assert text == ("<1" if share < 0.5 else ">99" if 99.5 <= share < 100 else f"{share:.0f}")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("prediction", "truth")
+    names = list(measured.class_names)
+    assert [one.get_text() for one in ax.get_xticklabels()] == [one.get_text() for one in ax.get_yticklabels()] == names
+
+
+@pytest.mark.parametrize("n", [2, 20, 21, 250, 999])
+def test_confusion_of_any_number_of_classes(n, answer):
+    counts = np.random.default_rng(n).integers(0, 9, (n, n)) + 400 * np.eye(n, dtype=int)
+    counts[1] = 0
+    pathlib.Path("big.json").write_text(json.dumps({"confusion": counts.tolist()}))
+    made = answer("plot", "confusion", "big.json", "-o", "a.png", "--force")
+    side = made["pooled"]
+    assert made["n_classes"] == n and side == -(-n // 250)
+    ax = plots.confusion("big.json")
+    shares = 100 * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    shares[1] = np.nan
+    drawn = ax.images[0].get_array().filled(np.nan)
+    wanted = [
+        [np.nanmax([-1, *shares[i : i + side, j : j + side].ravel()]) for j in range(0, n, side)]
+        for i in range(0, n, side)
+    ]
+    assert same(drawn, np.where(np.array(wanted) < 0, np.nan, wanted))
+    assert ax.images[0].get_extent() == [-0.5, side * len(wanted) - 0.5, side * len(wanted) - 0.5, -0.5]
+    assert len(ax.texts) == (np.count_nonzero(counts) if n <= 20 else 0)
+    assert bool(ax.get_title(loc="left")) == (side > 1)
+
+
+def wrong_results(content, measured):
+    """Results that cannot be drawn, by kind, and what is said of them."""
+    counts, bins = content["counts"], measured["reliability"]["bins"]
+    hits = {**counts["after"], "hits": [99] * 10}
+    yield "classes", {**content, "counts": None}, "a result without before and after of each class"
+    yield "classes", {**content, "counts": {**counts, "support": "a"}}, "counts.support: a str"
+    yield "classes", {**content, "counts": {**counts, "support": [-1]}}, "counts.support: -1 at entry 0"
+    yield "classes", {**content, "counts": {**counts, "support": []}}, "counts of no class"
+    yield "classes", {**content, "counts": {**counts, "after": {}}}, "counts.after.predicted: nothing"
+    yield (
+        "classes",
+        {**content, "counts": {**counts, "after": hits}},
+        "counts.after: more hits than predictions or labels",
+    )
+    yield "classes", {**content, "lambda": None}, "lambda: nothing"
+    yield "classes", {**content, "source_prior": {"values": [1]}}, "source_prior.values of 1 classes"
+    yield "classes", {"schema": "unoic.compare/1"}, "a result of unoic compare"
+    yield "reliability", {**measured, "reliability": None}, "a result without confidence"
+    yield "reliability", {"reliability": {"bins": [3]}}, "reliability.bins: no list of bins"
+    yield "reliability", {"reliability": {"bins": [{**bins[0], "count": 1.5}]}}, "reliability.bins.count: 1.5 at entry"
+    yield "reliability", {"reliability": {"bins": bins[::-1]}}, "reliability.bins: bins that make no sense"
+    empty = {"reliability": {"bins": [{**one, "count": 0} for one in bins]}}
+    yield "reliability", empty, "reliability.bins: bins that make no sense"
+    yield "reliability", content, "a result without confidence"
+    yield "confusion", {**measured, "confusion": None}, "a result without a confusion matrix"
+    yield "confusion", {"confusion": [[1, 2]]}, "confusion[0]: 2 entries"
+    yield "confusion", {"confusion": [[True]]}, "confusion[0]: a bool at entry 0"
+    yield "confusion", {"confusion": [0] * 1001}, "a confusion matrix of 1,001 classes; expected 1,000 at most"
+    yield "confusion", {"schema": "unoic.search-lambda/1"}, "a result of unoic search-lambda"
+
+
+def test_results_that_cannot_be_drawn(content, measured, refuse):
+    for kind, wrong, line in wrong_results(content, measured.to_dict()):
+        pathlib.Path("x.json").write_text(json.dumps(wrong))
+        assert refuse(DATA, "plot", kind, "x.json", "-o", "a.png").startswith(f"x.json: {line}"), line
+    for kind in ("classes", "reliability", "confusion"):
+        assert "a logits file (hdf5); expected a result of unoic" in refuse(DATA, "plot", kind, DIGITS, "-o", "a.png")
+        assert "JSON that is a list" in refuse(DATA, "plot", kind, write("list.json", "[1]"), "-o", "a.png")
+    assert not os.path.exists("a.png")
+
+
+def write(name, text):
+    pathlib.Path(name).write_text(text)
+    return name
+
+
+def test_states_of_evaluate_are_drawn():
+    asked = {"lam": 1.0, "metrics": ["ece"], "confusion": True}
+    unoic_cli.run("evaluate", TEST, control=unoic_cli.Control(state="e.unoic"), **asked)
+    whole = unoic_cli.evaluate(TEST, **asked)
+    assert dumbbells(plots.classes("e.unoic")) == dumbbells(plots.classes(whole))
+    texts = [[text.get_text() for text in plots.confusion(one).texts] for one in ("e.unoic", whole)]
+    assert texts[0] == texts[1] and len(texts[0]) > 10
+    lines = [plots.reliability(one).lines[1].get_ydata().tolist() for one in ("e.unoic", whole)]
+    assert lines[0] == lines[1]
+
+
+def test_constraints_have_hatches_of_their_own(found):
+    hatches = {patch.get_hatch() for patch in plots.curve(found).patches if patch.get_hatch()}
+    assert len(hatches) == 2
+    ax = plots.tradeoff(found, x="acc", y="f1")
+    assert len({patch.get_hatch() for patch in ax.patches if patch.get_hatch()}) == 2
+
+
+# ------------------------------------------------------------------------------------------------
 # forms of results
 
 
@@ -348,6 +602,8 @@ def test_text_is_drawn_as_it_is(content):
         plots.curve(content, metrics=[f"recall[{name}]"]),
         plots.tradeoff({name: content, "b": content}),
         plots.odds(content, reference=name)[0],
+        plots.classes(content),
+        plots.confusion({"confusion": np.eye(10, dtype=int).tolist(), "per_class": [{"name": name}] * 10}),
     ):
         shown = [text for text in texts_of(ax) if "frac" in text.get_text()]
         assert shown
@@ -391,7 +647,7 @@ def test_every_kind_in_every_form(kind, form, answer):
     with matplotlib.rc_context({"lines.linewidth": 7, "font.size": 20, "svg.hashsalt": None}):  # a user's settings
         answer("plot", kind, *KINDS[kind], "-o", f"b.{form}", "--size", "page" if form == "png" else "column")
     assert pathlib.Path(f"b.{form}").read_bytes() == first
-    assert sorted(os.listdir()) == sorted({"run.json", "c.json", "grid.h5", f"a.{form}", f"b.{form}"})
+    assert sorted(os.listdir()) == sorted({"run.json", "c.json", "e.json", "grid.h5", f"a.{form}", f"b.{form}"})
 
 
 def test_bytes_do_not_depend_on_the_process():
@@ -420,7 +676,7 @@ def test_an_output_that_exists(refuse, answer):
 def test_a_full_disk_leaves_nothing(refuse, file_limit):
     with file_limit(2000):
         refuse(74, "plot", "curve", "run.json", "-o", "a.png")
-    assert sorted(os.listdir()) == ["c.json", "grid.h5", "run.json"]
+    assert sorted(os.listdir()) == ["c.json", "e.json", "grid.h5", "run.json"]
 
 
 def test_the_table_of_a_terminal(run):
@@ -516,7 +772,26 @@ def test_nonsense_in_results_is_one_error(content, key):
         ("curve run.json", "--output: no name for the picture; expected FILE.pdf, FILE.svg or FILE.png"),
         ("curve run.json -o a.gif", "--output: 'a.gif'; expected a name that ends with .pdf, .svg or .png"),
         ("curve run.json -o a", "--output: 'a'; expected a name that ends with .pdf, .svg or .png"),
-        ("curvy run.json -o a.png", "did you mean curve? expected one of boundary, curve, odds, tradeoff"),
+        (
+            "curvy run.json -o a.png",
+            "did you mean curve? expected one of boundary, classes, confusion, curve, odds, reliability, tradeoff",
+        ),
+        ("classes run.json -o a.png --metric acc", "--metric: 'acc' of each class; expected one of recall, precision,"),
+        (
+            "classes run.json -o a.png --metric f1 --metric iou",
+            "--metric: 2 metrics of a plot of classes; expected one",
+        ),
+        ("classes run.json -o a.png --sort name", "--sort: 'name'; expected one of training, labels, change"),
+        ("classes e.json -o a.png --sort training", "--sort: training, which e.json does not know; expected labels"),
+        ("classes run.json -o a.png --most 0", "--most: 0; expected 1 to 120"),
+        ("classes run.json -o a.png -l 1 -l 2", "--lambda: 2 lambdas of a plot of classes; expected one"),
+        ("classes run.json -o a.png -l 1.5", "where run.json has the classes at"),
+        (
+            "classes run.json e.json -o a.png",
+            "INPUTS: 2 inputs of a plot of classes; expected a result of unoic search",
+        ),
+        ("reliability e.json -o a.png --log", "--log of a plot of reliability; expected none: it has no options"),
+        ("confusion -o a.png", "INPUTS: 0 inputs of a plot of confusion; expected a result of unoic evaluate"),
         ("curve -o a.png", "INPUTS: no search result; expected"),
         ("curve run.json -o a.png --size big", "--size: 'big'; expected column or page"),
         ("curve run.json -o a.png --format xml", "--format: 'xml'; expected table, json or tsv"),
@@ -531,7 +806,7 @@ def test_nonsense_in_results_is_one_error(content, key):
         ("boundary grid.h5 -o a.png --range 0:1", "--range of a plot of boundary"),
         ("curve run.json run.json -o a.png", "two runs called 'run'; expected names that differ: NAME=FILE"),
         ("curve a=run.json a=run.json -o a.png", "two runs called 'a'; expected names that differ: NAME=FILE"),
-        ("curve a=*.json -o a.png", "a=*.json: 2 files called 'a'; expected one file for a name: NAME=FILE"),
+        ("curve a=*.json -o a.png", "a=*.json: 3 files called 'a'; expected one file for a name: NAME=FILE"),
         ("curve =run.json -o a.png", "expected one file for a name: NAME=FILE"),
         ("curve - - -o a.png", "standard input twice"),
         ("curve run.json -o a.png --range 3", "--range: '3'; expected two lambdas: A:B"),
@@ -543,7 +818,7 @@ def test_nonsense_in_results_is_one_error(content, key):
         ("odds -o a.png --lambda 1e5", "--lambda: 100000, which moves odds by more than 1e+100"),
         ("odds -o a.png --reference 1", "--reference: a class without a calibration"),
         ("odds c.json -o a.png --reference 10", "--reference: '10'; expected a number below 10, or the name of a"),
-        ("odds *.json -o a.png", "*.json: 2 files (c.json, run.json); expected one"),
+        ("odds *.json -o a.png", "*.json: 3 files (c.json, e.json, run.json); expected one"),
         ("odds c.json run.json -o a.png", "INPUTS: 2 inputs of a plot of odds; expected one calibration, or none"),
         ("boundary -o a.png", "INPUTS: 0 inputs of a plot of boundary; expected one logits file"),
         ("boundary grid.h5 -o a.png -l inf", "--lambda: inf; expected a finite number"),
@@ -653,7 +928,7 @@ def test_nothing_else_imports_matplotlib(code):
 
 def test_without_matplotlib(refuse, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for words in (["curve", "run.json"], ["odds"], ["boundary", "grid.h5"]):
+    for words in ([kind, *inputs] for kind, inputs in KINDS.items()):
         line = refuse(USAGE, "plot", *words, "-o", "a.png")
         assert (
             line == "plot: matplotlib, which is not installed; expected it to be installed: pip install 'unoic[plot]'"

@@ -45,6 +45,9 @@ PLOTS = (
     "plot curve run.unoic -o curve.svg",
     "plot odds c.json -o odds.svg",
     "plot boundary grid.npz -o boundary.svg",
+    "plot classes run.unoic -o classes.svg",
+    "plot reliability after.unoic -o reliability.svg",
+    "plot confusion after.unoic -o confusion.svg",
 )
 
 
@@ -80,6 +83,8 @@ def test_page_has_every_key_and_no_other(answer, sample):
     np.savez("p.npz", probs=np.array([[0.9, 0.1], [0.8, 0.2], [1.0, 0.0], [0.3, 0.7]]), labels=[0, 1, 0, 1])
     x, y = (axis.ravel() for axis in np.meshgrid([0.0, 1.0, 2.0], [0.0, 1.0]))
     np.savez("grid.npz", logits=np.stack([x, y], axis=1), points=np.stack([x, y], axis=1), source_counts=[3, 1])
+    asked = {"lam": 1.0, "metrics": ["ece"], "confusion": True}
+    unoic_cli.run("evaluate", f"{DIGITS}/val.h5", control=unoic_cli.Control(state="after.unoic"), **asked)
     for command in (*RARE, *(PLOTS if importlib.util.find_spec("matplotlib") else ())):
         found = answer(*shlex.split(command))
         printed[found.pop("schema")] |= dict.fromkeys(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pathlib
@@ -18,6 +19,7 @@ import unoic_cli
 from unoic_cli.drawing import panel
 from unoic_cli.drawing.colours import ALIASES, CITYSCAPES, IGNORED, palette
 from unoic_cli.formats import pictures
+from unoic_cli.tallies import changed
 
 STREETS = pathlib.Path(__file__).resolve().parents[1] / "sample_data" / "streets"
 MODALITIES = ("depth", "rgb")
@@ -369,6 +371,204 @@ def test_one_image_is_drawn_into_given_axes():
 
 
 # ------------------------------------------------------------------------------------------------
+# rows that change
+
+
+NAMES = ["cat", "big, dog", 'a "cow"', "d\te"]
+COUNTS = np.array([400, 90, 9, 1])
+
+
+def log_softmax(z):
+    z = z - z.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two files of rows, with names; all scores and labels of them, one behind the other."""
+    z, y = RNG.normal(size=(500, 4)).astype("f4"), RNG.integers(0, 4, 500)
+    z[40:44] = z[40]  # rows that move equally far
+    y[::7] = 255
+    paths = []
+    for i, part in enumerate((slice(0, 200), slice(200, 500))):
+        with h5py.File(tmp_path / f"r{i}.h5", "w") as file:
+            file["logits"], file["labels"], file["source_counts"], file["class_names"] = z[part], y[part], COUNTS, NAMES
+            file["sample_id"] = [f"s,{k}" for k in range(part.start, part.stop)]
+            file["split"] = ["val" if k % 2 else "test" for k in range(part.start, part.stop)]
+        paths.append(str(tmp_path / f"r{i}.h5"))
+    return paths, z.astype("f8"), y
+
+
+def changed_by(z, y, lam, temperature=1.0):
+    """(log-odds past the tie, place, label, before, after, four probabilities) of rows that change, in order."""
+    early, late = log_softmax(z), log_softmax(z / temperature - lam * np.log(COUNTS / COUNTS.sum()))
+    before, after = early.argmax(axis=1), late.argmax(axis=1)
+    found = []
+    for i in np.flatnonzero(before != after).tolist():
+        a, b = before[i], after[i]
+        four = np.exp([early[i, a], early[i, b], late[i, a], late[i, b]]).tolist()
+        found.append((late[i, b] - late[i, a], i, y[i], a, b, four))
+    return sorted(found, key=lambda one: (-round(one[0], 9), one[1]))
+
+
+def lines_of(path, delimiter=","):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_rows_that_change_most_are_a_table(rows, answer, tmp_path, suffix, delimiter):
+    paths, z, y = rows
+    words = ["-l", "1.2", "--temperature", "1.5", "-o", tmp_path / f"c.{suffix}"]
+    made = answer("show", *paths, *words)
+    wanted = changed_by(z, y, 1.2, 1.5)
+    lines = lines_of(tmp_path / f"c.{suffix}", delimiter)
+    assert len(wanted) > 100 and len(lines) == 100 and made["columns"] == ["before", "after"] and made["images"] == []
+    for line, (past, i, label, a, b, four) in zip(lines, wanted, strict=False):
+        place = (paths[0], i) if i < 200 else (paths[1], i - 200)
+        assert (line["file"], int(line["row"]), line["sample_id"]) == (*place, f"s,{i}")
+        assert (line["label"], line["before"], line["after"]) == (
+            "" if label == 255 else NAMES[label],
+            NAMES[a],
+            NAMES[b],
+        )
+        names = [f"p_{when}_of_{which}" for when in ("before", "after") for which in ("before", "after")]
+        assert [float(line[name]) for name in names] == pytest.approx(four, rel=1e-9)
+        assert float(line["log_odds"]) == pytest.approx(past, abs=1e-9) and past > 0
+    known = [(label, a, b) for _, _, label, a, b, _ in wanted if label != 255]
+    right, was = ([label == one[i] for label, *one in known] for i in (1, 0))
+    assert made["rows"] == {
+        "n": 500, "changed": len(known), "now_right": sum(right), "now_wrong": sum(was),
+        "both_wrong": len(known) - sum(right) - sum(was), "changed_unlabelled": len(wanted) - len(known), "shown": 100,
+    }  # fmt: skip
+
+
+def test_probabilities_of_rows_are_those_that_calibrate_writes(rows, tmp_path):
+    paths, *_ = rows
+    shown = unoic_cli.show(paths, lam=0.7, most_changed=500).rows
+    unoic_cli.calibrate(paths, lam=0.7, emit="probs", output=str(tmp_path / "o.h5"))
+    with h5py.File(tmp_path / "o.h5") as file:
+        probs = file["probs"][()]
+    for row in shown:
+        assert np.float32(row.p_after_of_after) == pytest.approx(probs[row.place, row.after], rel=1e-6)
+        assert np.float32(row.p_after_of_before) == pytest.approx(probs[row.place, row.before], rel=1e-6)
+
+
+def test_rows_do_not_depend_on_threads_spans_layout_and_number(rows, tmp_path, monkeypatch):
+    from unoic_cli.data import dataset
+
+    paths, z, y = rows
+    unoic_cli.show(paths, lam=1, most_changed=500, output=str(tmp_path / "a.csv"))
+    whole = (tmp_path / "a.csv").read_text().splitlines()
+    order = [i for _, i, *_ in changed_by(z, y, 1)]
+    assert [row.place for row in unoic_cli.show(paths, lam=1, most_changed=500).rows] == order
+    assert len([i for i in order if 40 <= i < 44]) in (0, 4) and len(whole) == len(order) + 1 > 100
+    packed = []
+    for i, path in enumerate(paths):
+        unoic_cli.convert(path, str(tmp_path / f"p{i}.parquet"))
+        packed.append(str(tmp_path / f"p{i}.parquet"))
+    monkeypatch.setattr(dataset, "SPAN_BYTES", 300)
+    for i, (given, threads, most) in enumerate([(paths, 1, 500), (paths, 3, 7), (packed, 2, 50), (paths, 2, 1)]):
+        output = tmp_path / f"{i}.csv"
+        unoic_cli.show(given, lam=1, most_changed=most, output=str(output), threads=threads)
+        lines = output.read_text().replace(".parquet", ".h5").replace("/p", "/r").splitlines()
+        assert lines == [line.replace("/p", "/r") for line in whole[: most + 1]]
+
+
+def test_any_split_of_a_row_tally_adds_to_the_same(rows, monkeypatch):
+    kept = []
+    make = changed.RowTally.recipe
+    monkeypatch.setattr(changed.RowTally, "recipe", lambda self: kept.append(self) or make(self))
+    shown = unoic_cli.show(rows[0], lam=1, most_changed=9, threads=1)
+    whole = kept[0]
+    assert tuple(whole.rows) == shown.rows
+    pieces = [whole.fresh() for _ in range(4)]
+    for i, row in enumerate(whole.rows):
+        pieces[i * 7 % 4].rows.append(row)
+    for order in ((0, 1, 2, 3), (3, 1, 0, 2)):
+        joined, added_ = whole.fresh(), whole.fresh()
+        for i in order:
+            joined.absorb(json.loads(json.dumps(pieces[i].counters())))
+            added_.add(pieces[i])
+        assert joined.rows == added_.rows == whole.rows
+
+
+def test_rows_between_methods_of_a_split_and_of_several_sensors(rows, answer, tmp_path):
+    paths, z, y = rows
+    words = ["--split", "val", "-o", tmp_path / "m.csv", "--most-changed", "500"]
+    unoic_cli.search_lambda(paths, lam=1.0, output=str(tmp_path / "c.json"))
+    made = answer("show", *paths, "-m", f"small={tmp_path}/c.json@0.2", "-m", f"mid={tmp_path}/c.json@0.5", "-m",
+                  f"large={tmp_path}/c.json@1.5", *words)  # fmt: skip
+    slopes = -np.log(COUNTS / COUNTS.sum())
+    before, after = (np.argmax(z + lam * slopes, axis=1) for lam in (0.2, 1.5))
+    places = [i for i in range(1, 500, 2) if before[i] != after[i]]
+    lines = lines_of(tmp_path / "m.csv")
+    assert made["columns"] == ["small", "mid", "large"] and made["rows"]["n"] == 250
+    assert sorted(int(line["sample_id"][2:]) for line in lines) == places
+    both = {"a": z[:100], "b": z[100:200]}
+    shown = unoic_cli.show(both, y[:100], lam=0.8, source_prior=COUNTS.tolist(), fusion="average", most_changed=100)
+    early, late = ((softmax(one) + softmax(two)) / 2 for one, two in (
+        (z[:100], z[100:200]), (z[:100] + 0.8 * slopes, z[100:200] + 0.8 * slopes)))  # fmt: skip
+    wanted = np.flatnonzero(early.argmax(axis=1) != late.argmax(axis=1)).tolist()
+    assert sorted(row.place for row in shown.rows) == wanted and len(wanted) > 10
+    for row in shown.rows:
+        i, a, b = row.place, row.before, row.after
+        four = [early[i, a], early[i, b], late[i, a], late[i, b]]
+        assert list(row[8:]) == pytest.approx(four, rel=1e-9)
+        assert row.log_odds == pytest.approx(np.log(late[i, b] / late[i, a]), abs=1e-9)
+
+
+def test_a_class_that_is_masked_is_infinitely_far(tmp_path):
+    scores = np.log([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
+    shown = unoic_cli.show(scores, lam=0.5, source_prior=[0, 1, 1], output=str(tmp_path / "x.csv"))
+    assert [(row.before, row.after, row.log_odds, row.p_after_of_before) for row in shown.rows] == [(0, 1, np.inf, 0.0)]
+    (line,) = lines_of(tmp_path / "x.csv")
+    assert (line["log_odds"], line["label"]) == ("inf", "") and float(line["p_before_of_before"]) == pytest.approx(0.6)
+    assert "sample_id" not in line and shown.counts["changed_unlabelled"] == 1
+
+
+def test_rows_of_nothing_are_not_shown():
+    """Scores of an ignored row that are no numbers are none: it is not said to change."""
+    scores = np.array([[np.nan, np.nan], [1.0, 0.9]])
+    shown = unoic_cli.show(scores, [255, 1], lam=1, source_prior=[9, 1])
+    assert [row.row for row in shown.rows] == [1]
+    assert shown.counts["changed"] == shown.counts["now_right"] == 1 and shown.counts["changed_unlabelled"] == 0
+
+
+def test_forms_of_the_result_of_rows(rows, run, tmp_path):
+    words = ["show", *rows[0], "-l", "1", "-o", tmp_path / "x.csv", "--force", "-q"]
+    code, out, err = run(*words, "--format", "tsv")
+    heading, line = (one.split("\t") for one in out.splitlines())
+    assert (code, err) == (0, "") and dict(zip(heading, line, strict=True))["n"] == "500"
+    code, out, _ = run(*words, "--format", "table")
+    assert code == 0 and "now right" in out and "500" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["-o", "x.csv"], 2, "--output: rows that change, where nothing changes; expected --calibration, --lambda"),
+        (["-o", "x.csv", "-l", "1", "--most-changed", "0"], 2, "--most-changed: 0; expected 1 to 100,000"),
+        (["-o", "x.csv", "-l", "1", "--images", "1"], 2, "--images: --images of rows, which have no picture"),
+        (["-o", "x.csv", "-l", "1", "--size", "column"], 2, "--size: --size of rows, which have no picture"),
+        (["-o", "x.csv", "-l", "1", "--palette", "cityscapes"], 2, "--palette: --palette of rows"),
+        (["-o", "there.csv", "-l", "1"], 73, "there.csv: the file exists"),
+        (["-o", "r0.h5", "-l", "1"], 2, "--output: 'r0.h5'; expected a name"),
+    ],
+)
+def test_what_is_refused_of_rows(rows, refuse, tmp_path, monkeypatch, words, code, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.csv").write_text("")
+    assert refuse(code, "show", "r0.h5", *words).startswith(text)
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_no_matplotlib_is_needed_for_rows(rows, answer, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert answer("show", *rows[0], "-l", "1", "-o", tmp_path / "x.csv")["rows"]["shown"] == 100
+
+
+# ------------------------------------------------------------------------------------------------
 # what is refused
 
 
@@ -376,7 +576,8 @@ def test_one_image_is_drawn_into_given_axes():
     ("words", "code", "text"),
     [
         ([], 2, "--output: no file; expected one for the picture: .png, .pdf or .svg"),
-        (["-o", "x.gif"], 2, "x.gif: unknown suffix '.gif'; expected .png, .pdf or .svg"),
+        (["-o", "x.gif"], 2, "--output: 'x.gif'; expected a name that ends with .pdf, .svg or .png"),
+        (["-o", "x.csv"], 2, "--output: 'x.csv', a table, of images; expected a picture of them: .png, .pdf or .svg"),
         (["-o", "no/x.png"], 73, "no/x.png: the folder no does not exist"),
         (["-o", "there.png"], 73, "there.png: the file exists; expected a new name, or --force"),
         (["-o", "photo.png", "--force", "--inputs", "photo.png", "--images", "0"], 65, "photo.png: 1 images"),
@@ -388,7 +589,7 @@ def test_one_image_is_drawn_into_given_axes():
         (["-o", "x.png", "--images", "1", "--most-changed", "2"], 2, "--most-changed: --most-changed beside --images"),
         (["-o", "x.png", "--most-changed", "2"], 2, "--most-changed: --most-changed where nothing changes"),
         (["-o", "x.png", "-l", "1", "--most-changed", "0"], 2, "--most-changed: 0; expected 1 to 100"),
-        (["-o", "x.png", "--size", "poster"], 2, "--size: 'poster'; expected page or column"),
+        (["-o", "x.png", "--size", "poster"], 2, "--size: 'poster'; expected column or page"),
         (["-o", "x.png", "-l", "1", "-m", "c.json"], 2, "--lambda: --lambda beside --method"),
         (["-o", "x.png", "-c", "c.json"], 66, "c.json: no such file"),
         (["-o", "x.png", "-m", "nothing"], 2, "--method: 'nothing'; expected the file of a calibration"),
@@ -438,7 +639,8 @@ def test_rows_are_no_images(refuse, tmp_path):
     np.savez(tmp_path / "x.npz", logits=np.eye(3), labels=[0, 1, 2])
     said = refuse(65, "show", tmp_path / "x.npz", "-l", "1", "-o", tmp_path / "x.png")
     assert said.endswith(
-        "x.npz: rows of scores, one for each sample; expected those of images, (N, K, H, W) or (N, H, W, K)"
+        "x.npz: rows of scores, one for each sample; expected those of images, (N, K, H, W) or (N, H, W, K); of rows a "
+        "table: .csv or .tsv"
     )
 
 

@@ -9,7 +9,8 @@ from unoic_cli.commands.show import ShowOptions
 from unoic_cli.errors import UsageError
 
 HELP = """A row for each image: the images themselves (--inputs), truth, before (scores as they are), after, and
-differences. Needs matplotlib: pip install 'unoic[plot]'.
+differences. Needs matplotlib: pip install 'unoic[plot]'. Of rows: a table (.csv, .tsv) of those whose decision changes,
+by the log-odds after of the class after to the class before, the largest first; they were below 0 before.
 
 Example: unoic show rgb=rgb/rain.h5 depth=depth/rain.h5 -c unoic.json -o rain.png --inputs rgb=photos
 """
@@ -24,7 +25,9 @@ def show(files: list[str], format: str | None, quiet: bool, **given: Any) -> Non
 
     check_format(format)
     if given["output"] is None:
-        raise UsageError("--output", "no file", "expected one for the picture: .png, .pdf or .svg")
+        raise UsageError(
+            "--output", "no file", "expected one for the picture: .png, .pdf or .svg; of rows .csv or .tsv"
+        )
     with Told(quiet) as told:
         result = function(steps.show)(files, **given, **told.arguments())
     print_result(result, format, render_show, show_tsv)

@@ -247,6 +247,7 @@ class EvaluateResult:
             "absent_rule": ABSENT_RULES[self.absent],
             **self._paired(self.before, self.difference),
             "clusters": self.clusters,
+            "counts": None if self.before is None else self.overall.counts.told(self.before.counts),
             "per_class": self.overall.per_class(self.class_names),
             "groups": groups,
             "images": None if self.images is None else self.images.to_dict(),

@@ -160,6 +160,8 @@ class SearchResult:
         Metrics at every lambda, but for those that are measured at single ones alone.
     counts : Counts
         Per-class counts (G, K) behind the curve.
+    plain : Counts or None
+        Those of the scores as they are, (K,).
     folds : Folds or None
         The cross-validated figures.
     notes : tuple of str
@@ -215,6 +217,7 @@ class SearchResult:
     masked: dict[str, float] | None = None
     metrics: tuple[str, ...] = NAMES
     met: tuple[Met, ...] = ()
+    plain: Counts | None = field(default=None, repr=False)
 
     __repr__ = brief
     _repr_html_ = in_html
@@ -245,6 +248,17 @@ class SearchResult:
         """For JSON: how lambda was chosen, and what it gains."""
         return {"choice": self.choice, "gain": {name: one.to_dict() for name, one in self.gain.items()}}
 
+    def counted(self, lam: float | None = None) -> dict[str, Any] | None:
+        """For JSON: what is predicted of each class as the scores are, and at a lambda (the chosen one).
+
+        None where the curve has no such lambda.
+        """
+        at = np.flatnonzero(self.lams == (self.lam if lam is None else lam))
+        if not at.size:
+            return None
+        counts = Counts(self.counts.hits[at[0]], self.counts.predicted[at[0]], self.counts.support)
+        return counts.told(self.plain)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {
@@ -263,6 +277,7 @@ class SearchResult:
             **({} if self.offsets is None else {"offsets": self.offsets.to_dict()}),
             **self.chosen(),
             "curve": {"lambda": self.lams.tolist(), **{name: _numbers(v) for name, v in self.curve.items()}},
+            "counts": self.counted(),
             "folds": None if self.folds is None else self.folds.to_dict(self.best),
             "groups": self.groups,
             "modalities": self.modalities,
@@ -940,6 +955,7 @@ def _result(
         lams=curve.lams,
         curve=problem.curves(curve),
         counts=curve.pooled().counts,
+        plain=problem.base.pooled().at(0).counts,
         folds=folds,
         notes=tuple(notes.texts),
         details={

@@ -1,4 +1,4 @@
-"""`show`: segmentations as pictures, before and after, beside the images and the truth (the paper's Figure 4)."""
+"""`show`: segmentations as pictures, before and after (the paper's Figure 4); of rows, those that change most."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unoic_cli.brief import brief, in_html
+from unoic_cli.commands.changed import DELIMITERS, MOST_ROWS, N_ROWS, changed_rows, for_json, table_of
 from unoic_cli.commands.compare import describe, lambdas, make_deciders, titles_of
 from unoic_cli.data.dataset import DataSet, Span, split_at
 from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.drawing import panel
 from unoic_cli.drawing.colours import IGNORED
+from unoic_cli.drawing.page import check_size, form_of
 from unoic_cli.drawing.panel import Key, Panel, Row
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.common import Inputs, Notes, check_output, open_inputs, output_path, provenance
-from unoic_cli.resolve.decider import Decider, make_decider
+from unoic_cli.resolve.decider import Decider, as_stored, make_decider
 from unoic_cli.resolve.modalities import resolve
 from unoic_cli.resolve.options import DataOptions, DeltaOptions, ForceOption, MethodOptions
 from unoic_cli.resolve.pictures import MOST_IMAGES, chosen_images, colours_of, in_split, shown_inputs
 from unoic_cli.storage import split_name
+from unoic_cli.tallies.changed import ChangedRow
 from unoic_cli.tallies.kept import places_before
 from unoic_cli.tallies.shown import FIRST, ChangeTally, ShownTally
 from unoic_cli.tallies.ways import Way
@@ -122,11 +125,11 @@ class ShowResult:
     Attributes
     ----------
     output : str or None
-        The picture; None where none was asked for.
+        The picture, or the table of rows; None where none was asked for.
     columns : tuple of str
-        Titles, from left to right.
+        Titles, from left to right; of rows, of the methods.
     images : tuple of ShownImage
-        From top to bottom.
+        From top to bottom; none of rows.
     methods : dict of str to str
         What each column of predictions is, in words.
     lams : dict of str to dict
@@ -138,6 +141,10 @@ class ShowResult:
         Files, split and options.
     notes : tuple of str
         What was worth saying on the way.
+    rows : tuple of ChangedRow or None
+        Of rows those that change most, in order.
+    counts : dict of str to int or None
+        Of rows: how many there are, how many change, and what becomes of them.
     """
 
     output: str | None
@@ -149,6 +156,8 @@ class ShowResult:
     colours: NDArray[np.uint8]
     details: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    rows: tuple[ChangedRow, ...] | None = None
+    counts: dict[str, int] | None = None
 
     __repr__ = brief
     _repr_html_ = in_html
@@ -161,6 +170,7 @@ class ShowResult:
             "methods": self.methods,
             "lambdas": self.lams,
             "images": [image.to_dict() for image in self.images],
+            "rows": None if self.counts is None else for_json(self.counts, self.rows or ()),
             **self.details,
             "notes": list(self.notes),
         }
@@ -171,7 +181,9 @@ class ShowOptions(MethodOptions, DataOptions, total=False):
 
     output: Annotated[
         str | os.PathLike[str] | None,
-        Option("--output -o", "FILE", "The picture: .png, .pdf or .svg.", says="where"),
+        Option(
+            "--output -o", "FILE", "The picture: .png, .pdf or .svg; of rows the table: .csv or .tsv.", says="where"
+        ),
     ]
     methods: Annotated[
         Sequence[str] | Mapping[str, Any] | None,
@@ -198,7 +210,8 @@ class ShowOptions(MethodOptions, DataOptions, total=False):
             "--most-changed",
             "N",
             "The images of whose labelled pixels most change from the first to the last prediction (all pixels, where "
-            "nothing is labelled). Default: 6; where nothing changes, the first 6.",
+            "nothing is labelled). Default: 6; where nothing changes, the first 6. Of rows: those whose log-odds, of "
+            "the class after to the class before, move farthest past 0. Default: 100.",
         ),
     ]
     input_images: Annotated[
@@ -234,12 +247,14 @@ def show(
 ) -> Steps[ShowResult]:
     """Draw segmentations before and after a calibration, or by several methods: a row for each image.
 
+    Of data without images: find the rows whose decision changes, and write those that change most as a table.
+
     Parameters
     ----------
     inputs : path, sequence of paths, (N, K, H, W) array, or mapping of these by modality
-        Logits files of images, labelled or not, or scores in memory; of several modalities ``NAME=FILE``, or a
+        Logits files of images or rows, labelled or not, or scores in memory; of several modalities ``NAME=FILE``, or a
         mapping.
-    labels : (N, H, W) integers, optional
+    labels : (N, H, W) or (N,) integers, optional
         With scores in memory.
     **options : Unpack[ShowOptions]
         See `ShowOptions`.
@@ -247,12 +262,12 @@ def show(
     Returns
     -------
     ShowResult
-        With the predictions of every image that is shown. Without an output nothing is drawn.
+        With the predictions of every image, or the rows, that are shown. Without an output nothing is written.
 
     Raises
     ------
     UnoicError
-        Bad input, scores that are not those of images, or options that contradict each other.
+        Bad input, or options that contradict each other.
 
     Examples
     --------
@@ -264,14 +279,19 @@ def show(
     (('truth', 'before', 'after', 'differences'), [[1, 1, 0]])
     >>> {name: shown.images[0].to_dict()[name] for name in ("changed", "now_right", "now_wrong")}
     {'changed': 2, 'now_right': 1, 'now_wrong': 1}
+    >>> (row,) = show([[2.0, 1.5], [2.0, 0.0]], [1, 0], lam=1, source_prior=[3, 1]).rows
+    >>> row.row, row.before, row.after, round(row.log_odds, 3)  # log(3) - (2 - 1.5)
+    (0, 0, 1, 0.599)
     """
     chosen = filled(ShowOptions, options)
     notes, path = Notes(chosen["tell"]), output_path(chosen["output"])
     form = _check(chosen, path)
     data = yield from open_inputs(inputs, labels, chosen, notes)
     if not all(source.image_shape for source in data.sources):
-        expected = "expected those of images, (N, K, H, W) or (N, H, W, K)"
-        raise DataError(data.name, "rows of scores, one for each sample", expected)
+        return (yield from _of_rows(chosen, data, path, form, notes))
+    if form in DELIMITERS:
+        expected = "expected a picture of them: .png, .pdf or .svg"
+        raise UsageError("--output", f"{path!r}, a table, of images", expected)
     colours = yield from colours_of(chosen["palette"], data)
     seen = yield from shown_inputs(chosen["input_images"], data)
     if path is not None:
@@ -287,11 +307,49 @@ def show(
     drawn = _Drawn(data, seen, images, colours, changed, chosen["size"])
     if path is not None and form is not None:
         yield from write_bytes(path, panel.draw(drawn.made(), form, chosen["size"]))
-    about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     return ShowResult(
-        path, drawn.columns, images, {title: _about(title, one) for title, one in ways.items()},
-        {title: lambdas(one.calibration) if title != BEFORE else {} for title, one in ways.items()},
-        data.class_names, colours, about, tuple(notes.texts),
+        path, drawn.columns, images, *_methods(ways), data.class_names, colours, _details(data, chosen),
+        tuple(notes.texts),
+    )  # fmt: skip
+
+
+def _methods(ways: Mapping[str, Decider]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """What each method is, in words, and its lambdas."""
+    lams = {title: lambdas(one.calibration) if title != BEFORE else {} for title, one in ways.items()}
+    return {title: _about(title, one) for title, one in ways.items()}, lams
+
+
+def _details(data: DataSet, chosen: ShowOptions) -> dict[str, Any]:
+    return {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
+
+
+def _of_rows(
+    chosen: ShowOptions, data: DataSet, path: str | None, form: str | None, notes: Notes
+) -> Steps[ShowResult]:  # fmt: skip
+    """What changes of data without images."""
+    if form is not None and form not in DELIMITERS:
+        expected = "expected those of images, (N, K, H, W) or (N, H, W, K); of rows a table: .csv or .tsv"
+        raise DataError(data.name, "rows of scores, one for each sample", expected)
+    sized = ["--size"] if chosen["size"] != "page" else []
+    for option in (*given_flags(ShowOptions, chosen, ("images", "input_images", "palette")), *sized):
+        raise UsageError(option, f"{option} of rows, which have no picture", "expected it of images")
+    most = _checked_most(chosen["most_changed"], N_ROWS, MOST_ROWS)
+    if path is not None:
+        names = (split_name(source.name)[0] for source in data.all_sources)
+        yield from check_output(path, force=chosen["force"], inputs=tuple(names))
+    ways = yield from _ways(chosen, data, notes)
+    if len(ways) < 2:
+        expected = "expected --calibration, --lambda, or --method twice"
+        raise UsageError("--output", "rows that change, where nothing changes", expected)
+    if chosen["methods"] is None:  # probabilities are those of the scores as they are stored
+        ways[BEFORE] = as_stored(ways[AFTER]) or ways[BEFORE]
+    lams = [_lambda_of(title, one) for title, one in ways.items()]
+    counts, rows = yield from changed_rows(data, list(ways.values()), _members(ways), lams, most)
+    if path is not None and form is not None:
+        yield from write_bytes(path, table_of(rows, data.class_names, form))
+    return ShowResult(
+        path, tuple(ways), (), *_methods(ways), data.class_names, np.empty((0, 3), dtype=np.uint8),
+        _details(data, chosen), tuple(notes.texts), rows, counts,
     )  # fmt: skip
 
 
@@ -305,22 +363,26 @@ def _check(chosen: ShowOptions, path: str | None) -> str | None:
         others = [name for name in MethodOptions.__annotations__ if name not in DeltaOptions.__annotations__]
         for option in given_flags(MethodOptions, chosen, others):
             raise UsageError(option, f"{option} beside --method", "expected one of them: --method METHOD@LAMBDA")
-    if chosen["most_changed"] is not None:
-        if chosen["images"] is not None:
-            raise UsageError("--most-changed", "--most-changed beside --images", "expected one of them")
-        if not 1 <= chosen["most_changed"] <= MOST_IMAGES:
-            raise UsageError("--most-changed", str(chosen["most_changed"]), f"expected 1 to {MOST_IMAGES}")
-    if chosen["size"] not in panel.SIZES:
-        raise UsageError("--size", f"{chosen['size']!r}", f"expected {' or '.join(panel.SIZES)}")
+    if chosen["most_changed"] is not None and chosen["images"] is not None:
+        raise UsageError("--most-changed", "--most-changed beside --images", "expected one of them")
+    check_size(chosen["size"])
     if path is None:
         return None
-    form = os.path.splitext(path)[1].lower().removeprefix(".")
-    if form not in panel.FORMS:
-        raise UsageError(path, f"unknown suffix {os.path.splitext(path)[1]!r}", "expected .png, .pdf or .svg")
+    suffix = os.path.splitext(path)[1].lower().removeprefix(".")
+    if suffix in DELIMITERS:
+        return suffix
+    form = form_of(path)
     if importlib.util.find_spec("matplotlib") is None:
         expected = "expected it to be installed: pip install 'unoic[plot]'"
         raise UsageError("--output", "matplotlib, which is not installed", expected)
     return form
+
+
+def _checked_most(given: int | None, usual: int, most: int) -> int:
+    """How many are shown."""
+    if given is not None and not 1 <= given <= most:
+        raise UsageError("--most-changed", str(given), f"expected 1 to {most:,}")
+    return usual if given is None else given
 
 
 def _ways(chosen: ShowOptions, data: DataSet, notes: Notes) -> Steps[dict[str, Decider]]:
@@ -356,7 +418,7 @@ def _numbers(chosen: ShowOptions, data: DataSet, ways: Mapping[str, Decider]) ->
     there = yield from in_split(data)
     if chosen["images"] is not None:
         return (yield from chosen_images(chosen["images"], data, there))
-    most = chosen["most_changed"] or N_IMAGES
+    most = _checked_most(chosen["most_changed"], N_IMAGES, MOST_IMAGES)
     if len(ways) < 2:
         if chosen["most_changed"] is not None:
             raise UsageError("--most-changed", "--most-changed where nothing changes", "expected --calibration")
@@ -380,8 +442,11 @@ def _whole(ways: Mapping[str, Decider]) -> bool:
 
 def _members(ways: Mapping[str, Decider]) -> list[Way]:
     """What counts the decisions of each method."""
-    lams = {title: 0.0 if title in (BEFORE, ALONE) else one.calibration.lam for title, one in ways.items()}
-    return [Way(one.view, one.tally([lams[title]]).recipe()) for title, one in ways.items()]
+    return [Way(one.view, one.tally([_lambda_of(title, one)]).recipe()) for title, one in ways.items()]
+
+
+def _lambda_of(title: str, decider: Decider) -> float:
+    return 0.0 if title in (BEFORE, ALONE) else decider.calibration.lam
 
 
 def _moved(image: ShownImage, data: DataSet) -> int:

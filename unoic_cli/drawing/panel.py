@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from unoic_cli.drawing.colours import IGNORED
+from unoic_cli.drawing.page import SIZES
 from unoic_cli.errors import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMS = ("png", "pdf", "svg")
-SIZES = {"page": 6.9, "column": 3.3}
-"""Widths."""
 UNCHANGED, RIGHT, WRONG, OTHER, UNLABELLED = range(5)
 """What became of a pixel: see `differences`."""
 CHANGES = ("unchanged", "now right", "now wrong", "changed, both wrong", "changed, no label")

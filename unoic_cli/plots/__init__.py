@@ -25,8 +25,11 @@ from unoic_cli.plots import kinds
 
 if TYPE_CHECKING:
     from unoic_cli.plots.kinds.boundary import boundary as boundary
+    from unoic_cli.plots.kinds.classes import classes as classes
+    from unoic_cli.plots.kinds.confusion import confusion as confusion
     from unoic_cli.plots.kinds.curve import curve as curve
     from unoic_cli.plots.kinds.odds import odds as odds
+    from unoic_cli.plots.kinds.reliability import reliability as reliability
     from unoic_cli.plots.kinds.tradeoff import tradeoff as tradeoff
 
 KINDS = tuple(sorted(one.name for one in pkgutil.iter_modules(kinds.__path__)))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from types import ModuleType
 from typing import Any, Unpack, cast
 
 from unoic_cli import formats
 from unoic_cli.brief import brief, in_html
 from unoic_cli.calls import public
+from unoic_cli.drawing.page import check_size, form_of
 from unoic_cli.errors import UsageError
 from unoic_cli.options import filled, given_flags, is_given, options_of
 from unoic_cli.plots import KINDS, find_kind
-from unoic_cli.plots.look import FORMS, SIZES, library, look, new_figure, to_bytes
+from unoic_cli.plots.look import library, look, new_figure, to_bytes
 from unoic_cli.plots.options import PlotOptions
 from unoic_cli.storage.output import together, write_bytes
 
@@ -63,10 +63,11 @@ def plot(kind: str, inputs: Any = (), **options: Unpack[PlotOptions]) -> PlotRes
 
     Parameters
     ----------
-    kind : {"boundary", "curve", "odds", "tradeoff"}
+    kind : {"boundary", "classes", "confusion", "curve", "odds", "reliability", "tradeoff"}
         What is drawn.
     inputs : path, result, or several of these
-        What it is drawn from; of ``curve`` and ``tradeoff`` results of `search_lambda`, a mapping names them.
+        What it is drawn from; of ``curve`` and ``tradeoff`` results of `search_lambda`, a mapping names them; of
+        ``classes`` one of these or of `evaluate`, of ``confusion`` and ``reliability`` one of `evaluate`.
     **options : Unpack[PlotOptions]
         See `PlotOptions`.
 
@@ -120,19 +121,12 @@ def _check(module: ModuleType, name: str, chosen: PlotOptions) -> str:
     known = [one for one in options_of(PlotOptions) if one not in (*_COMMON, *module.OPTIONS)]
     for flag in given_flags(PlotOptions, cast(Mapping[str, Any], chosen), known):
         takes = [options_of(PlotOptions)[one].option.flag for one in module.OPTIONS]
-        raise UsageError(flag, f"{flag} of a plot of {name}", f"expected none but {', '.join(takes)}")
-    if chosen["size"] not in SIZES:
-        raise UsageError("--size", f"{chosen['size']!r}", f"expected {' or '.join(SIZES)}")
+        expected = f"expected none but {', '.join(takes)}" if takes else "expected none: it has no options of its own"
+        raise UsageError(flag, f"{flag} of a plot of {name}", expected)
+    check_size(chosen["size"])
     if not is_given(chosen["output"]):
         raise UsageError("--output", "no name for the picture", "expected FILE.pdf, FILE.svg or FILE.png")
-    return _form(os.fspath(cast(str, chosen["output"])))
-
-
-def _form(output: str) -> str:
-    suffix = PurePath(output).suffix.lower().removeprefix(".")
-    if suffix not in FORMS:
-        raise UsageError("--output", f"{output!r}", "expected a name that ends with .pdf, .svg or .png")
-    return suffix
+    return form_of(os.fspath(cast(str, chosen["output"])))
 
 
 def kinds_in_words() -> str:

@@ -10,26 +10,26 @@ import io
 import itertools
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unoic_cli.drawing.page import SIZES
 from unoic_cli.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZES = {"column": 3.3, "page": 6.9}
-"""Widths in inches: a column of two, and both."""
 _FLATTER = {"column": 1.0, "page": 0.66}
 """How much of its height over its width a picture keeps."""
 _ROW = 0.145
 """Inches of a row of a legend."""
-FORMS = ("pdf", "svg", "png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of Okabe and Ito: told apart by the colour-blind, too."""
 STYLES: tuple[Any, ...] = ("-", (0, (6, 1.5, 1.5, 1.5)), (0, (1.2, 1.2)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX"
+HATCHES = ("////", "\\\\\\\\", "....", "xxxx", "----", "||||", "oooo")
 MOST_LINES = len(COLOURS) * len(STYLES)
 """Lines that differ in colour or style."""
 GREY = "0.45"
@@ -163,10 +163,52 @@ def label_of(text: str) -> str:
     ('a$b$ c', 40)
     """
     line = one_line(re.sub(r"\s+", " ", text))
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return shortened(line, _LONGEST)
 
 
-def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38) -> None:
+def grow(ax: Axes, inches: float) -> None:
+    """Give a figure of ours another height, without its legend."""
+    figure: Any = ax.get_figure(root=True)
+    if hasattr(figure, "unoic_height"):
+        figure.unoic_height = round(inches, 2)
+        figure.set_figheight(figure.unoic_height)
+
+
+def plain_ticks(axis: Any) -> None:
+    """Labels of an axis that are names from files: a dollar sign begins no formula."""
+    for text in axis.get_ticklabels():
+        text.set_parse_math(False)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most so many letters.
+
+    Examples
+    --------
+    >>> shortened("a long name", 6)
+    'a lon…'
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def distinct(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most so many letters, with their number where two would be the same.
+
+    Examples
+    --------
+    >>> distinct(["a long name", "a long one", "other"], 6)
+    ['a… [0]', 'a… [1]', 'other']
+    """
+    short = [shortened(name, most) for name in names]
+    met = Counter(short)
+    tags = [f" [{i}]" if met[one] > 1 else "" for i, one in enumerate(short)]
+    return [
+        f"{shortened(name, max(2, most - len(tag)))}{tag}" if tag else one
+        for name, one, tag in zip(names, short, tags, strict=True)
+    ]
+
+
+def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38, foot: float = 0.0) -> None:
     """A legend below the axes, where it hides nothing; a figure of ours grows with it.
 
     Parameters
@@ -176,6 +218,8 @@ def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38) -> None:
         Each with its label.
     below : float
         Inches from the axes, where their own labels are.
+    foot : float
+        Where that begins, in heights of the axes: what belongs to them may lie below.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -183,7 +227,7 @@ def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38) -> None:
     inches = figure.dpi_scale_trans
     columns = columns_of([str(one.get_label()) for one in handles], ax.bbox.transformed(inches.inverted()).width)
     found = ax.legend(
-        handles=list(handles), ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0,
+        handles=list(handles), ncols=columns, loc="upper center", bbox_to_anchor=(0.5, foot), borderaxespad=0,
         bbox_transform=ax.transAxes + ScaledTranslation(0, -below, inches), columnspacing=1.2, handletextpad=0.6,
         labelspacing=0.35,
     )  # fmt: skip

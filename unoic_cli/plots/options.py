@@ -27,7 +27,7 @@ class PlotOptions(TypedDict, total=False):
             "--metric",
             "METRIC",
             "Of curve: a metric of the results (repeatable). Default: what was searched for, and mean IoU beside mean "
-            "class accuracy.",
+            "class accuracy. Of classes: recall (default), precision, iou or f1.",
             default=(),
             many=True,
         ),
@@ -48,10 +48,24 @@ class PlotOptions(TypedDict, total=False):
         Option(
             "--lambda -l",
             "L",
-            "Of odds and boundary: a lambda to draw (repeatable). Default of boundary: 0, 0.5, 1 and 2.",
+            "Of odds and boundary: a lambda to draw (repeatable). Default of boundary: 0, 0.5, 1 and 2. Of classes: "
+            "another lambda than the chosen one, from a state.",
             many=True,
             takes="number, or sequence of number",
         ),
+    ]
+    sort: Annotated[
+        str | None,
+        Option(
+            "--sort",
+            "BY",
+            "Of classes: training (those of most training data first; the default, where that is known), labels, or "
+            "change.",
+        ),
+    ]
+    most: Annotated[
+        int | None,
+        Option("--most", "N", "Of classes: show at most N, those that change most. Default: 40."),
     ]
     reference: Annotated[
         str | int | None,

@@ -20,7 +20,7 @@ from unoic_cli.calibrations.lattice import LARGEST
 from unoic_cli.errors import DataError, UnoicError, UsageError
 from unoic_cli.metrics import find
 from unoic_cli.plots.look import MOST_LINES, label_of
-from unoic_cli.resolve import inputs
+from unoic_cli.resolve import inputs as inputs_module
 from unoic_cli.runs import state
 from unoic_cli.schemas import SCHEMAS, check_schema
 from unoic_cli.searches.choice import Constraint, parse_constraints
@@ -201,7 +201,7 @@ def named_files(texts: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for text in texts:
         name, mark, path = ("", "", text) if os.path.exists(text) else text.rpartition("=")
-        paths = inputs.expanded([path])
+        paths = inputs_module.expanded([path])
         if mark and (not name or len(paths) != 1):
             raise UsageError(text, f"{len(paths)} files called {name!r}", "expected one file for a name: NAME=FILE")
         found += [(name or _stem(one), one) for one in paths]
@@ -220,13 +220,78 @@ def content_of(path: str, expected: str = EXPECTED) -> Any:
     UnoicError
         It cannot be read, or holds something else.
     """
+    found = _content(path, expected, _MAKE, ("search-lambda",), EXPECTED)
+    return found.to_dict() if hasattr(found, "to_dict") else found
+
+
+def _content(path: str, expected: str, make: str, commands: Sequence[str], stated: str) -> Any:
+    """JSON, or the result of a state."""
     content = _standard(expected) if path == _STANDARD else read_whole(path, expected, most=4 * MOST_BYTES)
     if content.startswith(state.MAGIC):
-        return _of_state(path)
+        return _of_state(path, stated, commands)
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise _no_json(path, content, expected) from None
+        raise _no_json(path, content, expected, make) from None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The one result that a picture is drawn from.
+
+    Attributes
+    ----------
+    where : str
+        Where it came from, for messages.
+    content : mapping
+        Its JSON.
+    made : object or None
+        The result itself, which may know more; None where its JSON is all there is.
+    """
+
+    where: str
+    content: Mapping[str, Any]
+    made: Any = field(default=None, repr=False)
+
+
+def result_of(inputs: Any, kind: str, schemas: Mapping[str, str]) -> Result:
+    """The one result that was given: in memory, its dict, or the path of printed JSON or of a state.
+
+    Parameters
+    ----------
+    inputs : result, dict, path, or a sequence of one of these
+    kind : str
+        Of the plot, for messages.
+    schemas : mapping of str to str
+        Classes of results that will do, and how to make each, for messages.
+
+    Raises
+    ------
+    UnoicError
+        There is none, or several; or it is of another command.
+    """
+    commands = [SCHEMAS[name].removeprefix("unoic.").partition("/")[0] for name in schemas]
+    make = "expected a result of " + " or of ".join(schemas.values())
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    if len(given) == 1 and isinstance(given[0], (str, os.PathLike)):
+        text = os.fspath(given[0])
+        path = text if text == _STANDARD else inputs_module.single(text, inputs_module.expanded([text]))
+        given, where = [_content(path, make, make, commands, make)], path
+    else:
+        where = _IN_MEMORY
+    if len(given) != 1:
+        raise UsageError("INPUTS", f"{len(given)} inputs of a plot of {kind}", make)
+    made = given[0] if hasattr(given[0], "to_dict") else None
+    content = given[0] if made is None else made.to_dict()
+    if not isinstance(content, Mapping):
+        raise DataError(where, f"JSON that is a {type(content).__name__}", make)
+    stated = content.get("schema") if made is None else SCHEMAS.get(type(made).__name__)
+    command = str(stated).removeprefix("unoic.").partition("/")[0]
+    if made is None:
+        check_schema(dict(content), where)
+    if isinstance(stated, str) and stated in SCHEMAS.values() and command not in commands:
+        raise DataError(where, f"a result of unoic {command}", make)
+    return Result(where, content, made)
 
 
 def _standard(expected: str) -> bytes:
@@ -238,18 +303,18 @@ def _standard(expected: str) -> bytes:
     return content
 
 
-def _of_state(path: str) -> Any:
+def _of_state(path: str, expected: str, commands: Sequence[str]) -> Any:
     from unoic_cli.api.stored import report_states
 
     if path == _STANDARD:
         raise DataError(path, "a state on standard input", "expected the name of its file")
     command, result = report_states([path])
-    if command != "search-lambda":
-        raise DataError(path, f"a state of unoic {command}", EXPECTED)
-    return result.to_dict()
+    if command not in commands:
+        raise DataError(path, f"a state of unoic {command}", expected)
+    return result
 
 
-def _no_json(path: str, content: bytes, expected: str) -> UnoicError:
+def _no_json(path: str, content: bytes, expected: str, make: str) -> UnoicError:
     """The error for what is no JSON: a logits file is told from other things."""
     if path != _STANDARD:
         try:
@@ -257,7 +322,7 @@ def _no_json(path: str, content: bytes, expected: str) -> UnoicError:
         except UnoicError:
             kind = "csv"
         if kind != "csv":
-            return DataError(path, f"a logits file ({kind})", _MAKE)
+            return DataError(path, f"a logits file ({kind})", make)
     return DataError(path, "an empty file" if not content else "not JSON", expected)
 
 
@@ -275,7 +340,7 @@ def parsed(name: str, content: Any, where: str) -> SearchRun:
     """
     _check_kind(content, where)
     curve = content["curve"]
-    lams = _numbers(curve.get("lambda"), where, "curve.lambda")
+    lams = numbers_of(curve.get("lambda"), where, "curve.lambda")
     if not (np.isfinite(lams).all() and (np.diff(lams) > 0).all() and np.abs(lams).max(initial=0) <= LARGEST):
         expected = f"expected lambdas in order, none twice, between -{LARGEST} and {LARGEST}"
         raise DataError(where, "curve.lambda that does not rise", expected)
@@ -285,7 +350,7 @@ def parsed(name: str, content: Any, where: str) -> SearchRun:
     found = SearchRun(
         name=label_of(name),
         where=where,
-        lam=_number(content.get("lambda"), where, "lambda"),
+        lam=number_of(content.get("lambda"), where, "lambda"),
         metric=_text(content.get("metric"), where, "metric"),
         lams=lams,
         curve=_metrics(curve, lams.size, where),
@@ -320,7 +385,7 @@ def _metrics(curve: Mapping[Any, Any], size: int, where: str) -> dict[str, NDArr
     found = {}
     for name, values in curve.items():
         if name != "lambda" and _is_metric(name):
-            found[name] = _numbers(values, where, f"curve.{name}")
+            found[name] = numbers_of(values, where, f"curve.{name}")
             if found[name].size != size:
                 wrong = f"curve.{name} of {found[name].size} values"
                 raise DataError(where, wrong, f"expected {size}, one for each lambda")
@@ -340,7 +405,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _number(value: Any, where: str, what: str) -> float:
+def number_of(value: Any, where: str, what: str) -> float:
     """A finite number."""
     try:
         if _is_number(value) and abs(value) <= LARGEST:
@@ -354,7 +419,7 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else repr(value) if _is_number(value) else f"a {type(value).__name__}"
 
 
-def _numbers(values: Any, where: str, what: str) -> NDArray[np.float64]:
+def numbers_of(values: Any, where: str, what: str) -> NDArray[np.float64]:
     """A list of numbers; NaN where there is none."""
     plain = values.tolist() if isinstance(values, np.ndarray) else values
     if not isinstance(plain, (list, tuple)):
@@ -371,6 +436,30 @@ def _numbers(values: Any, where: str, what: str) -> NDArray[np.float64]:
     return np.where(np.isfinite(found), found, np.nan)
 
 
+def integers(values: Any, where: str, what: str, n: int | None = None) -> NDArray[np.int64]:
+    """A list of counts, none negative; of n entries.
+
+    Raises
+    ------
+    DataError
+        It is none.
+
+    Examples
+    --------
+    >>> integers([1, 0], "x.json", "counts").tolist()
+    [1, 0]
+    """
+    expected = f"expected a list of {'' if n is None else f'{n} '}counts"
+    plain = values.tolist() if isinstance(values, np.ndarray) else values
+    if not isinstance(plain, (list, tuple)) or (n is not None and len(plain) != n):
+        found = f"{len(plain)} entries" if isinstance(plain, (list, tuple)) else _shown(plain)
+        raise DataError(where, f"{what}: {found}", expected)
+    for i, value in enumerate(plain):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+            raise DataError(where, f"{what}: {_shown(value)} at entry {i}", expected)
+    return np.array(plain, dtype=np.int64)
+
+
 def _text(value: Any, where: str, what: str) -> str:
     if not isinstance(value, str):
         raise DataError(where, f"{what}: {_shown(value)}", "expected text")
@@ -382,7 +471,7 @@ def _values(values: Any, where: str) -> dict[str, float]:
     if not isinstance(values, Mapping):
         return {}
     there = {str(name): value for name, value in values.items() if name != "lambda" and value is not None}
-    found = {name: _numbers([value], where, f"baseline.{name}")[0] for name, value in there.items()}
+    found = {name: numbers_of([value], where, f"baseline.{name}")[0] for name, value in there.items()}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
@@ -393,7 +482,7 @@ def _interval(choice: Any, where: str) -> tuple[float, float] | None:
         return None
     if not isinstance(found, (list, tuple)) or len(found) != 2:
         raise DataError(where, "choice.interval: no pair", "expected two numbers")
-    first, last = (_number(value, where, "choice.interval") for value in found)
+    first, last = (number_of(value, where, "choice.interval") for value in found)
     return first, last
 
 

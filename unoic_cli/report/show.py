@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 
+from unoic_cli.commands.changed import for_json
 from unoic_cli.report.common import cell, facts, percent
 from unoic_cli.report.layout import Grid
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.show import ShowResult
 
 _COUNTS = {"changed": "changed", "now_right": "now right", "now_wrong": "now wrong"}
+_ROWS = {**_COUNTS, "n": "rows", "both_wrong": "changed, both wrong", "changed_unlabelled": "changed, no label"}
 
 
 def render_show(result: ShowResult) -> RenderableType:
@@ -23,6 +25,10 @@ def render_show(result: ShowResult) -> RenderableType:
     result : ShowResult
         As returned by `unoic_cli.commands.show.show`; its notes are shown elsewhere.
     """
+    about = [("output", str(result.output)), *result.methods.items()]
+    if result.counts is not None:
+        found = for_json(result.counts, result.rows or ())
+        return facts([*about, *((_ROWS.get(name, name), f"{n:,}") for name, n in found.items())])
     table = Grid()
     table.add_column("image")
     table.add_column("group")
@@ -32,8 +38,7 @@ def render_show(result: ShowResult) -> RenderableType:
         counts = [_number(one[name]) for name in ("pixels", *_COUNTS)]
         name = str(one["number"]) + ("" if one["sample_id"] is None else f" {one['sample_id']}")
         table.add_row(name, one["group"] or "-", *counts, *map(percent, one["accuracy"].values()))
-    about = [(title, text) for title, text in result.methods.items()]
-    return Group(facts([("output", str(result.output)), *about]), table)
+    return Group(facts(about), table)
 
 
 def _titles(result: ShowResult) -> list[str]:
@@ -45,7 +50,10 @@ def _number(value: int | None) -> str:
 
 
 def show_tsv(result: ShowResult) -> str:
-    """A heading, and a line for each image."""
+    """A heading, and a line for each image; of rows one of what was counted."""
+    if result.counts is not None:
+        found = for_json(result.counts, result.rows or ())
+        return "\t".join(found) + "\n" + "\t".join(map(str, found.values())) + "\n"
     plain = [name for name in result.images[0].to_dict() if name != "accuracy"]
     lines = [[*plain, *(f"accuracy {title}" for title in _titles(result))]]
     for one in (image.to_dict() for image in result.images):

@@ -34,3 +34,17 @@ class Counts:
     def __getitem__(self, index: Any) -> Counts:
         """Counts at some lattice points: indexes the axes before the class."""
         return Counts(self.hits[index], self.predicted[index], self.support)
+
+    def told(self, before: Counts | None = None) -> dict[str, Any]:
+        """For JSON: what is predicted of each class, and what was before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> one = Counts(np.array([2, 0]), np.array([3, 1]), np.array([2, 2]))
+        >>> one.told(Counts(np.array([1, 2]), np.array([1, 3]), one.support))["before"]
+        {'predicted': [1, 3], 'hits': [1, 2]}
+        """
+        both = {"after": self} if before is None else {"before": before, "after": self}
+        counted = {when: {"predicted": one.predicted.tolist(), "hits": one.hits.tolist()} for when, one in both.items()}
+        return {"support": self.support.reshape(-1).tolist(), **counted}

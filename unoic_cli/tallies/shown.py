@@ -21,7 +21,7 @@ UNSEEN, IGNORED, FIRST = 0, 1, 2
 """What a pixel holds that was not met yet, or has no label; classes begin at `FIRST`."""
 
 
-class _Deciding(Tally):
+class Deciding(Tally):
     """Decides every batch by several methods.
 
     Parameters
@@ -47,28 +47,34 @@ class _Deciding(Tally):
         InvalidScoreError
             At the first unit whose scores are not valid.
         """
+        labels, _, decided = self.look(batch)
+        return labels, decided
+
+    def look(self, batch: Batch) -> tuple[NDArray[np.int32], list[Batch], list[NDArray[np.int32]]]:
+        """As `decide`, with what each method makes of the batch."""
         if batch.labels is None:
             batch = replace(batch, labels=np.full(batch.n_units, -1, dtype=np.int32), n_ignored=batch.n_units)
-        decided = []
+        made, decided = [], []
         for way, tally in zip(self.ways, self._tallies, strict=True):
             out = np.empty(batch.n_units, dtype=np.int32)
-            tally.update(batch if way.view is None else way.view.apply(batch), out)
+            made.append(batch if way.view is None else way.view.apply(batch))
+            tally.update(made[-1], out)
             decided.append(out)
         assert batch.labels is not None
-        return batch.labels, decided
+        return batch.labels, made, decided
 
     def first(self, part: Part) -> int:
         """Samples before the source of a part."""
         return self.before[part.source.name][1]
 
 
-class ChangeTally(_Deciding):
+class ChangeTally(Deciding):
     """Pixels of every image that the last method decides otherwise than the first.
 
     Parameters
     ----------
     ways, before
-        As of `_Deciding`.
+        As of `Deciding`.
     n_images : int
         S, of all sources.
     labelled : bool
@@ -103,13 +109,13 @@ class ChangeTally(_Deciding):
             self.changed[first + sample] += np.count_nonzero(changed[start:stop])
 
 
-class ShownTally(_Deciding):
+class ShownTally(Deciding):
     """Keeps labels and decisions of some images.
 
     Parameters
     ----------
     ways, before
-        As of `_Deciding`.
+        As of `Deciding`.
     n_classes : int
         K.
     numbers : sequence of int

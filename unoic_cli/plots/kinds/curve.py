@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import in_percent, is_better, title
 from unoic_cli.plots.lambdas import inside, shown_range
-from unoic_cli.plots.look import GREY, SMALL, STYLES, Style, add_legend, drawing, few_ticks, label_of, style
+from unoic_cli.plots.look import GREY, HATCHES, SMALL, STYLES, Style, add_legend, drawing, few_ticks, label_of, style
 from unoic_cli.plots.results import SearchRun, runs_of
 
 if TYPE_CHECKING:
@@ -252,14 +253,15 @@ def _of_one(ax: Axes, run: SearchRun, one: Style) -> list[Any]:
     made: list[Any] = [Line2D([], [], linestyle="", label=f"chosen λ = {run.lam:.4g}{without}", **_marker(one))]
     if run.interval is not None:
         made.append(ax.axvspan(*run.interval, color="0.88", linewidth=0, zorder=0, label=_as_good([run])))
-    return [*made, *(_ruled_out(ax, run, constraint) for constraint in run.constraints)]
+    hatched = zip(run.constraints, itertools.cycle(HATCHES), strict=False)
+    return [*made, *(_ruled_out(ax, run, one, hatch) for one, hatch in hatched)]
 
 
-def _ruled_out(ax: Axes, run: SearchRun, constraint: Constraint) -> Any:
+def _ruled_out(ax: Axes, run: SearchRun, constraint: Constraint, hatch: str) -> Any:
     """Hatch where a constraint does not hold; returns what stands for that in the legend."""
     from matplotlib.patches import Patch
 
-    how: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
+    how: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": hatch, "linewidth": 0}
     for first, last in _stretches(run.lams, run.forbidden(constraint)):
         ax.axvspan(first, last, zorder=0.5, **how)
     return Patch(label=violated(constraint), **how)

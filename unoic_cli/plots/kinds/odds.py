@@ -12,7 +12,7 @@ import numpy as np
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.plots.lambdas import lambdas
-from unoic_cli.plots.look import GREY, SMALL, Style, add_legend, drawing, label_of, style
+from unoic_cli.plots.look import GREY, SMALL, Style, add_legend, drawing, label_of, shortened, style
 from unoic_cli.plots.results import content_of, named_files
 from unoic_cli.resolve import inputs as names
 
@@ -261,8 +261,9 @@ def _ticks(ax: Axes, found: Ratios) -> None:
         if ratio > 0:
             ax.plot([ratio], [1], marker=3, color=GREY, markersize=4, transform=ax.get_xaxis_transform(), clip_on=False)
         if named:
+            how: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
             ax.annotate(
-                _cut(name), (ratio, 1), xycoords=ax.get_xaxis_transform(), xytext=(0, 2), textcoords="offset points",
+                shortened(name, MOST_CHARACTERS), (ratio, 1), xytext=(0, 2), **how,
                 rotation=90, ha="center", va="bottom", fontsize=SMALL - 1, color=GREY,
             )  # fmt: skip
 
@@ -278,7 +279,3 @@ def _with_room(ax: Axes, found: Ratios) -> list[bool]:
         if found.ratios[k] > 0 and all(abs(places[k] - places[other]) >= apart for other in named):
             named.append(k)
     return [k in named for k in range(len(found.names))]
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= MOST_CHARACTERS else name[: MOST_CHARACTERS - 1] + "…"

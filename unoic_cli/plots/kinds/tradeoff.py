@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from unoic_cli.errors import UsageError
 from unoic_cli.plots.kinds.curve import axis_label, fade, scaled, told, violated
 from unoic_cli.plots.labels import Labels
 from unoic_cli.plots.lambdas import inside, shown_range
-from unoic_cli.plots.look import GREY, Style, add_legend, drawing, few_ticks, style
+from unoic_cli.plots.look import GREY, HATCHES, Style, add_legend, drawing, few_ticks, style
 from unoic_cli.plots.results import SearchRun, runs_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _draw(ax: Axes, runs: Sequence[SearchRun], pair: tuple[str, str], ends: tupl
     ax.set_xlabel(axis_label(pair[:1]), parse_math=False)
     ax.set_ylabel(axis_label(pair[1:]), parse_math=False)
     few_ticks(ax)
-    ruled = [_ruled_out(ax, run, constraint, pair, ends) for run in runs for constraint in run.constraints]
+    named = dict.fromkeys(violated(one) for run in runs for one in run.constraints)
+    hatches = dict(zip(named, itertools.cycle(HATCHES), strict=False))
+    ruled = [_ruled_out(ax, run, one, pair, ends, hatches[violated(one)]) for run in runs for one in run.constraints]
     by_label = {one.get_label(): one for one in ruled if one is not None}
     add_legend(ax, [*_handles(runs, looks), *by_label.values()])
     places = [np.stack([line.get_xdata(), line.get_ydata()], axis=1) for line in lines]
@@ -180,7 +183,7 @@ def _arrow(ax: Axes, place: NDArray[np.float64], one: Style) -> None:
 
 
 def _ruled_out(
-    ax: Axes, run: SearchRun, constraint: Constraint, pair: tuple[str, str], ends: tuple[float, float]
+    ax: Axes, run: SearchRun, constraint: Constraint, pair: tuple[str, str], ends: tuple[float, float], hatch: str
 ) -> Any:  # fmt: skip
     """Hatch the side of a bound where a constraint does not hold; of a third metric, pale the curve there."""
     name, bound = constraint.metric.name, run.bound(constraint)
@@ -194,7 +197,7 @@ def _ruled_out(
     first, last = (min(low, place), place) if ">" in constraint.comparison else (place, max(high, place))
     if first < last and first < high and last > low:
         return along(
-            max(first, low), min(last, high), facecolor="none", edgecolor="0.6", hatch="////", linewidth=0,
+            max(first, low), min(last, high), facecolor="none", edgecolor="0.6", hatch=hatch, linewidth=0,
             label=violated(constraint),
         )  # fmt: skip
     return None
