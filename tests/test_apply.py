@@ -62,6 +62,7 @@ def same(made, arrays, files, tmp_path, **how):
     axis = how.get("class_axis", 1)
     logs, decided = written(made, files, tmp_path)
     probs = np.exp(logs)
+    how = {"class_axis": 1, **how}
     found = made.apply(arrays, **how)
     assert (made.predict(arrays, **how) == decided).all()
     assert (found.argmax(axis=axis) == decided).all()
@@ -216,7 +217,7 @@ def test_a_factor_for_each_row_or_pixel_and_one_for_all():
         (np.zeros((2, 4)), {}, "4 classes; expected 3"),
         (np.zeros((2, 3, 4)), {}, "expected (N, K), (N, K, H, W)"),
         (np.array([[0, np.nan, 0]]), {}, "NaN or infinite"),
-        (np.array([[0, -np.inf, 0]]), {}, "-inf; expected finite logits"),
+        (np.full((2, 3), -np.inf), {}, "-inf for every class"),
         (np.array([[0, np.inf, 0]]), {"kind": "log_probs"}, "NaN or infinite"),
         (np.array([[0.5, -0.5, 1]]), {"kind": "probs"}, "negative"),
         (np.array([[0.5, 0.5, 0], [0, 0, 0]]), {"kind": "probs"}, "no class of positive probability"),
@@ -287,3 +288,26 @@ def test_decisions_are_those_of_the_command_on_the_sample(tmp_path):
     made = Calibration.load(tmp_path / "c.json")
     with h5py.File("sample_data/fashion_lt/test.h5") as file:
         same(made, file["logits"][()], "sample_data/fashion_lt/test.h5", tmp_path)
+
+
+def test_what_the_service_is_given_is_not_guessed():
+    two = unoic_cli.search_lambda(np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2, source_prior=[3, 1])
+    found = two.calibration
+    one = np.linspace(-3, 3, 9)
+    pair = np.stack([np.zeros(9), one], axis=1)
+    for scores in (one, one[:, None]):
+        np.testing.assert_array_equal(found.predict_proba(scores), found.predict_proba(pair))
+    masked = np.array([[0.0, -np.inf], [1.0, 2.0]])
+    assert found.predict_proba(masked)[0].tolist() == [1, 0]
+    with pytest.raises(unoic_cli.errors.DataError, match="-inf for every class"):
+        found.predict_proba(np.array([[-np.inf, -np.inf]]))
+    probs = np.array([[0.2, 0.8], [0.5, 0.5]])
+    for method in (found.apply, found.predict, found.predict_proba):
+        with pytest.raises(unoic_cli.errors.UnoicError, match='rows sum to 1; expected logits, or kind="probs"'):
+            method(probs)
+    assert found.predict_proba(probs, kind="probs").shape == (2, 2)
+    square = np.random.default_rng(1).normal(size=(3, 2, 5, 2))
+    with pytest.raises(unoic_cli.errors.UnoicError, match="expected class_axis=1 for"):
+        found.predict(square)
+    assert found.predict(square, class_axis=1).shape == (3, 5, 2)
+    assert found.predict(square, class_axis=-1).shape == (3, 2, 5)

@@ -181,3 +181,98 @@ def test_arrays_as_people_have_them():
     np.save("z.npy", dumps.Z)
     assert unoic_cli.evaluate("z.npy", "y.npy").overall.values == wanted
     assert unoic_cli.evaluate("z.npy", labels_file="y.npy").overall.values == wanted
+
+
+def test_columns_that_are_no_classes_are_never_taken_for_some(run):
+    """A column of floats that is no class makes K + 1 of K: rows that do not sum to 1 are refused, with the list."""
+    names, labels = dumps.NAMES, [dumps.NAMES[k] for k in dumps.Y]
+    for scores in (dumps.P, dumps.Z):
+        for truth in (labels, dumps.Y):
+            dumps.csv("x.csv", [*names, "loss", "label"], *scores.T, dumps.P[:, 0] * 3, truth)()
+            error = run("evaluate", "x.csv", code=65)
+            assert "columns of floats that may be scores" in error and "cat,dog,elk,fox,loss" in error
+            found = run("evaluate", "x.csv", "--logits-key", "cat,dog,elk,fox")
+            assert found["n_classes"] == 4 and found["acc"] == pytest.approx(dumps.acc(dumps.Z, dumps.Y), abs=1e-12)
+    dumps.csv("y.csv", [*names, "label"], *dumps.Z.T, labels)()
+    assert "--logits-key" in run("evaluate", "y.csv", code=65)
+
+
+def test_masks_of_0_and_255(run):
+    rng = np.random.default_rng(0)
+    z, m = rng.normal(size=(4, 2, 8, 8)).astype("f4"), rng.random((4, 8, 8)) < 0.4
+    np.savez("m.npz", logits=z, masks=m.astype("u1") * 255)
+    assert any("if 255 is the other class" in note for note in run("evaluate", "m.npz")["notes"])
+
+
+def test_labels_elsewhere_of_other_samples_are_refused(run):
+    order = np.random.default_rng(1).permutation(dumps.N)
+    np.savez("z.npz", logits=dumps.Z, sample_id=np.arange(dumps.N))
+    np.savez("t.npz", logits=dumps.Z, sample_id=np.array([f"é{i}" for i in range(dumps.N)]))
+    dumps.csv("same.csv", ["sample_id", "label"], range(dumps.N), dumps.Y)()
+    dumps.csv("other.csv", ["sample_id", "label"], order, dumps.Y[order])()
+    dumps.csv("texts.csv", ["sample_id", "label"], [f"é{i}" for i in range(dumps.N)], dumps.Y)()
+    dumps.h5("other.h5", label=dumps.Y[order], sample_id=order)()
+    found = run("evaluate", "z.npz", "--labels", "same.csv")
+    assert found["n"] == dumps.N and any("labels are read from same.csv:label" in note for note in found["notes"])
+    assert run("evaluate", "t.npz", "--labels", "texts.csv")["n"] == dumps.N
+    for other in ("other.csv", "other.h5", "texts.csv"):
+        error = run("evaluate", "z.npz", "--labels", other, code=65)
+        assert f"{other}:sample_id: " in error and "at sample 0" in error
+    np.savez("own.npz", logits=dumps.Z, labels=dumps.Y[::-1])
+    np.save("y.npy", dumps.Y)
+    found = run("evaluate", "own.npz", "--labels", "y.npy")
+    assert found["acc"] == pytest.approx(dumps.acc(dumps.Z, dumps.Y), abs=1e-12)
+    assert any("labels are read from y.npy" in note for note in found["notes"])
+
+
+def test_percentages_are_no_logits(run):
+    np.savez("p.npz", outputs=dumps.P * 100, labels=dumps.Y)
+    assert "or percentages); expected --kind" in run("evaluate", "p.npz", code=65)
+    assert run("evaluate", "p.npz", "--kind", "probs")["n"] == dumps.N
+
+
+def test_one_image_or_volume(run):
+    np.save("i.npy", dumps.IMAGES[0])
+    np.save("i_gt.npy", dumps.MASKS[0])
+    found = run("evaluate", "i.npy", "--labels", "i_gt.npy")
+    assert found["acc"] == pytest.approx(dumps.acc(dumps.IMAGES[0], dumps.MASKS[0], 0), abs=1e-12)
+    cube = np.random.default_rng(0).normal(size=(4, 4, 5, 6)).astype("f4")
+    np.savez("c.npz", logits=cube, labels=np.zeros((4, 5, 6), "i8"))
+    found = run("evaluate", "c.npz")
+    assert any("--class-axis 0 reads one volume" in note for note in found["notes"])
+    assert found["acc"] == (cube.argmax(1) == 0).mean()
+    assert run("evaluate", "c.npz", "--class-axis", "0")["acc"] == (cube.argmax(0) == 0).mean()
+    dumps.nnunet()
+    assert [one["axes"] for one in run("info", "pred")["files"]] == ["NCHW", "NCHW"]
+    assert {one["n_samples"] for one in run("info", "pred")["files"]} == {1}
+
+
+def test_tables_with_other_delimiters_and_packed_files(run):
+    import gzip
+
+    dumps.csv("s.csv", [*dumps.wide("logit", dumps.Z), "label"], *dumps.Z.T, dumps.Y, sep=";")()
+    dumps.csv("t.csv", [*dumps.wide("logit", dumps.Z), "label"], *dumps.Z.T, dumps.Y, sep="\t")()
+    for name in ("s.csv", "t.csv"):
+        assert run("evaluate", name)["acc"] == pytest.approx(dumps.acc(dumps.Z, dumps.Y), abs=1e-12)
+    pathlib.Path("s.csv.gz").write_bytes(gzip.compress(pathlib.Path("s.csv").read_bytes()))
+    assert "gzip has packed; expected it unpacked" in run("evaluate", "s.csv.gz", code=65)
+
+
+def test_batches_and_containers_of_pickles(run):
+    z, y = dumps.Z, dumps.Y
+    cuts = [slice(0, 25), slice(25, 50), slice(50, 60)]
+    wanted = pytest.approx(dumps.acc(z, y), abs=1e-12)
+    dumps.pickled("b.pkl", {"logits": [z[cut] for cut in cuts], "labels": [y[cut] for cut in cuts]})()
+    dumps.pickled("p.pkl", [(z[cut], y[cut]) for cut in cuts])()
+    dumps.torch("b.pt", {"logits": [dumps.torch_files.Tensor(z[cut]) for cut in cuts], "labels": y.tolist()})()
+    for name in ("b.pkl", "p.pkl", "b.pt"):
+        found = run("evaluate", name)
+        assert found["acc"] == wanted and any("3 batches, put one behind the other" in note for note in found["notes"])
+    dumps.pickled("m.pkl", {"rgb": z, "depth": z})()
+    assert "no scores among" in run("evaluate", "m.pkl", code=65)
+    dumps.pickled("two.pkl", (z, z))()
+    assert "error" in run("evaluate", "two.pkl", code=65)
+    dumps.pickled("n.pkl", {"resnet": {"logits": z, "labels": y}, "vit": {"logits": z[::-1], "labels": y}})()
+    assert "2 candidates (resnet, vit); expected n.pkl::resnet" in run("evaluate", "n.pkl", code=65)
+    assert run("evaluate", "n.pkl::resnet")["acc"] == wanted
+    assert run("evaluate", "n.pkl::vit")["acc"] == (z[::-1].argmax(1) == y).mean()

@@ -91,11 +91,11 @@ class Applied:
     # --------------------------------------------------------------------------------------------
 
     def __call__(
-        self, inputs: Any, kind: str, delta: Any, class_axis: int, out: str
+        self, inputs: Any, kind: str, delta: Any, class_axis: int | None, out: str
     ) -> NDArray[Any]:  # log-probs, probs or predictions
         """What `Calibration.apply`, `predict_proba` and `predict` give."""
         given = self._taken(inputs, delta)
-        arrays = [self._array(name, values, class_axis) for name, values, _ in given]
+        arrays = [self._array(name, values, class_axis, kind) for name, values, _ in given]
         shape, row = arrays[0].shape, arrays[0].ndim == 1
         for (name, _, _), array in zip(given, arrays, strict=True):
             if array.shape != shape:
@@ -104,6 +104,9 @@ class Applied:
             raise ArgumentError("kind", repr(kind), f"expected {', '.join(KINDS)}")
         if row:
             arrays = [array[None] for array in arrays]
+        if kind == "logits":
+            for (name, _, _), array in zip(given, arrays, strict=True):
+                _refuse_probabilities(_called(name), array)
         planes = [_as_planes(array) for array in arrays]
         factors = [
             self._factors(expert, name, plane, values, kind, arrays[0].ndim == 2)
@@ -115,7 +118,7 @@ class Applied:
         result = np.empty((n, pixels) if predictions else (n, n_classes, pixels), np.int64 if predictions else
                           np.float64 if double else np.float32)  # fmt: skip
         self._fill(planes, factors, kind, out, result)
-        return _as_given(result, arrays[0], row, class_axis, predictions)
+        return _as_given(result, arrays[0], row, 1 if class_axis is None else class_axis, predictions)
 
     def _taken(self, inputs: Any, delta: Any) -> list[tuple[str | None, Any, Any]]:
         """Scores and factors of each modality, in order."""
@@ -132,7 +135,7 @@ class Applied:
             raise ArgumentError("delta", f"{delta!r:.60}", f"expected a mapping of {', '.join(map(str, known))}")
         return [(name, inputs[name], None if delta is None else delta.get(name)) for name in self.names]
 
-    def _array(self, name: str | None, values: Any, class_axis: int) -> NDArray[Any]:
+    def _array(self, name: str | None, values: Any, class_axis: Any, kind: str) -> NDArray[Any]:
         """Scores (N, K), (N, K, H, W) or (K,), of a float type."""
         if isinstance(values, np.ma.MaskedArray):
             raise ArgumentError(_called(name), "a masked array", "expected numbers everywhere: values.filled(...)")
@@ -141,13 +144,19 @@ class Applied:
             if array.dtype.kind not in "iu":
                 raise ArgumentError(_called(name), f"{array.dtype} values", "expected numbers")
             array = array.astype(np.float64)
+        n_classes = self._tilt.size
+        if n_classes == 2 and kind == "logits" and ((array.ndim == 1 and array.size != 2) or array.shape[1:] == (1,)):
+            one = array.reshape(-1)
+            array = np.stack([np.zeros_like(one), one], axis=1)  # one score stands for two classes
         if array.ndim not in (1, 2, 4):
             expected = "expected (N, K), (N, K, H, W), or (K,) of one sample"
             raise ArgumentError(_called(name), f"shape {array.shape}", expected)
-        if array.ndim == 4 and class_axis % 4 != 1:
+        if array.ndim == 4 and class_axis is None and array.shape[1] == array.shape[3] == n_classes:
+            expected = "expected class_axis=1 for (N, K, H, W), or class_axis=-1 for (N, H, W, K)"
+            raise ArgumentError(_called(name), f"shape {array.shape}, and {n_classes} classes", expected)
+        if array.ndim == 4 and (1 if class_axis is None else class_axis) % 4 != 1:
             array = np.moveaxis(array, class_axis, 1)
         found = array.shape[0 if array.ndim == 1 else 1]
-        n_classes = self._tilt.size
         if found != n_classes:
             raise ArgumentError(_called(name), f"{found} classes", f"expected {n_classes}, as the calibration has")
         return array
@@ -233,7 +242,7 @@ class Applied:
             return self._fused(scores, factors if tilted else [None] * len(scores), out, dtype)
         if self._masked is not None:
             x[:, self._masked] = -np.inf
-        if kind != "logits" and not x.max(axis=1).min(initial=0.0) > -np.inf:
+        if not x.max(axis=1).min(initial=0.0) > -np.inf:
             expected = f"expected finite {kind}"
             raise DataError("logits", "no class of positive probability that may be predicted", expected)
         return _softmax(x, out, dtype)
@@ -271,6 +280,16 @@ class Applied:
             made.reshape(-1), 0, 0, scratch,
         )  # fmt: skip
         return made.T.reshape(n_classes, n, pixels).transpose(1, 0, 2)
+
+
+def _refuse_probabilities(where: str, array: NDArray[Any]) -> None:
+    """Refuse rows (N, K) or (N, K, H, W) in [0, 1] that sum to 1 where logits are meant; the first says no, mostly."""
+    for part in (array[:1].reshape(array.shape[1], -1)[:, :1].T if array.size else array[:0], array):
+        if not part.size or not (part.min() >= 0 and part.max() <= 1):
+            return
+        if not np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3:
+            return
+    raise ArgumentError(where, "values in [0, 1] whose rows sum to 1", 'expected logits, or kind="probs"')
 
 
 def _called(name: str | None) -> str:
@@ -314,8 +333,8 @@ def _check(z: Floats, kind: str) -> None:
     if not top < np.inf:  # NaN, too
         found = "NaN, infinite or negative" if kind == "probs" else "NaN or infinite"
         raise DataError("logits", found, f"expected finite {kind}")
-    if kind == "logits" and not z.min(initial=np.inf) > -np.inf:
-        raise DataError("logits", "-inf", "expected finite logits (kind='log_probs' allows -inf)")
+    if kind == "logits" and not z.min(initial=np.inf) > -np.inf and not z.max(axis=1).min(initial=np.inf) > -np.inf:
+        raise DataError("logits", "-inf for every class", "expected a finite logit in each row")
 
 
 def _entropies(plane: NDArray[Any], kind: str) -> NDArray[np.int64]:

@@ -199,7 +199,9 @@ class Calibration:
         """s_k of a modality times its share of lambda, and its masked classes."""
         return make_slopes(modality.source_prior, self.target_prior, self.unseen).scaled(modality.share)
 
-    def apply(self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1) -> NDArray[Any]:
+    def apply(
+        self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int | None = None
+    ) -> NDArray[Any]:
         """Log-probabilities of the calibrated (and fused) posterior; numpy alone, no file.
 
         Parameters
@@ -210,8 +212,8 @@ class Calibration:
             What they are.
         delta : number or array (N,) or (N, H, W), or mapping by modality, optional
             Factors of the scores. By default what the calibration's statistics say of them, or 1.
-        class_axis : int
-            Where the classes of images are: 1, or -1 for (N, H, W, K).
+        class_axis : int, optional
+            Where the classes of images are: 1 (by default), or -1 for (N, H, W, K); asked for where both would fit.
 
         Returns
         -------
@@ -235,12 +237,14 @@ class Calibration:
         return self._ready(logits, kind, delta, class_axis, "log_probs")
 
     def predict_proba(
-        self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1
+        self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int | None = None
     ) -> NDArray[Any]:
         """Probabilities; see `apply`."""
         return self._ready(logits, kind, delta, class_axis, "probs")
 
-    def predict(self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int = 1) -> NDArray[Any]:
+    def predict(
+        self, logits: Any, *, kind: str = "logits", delta: Any = None, class_axis: int | None = None
+    ) -> NDArray[Any]:
         """Decisions (N,) or (N, H, W), int64: those of ``unoic calibrate``, to the last one; see `apply`."""
         return self._ready(logits, kind, delta, class_axis, "predictions")
 

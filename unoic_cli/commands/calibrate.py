@@ -646,6 +646,10 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
     written = yield from _written(outputs, made, notes)
     if beside is not None:
         yield from write_json(beside, applied.to_dict())
+    rounded = next((tally.changed[0] for tally in written.tallies if isinstance(tally, RoundingTally)), 0)
+    if rounded:
+        said = f"rounding to {chosen['dtype']} decides {rounded:,} of {written.n_units:,} units otherwise"
+        notes.add(f"{said}: predictions are those before it")
     before, masked, after = _metrics(written, decider, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
     if fitted is None and flips is not None:

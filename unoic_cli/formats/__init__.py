@@ -75,6 +75,8 @@ def detect(name: str) -> str:
     for one in FORMATS.values():
         if one.matches(starts, where):
             return one.NAME
+    if starts[0].startswith(b"\x1f\x8b"):
+        raise DataError(where, "a file that gzip has packed", "expected it unpacked (gzip -d)")
     *some, last = (one.TITLE for one in FORMATS.values())
     raise DataError(where, "unknown first bytes", f"expected {', '.join(some)} or {last}")
 
@@ -178,12 +180,16 @@ def understood(source: Source, asked: names.Asked) -> Source:
     if asked.kind is not None:
         source = _as_told(source, asked.kind)
     elif source.undecided and asked.decide:
-        with contextlib.closing(open_reader(source)) as reader:
-            source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
-        if source.guessed and source.kind == "logits":
+        try:
+            with contextlib.closing(open_reader(source)) as reader:
+                source = single.decided(source, reader, min(source.n_units, single.LOOKED_AT))
+        except single.DoubtError:
+            if not source.guessed:
+                raise
+        if source.guessed and (source.undecided or source.kind == "logits"):
             listed = ",".join(source.class_names or ())
-            expected = f"expected --logits-key {listed[:80]}{'...' if len(listed) > 80 else ''}, if they are"
-            raise DataError(source.name, "columns of floats that may be scores, or not", expected)
+            found = f"columns of floats that may be scores, or not, as their rows do not sum to 1 ({listed[:80]})"
+            raise DataError(source.name, found, "expected --logits-key with those that are scores, as a list")
     return single.widened(source)
 
 

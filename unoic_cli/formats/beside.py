@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterator
@@ -107,6 +108,8 @@ def find(spec: str, key: str | None, name: str) -> LabelFile:
     spec = _placed(spec, name)
     path, group = storage.split_name(spec)
     storage.refuse_remote(path, "file of labels")
+    if not os.path.lexists(path):
+        raise NoInputError(spec, "no such file", _EXPECTED)
     stamp = storage.local_stamp(path)
     box = boxes.open_box(path)
     there = {one: names.Facts(entry.shape, entry.dtype) for one, entry in box.entries.items()}
@@ -116,8 +119,8 @@ def find(spec: str, key: str | None, name: str) -> LabelFile:
     integers = [facts.shape for facts in there.values()]
     chosen = names.choose_labels(spec, there, integers, names.Asked(labels_key=key), "")
     if chosen.name is None:
-        listed = ", ".join(f"{one}{facts}" for one, facts in list(there.items())[:12]) or "nothing"
-        raise DataError(spec, f"no labels among {listed}", "expected --labels FILE::NAME")
+        listed = ", ".join([f"{one}{facts}" for one, facts in list(there.items())[:12]] + list(box.passed_by[:12]))
+        raise DataError(spec, f"no labels among {listed or 'nothing'}", "expected --labels FILE::NAME, of integers")
     entry = box.entries[chosen.name]
     where = f"{spec}:{chosen.name}"
     if entry.dtype.kind == "f":
@@ -168,7 +171,35 @@ def joined(source: Source, labels: LabelFile | None) -> Source:
     if shape not in whole:
         schema.check_labels(labels.where, shape, labels.entry.dtype, size)
     schema.check_holds(labels.where, labels.entry.dtype, size.known_classes)
-    return replace(source, fields=fields | {"labels"}, labels_from=labels)
+    _check_ids(source, labels)
+    notes = (*source.notes, f"labels are read from {labels.where}")
+    return replace(source, fields=fields | {"labels"}, labels_from=labels, notes=notes)
+
+
+def _check_ids(source: Source, labels: LabelFile) -> None:
+    """Refuse labels whose samples have other ids than the scores, or the same in another order."""
+    if "sample_id" not in source.fields:
+        return
+    theirs = boxes.open_box(labels.path).ids()
+    if theirs is None:
+        return
+    from unoic_cli import formats
+
+    at = 0
+    with contextlib.closing(formats.open_reader(source)) as reader:
+        for start, stop in formats.spans(source, 1 << 20):
+            for block in reader.blocks(start, stop, frozenset({"sample_id"})):
+                assert block.sample_id is not None
+                first = block.start // source.pixels
+                for mine in block.sample_id[max(0, at - first) :].tolist():
+                    other = next(theirs, None)
+                    if _as_text(mine) != _as_text(other):
+                        raise DataError(f"{labels.name}:sample_id", f"{other} at sample {at}", f"expected {mine}")
+                    at += 1
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 class JoinedReader:

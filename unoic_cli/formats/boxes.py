@@ -69,6 +69,8 @@ class Box:
     entries : dict of str to Entry
     texts : dict of str to str
         What the file says of them.
+    passed_by : list of str
+        Columns that are no integers, and why.
     notes : tuple of str
         What is worth saying of how names were found.
     """
@@ -79,6 +81,7 @@ class Box:
         self.path = path
         self.entries: dict[str, Entry] = {}
         self.texts: dict[str, str] = {}
+        self.passed_by: list[str] = []
         self.notes: tuple[str, ...] = ()
 
     def place(self, member: str) -> Place:
@@ -98,6 +101,13 @@ class Box:
     def read(self, member: str) -> NDArray[Any]:
         """A whole array; meant for small ones."""
         raise NotImplementedError
+
+    def ids(self) -> Iterator[Any] | None:
+        """What the samples are called, one by one, under the name ``sample_id``; None where they are not."""
+        entry = self.entries.get("sample_id")
+        if entry is None or len(entry.shape) != 1:
+            return None
+        return (one for block in self.rows("sample_id", _PIECE) for one in block.tolist())
 
     def class_names(self, where: str, n_classes: int) -> tuple[str, ...] | None:
         """Names of the classes, where they are said by something else than an array."""

@@ -104,7 +104,7 @@ def describe(
         },
         notes=(*notes, *more_notes),
         undecided=kind is None,
-        guessed=guessed and not _is_text(table, fields.get("labels")),
+        guessed=guessed,
         has_predictions=kind != "predictions" and _are_predictions(table, n_classes),
         others=tuple(one for one in table.names if one not in {*columns, *fields.values(), "predictions"}),
         columns=tuple(columns),

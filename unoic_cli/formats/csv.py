@@ -79,7 +79,7 @@ class Csv(ColumnSource):
         stamp = storage.local_stamp(path)
         file = storage.open_file(name, path, stamp, f"expected {cls.TITLE}")
         try:
-            delimiter = "\t" if _suffix(path) == ".tsv" else ","
+            delimiter = _delimiter(path)
             return _describe(name, path, stamp, _Lines(name, file, delimiter), asked)
         finally:
             storage.close_file(file)
@@ -110,6 +110,16 @@ class Csv(ColumnSource):
 def _suffix(name: str) -> str:
     """The suffix of a file; of one that has a temporary name, that which it will have."""
     return os.path.splitext(_TEMPORARY.sub("", name.lower()))[1]
+
+
+def _delimiter(path: str) -> str:
+    """What stands between columns: tabs in TSV, else commas; semicolons or tabs where the first line has no comma."""
+    if _suffix(path) == ".tsv":
+        return "\t"
+    with open(path, "rb") as file:
+        line = file.readline(PIECE_BYTES)
+    found = [one for one in (b",", b";", b"\t") if one in line]
+    return found[0].decode() if found else ","
 
 
 class _Lines:

@@ -41,6 +41,10 @@ def host_array(values: Any, where: str) -> NDArray[Any]:
     return as_array(values, where)
 
 
+_OTHER_SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".pq", ".pt", ".pth", ".pkl", ".safetensors", ".arrows")
+"""Of files of other formats, which this is none of."""
+
+
 class LogitWriter:
     """Writes an HDF5 file that every command reads, while its length is not known yet: complete, or absent.
 
@@ -98,6 +102,9 @@ class LogitWriter:
         if dtype not in DTYPES:
             raise ArgumentError("dtype", repr(dtype), f"expected {', '.join(DTYPES)}")
         self.path, self.kind, self.dtype = os.fspath(path), kind, np.dtype(dtype).newbyteorder("<")
+        suffix = os.path.splitext(self.path)[1].lower()
+        if suffix in _OTHER_SUFFIXES:
+            raise ArgumentError("path", f"{self.path!r}", "expected the name of an HDF5 file, such as val.h5")
         if os.path.lexists(self.path) and not force:
             raise CannotCreateError(self.path, "exists already", "expected a new name, or force=True")
         given = {"source_counts": source_counts, "source_prior": source_prior}
@@ -153,6 +160,7 @@ class LogitWriter:
         given = {"labels": labels, "group": group, "sample_id": sample_id, "delta": delta}
         fields = frozenset(name for name, value in given.items() if value is not None)
         if self.n_classes == 0:
+            self._refuse_probabilities(scores)
             self._start(scores, fields)
         self._check_alike(scores, fields)
         columns = {}
@@ -243,6 +251,12 @@ class LogitWriter:
         if self.kind == "probs" and (scores < 0).any():
             raise DataError("logits", "negative probabilities", "expected probs >= 0")
         return scores
+
+    def _refuse_probabilities(self, scores: NDArray[Any]) -> None:
+        """Refuse a first batch of rows in [0, 1] that sum to 1 where logits are meant."""
+        inside = self.kind == "logits" and scores.size and scores.min() >= 0 and scores.max() <= 1
+        if inside and bool(np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3):
+            raise DataError("logits", "values in [0, 1] whose rows sum to 1", 'expected logits, or kind="probs"')
 
     def _start(self, scores: NDArray[Any], fields: frozenset[str]) -> None:
         self.n_classes, self.image_shape, self._fields = scores.shape[1], tuple(scores.shape[2:]), fields

@@ -287,6 +287,37 @@ def parts(there: Mapping[str, Facts], asked: Asked) -> list[str]:
     return list(found)
 
 
+def below(there: Mapping[str, Facts], asked: Asked) -> list[str]:
+    """Containers in a file (``resnet`` of ``resnet.logits``) that hold scores; none where scores lie beside them.
+
+    Examples
+    --------
+    >>> there = {name: Facts((9, 3), np.dtype("f4")) for name in ("resnet.logits", "vit.logits")}
+    >>> below(there, Asked()), under(there, "vit")
+    (['resnet', 'vit'], {'logits': 'vit.logits'})
+    """
+    if asked.logits_key is not None or any(is_scores(name) and _may_be_scores(there[name]) for name in there):
+        return []
+    found: dict[str, None] = {}
+    for name, facts in there.items():
+        container, _, last = name.rpartition(".")
+        if container and is_scores(last) and _may_be_scores(facts):
+            found[container] = None
+    return list(found)
+
+
+def under(there: Iterable[str], container: str) -> dict[str, str]:
+    """Arrays in a container of a file, and those that belong to no other: what they are called in it, and in the file.
+
+    Examples
+    --------
+    >>> under(["a.logits", "b.logits", "train_counts"], "a")
+    {'logits': 'a.logits', 'train_counts': 'train_counts'}
+    """
+    found = {name.removeprefix(f"{container}."): name for name in there if name.startswith(f"{container}.")}
+    return {**found, **{name: name for name in there if "." not in name and name not in found}} if found else {}
+
+
 def candidates(where: str, found: Sequence[str], option: str) -> DataError:
     """More than one array could be meant."""
     return DataError(where, f"{len(found)} candidates ({', '.join(found)})", f"expected {option} NAME")

@@ -27,6 +27,8 @@ _DEEPEST = 6
 """Containers in containers whose arrays are looked at."""
 _LEGACY = 0x1950A86A20F9469CFC6C
 """What a file of torch before 1.6 begins with, pickled."""
+_BATCHES = object()
+"""Stands for the place in a list."""
 _PAIRS = ("val", "test")
 """What two pairs of scores and labels are."""
 
@@ -44,12 +46,15 @@ class Lying:
         Entries before the first one.
     strides : tuple of int or None
         In entries; None in C order.
+    parts : tuple of Lying
+        Batches, one behind the other, in place of data.
     """
 
     entry: Entry
     data: bytes | pickles.Blob
     first: int = 0
     strides: tuple[int, ...] | None = None
+    parts: tuple[Lying, ...] = ()
 
     def is_plain(self) -> bool:
         """Whether its rows lie one behind the other."""
@@ -113,6 +118,8 @@ class PickleBox(boxes.Box):
     def place(self, member: str) -> Place:
         """See `unoic_cli.formats.boxes.Box`."""
         lying = self._lying[member]
+        if lying.parts:
+            return Place(None, f"{len(lying.parts)} batches")
         if not lying.is_plain():
             return Place(None, "a view that is not contiguous")
         if isinstance(lying.data, bytes):
@@ -125,17 +132,23 @@ class PickleBox(boxes.Box):
         """See `unoic_cli.formats.boxes.Box`."""
         found = list(self.rows(member, 1 << 62))
         shape, dtype, _ = self.entries[member]
+        if len(found) > 1:
+            return np.concatenate(found)
         return found[0] if found else np.empty(shape, dtype)
 
     def rows(self, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
         """See `unoic_cli.formats.boxes.Box`."""
         lying = self._lying[member]
-        shape, dtype = lying.entry.shape, lying.entry.dtype
         with self._open() as file:
-            whole = self._view(file, lying)
-            if not shape:
-                yield whole.copy()
-                return
+            for part in lying.parts or (lying,):
+                yield from self._part_rows(file, part, target_bytes)
+
+    def _part_rows(self, file: IO[bytes], lying: Lying, target_bytes: int) -> Iterator[NDArray[Any]]:
+        shape, dtype = lying.entry.shape, lying.entry.dtype
+        whole = self._view(file, lying)
+        if not shape:
+            yield whole.copy()
+        else:
             step = max(1, target_bytes // max(1, math.prod(shape[1:]) * dtype.itemsize))
             for start in range(0, shape[0], step):
                 yield np.ascontiguousarray(whole[start : start + step])
@@ -352,7 +365,7 @@ def _of_numbers(where: str, values: Sequence[Any]) -> Lying | None:
 
 def _named(path: str, found: Mapping[tuple[Any, ...], Any]) -> tuple[dict[str, Lying], dict[str, str], tuple[str, ...]]:
     """Arrays by name, texts by name, and what to say; keys in keys are joined by dots."""
-    lying = {keys: one for keys, one in found.items() if isinstance(one, Lying)}
+    lying, said = _batches({keys: one for keys, one in found.items() if isinstance(one, Lying)})
     texts = {_joined(keys): str(one) for keys, one in found.items() if isinstance(one, str)}
     pairs = _pairs(lying)
     if pairs:
@@ -362,9 +375,45 @@ def _named(path: str, found: Mapping[tuple[Any, ...], Any]) -> tuple[dict[str, L
         for split, (scores, labels) in pairs.items():
             prefix = f"{split}." if split else ""
             named |= {f"{prefix}scores": lying[scores], f"{prefix}labels": lying[labels]}
-        return named, texts, (listed + called,)
+        return named, texts, (*said, listed + called)
     stem = os.path.splitext(os.path.basename(path))[0]
-    return {_joined(keys) or stem: one for keys, one in lying.items()}, texts, ()
+    return {_joined(keys) or stem: one for keys, one in lying.items()}, texts, tuple(said)
+
+
+def _batches(lying: Mapping[tuple[Any, ...], Lying]) -> tuple[dict[tuple[Any, ...], Lying], list[str]]:
+    """Arrays, with those that are the batches of one, in a list with a name, put one behind the other; and what to say.
+
+    Of a list of three pairs (scores, labels) or more, which a loop over batches leaves, both are put together.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for keys in lying:
+        place = next((i for i, key in enumerate(keys) if type(key) is int), None)
+        if place is not None and len(keys) - place <= 2:
+            groups.setdefault((*keys[:place], _BATCHES, *keys[place + 1 :]), []).append(keys)
+    made, said = dict(lying), []
+    for name, members in groups.items():
+        is_named, is_pair = name[0] is not _BATCHES, type(name[-1]) is int
+        if len(members) < (3 if is_pair else 2) or not (is_named or is_pair):
+            continue
+        parts = tuple(lying[keys] for keys in members)
+        if not _are_batches(parts):
+            continue
+        for keys in members:
+            del made[keys]
+        first = parts[0].entry
+        shape = (sum(part.entry.shape[0] for part in parts), *first.shape[1:])
+        kept = tuple(key for key in name if key is not _BATCHES)
+        made[kept] = Lying(Entry(shape, first.dtype, first.bfloat16), b"", parts=parts)
+        said.append(f"{_joined(kept)}: {len(parts)} batches, put one behind the other")
+    return made, said
+
+
+def _are_batches(parts: Sequence[Lying]) -> bool:
+    """Whether arrays differ in the number of their rows alone."""
+    first = parts[0].entry
+    return bool(first.shape) and all(
+        one.entry.shape[:1] and (one.entry.shape[1:], one.entry[1:]) == (first.shape[1:], first[1:]) for one in parts
+    )
 
 
 def _joined(keys: Sequence[Any]) -> str:

@@ -159,6 +159,8 @@ class _Found(Generic[Made]):
         splits = names.parts(there, asked)
         if group and group in splits:
             return names.of_split(there, group), asked, group
+        if group and (inside := names.under(there, group)) and names.below(there, asked):
+            return inside, asked, ""
         if group and asked.logits_key is None and group in there:
             return {name: name for name in there}, replace(asked, logits_key=group), ""
         if group:
@@ -170,6 +172,12 @@ class _Found(Generic[Made]):
             )
         if splits:
             return names.of_split(there, splits[0]), asked, splits[0]
+        below = names.below(there, asked)
+        if len(below) > 1:
+            listed = ", ".join(below[:8])
+            raise DataError(self.name, f"{len(below)} candidates ({listed})", f"expected {self.name}::{below[0]}")
+        if below:
+            return names.under(there, below[0]), asked, ""
         return {name: name for name in there}, asked, ""
 
     def source(self) -> Made:
@@ -243,6 +251,9 @@ class _Found(Generic[Made]):
         axis = self.asked.class_axis
         if axis is None and self.members.get("class_axis", boxes.Entry((1,), np.dtype("i8"))).shape == ():
             axis = int(self.box.read(self.real["class_axis"]))
+        if len(shape) == 3 and (axis == 0 or (axis is None and labels == shape[1:])):
+            self.volume = shape[1:]
+            return schema.volume_shape(self.where, (shape[0], 1, *shape[1:]))
         if len(shape) == 4 and axis in (None, 0) and (axis == 0 or self._is_volume(shape, labels)):
             self.volume = shape[1:]
             return schema.volume_shape(self.where, shape)
@@ -261,11 +272,15 @@ class _Found(Generic[Made]):
 
         Of as many slices as classes both would: probabilities say by their sums along which axis the classes are.
         """
-        if labels != shape[1:]:
+        if labels is not None and labels != shape[1:]:
             return False
-        if labels not in names.unit_shapes(shape):
+        if labels is not None and labels not in names.unit_shapes(shape):
             return True
         if self.kind not in ("probs", "log_probs") or self.facts["scores"].bfloat16:
+            if labels is not None:
+                self.notes.append(
+                    f"{shape} is read as (N, K, H, W), {shape[0]} images; --class-axis 0 reads one volume"
+                )
             return False
         rows = self.box.rows(self.real[self.scores], 1 << 20)
         corner = np.concatenate([block[..., :1, :64] for block in rows]).astype(np.float64)

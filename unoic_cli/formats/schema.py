@@ -125,7 +125,10 @@ def score_shape(where: str, shape: Sequence[int], class_axis: int = 1) -> ScoreS
 
 
 def volume_shape(where: str, shape: Sequence[int]) -> ScoreShape:
-    """The shape of the scores of one volume, (K, Z, Y, X): an image of Z * Y rows, its slices one behind the other."""
+    """The shape of the scores of one volume, (K, Z, Y, X): an image of Z * Y rows, its slices one behind the other.
+
+    One image, (K, H, W), is a volume of one slice.
+    """
     classes, slices, rows, columns = shape
     return _check_extents(where, ScoreShape(1, classes, (slices * rows, columns), "planes"))
 

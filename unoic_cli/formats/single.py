@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 LOOKED_AT = 4096
 """Units at the beginning whose values say what scores are, where no name does."""
 _NEAR = 2e-3
+_PERCENT = 0.5
+"""How near to 100 percentages of a row sum up."""
 _MEANING = {
     "logits": "as a logit: 0 and z",
     "probs": "as the probability of class 1: 1 - p and p",
     "log_probs": "as the log-probability of class 1: log(1 - exp(z)) and z",
 }
+
+
+class DoubtError(DataError):
+    """Values may be of one kind or of another."""
 
 
 def as_stored(source: Source) -> Source:
@@ -137,12 +143,13 @@ def decided(source: Source, reader: Reader, stop: int) -> Source:
     kind = kind_of_values(np.concatenate(held))
     if kind is None:
         found = (
-            "values that may be logits or probabilities" if source.n_classes > 1 else "one whole number of each unit"
+            "values that may be logits or probabilities (or percentages)"
+            if source.n_classes > 1
+            else "one whole number of each unit"
         )
-        expected = "expected a name that says what they are (logits, probs): unoic convert --kind writes it"
-        raise DataError(source.where("scores"), found, expected)
+        raise DoubtError(source.where("scores"), found, "expected --kind, or a name that says what they are")
     said = f"{source.where('scores').rpartition(':')[2]} is read as {kind.replace('_', '-')}, as its first values look"
-    return replace(source, kind=kind, notes=(*source.notes, said))
+    return replace(source, kind=kind, undecided=False, notes=(*source.notes, said))
 
 
 def kind_of_values(rows: NDArray[np.float64]) -> Kind | None:
@@ -158,6 +165,9 @@ def kind_of_values(rows: NDArray[np.float64]) -> Kind | None:
         return "logits"
     if rows.shape[1] == 1 and bool((rows == np.round(rows)).all()):
         return None  # class indices, for one
+    sums = rows.sum(axis=1)
+    if rows.shape[1] > 1 and (rows >= 0).all() and bool((np.abs(sums - 100) < _PERCENT).all()):
+        return None  # percentages, as it seems
     if (rows < 0).any() or (rows > 1).any():
         with np.errstate(over="ignore"):
             logs = rows.shape[1] > 1 and bool((np.abs(np.exp(rows).sum(axis=1) - 1) < _NEAR).all())

@@ -61,10 +61,19 @@ class _Table(boxes.Box):
         shape, dtype, _ = self.entries[member]
         return np.concatenate([np.empty(0, dtype), *self.rows(member, _BLOCK)]).reshape(shape)
 
+    def ids(self) -> Iterator[Any] | None:
+        """See `unoic_cli.formats.boxes.Box`; also texts."""
+        known = {*self.entries, *(one.partition(" (")[0] for one in self.passed_by)}
+        if "sample_id" not in known:
+            return None
+        return (one for batch in self._batches(["sample_id"]) for one in batch.column(0).to_pylist())
+
     def _enter(self, table: Any, rows: int) -> None:
         for field in table:
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-            if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+            if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+                self.passed_by.append(f"{field.name} ({kind})")
+            else:
                 self.entries[field.name] = boxes.Entry((rows,), np.dtype(kind.to_pandas_dtype()))
 
 

@@ -186,6 +186,11 @@ def label_findings(name: str, labels: LabelsSeen, rows: Iterable[RowsSeen]) -> I
         said += "--ignore-index): if -1 is the other class, store 0 and 1"
         yield Finding("minus-labels", name, "labels", said)
         return
+    if labels.n_classes == 2 and labels.has_first and not labels.has_last and labels.ignored > _NEARLY_NONE * labels.n:
+        said = f"every label that counts is 0, and {labels.ignored:,} of {labels.n:,} are ignored (255, -1, -100, "
+        said += "--ignore-index): if 255 is the other class, as masks of images have it, store 0 and 1"
+        yield Finding("mask-labels", name, "labels", said)
+        return
     counts = [seen.counts for seen in rows]
     n, as_is, down, up = (sum(count[key] for count in counts) for key in ("labelled", "as_is", "down", "up"))
     cases = (
