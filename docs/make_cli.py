@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the help of every command: ``python docs/make_cli.py``."""
+"""Write docs/cli.md from the help of every command, and what TAB completes: ``python docs/make_cli.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from unoic_cli.cli import COMMANDS
+from unoic_cli.cli import COMMANDS, completing, load
 
 PATH = Path(__file__).with_name("cli.md")
 STAMP = f"<!-- laid out by typer {'.'.join(version('typer').split('.')[:2])} -->"
@@ -38,11 +38,11 @@ expected`. Then nothing was printed on stdout, and outputs that exist are as the
 
 
 def help_of(*command: str) -> str:
-    """The help of one command, 80 columns wide whatever terminal this runs in."""
+    """All help of one command, 80 columns wide whatever terminal this runs in."""
     environment = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "LINES")}
     environment |= {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
     shown = subprocess.run(
-        [sys.executable, "-m", "unoic_cli", *command, "--help"],
+        [sys.executable, "-m", "unoic_cli", *command, "--help-all"],
         capture_output=True, text=True, check=True, env=environment,
     )  # fmt: skip
     return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
@@ -56,4 +56,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    completing.PATH.write_text(completing.made({name: load(name) for name in COMMANDS}), encoding="utf-8")
     PATH.write_text(page(), encoding="utf-8")

@@ -1083,7 +1083,7 @@ def test_reports_fit_a_terminal(rows):
     console.print(render_calibrate(unoic_cli.calibrate(rows, output="o.h5")))
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
-    assert all(text in shown for text in ("held out, mean", "subject to", "gained", "o.calibration.json"))
+    assert all(text in shown for text in ("held out, mean", "subject to", "gain and lose most", "o.calibration.json"))
 
 
 def test_default_output_of_arrays_is_hdf5():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import pathlib
@@ -101,10 +102,16 @@ def test_every_form(calibrations, capsys):
     assert (first + second).count("**") == 2 * 2 * 3
     assert run([*line, "latex"]) == 0
     latex = capsys.readouterr().out
-    assert r"\begin{tabular}{lccc}" in latex
+    assert r"\begin{tabular}{lrrrrrr}" in latex
+    assert r"\multicolumn{2}{c}{fog} & \multicolumn{2}{c}{rain}" in latex
+    assert all("|" not in line.replace("a|b", "") for line in latex.splitlines()[1:]), "a number a cell"
     assert r"a|b\_c & " in latex
     assert latex.count(r"\textbf{") == 2 * 3
-    assert latex.count(r" \\") == 3
+    assert latex.count(r" \\") == 4
+    assert run([*line, "csv"]) == 0
+    head, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    assert head == ["method", *(f"{of} {name}" for of in ("fog", "rain", "average") for name in ("miou", "macc"))]
+    assert [row[0] for row in rows] == ["a|b_c", "UNO-IC"] and all(0 <= float(x) <= 1 for row in rows for x in row[1:])
     assert run([*line, "tsv"]) == 0
     rows = [text.split("\t") for text in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["method", "condition", "n", "acc", "macc", "miou", "f1", "lambda"]
@@ -138,7 +145,7 @@ def test_every_form(calibrations, capsys):
         (["--by", "day"], 2, "--by: 'day'"),
         (["--delta", "fit", "-m", "average"], 2, "--delta: --delta without the method uno"),
         (["--delta-power", "2"], 2, "--delta-power"),
-        (["--format", "html"], 2, "--format: 'html'; expected table, json, markdown, latex or tsv"),
+        (["--format", "html"], 2, "--format: 'html'; expected table, json, tsv, markdown, csv or latex"),
         (["--absent", "none"], 2, "--absent: 'none'"),
     ],
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from unoic_cli import kernels
-from unoic_cli.api import warming
+from unoic_cli.api import measuring, warming
 from unoic_cli.api.warming import Form, compile_all, forms
 from unoic_cli.commands import doctor
 from unoic_cli.errors import DataError, StorageError
@@ -124,6 +124,42 @@ def test_doctor_says_what_there_is(answer, run):
     for form in ("table", "tsv"):
         code, out, err = run("doctor", "--format", form)
         assert (code, err) == (0, "") and "numba" in out
+
+
+def test_doctor_says_what_bounds_the_threads(answer, run, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    found = answer("doctor")
+    assert found["threads"] == 1 and found["threads_from"]["SLURM_CPUS_PER_TASK"] == 1
+    assert len(found["threads_from"]) > 1 and min(found["threads_from"].values()) == 1
+    monkeypatch.setenv("COLUMNS", "200")
+    assert re.search(
+        r"threads +1 \(the least of .*SLURM_CPUS_PER_TASK 1\); --threads N", run("doctor", "--format", "table")[1]
+    )
+
+
+def test_doctor_measures_the_forms_that_are_used(answer, run, monkeypatch):
+    monkeypatch.setattr(measuring, "_are_kept", lambda: False)
+    found = answer("doctor")
+    assert found["plain_mb_per_s"] > 0 and found["compiled_mb_per_s"] is None
+    assert "compiled kernels are not there to be measured" in " ".join(run("doctor", "--format", "table")[1].split())
+    monkeypatch.setattr(measuring, "_are_kept", lambda: True)
+    asked = []
+    monkeypatch.setattr(measuring, "_count", lambda n: asked.append((n, kernels.forced())) or 123.456)
+    found = answer("doctor")
+    assert (found["plain_mb_per_s"], found["compiled_mb_per_s"]) == (123.0, 123.0)
+    assert asked == [(measuring.UNITS[form], form) for form in ("plain", "compiled")]
+    monkeypatch.setenv("UNOIC_KERNELS", "plain")
+    assert answer("doctor")["compiled_mb_per_s"] is None and os.environ["UNOIC_KERNELS"] == "plain"
+
+
+@COMPILED
+def test_what_is_measured_need_not_be_compiled(every, tmp_path, monkeypatch):
+    """Kernels that are not kept are told from those that are."""
+    heard = []
+    monkeypatch.setattr(measuring, "is_kept", lambda form: not heard.append(form))
+    assert measuring._are_kept() and heard and set(heard) <= set(every)
+    monkeypatch.setattr(measuring, "is_kept", lambda form: False)
+    assert not measuring._are_kept()
 
 
 def test_a_missing_package_is_said(answer, run, monkeypatch):

@@ -144,7 +144,14 @@ def test_members_are_registered():
     classes.discard("ParquetImages")  # what a Parquet file with images is described as
     assert classes == {kind.__name__ for kind in formats.FORMATS.values()}
     assert all(suffix in formats.FORMATS[name].SUFFIXES for suffix, name in formats.SUFFIXES.items())
-    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common", "parser", "program"}
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {
+        "__init__",
+        "common",
+        "completing",
+        "helping",
+        "parser",
+        "program",
+    }
     assert commands == {name.replace("-", "_") for name in cli.COMMANDS}
 
 

@@ -794,7 +794,7 @@ def test_nonsense_in_results_is_one_error(content, key):
         ("confusion -o a.png", "INPUTS: 0 inputs of a plot of confusion; expected a result of unoic evaluate"),
         ("curve -o a.png", "INPUTS: no search result; expected"),
         ("curve run.json -o a.png --size big", "--size: 'big'; expected column or page"),
-        ("curve run.json -o a.png --format xml", "--format: 'xml'; expected table, json or tsv"),
+        ("curve run.json -o a.png --format xml", "--format: 'xml'; expected table, json, tsv, csv or latex"),
         ("curve run.json -o a.png --metric foo", "expected one of acc, macc, miou, f1, recall[3] (search-lambda"),
         ("curve run.json -o a.png --metric nll", "'nll', which the curve of run.json lacks; expected one of acc"),
         ("curve run.json -o a.png -l 1", "--lambda of a plot of curve; expected none but --metric, --range"),

@@ -175,9 +175,9 @@ def test_errors_stand_alone(unoic):
     for i in (1, 2):
         unoic("evaluate", "a.h5", "--shard", f"{i}/2", "--state", f"s{i}")
     for command in (["report"], ["merge"]):
-        message = unoic(*command, "s1", "--partial", "--format", "latex", code=USAGE)
-        assert message.startswith("--format: 'latex'")
-    assert unoic("evaluate", "a.h5", "--state", "s3", "--format", "latex", code=USAGE).startswith("--format: 'latex'")
+        message = unoic(*command, "s1", "--partial", "--format", "html", code=USAGE)
+        assert message.startswith("--format: 'html'")
+    assert unoic("evaluate", "a.h5", "--state", "s3", "--format", "html", code=USAGE).startswith("--format: 'html'")
     assert not pathlib.Path("s3").exists()
     assert unoic("report", "s?") == unoic("report", "s2", "s1")
     assert unoic("evaluate", "a.h5", "--checkpoint", ".", code=CANNOT_CREATE).startswith(".: a folder")

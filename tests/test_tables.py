@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
+import unoic_cli
 from unoic_cli.report.layout import Facts, Grid, wrapped
 
 WIDTHS = (60, 80, 120)
@@ -36,9 +38,18 @@ def files(tmp_path, monkeypatch):
     np.savez("x.npz", logits=rng.normal(size=(1000, 3)), labels=np.arange(1000) % 3)
     with h5py.File("one.h5", "w") as file:
         file["logits"], file["labels"] = rng.normal(size=(50, 3)), np.arange(50) % 3
+    with h5py.File("wide.h5", "w") as file:
+        file["labels"] = labels = np.arange(1200) % 1000
+        scores = rng.normal(size=(1200, 1000))
+        scores[np.arange(1200), labels] += 5
+        file["logits"] = scores.astype("f2")
+        file["source_counts"] = 1 + np.arange(1000)[::-1] ** 2
+        file["class_names"] = np.array([f"n{k:08d} a kind of things" for k in range(1000)], "S")
+    unoic_cli.search_lambda("rgb.h5", lam=1, output="c.json")
     return tmp_path
 
 
+MANY = "acc,macc,miou,f1,gmean,kappa,mcc,fwiou,nll,ece,brier,balanced-nll"
 PAIR = ("rgb=rgb.h5", "depth=depth.h5")
 METHODS = ("rgb", "depth", "average", "noisy-or", "max", "product", "log-linear", "average@0.4", f"{LONG}=rgb@1.25")
 COMMANDS = {
@@ -58,6 +69,14 @@ COMMANDS = {
     "fuse": ("fuse", *PAIR, "-o", "f.h5", "--force"),
     "compare": ("compare", *PAIR, *(word for method in METHODS for word in ("-m", method)), "--by", "group"),
     "compare few": ("compare", *PAIR, "-m", "average", "-m", f"{LONG}=max", "--metrics", "miou,macc,acc,f1"),
+    "compare many": ("compare", *PAIR, "-m", "average", "-m", f"{LONG}=max", "--metrics", MANY),
+    "compare many --by": ("compare", *PAIR, "-m", "average", "-m", "rgb", "--metrics", MANY, "--by", "group"),
+    "compare as-is": ("compare", "rgb.h5", "-m", "as-is", "--metrics", MANY),
+    "evaluate 1000": ("evaluate", "wide.h5", "-l", "1", "--confusion"),
+    "search-lambda 1000": ("search-lambda", "wide.h5", "--folds", "2"),
+    "info 1000": ("info", "wide.h5"),
+    "prior 1000": ("prior", "wide.h5"),
+    "export": ("export", "c.json"),
     "state": ("evaluate", "rgb.h5", "--shard", "1/2", "--state", "1.unoic", "--force"),
 }
 
@@ -80,9 +99,56 @@ def test_no_table_loses_a_digit(files, name, run, monkeypatch):
     for width in WIDTHS:
         narrow = table(run, monkeypatch, width, COMMANDS[name])
         lost = numbers(wide) - numbers(narrow)
-        assert not lost or (name == "info" and lost.total() <= 4), (width, lost)  # info measures its speed
+        assert not lost or (name.startswith("info") and lost.total() <= 4), (width, lost)  # info measures its speed
         assert "…" not in narrow
         assert max(map(cell_len, narrow.splitlines())) <= width
+        assert not [line for line in narrow.splitlines() if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_csv_and_latex_have_a_number_a_cell(files, name, run):
+    words = [word for word in COMMANDS[name] if word != "--confusion"]
+    code, text, err = run(*words, "--format", "csv")
+    assert code == 0, err
+    head, *rows = csv.reader(text.splitlines())
+    assert len(rows) >= 1 and {len(row) for row in rows} == {len(head)}
+    code, text, err = run(*words, "--format", "latex")
+    assert code == 0, err
+    lines = text.splitlines()
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert len(body) == len(rows)
+    for line, row in zip(body, rows, strict=True):
+        cells = re.split(r"(?<!\\) & ", line.removesuffix(r" \\"))
+        assert len(cells) == len(row) or "&" in " ".join(row)
+    spec = next(line for line in lines if line.startswith(r"\begin{tabular}"))
+    assert len(re.findall("[lr]", spec.partition("tabular}")[2])) == len(head)
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        ("search-lambda rgb.h5", ["lambda 0 (as it is)", "lambda 1 (fully rebalanced)"]),
+        ("evaluate rgb.h5 -l 0.5", ["as it is", "after"]),
+        ("calibrate rgb.h5 -l 0.5 -o c.h5 --force", ["before (as it is)", "after"]),
+        ("fit-temperature rgb.h5", ["as stored"]),
+        ("compare rgb.h5 -m as-is -m c.json", ["as-is", "c"]),
+    ],
+)
+def test_the_scores_as_they_are_have_a_row(files, command, settings, run, answer):
+    wanted = answer("evaluate", "rgb.h5")
+    _, text, _ = run(*command.split(), "--format", "csv")
+    head, *rows = csv.reader(text.splitlines())
+    assert [row[0] for row in rows][: len(settings)] == settings
+    place = head.index("acc") if "acc" in head else head.index("miou")
+    assert float(rows[0][place]) == pytest.approx(wanted[head[place]], abs=1e-12)
+    _, latex, _ = run(*command.split(), "--format", "latex")
+    line = next(line for line in latex.splitlines() if line.startswith(settings[0]))
+    assert f"{100 * wanted[head[place]]:.2f}" in line
+
+
+def test_as_is_is_of_one_network(files, refuse):
+    assert refuse(2, "compare", *PAIR, "-m", "as-is").startswith("--method: as-is of several modalities; ")
+    assert refuse(2, "compare", "rgb.h5", "-m", "as-is@0.4").startswith("--method: as-is@0.4; ")
 
 
 @pytest.mark.parametrize("name", ["compare", "compare few", "evaluate"])

@@ -3,8 +3,9 @@
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`, `export`; `run` cuts those that count into
 shards, keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
-`plot` draws results, `doctor` says what an installation is. `LogitWriter` writes what they read while a network runs,
-`LambdaPath` counts what `search_lambda` does without a file, and a `Calibration` applies itself to arrays.
+`plot` draws results, `doctor` says what an installation is, `demo` makes a folder with a sample. `LogitWriter` writes
+what commands read while a network runs, `LambdaPath` counts what `search_lambda` does without a file, and a
+`Calibration` applies itself to arrays.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -19,6 +20,7 @@ from unoic_cli.version import __version__
 
 if TYPE_CHECKING:
     from unoic_cli import commands
+    from unoic_cli.api.demo import demo
     from unoic_cli.api.doctor import doctor
     from unoic_cli.api.functions import command
     from unoic_cli.api.lambda_path import LambdaPath
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.calibrate import CalibrateResult
     from unoic_cli.commands.compare import CompareResult
     from unoic_cli.commands.convert import ConvertResult
+    from unoic_cli.commands.demo import DemoResult
     from unoic_cli.commands.doctor import DoctorResult
     from unoic_cli.commands.evaluate import EvaluateResult
     from unoic_cli.commands.export import ExportResult
@@ -81,6 +84,7 @@ _WHERE = {
     "CalibrateResult": "commands.calibrate",
     "CompareResult": "commands.compare",
     "ConvertResult": "commands.convert",
+    "DemoResult": "commands.demo",
     "DoctorResult": "commands.doctor",
     "EvaluateResult": "commands.evaluate",
     "ExportResult": "commands.export",
@@ -97,6 +101,7 @@ _WHERE = {
     "LambdaPath": "api.lambda_path",
     "LogitWriter": "formats.logit_writer",
     "Source": "formats.block",
+    "demo": "api.demo",
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
@@ -114,6 +119,7 @@ __all__ = [
     "Control",
     "ConvertResult",
     "DeltaStatistics",
+    "DemoResult",
     "DoctorResult",
     "EvaluateResult",
     "ExportResult",
@@ -135,6 +141,7 @@ __all__ = [
     "calibrate",
     "compare",
     "convert",
+    "demo",
     "doctor",
     "evaluate",
     "export",

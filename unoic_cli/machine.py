@@ -33,9 +33,23 @@ def _quotas() -> Iterator[float]:
 
 def available_threads() -> int:
     """Threads to use: the least of the CPU affinity, the control groups' quotas, and ``SLURM_CPUS_PER_TASK``."""
-    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    counts += [math.ceil(quota) for quota in _quotas()]
+    return max(1, min(thread_bounds().values()))
+
+
+def thread_bounds() -> dict[str, int]:
+    """What bounds the threads of this process, and to how many.
+
+    Examples
+    --------
+    >>> min(thread_bounds().values()) == available_threads()
+    True
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    bounds = {"CPU affinity": len(os.sched_getaffinity(0))} if affinity else {"CPUs": os.cpu_count() or 1}
+    quotas = [math.ceil(quota) for quota in _quotas()]
+    if quotas:
+        bounds["control group"] = min(quotas)
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdigit() and int(slurm) > 0:
-        counts.append(int(slurm))
-    return max(1, min(counts))
+        bounds["SLURM_CPUS_PER_TASK"] = int(slurm)
+    return bounds

@@ -12,12 +12,14 @@ import ast
 import functools
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args
 
 T = TypeVar("T")
 Says = Literal["what", "where", "how"]
+PANELS = ("Main", "Method", "Data", "Output", "Large runs")
+"""Of the help, in their order."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ class Option:
         Texts, as it may be given several times.
     takes : str
         What Python takes, where the type does not tell.
+    panel : str
+        Of the help, one of `PANELS`; by default that of the group it comes with.
+    rare : bool
+        Only ``--help-all`` shows it.
+    values : tuple of str
+        What the shell completes; a single ``<metric>``, ``<metrics>`` or ``<split>`` is looked up. By default what
+        `takes` lists.
     """
 
     flags: str
@@ -48,6 +57,21 @@ class Option:
     says: Says = "what"
     many: bool = False
     takes: str = ""
+    panel: str = ""
+    rare: bool = False
+    values: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the shell completes.
+
+        Examples
+        --------
+        >>> Option("--kind", "KIND", "Of the scores.", takes='{"logits", "probs"}').choices
+        ('logits', 'probs')
+        """
+        listed = self.takes if self.takes.startswith("{") else ""
+        return self.values or tuple(re.findall(r'"([^"]*)"', listed))
 
     @property
     def flag(self) -> str:
@@ -153,13 +177,24 @@ def is_given(value: Any) -> bool:
     return not (value is None or value is False or (isinstance(value, tuple) and not value))
 
 
-GROUPS: list[type] = []
+GROUPS: dict[type, str] = {}
+"""TypedDicts that commands take as a whole, and the panels of their options."""
 
 
-def group(kind: type[T]) -> type[T]:
-    """Mark a TypedDict as one that commands take as a whole: what says their options names these last."""
-    GROUPS.append(kind)
-    return kind
+def group(panel: str) -> Callable[[type[T]], type[T]]:
+    """Mark a TypedDict as one that commands take as a whole: what says their options names these last.
+
+    Parameters
+    ----------
+    panel : str
+        Of the help.
+    """
+
+    def mark(kind: type[T]) -> type[T]:
+        GROUPS[kind] = panel
+        return kind
+
+    return mark
 
 
 def own_first(kind: type) -> tuple[list[Keyword], list[Keyword]]:
@@ -169,3 +204,23 @@ def own_first(kind: type) -> tuple[list[Keyword], list[Keyword]]:
     inherited = {name for options in whole for name in options}
     own = [one for name, one in known.items() if name not in inherited]
     return own, [one for name, one in known.items() if name in inherited]
+
+
+def panel_of(keyword: Keyword, kind: type | None = None) -> str:
+    """The panel of the help that an option stands in.
+
+    Parameters
+    ----------
+    keyword : Keyword
+    kind : TypedDict, optional
+        What a command takes, where the option comes with a group.
+
+    Examples
+    --------
+    >>> panel_of(Keyword("output", "str | None", Option("--output -o", "FILE", "Write it.", says="where")))
+    'Output'
+    """
+    if keyword.option.panel:
+        return keyword.option.panel
+    of = [panel for one, panel in GROUPS.items() if options_of(one).get(keyword.name) == keyword] if kind else []
+    return of[0] if of else "Output" if keyword.option.says == "where" else "Main"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from unoic_cli.api.measuring import measure
 from unoic_cli.api.warming import warm
 from unoic_cli.calls import public
 from unoic_cli.commands.doctor import DoctorOptions, DoctorResult, look
@@ -36,4 +37,4 @@ def doctor(**options: Unpack[DoctorOptions]) -> DoctorResult:
     True
     """
     chosen = filled(DoctorOptions, options)
-    return look(warm(chosen["tell"]) if chosen["warm"] else None)
+    return look(warm(chosen["tell"]) if chosen["warm"] else None, measure())

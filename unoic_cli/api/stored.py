@@ -74,27 +74,64 @@ class Control:
             "Count the I-th of N parts (equal numbers of rows, whole images) into --state, for unoic merge; auto: "
             "the place of this task in its SLURM array.",
             says="how",
+            panel="Large runs",
         ),
     ] = None
     state: Annotated[
-        str | None, Option("--state", "FILE", "Write what was counted, for unoic merge and unoic report.", says="where")
+        str | None,
+        Option(
+            "--state",
+            "FILE",
+            "Write what was counted, for unoic merge and unoic report.",
+            says="where",
+            panel="Large runs",
+        ),
     ] = None
     after: Annotated[
         str | None,
-        Option("--after", "FILE", "Go on from the merged state of the pass before (with --shard).", says="how"),
+        Option(
+            "--after",
+            "FILE",
+            "Go on from the merged state of the pass before (with --shard).",
+            says="how",
+            panel="Large runs",
+            rare=True,
+        ),
     ] = None
     checkpoint: CheckpointOption = None
     every: EveryOption = None
     resume: ResumeOption = False
     engine: Annotated[
-        str | None, Option("--engine", "NAME", "Who counts: threads (default), or dask (unoic[dask]).", says="how")
+        str | None,
+        Option(
+            "--engine",
+            "NAME",
+            "Who counts: threads (default), or dask (unoic[dask]).",
+            says="how",
+            panel="Large runs",
+            values=("threads", "dask"),
+        ),
     ] = None
-    scheduler: Annotated[str | None, Option("--scheduler", "ADDRESS", "Of a running Dask cluster.", says="how")] = None
+    scheduler: Annotated[
+        str | None,
+        Option("--scheduler", "ADDRESS", "Of a running Dask cluster.", says="how", panel="Large runs", rare=True),
+    ] = None
     scheduler_file: Annotated[
-        str | None, Option("--scheduler-file", "FILE", "Written by the scheduler of a Dask cluster.", says="how")
+        str | None,
+        Option(
+            "--scheduler-file",
+            "FILE",
+            "Written by the scheduler of a Dask cluster.",
+            says="how",
+            panel="Large runs",
+            rare=True,
+        ),
     ] = None
     workers: Annotated[
-        int | None, Option("--workers", "N", "Start a Dask cluster of N processes here.", says="how")
+        int | None,
+        Option(
+            "--workers", "N", "Start a Dask cluster of N processes here.", says="how", panel="Large runs", rare=True
+        ),
     ] = None
     replace: Annotated[bool, Option("", None, "State files may replace others.", says="how")] = False
 

@@ -82,7 +82,7 @@ def warm(tell: Callable[[str], None] | None = None) -> Warmed:
     started, about = time.monotonic(), about_kernels()
     folder = _check(about)
     wanted, n_processes = forms(), min(available_threads(), MOST_PROCESSES)
-    missing = sum(not _is_kept(form) for form in wanted)
+    missing = sum(not is_kept(form) for form in wanted)
     if tell is not None and missing:
         place = f"kept in {folder.parent}"
         tell(f"compiling {missing} kernels for this processor (about 2 CPU minutes for all {len(wanted)}), {place}")
@@ -180,7 +180,8 @@ def work() -> None:
         print(_compiled(pickle.loads(base64.b64decode(line))), flush=True)
 
 
-def _is_kept(form: Form) -> bool:
+def is_kept(form: Form) -> bool:
+    """Whether a kernel need not be compiled."""
     from unoic_cli.kernels import jit
 
     return jit.is_kept(getattr(kernels, form.name).compiled(), form.types)
@@ -188,12 +189,12 @@ def _is_kept(form: Form) -> bool:
 
 def _compiled(form: Form) -> str:
     """Load a kernel, or compile it."""
-    kept = _is_kept(form)
+    kept = is_kept(form)
     try:
         getattr(kernels, form.name).compiled().compile(form.types)
     except Exception as error:
         return one_line(f"{type(error).__name__}: {error}", 300)
-    return KEPT if kept else COMPILED if _is_kept(form) else NOT_KEPT
+    return KEPT if kept else COMPILED if is_kept(form) else NOT_KEPT
 
 
 # ---------------------------------------------------------------- what commands call

@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from unoic_cli import signals
-from unoic_cli.cli.common import say, silence
+from unoic_cli.cli.common import TYPED, say, silence
+from unoic_cli.cli.completing import VARIABLE, Words
+from unoic_cli.cli.helping import HelpfulCommand, HelpfulGroup
 from unoic_cli.cli.parser import hasten
 from unoic_cli.errors import UnoicError, one_line
 from unoic_cli.urls import scrub, secrets
 from unoic_cli.version import __version__
 
 COMMANDS = {
+    "demo": "Run a first session on a sample that is installed with the program: search, calibrate, evaluate.",
     "info": "Show what logits files hold, whether it can be used, and which commands to run next.",
-    "convert": "Make a logits file (HDF5 or Parquet) of numpy arrays, or of a logits file in the other format.",
+    "convert": "Write a logits file in another format: HDF5, Parquet, Arrow, npz, npy, CSV or safetensors.",
     "pack": "Rewrite a logits file in the form that is read fastest: contiguous HDF5.",
     "prior": "Count the labels of logits files; --source-prior and --target-prior read the result.",
     "fit-delta": "Fit the statistics that flatten the scores of uncertain samples: mean and spread of their entropy.",
@@ -47,7 +49,20 @@ COMMANDS = {
     "doctor": "Show what this installation is, has and may use; with --warm, compile all kernels first.",
 }
 """What each command does, in the order of the help; all else is in its module, loaded when it runs."""
-
+PANELS = {
+    "convert": "Data",
+    "pack": "Data",
+    "prior": "Method",
+    "fit-delta": "Method",
+    "fit-temperature": "Method",
+    "fuse": "Method",
+    "show": "Output",
+    "export": "Output",
+    "plot": "Output",
+    "merge": "Large runs",
+    "report": "Large runs",
+}
+"""Of the help, where that is not Main."""
 
 _INTERRUPTED = "interrupted; outputs that were not finished are removed"
 STOPPED = (74, 141)
@@ -67,7 +82,17 @@ def _main_options(
 ) -> None:
     """Rebalance the saved logits of a network trained on imbalanced data, without retraining it.
 
-    Start with: unoic info FILE. Results go to stdout (a table on a terminal, JSON in a pipe), all else to stderr.
+    Example: unoic demo
+
+    Example: unoic info val.h5
+
+    Example: unoic search-lambda val.h5 -o calibration.json
+
+    Example: unoic calibrate test.h5 -c calibration.json -o test.calibrated.h5
+
+    Results go to stdout (a table on a terminal, JSON in a pipe), all else to stderr. Options of a command, with
+    examples: unoic COMMAND --help. TAB completes them, and their values, after unoic --install-completion. A unit, in
+    what commands say, is a sample, or a pixel where samples are images.
     """
 
 
@@ -88,8 +113,10 @@ def load(name: str) -> Any:
     module = name.replace("-", "_")
     function = getattr(importlib.import_module(f"unoic_cli.cli.{module}"), module)
     app = _typer(add_completion=False)
-    app.command(name, help=f"{COMMANDS[name]}\n\n{function.__doc__}")(function)
-    return typer.main.get_command(app)
+    app.command(name, cls=HelpfulCommand, help=f"{COMMANDS[name]}\n\n{function.__doc__}")(function)
+    made: Any = typer.main.get_command(app)
+    made.rare, made.values = function.rare, function.values
+    return made
 
 
 def _typer(**more: Any) -> typer.Typer:
@@ -103,11 +130,16 @@ def _typer(**more: Any) -> typer.Typer:
     )
 
 
-class _Commands(TyperGroup):
+class _Commands(HelpfulGroup):
     """Commands that are listed by what they do, and loaded when they are run."""
+
+    panels = PANELS
+    rare = frozenset({"show_completion"})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and ctx.resilient_parsing:  # a shell completes a line
+            return name, Words(name), rest
         return name, command if name is None else load(name), rest
 
 
@@ -163,6 +195,7 @@ def run(args: list[str] | None = None) -> int:
 def _run(args: list[str] | None) -> int:
     """Run a command line; see `run`."""
     words = sys.argv[1:] if args is None else args
+    TYPED[:] = words
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of the process
     if sys.stdout is None:
@@ -172,7 +205,9 @@ def _run(args: list[str] | None) -> int:
         sys.stdout.flush()
     except UnoicError as error:
         return _fail(str(error), error.exit_code, words)
-    except (BrokenPipeError, SystemExit):  # the parser ends so when it meets a broken pipe
+    except (BrokenPipeError, SystemExit) as ended:  # the parser ends so when it meets a broken pipe
+        if isinstance(ended, SystemExit) and (not ended.code or VARIABLE in os.environ):
+            return int(ended.code or 0)  # completion was shown or installed; fish asks by the exit code
         silence(sys.stdout)
         return 141
     except KeyboardInterrupt:

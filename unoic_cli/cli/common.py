@@ -20,8 +20,11 @@ from unoic_cli.urls import scrub
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from unoic_cli.report.sheet import Sheet
     from unoic_cli.searches.choice import Met
 
+SHEETS = ("csv", "latex")
+"""Forms of a table with a number in each cell."""
 _SILENCE = 30.0
 """Seconds between lines of progress where there is no terminal."""
 
@@ -40,6 +43,15 @@ def say(text: str, end: str = "\n") -> None:
         print(text, end=end, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         silence(sys.stderr)
+
+
+TYPED: list[str] = []
+"""The words of the command line that runs, after the program's name."""
+
+
+def on_a_terminal() -> bool:
+    """Whether somebody reads both the result and what is said beside it."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 def silence(stream: Any) -> None:
@@ -104,8 +116,9 @@ def check_format(format: str | None, more: tuple[str, ...] = ()) -> str:
     """
     if format is None:
         return "table" if sys.stdout.isatty() else "json"
-    if format not in ("table", "json", "tsv", *more):
-        raise UsageError("--format", f"{format!r}", f"expected {', '.join(('table', 'json', *more))} or tsv")
+    if format not in ("table", "json", "tsv", *SHEETS, *more):
+        known = ", ".join(("table", "json", "tsv", *more, "csv"))
+        raise UsageError("--format", f"{format!r}", f"expected {known} or latex")
     return format
 
 
@@ -114,6 +127,7 @@ def show(
     format: str | None,
     table: Callable[[Any], RenderableType],
     tsv: Callable[[Any], str] | None = None,
+    sheet: Callable[[Any], Sheet | None] | None = None,
     **more: Callable[[Any], str],
 ) -> None:
     """Print a result on stdout.
@@ -127,6 +141,8 @@ def show(
         Makes the terminal form.
     tsv : callable, optional
         Makes the tab-separated form; by default names and values, one a line.
+    sheet : callable, optional
+        Makes the table of CSV and LaTeX; by default, and where it makes none, it is what the tab-separated form has.
     **more : callable
         Make other forms, by their names.
     """
@@ -138,7 +154,13 @@ def show(
     elif chosen == "json":
         print(json.dumps(_plain(marked(result)), indent=1).replace("\x7f", "\\u007f"))
     else:
-        lines = more[chosen](result) if chosen in more else tsv(result) if tsv else _names_and_values(result)
+        made = sheet(result) if sheet is not None and chosen in SHEETS else None
+        lines = more[chosen](result) if chosen in more else "" if made else tsv(result) if tsv else _listed(result)
+        if chosen in SHEETS:
+            from unoic_cli.report import sheet as sheets
+
+            made = made or sheets.of_tsv(lines, headed=tsv is not None)
+            lines = sheets.sheet_csv(made) if chosen == "csv" else sheets.sheet_latex(made)
         print(printable(lines, keep="\t\n"), end="")
 
 
@@ -169,7 +191,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _names_and_values(result: Result) -> str:
+def _listed(result: Result) -> str:
     return "\n".join(_flat(result.to_dict())) + "\n"
 
 

@@ -16,8 +16,10 @@ class ShownOptions(TypedDict, total=False):
         Option(
             "--format",
             "FORMAT",
-            "table, json, tsv, markdown or latex. Default: table on a terminal, json in a pipe.",
+            "table, json, tsv, csv, markdown or latex. Default: table on a terminal, json in a pipe.",
             says="how",
+            panel="Output",
+            values=("table", "json", "tsv", "csv", "markdown", "latex"),
         ),
     ]
 
@@ -27,9 +29,9 @@ HELP = """Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.
 """
 
 
-@counting(CompareOptions, MODALITIES, shown=ShownOptions, forms=("markdown", "latex"), help=HELP)
+@counting(CompareOptions, MODALITIES, shown=ShownOptions, forms=("markdown",), help=HELP)
 def compare(result: Any, format: str | None) -> None:
     """Show the result."""
-    from unoic_cli.report.compare import compare_latex, compare_markdown, compare_tsv, render_compare
+    from unoic_cli.report.compare import compare_markdown, compare_sheet, compare_tsv, render_compare
 
-    show(result, format, render_compare, compare_tsv, markdown=compare_markdown, latex=compare_latex)
+    show(result, format, render_compare, compare_tsv, compare_sheet, markdown=compare_markdown)

@@ -17,7 +17,7 @@ Example: unoic convert val.npz val.h5 --logits-key logits_rgb
 
 @command(
     ConvertOptions,
-    Argument("inputs", "INPUT", "FILE.npz, .npy, .h5 (or FILE.h5::GROUP), .parquet; - for stdin.", many=False),
+    Argument("inputs", "INPUT", "Logits file of any format (FILE::GROUP, FILE::PART); - for stdin.", many=False),
     Argument("out", "OUTPUT", "FILE.h5, .parquet, .arrows, .npz, .npy, .csv, .safetensors; - for stdout.", many=False),
     after=(QuietOptions, PartOptions),
     help=HELP,

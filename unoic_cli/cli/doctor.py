@@ -4,8 +4,10 @@ from unoic_cli.cli.common import check_format, note, show
 from unoic_cli.cli.program import command
 from unoic_cli.commands.doctor import DoctorOptions
 
-HELP = """Versions, CPUs, the processor and what kernels use of it, whether they can be compiled, the folder that keeps
-them, what it holds, and the optional extras that are complete.
+HELP = """Versions, optional extras that are complete, threads and what bounds them, the processor and what kernels use
+of it, whether they can be compiled, the folder that keeps them, what it holds, and how fast scores are counted.
+
+Example: unoic doctor
 
 Example: unoic doctor --warm
 """

@@ -12,6 +12,6 @@ HELP = "Example: unoic fit-temperature val.h5 -o calibration.json"
 @counting(FitTemperatureOptions, FILES, help=HELP)
 def fit_temperature(result: Any, format: str | None) -> None:
     """Show the result."""
-    from unoic_cli.report.fit_temperature import render_fit_temperature
+    from unoic_cli.report.fit_temperature import fit_temperature_sheet, render_fit_temperature
 
-    show(result, format, render_fit_temperature)
+    show(result, format, render_fit_temperature, sheet=fit_temperature_sheet)

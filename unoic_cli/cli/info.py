@@ -16,6 +16,6 @@ Example: unoic info val.h5 calibration.json
 @counting(InfoOptions, FILES, help=HELP)
 def info(result: Any, format: str | None) -> None:
     """Show a result."""
-    from unoic_cli.report.info import render_info
+    from unoic_cli.report.info import info_sheet, render_info
 
-    show(result, format, render_info)
+    show(result, format, render_info, sheet=info_sheet)

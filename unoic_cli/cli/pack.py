@@ -16,8 +16,8 @@ Example: unoic pack val.h5 val.packed.h5 --dtype float16 --calibration calibrati
 
 @command(
     PackOptions,
-    Argument("inputs", "INPUT", "Logits file: FILE.h5, FILE.h5::GROUP, FILE.parquet.", many=False),
-    Argument("out", "OUTPUT", "FILE.h5 or FILE.parquet; the suffix names the format.", many=False),
+    Argument("inputs", "INPUT", "Logits file of any format (FILE::GROUP, FILE::PART).", many=False),
+    Argument("out", "OUTPUT", "Its suffix names the format: .h5, .parquet, .npz ...", many=False),
     after=(QuietOptions, PartOptions),
     help=HELP,
 )

@@ -6,6 +6,7 @@ other values are checked as ever. It rests on private names of typer (0.29); wit
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 
@@ -39,4 +40,10 @@ def hasten() -> None:
     def late(self: Any) -> _Late:
         return _Late(self, build_runtime_param)
 
+    with contextlib.suppress(
+        ImportError, AttributeError
+    ):  # help beside completed words is plain, and rich slow to load
+        from typer import _completion_classes
+
+        _completion_classes._sanitize_help_text = lambda text: text
     _TyperParameter.get_runtime_param = late  # type: ignore[method-assign,assignment]

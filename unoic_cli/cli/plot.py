@@ -4,10 +4,11 @@ from typing import Any
 
 from unoic_cli.cli.common import Told, check_format, show
 from unoic_cli.cli.program import Argument, QuietOptions, command
+from unoic_cli.plots import KINDS
 from unoic_cli.plots.command import kinds_in_words
 from unoic_cli.plots.options import PlotOptions
 
-KIND = Argument("kind", "KIND", "What to draw, see above.", many=False)
+KIND = Argument("kind", "KIND", "What to draw, see above.", many=False, values=KINDS)
 INPUTS = Argument(
     "inputs",
     "[INPUTS]...",

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypedDict
 import typer
 
 from unoic_cli.api.stored import Control, StateResult, run
-from unoic_cli.cli.common import Told, check_format, is_stream, note, show
+from unoic_cli.cli.common import Told, check_format, is_stream, note, on_a_terminal, show
 from unoic_cli.errors import UsageError
-from unoic_cli.options import Keyword, Option, options_of, own_first
+from unoic_cli.options import Keyword, Option, options_of, own_first, panel_of
 from unoic_cli.resolve.options import ForceOption, PartOptions
 
 Command = Callable[..., None]
@@ -30,6 +30,8 @@ class Argument:
         Several are one input.
     needed : bool
         There must be one.
+    values : tuple of str
+        What the shell completes.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Argument:
     help: str
     many: bool = True
     needed: bool = True
+    values: tuple[str, ...] = ()
 
     def parameter(self) -> inspect.Parameter:
         """As the parser is told."""
@@ -67,14 +70,23 @@ class ShownOptions(TypedDict, total=False):
 
     format: Annotated[
         str | None,
-        Option("--format", "FORMAT", "table, json or tsv. Default: table on a terminal, json in a pipe.", says="how"),
+        Option(
+            "--format",
+            "FORMAT",
+            "table, json, tsv, csv or latex. Default: table on a terminal, json in a pipe.",
+            says="how",
+            panel="Output",
+            values=("table", "json", "tsv", "csv", "latex"),
+        ),
     ]
 
 
 class QuietOptions(TypedDict, total=False):
     """What is said beside a result."""
 
-    quiet: Annotated[bool, Option("--quiet -q", None, "No progress and no notes on stderr.", says="how")]
+    quiet: Annotated[
+        bool, Option("--quiet -q", None, "No progress and no notes on stderr.", says="how", panel="Output")
+    ]
 
 
 class StoredOptions(TypedDict, total=False):
@@ -98,8 +110,14 @@ _SINGLE = ({"bool"}, {"int"}, {"float"})
 _TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float}
 
 
-def parameter_of(keyword: Keyword) -> inspect.Parameter:
+def parameter_of(keyword: Keyword, panel: str = "Main") -> inspect.Parameter:
     """An option as the parser is told: a switch, a number, or text that the command itself reads.
+
+    Parameters
+    ----------
+    keyword : Keyword
+    panel : str
+        Of the help.
 
     Examples
     --------
@@ -112,7 +130,7 @@ def parameter_of(keyword: Keyword) -> inspect.Parameter:
         kind, default = list[str] if option.many else list[int], None
     if default is None:
         kind = kind | None
-    told = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help)
+    told = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help, rich_help_panel=panel)
     return _parameter(keyword.name, Annotated[kind, told], default)
 
 
@@ -143,7 +161,8 @@ def command(
         What else the command line has: before the options that commands share, and after them.
     """
     known = _laid_out(options, before, after)
-    parameters = [*(one.parameter() for one in arguments), *map(parameter_of, known.values())]
+    told_of = [parameter_of(one, panel_of(one, options)) for one in known.values()]
+    parameters = [*(one.parameter() for one in arguments), *told_of]
 
     def decorate(function: Command) -> Command:
         def told(**given: Any) -> None:
@@ -152,6 +171,9 @@ def command(
             function(**{**given, **unsaid})
 
         told.__doc__ = help
+        told.rare = frozenset(one.name for one in known.values() if one.option.rare)  # type: ignore[attr-defined]
+        told.values = {one.name: one.values for one in arguments}  # type: ignore[attr-defined]
+        told.values |= {one.name: one.option.choices for one in known.values()}  # type: ignore[attr-defined]
         told.__annotations__ = {one.name: one.annotation for one in parameters}
         told.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return told
@@ -167,6 +189,7 @@ def counting(
     shown: type = ShownOptions,
     forms: tuple[str, ...] = (),
     check: Callable[[Mapping[str, Any], str], None] | None = None,
+    then: Callable[[Sequence[str], Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Present], Command]:
     """Make a counting command of the function that shows its result, and has its name.
 
@@ -183,6 +206,8 @@ def counting(
         Forms of the result beside those of every command.
     check : callable, optional
         Refuses options that do not go with a form of the result.
+    then : callable, optional
+        Says on a terminal what comes next, when a table was shown there.
     """
     before = (shown,) if "force" in options_of(options) else (StoredOptions, shown)
 
@@ -194,7 +219,10 @@ def counting(
             chosen = check_format(format, forms)
             if check is not None:
                 check(given, chosen)
-            _count(name, options, present, files, format, given)
+            asked = dict(given)
+            shown = _count(name, options, present, files, format, given) and chosen == "table"
+            if shown and then is not None and not asked["quiet"] and on_a_terminal():
+                then(files, asked)
 
         return command(options, argument, help=help, before=before, after=(QuietOptions, Control))(work)
 
@@ -233,8 +261,8 @@ def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:
 
 def _count(
     name: str, options: type, present: Present, files: list[str], format: str | None, given: dict[str, Any]
-) -> None:
-    """Run a counting command as its options say, and show the result, or the state that it wrote."""
+) -> bool:
+    """Run a counting command as its options say, and show the result (True), or the state that it wrote."""
     from unoic_cli.report.state import render_state
 
     control = Control(**_taken(Control, given), replace=given["force"])
@@ -245,8 +273,9 @@ def _count(
         result = run(name, files, control=control, **given, **told.arguments())
     if isinstance(result, StateResult):
         show(result, format, render_state)
-    else:
-        present(result, format)
+        return False
+    present(result, format)
+    return True
 
 
 def _check_force(options: type, given: dict[str, Any], stored: bool) -> None:
@@ -260,7 +289,7 @@ def _check_force(options: type, given: dict[str, Any], stored: bool) -> None:
 
 def _write(name: str, files: list[str], format: str | None, given: dict[str, Any]) -> None:
     """Run a command that writes logits as its options say, and show the result, where stdout is free for it."""
-    from unoic_cli.report.calibrate import render_calibrate
+    from unoic_cli.report.calibrate import calibrate_sheet, render_calibrate
 
     stream = is_stream(given["output"], format)
     control = Control(**_taken(PartOptions, given))
@@ -270,4 +299,4 @@ def _write(name: str, files: list[str], format: str | None, given: dict[str, Any
             rows = f"{result.n_units:,} rows written ({result.emit}), lambda = {result.calibration.lam:g}"
             told.texts.append(rows)
     if not stream:
-        show(result, format, render_calibrate)
+        show(result, format, render_calibrate, sheet=calibrate_sheet)

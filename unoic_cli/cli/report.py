@@ -18,7 +18,14 @@ class ShownOptions(TypedDict, total=False):
 
     format: Annotated[
         str | None,
-        Option("--format", "FORMAT", "As of the command. Default: table on a terminal, else json.", says="how"),
+        Option(
+            "--format",
+            "FORMAT",
+            "As of the command. Default: table on a terminal, else json.",
+            says="how",
+            panel="Output",
+            values=("table", "json", "tsv", "csv", "latex"),
+        ),
     ]
 
 

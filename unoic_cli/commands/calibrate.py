@@ -473,7 +473,8 @@ class CalibrateOptions(MethodOptions, DataOptions, total=False):
     emit: EmitOption
     dtype: DtypeOption
     metric: Annotated[
-        str | None, Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.")
+        str | None,
+        Option("--metric", "METRIC", "What to maximise where lambda is fitted. Default: macc.", values=("<metric>",)),
     ]
     absent: AbsentOption
     force: ForceOption

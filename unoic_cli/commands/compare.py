@@ -60,8 +60,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 UNO = "uno"
+AS_IS = "as-is"
+"""The one network without changes."""
 _NUMBER = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]*=)?[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 """``0.4``, or ``rgb=0.4``: what may follow the ``@`` of a method."""
+ALL = "all"
+"""Name of the only condition, where nothing tells several apart."""
 AVERAGE = "average"
 """Name of the last column: the plain mean over the conditions."""
 
@@ -226,15 +230,17 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
             "--method -m",
             "[TITLE=]METHOD",
             f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
-            "(noisy-or with --delta); or a modality's name (that network alone). METHOD@0.4: the same at lambda 0.4 of "
-            "every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and "
-            "noisy-or.",
+            "(noisy-or with --delta); a modality's name (that network alone), or as-is where there is one network. "
+            "METHOD@0.4: at lambda 0.4 of every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. "
+            "Default: each modality, average and noisy-or.",
             many=True,
         ),
     ]
     by: Annotated[
         str | None,
-        Option("--by", "WHAT", "A column for each file, or each group (the files' group field)."),
+        Option(
+            "--by", "WHAT", "A column for each file, or each group (the files' group field).", values=("file", "group")
+        ),
     ]
     against: Annotated[
         str | None, Option("--against", "TITLE", "The row that the others are compared with. Default: the first.")
@@ -242,7 +248,13 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
     cluster: ClusterOption
     metrics: Annotated[
         str | Sequence[str],
-        Option("--metrics", "LIST", "What a cell shows; as unoic evaluate has it.", default="miou,macc"),
+        Option(
+            "--metrics",
+            "LIST",
+            "What a cell shows; as unoic evaluate has it.",
+            default="miou,macc",
+            values=("<metrics>",),
+        ),
     ]
     shots: ShotsOption
     absent: AbsentOption
@@ -311,7 +323,7 @@ def compare(
     whole = any(one.view.needs_samples for one in ready)
     given = {} if tables is None else tables.arguments()
     yield from count(data, [units, tally, *tallies], raw=True, whole_samples=whole, **given)
-    names = tables.names if tables else ("all",)
+    names = tables.names if tables else (ALL,)
     curves = [
         Curve(np.array([one.calibration.lam]), counted.counts(), more.arrays())
         for one, counted, more in zip(ready, tally.tallies, beside, strict=True)
@@ -375,14 +387,16 @@ def titles_of(
     if methods is None:
         names = [name for name in names_of(data) if name is not None]
         if len(names) < 2:
-            raise UsageError("--method", "no method", "expected --method TITLE=CALIBRATION, or several modalities")
+            raise UsageError(
+                "--method", "no method", f"expected --method TITLE=CALIBRATION (or {AS_IS}), or several modalities"
+            )
         found: list[tuple[str, Any]] = [(name, name) for name in (*names, AVERAGE, "noisy-or")]
         return [*found, (UNO, UNO)] if with_delta else found
     if isinstance(methods, Mapping):
         found = list(methods.items())
     else:
         found = []
-        known = {*(name for name in names_of(data) if name), *FUSIONS, UNO}
+        known = {*(name for name in names_of(data) if name), *FUSIONS, UNO, AS_IS}
         for text in [methods] if isinstance(methods, str) else methods:
             found.append((yield from _titled(text, known)))
     titles = [title for title, _ in found]
@@ -452,6 +466,11 @@ def _method(
         if spec in names:
             place = names.index(spec)
             return Resolved((yield from _plain(data, [place], None, lam, options, notes))), [place]
+        if spec == AS_IS and not (yield from exists(spec)):
+            if len(names) > 1 or lam is not None:
+                what = f"{AS_IS} of several modalities" if len(names) > 1 else f"{AS_IS}@{lam}"
+                raise UsageError("--method", what, f"expected {AS_IS} of one network, or the name of a modality")
+            return Resolved((yield from _plain(data, [0], None, None, options, notes))), [0]
         if spec in FUSIONS or spec == UNO:
             if len(names) < 2:
                 raise UsageError("--method", f"{spec} of one modality", "expected inputs like rgb=FILE depth=FILE")
@@ -459,7 +478,7 @@ def _method(
                 return (yield from _uno(data, {**wanted, "lam": lam}, options, notes)), everything
             return Resolved((yield from _plain(data, everything, spec, lam, options, notes))), everything
         if not spec.endswith(".json") and not (yield from exists(spec)):
-            known = ", ".join([*(name for name in names if name), *FUSIONS, UNO])
+            known = ", ".join([*(name for name in names if name), *FUSIONS, UNO, AS_IS])
             raise UsageError(
                 "--method",
                 f"{spec!r}",

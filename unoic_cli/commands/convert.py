@@ -117,12 +117,12 @@ def convert(
     out: str | os.PathLike[str],
     **options: Unpack[ConvertOptions],
 ) -> Steps[ConvertResult]:
-    """Write an npz, npy, HDF5 or Parquet file as HDF5 or Parquet, block by block; every bit of the scores is kept.
+    """Write a logits file in another format, block by block: every bit of the scores is kept, but where `dtype` rounds.
 
     Parameters
     ----------
     inputs : str
-        ``FILE.npz``, ``FILE.npy``, ``FILE.parquet``, ``FILE.h5[::GROUP]``, a remote logits file, or ``-``.
+        A logits file of any format, ``FILE::GROUP`` or ``FILE::PART``, or ``-``.
     out : str
         The output; its suffix names the format. ``-`` is an Arrow stream on standard output.
     **options : Unpack[ConvertOptions]

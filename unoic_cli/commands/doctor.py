@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 
 from unoic_cli import kernels
 from unoic_cli.brief import brief, in_html
-from unoic_cli.machine import available_threads
+from unoic_cli.machine import available_threads, thread_bounds
 from unoic_cli.options import Option
 from unoic_cli.resolve.options import TellOption
 
@@ -101,6 +101,20 @@ class Warmed:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How fast scores that are in memory are counted, as `evaluate` does it, in MB/s of float32.
+
+    Attributes
+    ----------
+    plain, compiled : float or None
+        By numpy, and by compiled kernels; None where these are not compiled yet, or not used.
+    """
+
+    plain: float | None = None
+    compiled: float | None = None
+
+
+@dataclass(frozen=True)
 class DoctorResult:
     """What was found.
 
@@ -112,6 +126,8 @@ class DoctorResult:
         Whether each optional extra is complete.
     threads : int
         CPUs that a command uses.
+    threads_from : dict of str to int
+        What bounds them, the least of which they are.
     form : {"auto", "plain", "compiled"}
         Of the kernels, see `unoic_cli.kernels`.
     plain_scores : int
@@ -119,15 +135,19 @@ class DoctorResult:
     kernels : Kernels
     warmed : Warmed or None
         Where that was asked for.
+    speed : Speed
+        What was measured.
     """
 
     versions: dict[str, str | None]
     extras: dict[str, bool]
     threads: int
+    threads_from: dict[str, int]
     form: str
     plain_scores: int
     kernels: Kernels
     warmed: Warmed | None = None
+    speed: Speed = field(default_factory=Speed)
 
     __repr__ = brief
     _repr_html_ = in_html
@@ -137,16 +157,19 @@ class DoctorResult:
         content = asdict(self)
         about = content.pop("kernels")
         warmed = content.pop("warmed")
-        return {**content, **about, "features": list(about["features"]), "warmed": warmed}
+        speed = {f"{form}_mb_per_s": rate for form, rate in content.pop("speed").items()}
+        return {**content, **about, "features": list(about["features"]), "warmed": warmed, **speed}
 
 
-def look(warmed: Warmed | None = None) -> DoctorResult:
+def look(warmed: Warmed | None = None, speed: Speed | None = None) -> DoctorResult:
     """Look at this installation.
 
     Parameters
     ----------
     warmed : Warmed, optional
         What was compiled before.
+    speed : Speed, optional
+        What was measured.
 
     Examples
     --------
@@ -159,10 +182,12 @@ def look(warmed: Warmed | None = None) -> DoctorResult:
         versions={"python": platform.python_version(), **{name: _version(name) for name in ("unoic", *NEEDED)}},
         extras={extra: all(map(_version, names)) for extra, names in EXTRAS.items()},
         threads=available_threads(),
+        threads_from=thread_bounds(),
         form=kernels.forced() or "auto",
         plain_scores=kernels.PLAIN_SCORES,
         kernels=about_kernels(),
         warmed=warmed,
+        speed=speed or Speed(),
     )
 
 

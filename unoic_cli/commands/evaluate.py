@@ -272,7 +272,12 @@ class EvaluateOptions(MethodOptions, DataOptions, total=False):
     confusion: Annotated[bool, Option("--confusion", None, "Also the confusion matrix, rows = truth.")]
     by: Annotated[
         str | None,
-        Option("--by", "WHAT", "Also for each group (the files' group field), each file, or each image."),
+        Option(
+            "--by",
+            "WHAT",
+            "Also for each group (the files' group field), each file, or each image.",
+            values=("group", "file", "image"),
+        ),
     ]
     cluster: ClusterOption
     require: RequireOption

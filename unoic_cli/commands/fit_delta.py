@@ -125,6 +125,7 @@ class FitDeltaOptions(SplitOptions, FileOptions, total=False):
             "stochastic passes, (N, S, K) or (N, S, K, H, W), in HDF5 (FILE::DATASET, by default passes), npy or npz: "
             "logits, where --kind says nothing else.",
             default="scores",
+            values=("scores", "mc-dropout"),
         ),
     ]
     measure: Annotated[
@@ -134,6 +135,7 @@ class FitDeltaOptions(SplitOptions, FileOptions, total=False):
             "MEASURE",
             "Of passes: predictive-entropy (of their mean; default), or mutual-information (what it exceeds their "
             "mean entropy by).",
+            values=("predictive-entropy", "mutual-information"),
         ),
     ]
     delta_power: Annotated[

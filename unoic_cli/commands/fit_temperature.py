@@ -346,8 +346,12 @@ class FitTemperatureOptions(DataOptions, total=False):
             default=False,
         ),
     ]
-    bins: Annotated[int, Option("--bins", "N", "Equal-width bins of the expected calibration error.", default=15)]
-    floor: Annotated[float | None, Option("--floor", "P", "Take probabilities below P as P (of probs and log_probs).")]
+    bins: Annotated[
+        int, Option("--bins", "N", "Equal-width bins of the expected calibration error.", default=15, rare=True)
+    ]
+    floor: Annotated[
+        float | None, Option("--floor", "P", "Take probabilities below P as P (of probs and log_probs).", rare=True)
+    ]
     source_prior: Annotated[
         PriorLike,
         Option(

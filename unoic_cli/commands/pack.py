@@ -133,16 +133,36 @@ class PackOptions(ArrayOptions, total=False):
     """Options of `pack`."""
 
     codec: Annotated[
-        str | None, Option("--codec", "CODEC", "Chunks, compressed by gzip or zstd, or none. Default: no chunks.")
+        str | None,
+        Option(
+            "--codec",
+            "CODEC",
+            "Chunks, compressed by gzip or zstd, or none. Default: no chunks.",
+            values=("gzip", "zstd", "none"),
+        ),
     ]
-    chunk: Annotated[str | int | None, Option("--chunk", "SIZE", "Bytes of a chunk, like 2M. Default: about 1.5M.")]
+    chunk: Annotated[
+        str | int | None, Option("--chunk", "SIZE", "Bytes of a chunk, like 2M. Default: about 1.5M.", rare=True)
+    ]
     dtype: Annotated[
         str,
-        Option("--dtype", "TYPE", "Round scores to float16, bfloat16 or float32; or keep them.", default="keep"),
+        Option(
+            "--dtype",
+            "TYPE",
+            "Round scores to float16, bfloat16 or float32; or keep them.",
+            default="keep",
+            values=("keep", "float16", "bfloat16", "float32"),
+        ),
     ]
     layout: Annotated[
         str,
-        Option("--layout", "LAYOUT", "Of images: rows (N, H, W, K), planes (N, K, H, W), or keep.", default="keep"),
+        Option(
+            "--layout",
+            "LAYOUT",
+            "Of images: rows (N, H, W, K), planes (N, K, H, W), or keep.",
+            default="keep",
+            values=("keep", "rows", "planes"),
+        ),
     ]
     checksums: Annotated[
         bool | None,

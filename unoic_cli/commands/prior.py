@@ -158,7 +158,7 @@ class PriorOptions(DataOptions, total=False):
         ),
     ]
     labelled_split: Annotated[
-        str | None, Option("--labelled-split", "NAME", "With --estimate: only these labelled samples.")
+        str | None, Option("--labelled-split", "NAME", "With --estimate: only these labelled samples.", rare=True)
     ]
     how: Annotated[
         How | None,

@@ -595,6 +595,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "What to maximise: macc (mean class, or balanced, accuracy), acc, miou, f1 (macro), topN (top5), or "
             "another of --metrics; what is better when it is less (nll, ece) is minimised, by grid.",
             default="macc",
+            values=("<metric>",),
         ),
     ]
     range: Annotated[
@@ -608,7 +609,9 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             takes="(A, B), (A, B, STEP) or str",
         ),
     ]
-    step: Annotated[str | float | None, Option("--step", "STEP", "Lattice step. Default: 0.01; 0.1 for paper.")]
+    step: Annotated[
+        str | float | None, Option("--step", "STEP", "Lattice step. Default: 0.01; 0.1 for paper.", rare=True)
+    ]
     method: Annotated[
         str | None,
         Option(
@@ -617,6 +620,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "path (exact, one read for all lambdas; the default where scores are lines in lambda), grid (each "
             "lambda plainly, in one read; the default for noisy-or, average and max), paper (Algorithm 2, repaired), "
             "paper-printed (Algorithm 2 by its text).",
+            values=("path", "grid", "paper", "paper-printed"),
         ),
     ]
     choose: Annotated[
@@ -626,6 +630,7 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
             "RULE",
             "anchored (of the lambdas as good as the best within one standard error, the one nearest to what the "
             "probabilities say; the default), best (the middle of the widest best run), or paper (Algorithm 2).",
+            values=("anchored", "best", "paper"),
         ),
     ]
     cluster: ClusterOption
@@ -636,10 +641,12 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
     folds: Annotated[
         int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
     ]
-    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.")]
+    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.", rare=True)]
     by: Annotated[
         str | None,
-        Option("--by", "WHAT", "Also report each group (the files' group field), or each file."),
+        Option(
+            "--by", "WHAT", "Also report each group (the files' group field), or each file.", values=("group", "file")
+        ),
     ]
     per_modality: Annotated[
         bool, Option("--per-modality", None, "First find each modality's own lambda, then one factor of all of them.")

@@ -236,7 +236,10 @@ class ShowOptions(MethodOptions, DataOptions, total=False):
             takes="str, path, (K, 3) array or mapping by class",
         ),
     ]
-    size: Annotated[str, Option("--size", "SIZE", "page (6.9 inches wide) or column (3.3).", default="page")]
+    size: Annotated[
+        str,
+        Option("--size", "SIZE", "page (6.9 inches wide) or column (3.3).", default="page", values=("page", "column")),
+    ]
     force: ForceOption
 
 

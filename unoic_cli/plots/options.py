@@ -19,7 +19,15 @@ class PlotOptions(TypedDict, total=False):
     ]
     size: Annotated[
         str,
-        Option("--size", "SIZE", "Width: column (3.3 inches) or page (6.9 inches).", default="column", says="how"),
+        Option(
+            "--size",
+            "SIZE",
+            "Width: column (3.3 inches) or page (6.9 inches).",
+            default="column",
+            says="how",
+            panel="Output",
+            values=("column", "page"),
+        ),
     ]
     metric: Annotated[
         Sequence[str],
@@ -30,6 +38,7 @@ class PlotOptions(TypedDict, total=False):
             "class accuracy. Of classes: recall (default), precision, iou or f1.",
             default=(),
             many=True,
+            values=("<metric>",),
         ),
     ]
     range: Annotated[
@@ -41,8 +50,13 @@ class PlotOptions(TypedDict, total=False):
             takes="(A, B) or str",
         ),
     ]
-    x: Annotated[str | None, Option("--x", "METRIC", "Of tradeoff: the metric to the right. Default: miou.")]
-    y: Annotated[str | None, Option("--y", "METRIC", "Of tradeoff: the metric upwards. Default: macc.")]
+    x: Annotated[
+        str | None,
+        Option("--x", "METRIC", "Of tradeoff: the metric to the right. Default: miou.", values=("<metric>",)),
+    ]
+    y: Annotated[
+        str | None, Option("--y", "METRIC", "Of tradeoff: the metric upwards. Default: macc.", values=("<metric>",))
+    ]
     lam: Annotated[
         Any,
         Option(

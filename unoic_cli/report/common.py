@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from unoic_cli.errors import printable
-from unoic_cli.metrics import in_percent, title
-from unoic_cli.report.layout import Facts, Grid
+from unoic_cli.metrics import in_percent, is_better, title
+from unoic_cli.report.layout import Facts, Grid, Said
 
 if TYPE_CHECKING:
     from unoic_cli.calibrations.calibration import Calibration, Modality
     from unoic_cli.commands.sampled import Gain
-
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 def cell(text: str) -> str:
@@ -92,17 +90,58 @@ def _weights(calibration: Calibration) -> str:
     return f", weights {', '.join(named)}" if len(set(weights)) > 1 else ""
 
 
-def metric_table(
-    rows: Sequence[tuple[str, dict[str, float]]], names: Sequence[str], above: str | None = None
-) -> RenderableType:
-    """Metrics, one row for each setting, under a title that may be wider than the table."""
+def metric_grid(
+    rows: Sequence[tuple[str, dict[str, float]]], names: Sequence[str], compared: int | None = None
+) -> Grid:
+    """Metrics, one row for each setting; of the first `compared` rows (by default all) the best values are bold."""
     table = Grid()
     table.add_column("")
     for name in names:
         table.add_column(title(name), justify="right")
-    for label, values in rows:
-        table.add_row(label, *(value_of(name, values.get(name)) for name in names))
-    return table if above is None else Group(Text(above, style="italic"), table)
+    texts = [[value_of(name, values.get(name)) for name in names] for _, values in rows]
+    n = len(rows) if compared is None else compared
+    best = [best_of(name, [values.get(name) for _, values in rows[:n]]) for name in names]
+    for number, ((label, _), cells) in enumerate(zip(rows, texts, strict=True)):
+        bold = ["bold" if number < n and text == top else "" for text, top in zip(cells, best, strict=True)]
+        table.add_row(label, *cells, styles=["", *bold])
+    return table
+
+
+def best_of(name: str, values: Sequence[float | None]) -> str | None:
+    """The best value of a metric as it is shown; None where nothing is compared."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if len(values) < 2 or not finite:
+        return None
+    return value_of(name, functools.reduce(lambda one, other: other if is_better(name, other, one) else one, finite))
+
+
+def metric_table(
+    rows: Sequence[tuple[str, dict[str, float]]],
+    names: Sequence[str],
+    above: str | None = None,
+    compared: int | None = None,
+) -> RenderableType:
+    """`metric_grid` under a title that may be wider than the table."""
+    table = metric_grid(rows, names, compared)
+    return table if above is None else Group(Said(above), table)
+
+
+def add_gains(table: Grid, names: Sequence[str], gains: Mapping[str, Gain], label: str) -> None:
+    """Three rows: what is gained, and the ends of its interval where one is known."""
+    known = [gains.get(name) for name in names]
+    styles = [
+        "",
+        *(
+            "" if one is None else colour(one, higher=is_better(name, 1, 0))
+            for name, one in zip(names, known, strict=True)
+        ),
+    ]
+    ends = [(label, [None if one is None else one.gain for one in known])]
+    if any(one is not None and math.isfinite(one.se) for one in known):
+        ends.append(("95 % from", [None if one is None else one.low for one in known]))
+        ends.append(("to", [None if one is None else one.high for one in known]))
+    for head, values in ends:
+        table.add_row(head, *(signed(name, value) for name, value in zip(names, values, strict=True)), styles=styles)
 
 
 def signed(name: str, value: float | None) -> str:
@@ -117,15 +156,3 @@ def colour(gain: Gain, *, higher: bool = True) -> str:
     if not gain.sure:
         return ""
     return "green" if (gain.low > 0) == higher else "red"
-
-
-def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """A curve as one line of block characters, from its smallest value to its largest."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return ""
-    low, high = min(finite), max(finite)
-    n = min(width, len(values))
-    picked = [values[round(i * (len(values) - 1) / max(n - 1, 1))] for i in range(n)]
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[int((value - low) * scale + 0.5)] if math.isfinite(value) else " " for value in picked)

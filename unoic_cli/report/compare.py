@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from unoic_cli.commands.compare import ALL
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.metrics import in_percent, is_better, title
-from unoic_cli.report.common import cell, colour, facts, units, value_of
-from unoic_cli.report.layout import Grid
+from unoic_cli.report.common import cell, colour, facts, metric_table, units, value_of
+from unoic_cli.report.layout import Grid, Said
+from unoic_cli.report.sheet import Cell, Column, Sheet
 
 if TYPE_CHECKING:
     from unoic_cli.commands.compare import CompareResult, Row
+
+MOST_IN_A_CELL = 2
+"""Metrics; more have tables of their own."""
 
 
 def _columns(result: CompareResult) -> list[str]:
@@ -44,42 +50,57 @@ def _shown(name: str, value: float) -> float:
     return round(100 * value, 2) if in_percent(name) else round(value, 4)
 
 
-def _cells(result: CompareResult, row: Row, mark: str) -> list[str]:
-    """Cells like ``61.20 | 70.35``; the best of a column is put into `mark` (a format string)."""
-    cells = []
-    for column in _columns(result):
-        texts = []
-        for name in result.metrics:
-            value = _values(row, column)[name]
-            best = len(result.rows) > 1 and _shown(name, value) == _best(result, column, name)
-            texts.append(mark.format(value_of(name, value)) if best else value_of(name, value))
-        cells.append(" | ".join(texts))
-    return cells
+def _is_best(result: CompareResult, row: Row, column: str, name: str) -> bool:
+    return len(result.rows) > 1 and _shown(name, _values(row, column)[name]) == _best(result, column, name)
+
+
+def _texts(result: CompareResult, row: Row, column: str) -> list[str]:
+    return [value_of(name, _values(row, column)[name]) for name in result.metrics]
+
+
+def _grid(result: CompareResult, names: Sequence[str], columns: Sequence[str]) -> Grid:
+    """A row for each method, a column for each condition, or the other way round; the best of a condition is bold."""
+    table = Grid()
+    table.add_column("")
+    cells = [
+        [
+            (
+                " | ".join(value_of(name, _values(row, column)[name]) for name in names),
+                "|".join("bold" if _is_best(result, row, column, name) else "" for name in names),
+            )
+            for column in columns
+        ]
+        for row in result.rows
+    ]
+    heads, labels = list(columns), [row.name for row in result.rows]
+    if _sideways(result):
+        heads, labels, cells = labels, heads, [list(found) for found in zip(*cells, strict=True)]
+    for head in heads:
+        table.add_column(head, justify="right")
+    for label, found in zip(labels, cells, strict=True):
+        table.add_row(label, *(text for text, _ in found), styles=["", *(style for _, style in found)])
+    return table
 
 
 def render_compare(result: CompareResult) -> RenderableType:
-    """A row for each method, a column for each condition; the other way round where there are more conditions."""
-    table = Grid()
-    table.add_column("")
-    sideways = _sideways(result)
-    if sideways:
-        for row in result.rows:
-            table.add_column(row.name, justify="right")
-        cells = [_cells(result, row, "{}") for row in result.rows]
-        for column, *texts in zip(_columns(result), *cells, strict=True):
-            table.add_row(column, *texts)
+    """A row for each method, a column for each condition; the other way round where there are more conditions.
+
+    Of one condition each metric has a column; of several, two metrics share a cell, and more have tables of their own.
+    """
+    mean = "; average: the plain mean over the conditions" if len(result.conditions) > 1 else ""
+    parts: list[RenderableType] = [facts((row.name, row.about) for row in result.rows)]
+    if len(result.conditions) == 1:
+        rows = [(row.name, _values(row, result.conditions[0])) for row in result.rows]
+        of = "" if result.conditions == (ALL,) else f"{result.conditions[0]}, "
+        parts += [Text(), metric_table(rows, result.metrics, f"{of}{units(result.metrics)}")]
+    elif len(result.metrics) <= MOST_IN_A_CELL:
+        above = f"{_title(result)}, {units(result.metrics)}{mean}"
+        parts += [Text(), Said(above), _grid(result, result.metrics, _columns(result))]
     else:
-        for column in _columns(result):
-            table.add_column(column, justify="right")
-        for row in result.rows:
-            table.add_row(row.name, *_cells(result, row, "{}"))
-    above = f"{_title(result)}, {units(result.metrics)}"
-    if len(result.conditions) > 1:
-        above += "; average: the plain mean over the conditions"
-    about = facts((row.name, row.about) for row in result.rows)
-    parts: list[RenderableType] = [about, Text(), Text(above, style="italic"), table]
+        for name in result.metrics:
+            parts += [Text(), Said(f"{title(name)}, {units([name])}{mean}"), _grid(result, [name], _columns(result))]
     for name in result.metrics if result.against is not None else ():
-        parts += [Text(), Text(f"{title(name)}: difference to {result.against}{_kind(result, name)}", style="italic")]
+        parts += [Text(), Said(f"{title(name)}: difference to {result.against}{_kind(result, name)}")]
         parts.append(_differences(result, name))
     return Group(*parts)
 
@@ -141,31 +162,23 @@ def compare_markdown(result: CompareResult) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cell(text).replace("|", "\\|") for text in cells) + " |"
 
+    def marked(row: Row, column: str) -> str:
+        best = [_is_best(result, row, column, name) for name in result.metrics]
+        texts = zip(_texts(result, row, column), best, strict=True)
+        return " | ".join(f"**{text}**" if one else text for text, one in texts)
+
     lines = [line([_title(result), *_columns(result)]), "| --- |" + " ---: |" * len(_columns(result))]
-    lines += [line([row.name, *_cells(result, row, "**{}**")]) for row in result.rows]
+    lines += [line([row.name, *(marked(row, column) for column in _columns(result))]) for row in result.rows]
     return "\n".join(lines) + "\n"
 
 
-_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
-_LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in cell(text))
-
-
-def compare_latex(result: CompareResult) -> str:
-    """A LaTeX tabular (packages: booktabs); the best of each column is bold."""
-    columns = _columns(result)
-    head = " & ".join(["", *map(_latex, columns)])
-    lines = [
-        f"% {_title(result)}, {units(result.metrics)}",
-        rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
-        r"\toprule",
-        head + r" \\",
-        r"\midrule",
+def compare_sheet(result: CompareResult) -> Sheet:
+    """A row for each method; each metric under each condition has a column."""
+    shown = [(column, name) for column in _columns(result) for name in result.metrics]
+    several = len(result.conditions) > 1
+    columns = [Column("method"), *(Column(name, name, column if several else "") for column, name in shown)]
+    rows: list[tuple[Cell, ...]] = [
+        (row.name, *(_values(row, column)[name] for column, name in shown)) for row in result.rows
     ]
-    for row in result.rows:
-        cells = [text.replace("|", "$|$") for text in _cells(result, row, r"\textbf{{{}}}")]
-        lines.append(" & ".join([_latex(row.name), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    average = "; average: the plain mean over the conditions" if several else ""
+    return Sheet(tuple(columns), tuple(rows), about=f"{_title(result)}, {units(result.metrics)}{average}")

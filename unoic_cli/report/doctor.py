@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unoic_cli.report.common import facts
 
 if TYPE_CHECKING:
-    from unoic_cli.commands.doctor import DoctorResult, Kernels
+    from unoic_cli.commands.doctor import DoctorResult, Kernels, Speed
     from unoic_cli.report.layout import Facts
 
 _FORMS = {
@@ -28,14 +28,27 @@ def render_doctor(result: DoctorResult) -> Facts:
     """
     rows = [(name, version or "missing") for name, version in result.versions.items()]
     rows += [(f"unoic[{extra}]", "complete" if found else "not complete") for extra, found in result.extras.items()]
-    rows.append(("CPUs used", str(result.threads)))
+    bounds = ", ".join(f"{name} {n}" for name, n in result.threads_from.items())
+    why = f"the least of {bounds}" if len(result.threads_from) > 1 else f"by the {bounds.rpartition(' ')[0]}"
+    rows.append(("threads", f"{result.threads} ({why}); --threads N asks for others"))
     rows.append(("kernels", _FORMS[result.form].format(result.plain_scores)))
     rows += _about(result.kernels)
+    rows.append(("counting", _speed(result.speed)))
     if result.warmed is not None:
         now = result.warmed
         all_ = f"{now.compiled} of the {now.forms} forms that commands call"
         rows.append(("compiled now", f"{all_}, in {now.seconds:g} s, by {now.processes} processes"))
     return facts(rows)
+
+
+def _speed(speed: Speed) -> str:
+    """How fast scores in memory are counted."""
+    compiled = f"compiled {speed.compiled:,.0f} MB/s" if speed.compiled is not None else ""
+    rates = ([] if speed.plain is None else [f"numpy {speed.plain:,.0f} MB/s"]) + ([compiled] if compiled else [])
+    if not rates:
+        return "could not be measured"
+    later = "" if compiled else "; compiled kernels are not there to be measured (unoic doctor --warm)"
+    return f"{', '.join(rates)} (evaluate, float32 in memory){later}"
 
 
 def _about(kernels: Kernels) -> Iterator[tuple[str, str]]:

@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from unoic_cli.metrics import is_better
+from unoic_cli.metrics import ABSENT_RULES
 from unoic_cli.metrics import title as title_of
-from unoic_cli.report.common import cell, colour, facts, metric_table, percent, signed, value_of
-from unoic_cli.report.layout import Grid
+from unoic_cli.report.common import (
+    add_gains,
+    cell,
+    colour,
+    facts,
+    metric_grid,
+    metric_table,
+    percent,
+    signed,
+    units,
+    value_of,
+)
+from unoic_cli.report.layout import Grid, Said
+from unoic_cli.report.sheet import Sheet, of_metrics
 
 if TYPE_CHECKING:
     from unoic_cli.commands.evaluate import EvaluateResult
@@ -28,7 +40,7 @@ def render_evaluate(result: EvaluateResult) -> RenderableType:
     about = [
         ("data", f"{result.overall.n:,} labelled, {result.overall.n_ignored:,} ignored"),
         ("lambda", f"{result.lam:g}" + (f", temperature {result.temperature:g}" if result.temperature != 1 else "")),
-        ("absent classes", f"{result.absent}"),
+        *([] if result.absent == "reference" else [("absent classes", ABSENT_RULES[result.absent])]),
     ]
     masked = result.details.get("masked_classes")
     if masked:
@@ -63,28 +75,22 @@ def _metrics(result: EvaluateResult) -> RenderableType:
     if result.groups is not None:
         rows += [(name, group.values) for name, group in result.groups.items()]
     if result.difference is None or result.before is None:
-        return metric_table(rows, result.metrics)
-    table = Grid()
-    table.add_column("")
-    for name in result.metrics:
-        table.add_column(title_of(name), justify="right")
-    for label, values in [("as it is", result.before.values), rows[0]]:
-        table.add_row(label, *(value_of(name, values.get(name)) for name in result.metrics))
-    gains = [result.difference.gain[name] for name in result.metrics]
-    styles = [
-        "",
-        *(colour(gain, higher=is_better(name, 1, 0)) for name, gain in zip(result.metrics, gains, strict=True)),
-    ]
-    for label, ends in (
-        ("difference", [gain.gain for gain in gains]),
-        ("95 % from", [gain.low for gain in gains]),
-        ("to", [gain.high for gain in gains]),
-    ):
-        cells = (signed(name, end) for name, end in zip(result.metrics, ends, strict=True))
-        table.add_row(label, *cells, styles=styles)
+        return metric_table(rows, result.metrics, units(result.metrics), 0)
+    table = metric_grid([("as it is", result.before.values), ("after", result.overall.values)], result.metrics)
+    add_gains(table, result.metrics, result.difference.gain, "difference")
     for label, values in rows[1:]:
         table.add_row(label, *(value_of(name, values.get(name)) for name in result.metrics))
-    return table
+    return Group(Said(units(result.metrics)), table)
+
+
+def evaluate_sheet(result: EvaluateResult) -> Sheet | None:
+    """A row for the scores as they are, one for what was asked for, and one for each group; nothing by images."""
+    if result.images is not None:
+        return None
+    rows = [("all" if result.before is None else "after", result.overall.values)]
+    rows = rows if result.before is None else [("as it is", result.before.values), *rows]
+    groups = [] if result.groups is None else [(name, group.values) for name, group in result.groups.items()]
+    return of_metrics([*rows, *groups], result.metrics, f"{result.overall.n:,} labelled", len(rows))
 
 
 def _moved(n: int, difference: Difference) -> str:
@@ -114,7 +120,7 @@ def _changes(result: EvaluateResult, changes: Sequence[Change]) -> RenderableTyp
         if len(changes) > MOST_CHANGES
         else None
     )
-    return Group(Text(some or "classes whose recall changes, the largest change first", style="italic"), table)
+    return Group(Said(f"{some or 'classes whose recall changes, the largest change first'}; percent"), table)
 
 
 def _images(images: Images) -> list[RenderableType]:
@@ -152,9 +158,9 @@ def _images(images: Images) -> list[RenderableType]:
         own = (value_of(name, float(images.values[name][i])) for name in images.metrics)
         bottom.add_row(images.name(i), f"{images.n[i]:,}", *own)
     empty = f" ({images.n_empty:,} more have no label)" if images.n_empty else ""
-    above = f"each of {len(images.files):,} images by itself{empty}"
-    below = f"the {len(worst)} images of lowest {title_of(images.by)}"
-    return [Group(Text(above, style="italic"), table), Text(), Group(Text(below, style="italic"), bottom)]
+    above = f"each of {len(images.files):,} images by itself{empty}; {units(images.metrics)}"
+    below = f"the {len(worst)} images of lowest {title_of(images.by)}; {units(images.metrics)}"
+    return [Group(Said(above), table), Text(), Group(Said(below), bottom)]
 
 
 def _names(result: EvaluateResult, classes: Sequence[int]) -> str:
@@ -171,20 +177,20 @@ def _classes(result: EvaluateResult) -> RenderableType:
         rows = sorted(rows, key=lambda row: 2.0 if row["recall"] is None else row["recall"])[:MOST_CLASSES]
     table = Grid()
     table.add_column("class")
-    for name in ("support", "predicted", "recall", "precision", "IoU", "F1"):
+    for name in ("support", "predicted", "recall %", "precision %", "IoU %", "F1 %"):
         table.add_column(name, justify="right")
     for row in rows:
         ratios = (percent(row[name]) for name in ("recall", "precision", "iou", "f1"))
         support = "ignored" if row.get("ignored") else f"{row['support']:,}"
         table.add_row(row["name"] or str(row["class"]), support, f"{row['predicted']:,}", *ratios)
-    return table if title is None else Group(Text(title, style="italic"), table)
+    return table if title is None else Group(Said(title), table)
 
 
 def _confusion(result: EvaluateResult) -> RenderableType:
     assert result.confusion is not None
     n_classes = len(result.confusion)
     if n_classes > MOST_CLASSES:
-        return Text(f"confusion matrix of {n_classes} classes: --format json")
+        return Said(f"confusion matrix of {n_classes:,} classes: --format json", "")
     names = result.class_names or [str(k) for k in range(n_classes)]
     table = Grid()
     table.add_column("")
@@ -192,7 +198,7 @@ def _confusion(result: EvaluateResult) -> RenderableType:
         table.add_column(name, justify="right")
     for name, row in zip(names, result.confusion.tolist(), strict=True):
         table.add_row(name, *(f"{count:,}" for count in row))
-    return Group(Text("confusion, rows = truth", style="italic"), table)
+    return Group(Said("confusion, rows = truth"), table)
 
 
 def evaluate_tsv(result: EvaluateResult) -> str:

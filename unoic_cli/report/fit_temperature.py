@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.text import Text
 
 from unoic_cli.report.common import facts, percent
-from unoic_cli.report.layout import Grid
+from unoic_cli.report.layout import Grid, Said
+from unoic_cli.report.sheet import Sheet, of_metrics
 
 if TYPE_CHECKING:
     from unoic_cli.commands.fit_temperature import FitTemperatureResult
@@ -36,7 +37,7 @@ def render_fit_temperature(result: FitTemperatureResult) -> Group:
         table.add_column(name, justify="right")
     for name, figures in _figures(result):
         table.add_row(name, f"{figures.nll:.6g}", percent(figures.ece), percent(figures.acc))
-    return Group(facts(about), Text(), Text(_title(result), style="italic"), table)
+    return Group(facts(about), Text(), Said(_title(result)), table)
 
 
 def _figures(result: FitTemperatureResult) -> list[tuple[str, Measured]]:
@@ -50,6 +51,12 @@ def _figures(result: FitTemperatureResult) -> list[tuple[str, Measured]]:
         for temperature, lam in ((converted["temperature"], lam), (result.temperature, result.lam))
     )
     return [("as stored", result.before), (before, result.given), (after, result.after)]
+
+
+def fit_temperature_sheet(result: FitTemperatureResult) -> Sheet:
+    """Likelihood, calibration error and accuracy before and after."""
+    rows = [(name, {"nll": one.nll, "ece": one.ece, "acc": one.acc}) for name, one in _figures(result)]
+    return of_metrics(rows, ("nll", "ece", "acc"), _title(result))
 
 
 def _title(result: FitTemperatureResult) -> str:

@@ -10,7 +10,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from unoic_cli.report.common import facts
-from unoic_cli.report.layout import Grid
+from unoic_cli.report.layout import Grid, Said
+from unoic_cli.report.sheet import Cell, Column, Sheet
 
 if TYPE_CHECKING:
     from unoic_cli.commands.explained import Explained
@@ -57,23 +58,23 @@ class _Command:
 
 
 def _file(file: FileInfo) -> Iterator[RenderableType]:
-    yield Text(file.name, style="bold")
+    yield Said(file.name, "bold")
     yield facts(_facts(file))
     if file.labels is not None or file.predictions is not None or file.source_counts is not None:
         if file.n_classes > MOST_CLASSES:
             half = MOST_CLASSES // 2
-            yield Text(f"the {half} most and the {half} least frequent of {file.n_classes:,} classes", style="dim")
+            yield Said(f"the {half} most and the {half} least frequent of {file.n_classes:,} classes", "dim")
         yield _classes(file)
     for warning in file.warnings:
-        yield Text(f"warning: {warning}", style="yellow")
-    yield from map(Text, file.advice)
+        yield Said(f"warning: {warning}", "yellow")
+    yield from (Said(text, "") for text in file.advice)
     if file.next:
         yield Text("next:", style="bold")
         yield from map(_Command, file.next)
 
 
 def _explained(other: Explained) -> Iterator[RenderableType]:
-    yield Text(other.name, style="bold")
+    yield Said(other.name, "bold")
     classes = [] if other.n_classes is None else [("classes", _classes_of(other))]
     head, *rest = other.about.items()
     yield facts([head, *classes, *rest])
@@ -100,7 +101,10 @@ def _facts(file: FileInfo) -> Iterator[tuple[str, str]]:
     if file.read is not None:
         ways = {"chunks": "chunks, by any thread", "library": "the HDF5 library, one chunk at a time"}
         stored = "" if file.read.stored_mb_per_s is None else f", {file.read.stored_mb_per_s:,.0f} MB/s of the file"
-        yield "reading", f"{ways.get(file.read.path, file.read.path)}: {file.read.mb_per_s:,.0f} MB/s a thread{stored}"
+        yield (
+            "reading",
+            f"{ways.get(file.read.path, file.read.path)}: {file.read.mb_per_s:,.0f} MB/s by each thread{stored}",
+        )
     if file.image_shape:
         yield "units", f"{file.n_units:,} pixels in {file.n_samples:,} images"
     if file.split is not None:
@@ -189,3 +193,16 @@ def _classes(file: FileInfo) -> Grid:
         cells += [f"{file.source_counts[k]:,.10g}"] if file.source_counts is not None else []
         table.add_row(*cells)
     return table
+
+
+def info_sheet(result: InfoResult) -> Sheet | None:
+    """A row for each class of each logits file; nothing where there is none."""
+    rows: list[tuple[Cell, ...]] = []
+    for file in result.files:
+        for k in range(file.n_classes):
+            name = str(k) if file.class_names is None else file.class_names[k]
+            source = None if file.source_counts is None else file.source_counts[k]
+            counted = [None if one is None else one.counts[k] for one in (file.labels, file.predictions)]
+            rows.append((file.name, k, name, *counted, source))
+    heads = ("file", "class", "name", "labels", "predictions", "source")
+    return Sheet(tuple(map(Column, heads)), tuple(rows), about="counts of each class") if rows else None

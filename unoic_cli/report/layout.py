@@ -53,6 +53,24 @@ def _line(text: str, style: str = "") -> Text:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A text on lines of its own.
+
+    Attributes
+    ----------
+    text : str
+    style : str
+    """
+
+    text: str
+    style: str = "italic"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Words stay whole, and no line ends in a blank."""
+        yield from (_line(line, self.style) for line in wrapped(printable(self.text, keep="\n"), options.max_width))
+
+
+@dataclass(frozen=True)
 class Facts:
     """Two columns without lines: a name, and what there is to say.
 
@@ -77,7 +95,9 @@ class Facts:
             for i in range(max(len(names), len(values))):
                 head = _set(names[i] if i < len(names) else "", width, "left")
                 text = Text(no_wrap=True, overflow="ignore").append(head, style=self.style).append(GAP)
-                yield text.append(values[i] if i < len(values) else "")
+                text.append(values[i] if i < len(values) else "")
+                text.rstrip()
+                yield text
 
 
 @dataclass
@@ -90,7 +110,7 @@ class Grid:
     sides : list of {"left", "right"}
     rows : list of tuple of str
     styles : list of tuple of str
-        Of the cells of each row.
+        Of the cells of each row; of a cell like ``61.20 | 70.35`` one for each part, between bars.
     """
 
     heads: list[str] = field(default_factory=list)
@@ -150,9 +170,25 @@ class Grid:
                     continue
                 line = Text(no_wrap=True, overflow="ignore")
                 for place, i in enumerate(columns):
-                    line.append(GAP if place else "").append(texts[place], style=styles[i])
+                    line.append(GAP if place else "")
+                    for piece, style in _pieces(texts[place], styles[i]):
+                        line.append(piece, style=style)
                 line.rstrip()
                 yield line
+
+
+def _pieces(text: str, styles: str) -> Iterator[tuple[str, str]]:
+    """Parts of a cell, each with its style; all of it with one, where it has one only."""
+    parts, each = text.split(" | "), styles.split("|")
+    if len(parts) != len(each):
+        yield text, each[0]
+        return
+    for number, (part, style) in enumerate(zip(parts, each, strict=True)):
+        bare = part.strip()
+        before, after = part[: len(part) - len(part.lstrip())], part[len(part.rstrip()) :]
+        yield (" | " if number else "") + before, ""
+        yield bare, style
+        yield after, ""
 
 
 def _set(text: str, width: int, side: str) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from unoic_cli.commands.sampled import GAIN_FOLDS
+from unoic_cli.metrics import in_percent
 from unoic_cli.metrics import title as title_of
-from unoic_cli.report.common import about_calibration, facts, metric_table, sparkline, units, value_of
+from unoic_cli.report.common import about_calibration, add_gains, facts, metric_table, units, value_of
+from unoic_cli.report.curve import Drawn
+from unoic_cli.report.layout import Grid, Said
+from unoic_cli.report.sheet import Sheet, of_metrics
 
 if TYPE_CHECKING:
     from unoic_cli.commands.search import Folds, SearchResult
 
 
 def render_search(result: SearchResult) -> RenderableType:
-    """The choice, metrics before and after, the folds, and the curve in one line."""
+    """The choice, metrics before and after, what is gained, the folds, and the curve."""
     names = list(result.metrics)
     lam = f"{result.lam:g}"
     title = title_of(result.metric)
@@ -25,7 +28,6 @@ def render_search(result: SearchResult) -> RenderableType:
         _about_lambda(result, title),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
         *about_calibration(result.calibration),
-        *about_gain(result),
     ]
     if result.details.get("subject_to"):
         about.append(("subject to", result.details["subject_to"]))
@@ -33,47 +35,61 @@ def render_search(result: SearchResult) -> RenderableType:
         facts(about),
         Text(),
         metric_table(_settings(result), names, _measured(result)),
+        *gain_table(result),
     ]
     if result.modalities is not None:
-        alone = []
-        for name, found in result.modalities.items():
-            alone += [
-                (f"{name}, as it is", found["baseline"]),
-                *_masked(f"{name}, lambda 0, masked", found.get("masked")),
-            ]
-            alone.append((f"{name}, lambda {found['lambda']:g}", found["best"]))
+        alone = _alone(result.modalities)
         parts += [
             Text(),
-            metric_table(alone, names, f"each modality alone; fused, these lambdas are multiplied by {lam}"),
+            metric_table(alone, names, f"{units(names)}, each modality alone; fused, these lambdas times {lam}", 0),
         ]
     if result.groups is not None:
         given = result.details.get("given") is not None
         parts += [Text(), _groups(result.groups, names, None if given else result.metric)]
     if result.folds is not None:
         parts += [Text(), _folds(result.folds, names)]
-    values = result.curve[result.metric].tolist()
-    finite = [value for value in values if value == value]
-    if finite and len(values) > 1:
-        reach = f"{value_of(result.metric, min(finite))} to {value_of(result.metric, max(finite))}"
-        ends = f"{result.lams[0]:g} to {result.lams[-1]:g}: {reach}"
-        gaps = [b - a for a, b in itertools.pairwise(result.lams.tolist())]
-        parts += [Text(), Text(f"{title} over lambda {ends}")]
-        if max(gaps) - min(gaps) <= 1e-9 * max(gaps):  # a search that looks where it likes has no even axis
-            parts.append(Text(sparkline(values), style="cyan"))
+    parts += _curve(result, title)
     return Group(*parts)
 
 
-def about_gain(result: SearchResult) -> list[tuple[str, str]]:
+def _curve(result: SearchResult, title: str) -> list[RenderableType]:
+    """The metric over lambda, with the choice and the lambdas that are as good."""
+    points = [(lam, v) for lam, v in zip(result.lams.tolist(), result.curve[result.metric].tolist(), strict=True)]
+    finite = [value for _, value in points if value == value]
+    if not finite or len(points) < 2:
+        return []
+    given, own = result.details.get("given") is not None, _own(result)
+    if given:
+        marks = result.lam, (result.lam, result.lam), ""
+    elif result.choice.get("rule") == "anchored":
+        low, high = result.choice["interval"]
+        known = result.metric in result.gain
+        marks = result.lam, (low, high), "as good as the best within one standard error" if known else "the best"
+    else:
+        marks = result.lam, result.plateau, "equal values"
+    labels = value_of(result.metric, min(finite)), value_of(result.metric, max(finite))
+    what = "factor of the modalities' lambdas" if own else "lambda"
+    unit = " (percent)" if in_percent(result.metric) else ""
+    above = f"{title}{unit} over {what}, {result.lams[0]:g} to {result.lams[-1]:g}"
+    points.sort()
+    drawn = Drawn([lam for lam, _ in points], [value for _, value in points], labels, *marks)
+    return [Text(), Said(above), drawn]
+
+
+def gain_table(result: SearchResult) -> list[RenderableType]:
     """What the choice gains over the scores as they are: the metric that it is for first."""
     names = sorted(result.gain, key=lambda name: name != result.metric)
-    said = ", ".join(f"{title_of(name)} {result.gain[name].signed(name)}" for name in names)
-    if not said or result.details.get("given") is not None:
+    if not names or result.details.get("given") is not None:
         return []
-    rows = [("gain, 95 %", f"{said} (cross-fitted over {GAIN_FOLDS} folds; over the scores as they are)")]
+    table = Grid()
+    table.add_column("")
+    for name in names:
+        table.add_column(title_of(name), justify="right")
+    add_gains(table, names, result.gain, "gain")
     if result.offsets is not None:
-        beside = ", ".join(f"{title_of(name)} {result.offsets.gain[name].signed(name)}" for name in names)
-        rows.append(("with offsets", beside))
-    return rows
+        add_gains(table, names, result.offsets.gain, "gain with offsets")
+    above = f"gain over the scores as they are, in points of {units(names)}, cross-fitted over {GAIN_FOLDS} folds"
+    return [Text(), Said(above), table]
 
 
 def about_lambda(result: SearchResult) -> str:
@@ -133,31 +149,61 @@ def _measured(result: SearchResult) -> str:
     return said if result.details.get("given") else f"{said}, tuned and measured on the same data"
 
 
-def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str | None) -> RenderableType:
-    """Each condition at the chosen lambda, and what its own would give; at a given one (no metric), just that."""
+def _alone(modalities: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, float]]]:
+    """Each modality by itself, as it is and at its own lambda."""
+    rows = []
+    for name, found in modalities.items():
+        rows.append((f"{name}, as it is", found["baseline"]))
+        rows += _masked(f"{name}, lambda 0, masked", found.get("masked"))
+        rows.append((f"{name}, lambda {found['lambda']:g}", found["best"]))
+    return rows
+
+
+def _of_groups(groups: dict[str, dict[str, Any]], chosen: bool) -> list[tuple[str, dict[str, float]]]:
+    """Each condition as it is, at the lambda that was chosen or given, and at its own where it was chosen."""
     rows = []
     for name, found in groups.items():
         rows.append((f"{name}, as it is", found["baseline"]))
         rows += _masked(f"{name}, lambda 0, masked", found.get("masked"))
-        rows.append((f"{name}, {'given' if metric is None else 'chosen'}", found["best"]))
-        if metric is not None:
+        rows.append((f"{name}, {'chosen' if chosen else 'given'}", found["best"]))
+        if chosen:
             rows.append((f"{name}, own {found['own_lambda']:g}", found["own_best"]))
+    return rows
+
+
+def _groups(groups: dict[str, dict[str, Any]], names: list[str], metric: str | None) -> RenderableType:
+    """Each condition at the chosen lambda, and what its own would give; at a given one (no metric), just that."""
+    rows = _of_groups(groups, metric is not None)
     if metric is None:
-        return metric_table(rows, names, "each condition as it is, and at the given lambda")
-    return metric_table(rows, names, f"each condition as it is, at the chosen lambda, and at the best for its {metric}")
+        return metric_table(rows, names, f"{units(names)}, each condition as it is, and at the given lambda", 0)
+    above = f"each condition as it is, at the chosen lambda, and at the best for its {title_of(metric)}"
+    return metric_table(rows, names, f"{units(names)}, {above}", 0)
+
+
+def _of_folds(folds: Folds, names: list[str]) -> list[tuple[str, dict[str, float]]]:
+    """Means over folds, with their standard deviations."""
+    summary = folds.to_dict({})
+    rows = [("as it is, mean of folds", {name: summary["baseline"][name]["mean"] for name in names})]
+    if "masked" in summary:
+        rows.append(("lambda 0, masked", {name: summary["masked"][name]["mean"] for name in names}))
+    rows.append(("held out, mean", {name: summary["held_out"][name]["mean"] for name in names}))
+    rows.append(("held out, std", {name: summary["held_out"][name]["std"] for name in names}))
+    return rows
 
 
 def _folds(folds: Folds, names: list[str]) -> RenderableType:
-    """Means over folds, with their standard deviations."""
-    summary = folds.to_dict({})
-    spread = summary["lambda"]
-    rows = [
-        ("as it is", {name: summary["baseline"][name]["mean"] for name in names}),
-        ("held out, mean", {name: summary["held_out"][name]["mean"] for name in names}),
-        ("held out, std", {name: summary["held_out"][name]["std"] for name in names}),
-    ]
+    """What `_of_folds` says, and the lambdas of the folds."""
+    rows, spread = _of_folds(folds, names), folds.to_dict({})["lambda"]
     lam = f"lambda {spread['mean']:.4g} ± {spread['std']:.2g}"
-    if "masked" in summary:
-        rows.insert(1, ("lambda 0, masked", {name: summary["masked"][name]["mean"] for name in names}))
-    title = f"{folds.k} folds of {folds.unit}: {lam}, tested on the fold held out"
-    return metric_table(rows, names, title)
+    title = f"{units(names)}, {folds.k} folds of {folds.unit}: {lam}, tested on the fold held out"
+    return metric_table(rows, names, title, len(rows) - 1)
+
+
+def search_sheet(result: SearchResult) -> Sheet:
+    """A row for each setting, then for each modality, condition and the folds, as the terminal shows them."""
+    rows = _settings(result)
+    n, given = len(rows), result.details.get("given") is not None
+    rows += [] if result.modalities is None else _alone(result.modalities)
+    rows += [] if result.groups is None else _of_groups(result.groups, not given)
+    rows += [] if result.folds is None else _of_folds(result.folds, list(result.metrics))
+    return of_metrics(rows, result.metrics, _measured(result), n)

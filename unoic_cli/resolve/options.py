@@ -22,6 +22,7 @@ MetricsOption: TypeAlias = Annotated[
         "LIST",
         "What tables show: some of acc, macc, miou, f1, top5, gmean, kappa, mcc, many, medium, few, nll, ece ..., or "
         "of one class recall[NAME] (all: docs/metrics.md). Default: acc,macc,miou,f1, which JSON has in any case.",
+        values=("<metrics>",),
     ),
 ]
 ShotsOption: TypeAlias = Annotated[
@@ -30,6 +31,7 @@ ShotsOption: TypeAlias = Annotated[
         "--shots",
         "FEW:MANY",
         "Training samples: classes of less than FEW are few-shot, of more than MANY many-shot. Default: 20:100.",
+        rare=True,
     ),
 ]
 AbsentOption: TypeAlias = Annotated[
@@ -40,6 +42,7 @@ AbsentOption: TypeAlias = Annotated[
         "Classes that are absent: reference (left out when in neither truth nor prediction), truth-only, or zero.",
         default="reference",
         takes='{"reference", "truth-only", "zero"}',
+        rare=True,
     ),
 ]
 ClusterOption: TypeAlias = Annotated[
@@ -49,6 +52,8 @@ ClusterOption: TypeAlias = Annotated[
         "WHAT",
         "What is independent, for standard errors and intervals: unit, image or group. Default: images where "
         "there are some.",
+        rare=True,
+        values=("unit", "image", "group"),
     ),
 ]
 RequireOption: TypeAlias = Annotated[
@@ -60,17 +65,26 @@ RequireOption: TypeAlias = Annotated[
         "scores as they are, and the ends of its 95 % interval (gain.macc.low). Exit code 1 where it does not hold.",
     ),
 ]
-ForceOption: TypeAlias = Annotated[bool, Option("--force", None, "Replace outputs that exist.", says="how")]
+ForceOption: TypeAlias = Annotated[
+    bool, Option("--force", None, "Replace outputs that exist.", says="how", panel="Output")
+]
 AllowExternalOption: TypeAlias = Annotated[
-    bool, Option("--allow-external", None, "Follow HDF5 external links, external storage and virtual datasets.")
+    bool,
+    Option(
+        "--allow-external",
+        None,
+        "Follow HDF5 external links, external storage and virtual datasets.",
+        panel="Data",
+        rare=True,
+    ),
 ]
 LogitsKeyOption: TypeAlias = Annotated[
     str | None,
-    Option("--logits-key", "NAME", "Array (or column) with the scores, where names do not tell."),
+    Option("--logits-key", "NAME", "Array (or column) with the scores, where names do not tell.", panel="Data"),
 ]
 LabelsKeyOption: TypeAlias = Annotated[
     str | None,
-    Option("--labels-key", "NAME", "Array (or column) with the labels, where names do not tell."),
+    Option("--labels-key", "NAME", "Array (or column) with the labels, where names do not tell.", panel="Data"),
 ]
 LabelsFileOption: TypeAlias = Annotated[
     "str | os.PathLike[str] | None",
@@ -79,6 +93,7 @@ LabelsFileOption: TypeAlias = Annotated[
         "FILE",
         "File with the labels, where they lie elsewhere (FILE::ARRAY names one in it); a folder, or a name with {stem} "
         "in it, has one for each input.",
+        panel="Data",
     ),
 ]
 KindOption: TypeAlias = Annotated[
@@ -88,6 +103,7 @@ KindOption: TypeAlias = Annotated[
         "KIND",
         "What the scores are: logits, log_probs or probs. Default: by their name, else by their values.",
         takes='{"logits", "log_probs", "probs"}',
+        panel="Data",
     ),
 ]
 DtypeOption: TypeAlias = Annotated[
@@ -97,6 +113,7 @@ DtypeOption: TypeAlias = Annotated[
         "TYPE",
         "Round scores to float16, bfloat16 or float32, and count the decisions that this changes; or keep them.",
         default="keep",
+        values=("keep", "float16", "bfloat16", "float32"),
     ),
 ]
 ClassAxisOption: TypeAlias = Annotated[
@@ -106,11 +123,20 @@ ClassAxisOption: TypeAlias = Annotated[
         "AXIS",
         "Of 4-D scores: 1 for (N, K, H, W), -1 for (N, H, W, K), 0 for the (K, Z, Y, X) of a volume in npz or npy, "
         "where the file does not tell.",
+        panel="Data",
+        rare=True,
+        values=("1", "-1", "0"),
     ),
 ]
 ThreadsOption: TypeAlias = Annotated[
     int | None,
-    Option("--threads", "N", "Worker threads. Default: what the machine gives this process.", says="how"),
+    Option(
+        "--threads",
+        "N",
+        "Worker threads. Default: what the machine gives this process.",
+        says="how",
+        panel="Large runs",
+    ),
 ]
 TellOption: TypeAlias = Annotated[
     "Callable[[str], None] | None", Option("", None, "Called with each note as it comes.", says="how")
@@ -125,10 +151,13 @@ TargetPriorOption: TypeAlias = Annotated[
         "PRIOR",
         "Class frequencies wanted; as --source-prior. Default: uniform.",
         takes="str, path, Prior, (K,) array or mapping by class",
+        panel="Method",
+        values=("uniform", "labels"),
     ),
 ]
 DeltaPowerOption: TypeAlias = Annotated[
-    float | None, Option("--delta-power", "P", "delta ** P, where delta comes from statistics.")
+    float | None,
+    Option("--delta-power", "P", "delta ** P, where delta comes from statistics.", panel="Method", rare=True),
 ]
 WeightsOption: TypeAlias = Annotated[
     Any,
@@ -138,6 +167,7 @@ WeightsOption: TypeAlias = Annotated[
         "Of the modalities, for a fusion that weighs them: rgb=2,depth=1.",
         many=True,
         takes="sequence of number, str or mapping by modality",
+        panel="Method",
     ),
 ]
 UnseenOption: TypeAlias = Annotated[
@@ -147,18 +177,20 @@ UnseenOption: TypeAlias = Annotated[
         "POLICY",
         "Classes of prior zero: mask (never predicted), floor, smooth or error. Default: mask.",
         takes='{"mask", "floor", "smooth", "error"}',
+        panel="Method",
+        rare=True,
     ),
 ]
 
 
-@group
+@group("Data")
 class SplitOptions(TypedDict, total=False):
     """Which samples."""
 
-    split: Annotated[str | None, Option("--split", "NAME", "Only the samples of this split.")]
+    split: Annotated[str | None, Option("--split", "NAME", "Only the samples of this split.", values=("<split>",))]
 
 
-@group
+@group("Data")
 class IgnoreOptions(TypedDict, total=False):
     """Which labels."""
 
@@ -173,6 +205,7 @@ class IgnoreOptions(TypedDict, total=False):
     ]
 
 
+@group("Data")
 class ArrayOptions(TypedDict, total=False):
     """What arrays and columns are, where their names do not tell."""
 
@@ -184,25 +217,32 @@ class ArrayOptions(TypedDict, total=False):
     class_axis: ClassAxisOption
 
 
-@group
+@group("Data")
 class FileOptions(ArrayOptions, total=False):
     """How files are read."""
 
     threads: ThreadsOption
     memory: Annotated[
         int | str | None,
-        Option("--memory", "SIZE", "Bound of the buffers, such as 256MB. Default: 64MB a thread.", says="how"),
+        Option(
+            "--memory",
+            "SIZE",
+            "Bound of the buffers, such as 256MB. Default: 64MB a thread.",
+            says="how",
+            panel="Large runs",
+            rare=True,
+        ),
     ]
     tell: TellOption
     progress: ProgressOption
 
 
-@group
+@group("Data")
 class DataOptions(SplitOptions, IgnoreOptions, FileOptions, total=False):
     """Options of every command that reads the labels of logits files."""
 
 
-@group
+@group("Method")
 class CalibrationOptions(TypedDict, total=False):
     """All that a method is, in a file."""
 
@@ -212,7 +252,7 @@ class CalibrationOptions(TypedDict, total=False):
     ]
 
 
-@group
+@group("Method")
 class LambdaOptions(TypedDict, total=False):
     """How strongly scores are rebalanced."""
 
@@ -228,7 +268,7 @@ class LambdaOptions(TypedDict, total=False):
     ]
 
 
-@group
+@group("Method")
 class DeltaOptions(TypedDict, total=False):
     """How scores are flattened."""
 
@@ -241,12 +281,13 @@ class DeltaOptions(TypedDict, total=False):
             "factors (FILE::DATASET, npy); NAME=SPEC for a modality (repeatable). Default: what the file stores.",
             many=True,
             takes="str, path, DeltaStatistics, array or mapping by modality",
+            values=("fit", "none"),
         ),
     ]
     delta_power: DeltaPowerOption
 
 
-@group
+@group("Method")
 class RebalanceOptions(TypedDict, total=False):
     """How scores are scaled, and between which priors they are rebalanced."""
 
@@ -260,6 +301,7 @@ class RebalanceOptions(TypedDict, total=False):
             "file stores, else its labels.",
             many=True,
             takes="str, path, Prior, (K,) array, mapping by class, or mapping of these by modality",
+            values=("uniform", "labels", "mean-posterior"),
         ),
     ]
     target_prior: TargetPriorOption
@@ -287,7 +329,7 @@ class RebalanceOptions(TypedDict, total=False):
     ]
 
 
-@group
+@group("Method")
 class FusionOptions(TypedDict, total=False):
     """How modalities are fused."""
 
@@ -302,23 +344,28 @@ class FusionOptions(TypedDict, total=False):
     ]
     fusion: Annotated[
         str | None,
-        Option("--fusion", "HOW", f"How modalities are fused: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}."),
+        Option(
+            "--fusion",
+            "HOW",
+            f"How modalities are fused: {listed([f'{DEFAULT} (default)', *FUSIONS[1:]])}.",
+            values=FUSIONS,
+        ),
     ]
     weights: WeightsOption
 
 
-@group
+@group("Method")
 class ScoreOptions(RebalanceOptions, DeltaOptions, FusionOptions, total=False):
     """All that a method is, but its lambda."""
 
 
-@group
+@group("Method")
 class MethodOptions(CalibrationOptions, LambdaOptions, ScoreOptions, total=False):
     """How scores are flattened, rebalanced and fused."""
 
 
 StrictOption: TypeAlias = Annotated[
-    bool, Option("--strict", None, "A warning is an error (exit code 65), and nothing is written.")
+    bool, Option("--strict", None, "A warning is an error (exit code 65), and nothing is written.", panel="Output")
 ]
 CheckpointOption: TypeAlias = Annotated[
     str | None,
@@ -327,13 +374,15 @@ CheckpointOption: TypeAlias = Annotated[
         "FILE",
         "Save the work now and then, and when a signal ends it (exit code 75). Removed in the end.",
         says="where",
+        panel="Large runs",
     ),
 ]
 EveryOption: TypeAlias = Annotated[
-    str | float | None, Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how")
+    str | float | None,
+    Option("--every", "TIME", "How often --checkpoint saves. Default: 60s.", says="how", panel="Large runs", rare=True),
 ]
 ResumeOption: TypeAlias = Annotated[
-    bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how")
+    bool, Option("--resume", None, "Go on from --checkpoint, if it is there.", says="how", panel="Large runs")
 ]
 
 
@@ -348,6 +397,7 @@ class PartOptions(TypedDict, total=False):
             "Write the I-th of N parts (equal numbers of rows, whole images) to STEM.000I-of-000N.SUFFIX; auto: "
             "the place of this task in its SLURM array.",
             says="how",
+            panel="Large runs",
         ),
     ]
     checkpoint: CheckpointOption
