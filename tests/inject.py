@@ -53,6 +53,7 @@ COMMANDS = {
     "calibrate-delta": (["calibrate", "a.h5", "-l", "1", "--delta", "d.npy", "-o", "o.h5"], ["o.h5"]),
     "calibrate-kept": (["calibrate", "a.h5", "-l", "1", "-o", "o.h5", *KEPT], ["o.h5"]),
     "fuse": (["fuse", "rgb=a.h5", "depth=a.parquet", "-o", "o.h5"], ["o.h5"]),
+    "page": (["page", "a.h5", "--test", "z.h5", "-o", "o.html"], ["o.html"]),
     "temperature": (["fit-temperature", "z.h5", "-o", "o.json"], ["o.json"]),
     "delta": (["fit-delta", "a.h5", "-o", "o.json", "--write-delta", "o.h5"], ["o.json", "o.h5"]),
     "prior": (["prior", "a.h5", "-o", "o.json", "--state", "o.unoic"], ["o.json", "o.unoic"]),

@@ -20,7 +20,7 @@ FLOORS = (
     {"errors", "signals", "version", "machine", "options", "schemas"}
     | {"brief", "frames", "calls", "compiling", "urls", "weights"},
     {"kernels"},
-    {"drawing"},
+    {"drawing", "pages"},
     {"storage"},
     {"fusions"},
     {"formats"},

@@ -53,6 +53,7 @@ def results(names=None, logits=LOGITS, labels=LABELS, counts=COUNTS):
         "two": unoic_cli.search_lambda({"a": source, "b": other}, delta="fit", per_modality=True),
         "state": unoic_cli.run("evaluate", "out.h5", control=unoic_cli.Control(shard="1/2", state="s.unoic")),
         "pack": unoic_cli.pack("out.h5", "packed.h5"), "convert": unoic_cli.convert("out.h5", "out.parquet"),
+        "page": unoic_cli.page(source, output="page.html", range="0:1:0.5"),
     }  # fmt: skip
 
 

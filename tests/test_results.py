@@ -36,6 +36,7 @@ RARE = (
     "fit-temperature p.npz --floor 1e-6",
     f"prior --estimate {DIGITS}/test.h5 --labelled {DIGITS}/val.h5",
     f"calibrate {DIGITS}/val.h5 {DIGITS}/test.h5 -l 1 -o {{stem}}.r.h5 --dtype float16",
+    f"page {DIGITS}/val.h5 -o page.html",
     "doctor",
     "export c.json --bias layer.json",
 )

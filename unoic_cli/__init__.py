@@ -3,9 +3,9 @@
 Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluate`, `compare`,
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`, `export`; `run` cuts those that count into
 shards, keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
-`plot` draws results, `doctor` says what an installation is, `demo` makes a folder with a sample. `LogitWriter` writes
-what commands read while a network runs, `LambdaPath` counts what `search_lambda` does without a file, and a
-`Calibration` applies itself to arrays.
+`plot` draws results, `page` makes an HTML file of them, `doctor` says what an installation is, `demo` makes a folder
+with a sample. `LogitWriter` writes what commands read while a network runs, `LambdaPath` counts what `search_lambda` does
+without a file, and a `Calibration` applies itself to arrays.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unoic_cli.api.doctor import doctor
     from unoic_cli.api.functions import command
     from unoic_cli.api.lambda_path import LambdaPath
+    from unoic_cli.api.page import page
     from unoic_cli.api.stored import Control, StateResult, merge_states, report_states, run
     from unoic_cli.calibrations.calibration import Calibration
     from unoic_cli.calibrations.delta import DeltaStatistics
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.fit_temperature import FitTemperatureResult
     from unoic_cli.commands.info import InfoResult
     from unoic_cli.commands.pack import PackResult
+    from unoic_cli.commands.page import PageResult
     from unoic_cli.commands.prior import PriorResult
     from unoic_cli.commands.search import SearchResult
     from unoic_cli.commands.show import ShowResult
@@ -92,6 +94,7 @@ _WHERE = {
     "FitTemperatureResult": "commands.fit_temperature",
     "InfoResult": "commands.info",
     "PackResult": "commands.pack",
+    "PageResult": "commands.page",
     "PlotResult": "plots.command",
     "PriorResult": "commands.prior",
     "SearchResult": "commands.search",
@@ -105,6 +108,7 @@ _WHERE = {
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",
     "merge_states": "api.stored",
+    "page": "api.page",
     "plot": "plots.command",
     "report_states": "api.stored",
     "run": "api.stored",
@@ -129,6 +133,7 @@ __all__ = [
     "LambdaPath",
     "LogitWriter",
     "PackResult",
+    "PageResult",
     "PlotResult",
     "Prior",
     "PriorResult",
@@ -152,6 +157,7 @@ __all__ = [
     "info",
     "merge_states",
     "pack",
+    "page",
     "plot",
     "prior",
     "report_states",

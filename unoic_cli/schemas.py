@@ -21,6 +21,7 @@ SCHEMAS = {
     "FitTemperatureResult": "unoic.fit-temperature/1",
     "InfoResult": "unoic.info/1",
     "PackResult": "unoic.pack/1",
+    "PageResult": "unoic.page/1",
     "PlotResult": "unoic.plot/1",
     "PriorResult": "unoic.prior/1",
     "SearchResult": "unoic.search-lambda/1",

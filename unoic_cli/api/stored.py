@@ -32,7 +32,7 @@ from unoic_cli.errors import CannotCreateError, DataError, InterruptedRunError, 
 from unoic_cli.options import Keyword, Option, Says, filled, given_flags, is_given
 from unoic_cli.resolve.common import files_among, part_name
 from unoic_cli.resolve.inputs import expanded, is_standard
-from unoic_cli.resolve.options import CheckpointOption, EveryOption, ForceOption, ResumeOption, TellOption
+from unoic_cli.resolve.options import CheckpointOption, EveryOption, ForceOption, PageOption, ResumeOption, TellOption
 from unoic_cli.runs import state
 from unoic_cli.runs.driver import Ended, Run
 from unoic_cli.runs.ledger import Ledger, missing
@@ -540,7 +540,7 @@ def _forget(checkpoint: str, tell: Callable[[str], None] | None = None) -> None:
         tell(f"{checkpoint} is of no use any more, but could not be removed ({reason})")
 
 
-def _loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Ledger]:
+def loaded(paths: Sequence[str], tell: Callable[[str], None] | None) -> list[Ledger]:
     """Ledgers of state files; tells of inputs that were not of the same age for all of them."""
     ledgers = [state.load(path) for path in paths]
     written: dict[str, set[str]] = {}
@@ -580,6 +580,7 @@ class ReportOptions(TypedDict, total=False):
         str | os.PathLike[str] | None,
         Option("--curve", "FILE", "Of search-lambda: write the curve as TSV.", says="where"),
     ]
+    page: PageOption
     partial: PartialOption
     force: ForceOption
     tell: TellOption
@@ -614,7 +615,7 @@ def merge_states(paths: Sequence[str], output: str, **options: Unpack[MergeOptio
     paths = expanded(list(paths))
     chosen = filled(MergeOptions, options)
     formats.check_output(output, force=chosen["force"], inputs=tuple(paths))
-    total = state.merge(_loaded(paths, chosen["tell"]), partial=chosen["partial"])
+    total = state.merge(loaded(paths, chosen["tell"]), partial=chosen["partial"])
     lacking = [missing(entry) for entry in total.passes if not entry.complete]
     _check_no_input(output, files_among(*total.arguments.values()))
     with together(chosen["tell"]):
@@ -649,23 +650,34 @@ def report_states(paths: Sequence[str], **options: Unpack[ReportOptions]) -> tup
     """
     paths = expanded(list(paths))
     chosen = filled(ReportOptions, options)
-    total = state.merge(_loaded(paths, chosen["tell"]), partial=chosen["partial"])
-    arguments = dict(total.arguments)
+    total = state.merge(loaded(paths, chosen["tell"]), partial=chosen["partial"])
     if total.command not in COUNTING:
         raise DataError(total.name, f"a state of {total.command!r}", f"expected one of {', '.join(COUNTING)}")
     steps = _steps(total.command)
     known = keywords_of(steps)
-    if "inputs" not in arguments or {*arguments} - {"inputs", *_saying("what", known)}:  # no state says where to write
-        raise state.nonsense(total.name)
+    inputs, arguments = arguments_of(total, steps)
     total.replay, total.partial = True, chosen["partial"]
     given = {name: value for name, value in chosen.items() if name != "partial" and is_given(value)}
     for option in given_flags(ReportOptions, given, [name for name in given if name not in known]):
         raise UsageError(option, f"{option} of a state of {total.command}", "expected no such option")
     with together(chosen["tell"]), state.sensible(total.name):
-        inputs = arguments.pop("inputs")
-        result = Run(total).drive(steps(inputs, **plain_arguments(arguments, annotations_of(steps)), **given))
+        result = Run(total).drive(steps(inputs, **arguments, **given))
     if result is Ended.NOT_COUNTED:
-        found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
-        expected = f"expected the shards to be run again with --after {paths[0] if len(paths) == 1 else 'MERGED'}"
-        raise DataError(total.name, found, expected)
+        raise not_counted(total, paths)
     return total.command, result
+
+
+def arguments_of(total: Ledger, steps: Callable[..., Steps[Any]]) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the options that a state says."""
+    arguments = dict(total.arguments)
+    # no state says where to write
+    if "inputs" not in arguments or {*arguments} - {"inputs", *_saying("what", keywords_of(steps))}:
+        raise state.nonsense(total.name)
+    return arguments.pop("inputs"), plain_arguments(arguments, annotations_of(steps))
+
+
+def not_counted(total: Ledger, paths: Sequence[str]) -> DataError:
+    """The error for a state that does not have all that its command asks for."""
+    found = f"pass {len(total.passes)} counted, and {total.command} needs another over the data"
+    expected = f"expected the shards to be run again with --after {paths[0] if len(paths) == 1 else 'MERGED'}"
+    return DataError(total.name, found, expected)

@@ -45,6 +45,7 @@ COMMANDS = {
     "export": "Turn a calibration into the scale and the bias of the network's last layer.",
     "merge": "Join the state files of a run's shards, in any order, and show the result of the whole.",
     "report": "Show the result of a run from its state, without its data: the same bytes as the run without shards.",
+    "page": "Write one HTML file: a slider moves lambda, and with it metrics, classes, groups and curves.",
     "plot": "Draw a picture for a paper, as PDF, SVG or PNG: metrics against lambda, and others.",
     "doctor": "Show what this installation is, has and may use; with --warm, compile all kernels first.",
 }
@@ -58,6 +59,7 @@ PANELS = {
     "fuse": "Method",
     "show": "Output",
     "export": "Output",
+    "page": "Output",
     "plot": "Output",
     "merge": "Large runs",
     "report": "Large runs",

@@ -15,19 +15,30 @@ from unoic_cli.brief import brief, in_html, short, table_html, wrapped
 from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.calibrations.view import FactorSource
+from unoic_cli.commands import paged
+from unoic_cli.commands.along import Along
 from unoic_cli.commands.evaluate import Metrics
 from unoic_cli.commands.harm import flattened_of, tell_flattened
 from unoic_cli.commands.paired import Difference, Pairs
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, exists
-from unoic_cli.data.steps import Steps, count
+from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.frames import frame
 from unoic_cli.fusions import FUSIONS, divides, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Beside, ask, check_countable, clusters_of, tell_infinite, with_training
+from unoic_cli.resolve.asked import (
+    Asked,
+    Beside,
+    ask,
+    check_countable,
+    clusters_of,
+    tell_infinite,
+    training_of,
+    with_training,
+)
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
@@ -35,6 +46,7 @@ from unoic_cli.resolve.common import (
     check_names_agree,
     no_labels,
     open_inputs,
+    page_path,
     provenance,
     refuse_calibrated,
     tell_predictions,
@@ -46,7 +58,9 @@ from unoic_cli.resolve.options import (
     ClusterOption,
     DataOptions,
     DeltaOptions,
+    ForceOption,
     MethodOptions,
+    PageOption,
     ShotsOption,
 )
 from unoic_cli.resolve.tables import make_tables
@@ -59,6 +73,7 @@ from unoic_cli.tallies.ways import Way, Ways, WaysTally
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+NAME = "compare"
 UNO = "uno"
 AS_IS = "as-is"
 """The one network without changes."""
@@ -258,6 +273,8 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
     ]
     shots: ShotsOption
     absent: AbsentOption
+    page: PageOption
+    force: ForceOption
 
 
 def compare(
@@ -300,6 +317,7 @@ def compare(
     asked = ask(chosen["metrics"], data, absent, chosen["shots"])
     data.require_scores()
     data.require("labels", "to compare")
+    page = yield from page_path(chosen, data)
     tables = yield from make_tables(data, by)
     titles = yield from titles_of(chosen["methods"], data, delta is not None)
     first, clusters = _against(chosen, [title for title, _ in titles]), clusters_of(chosen["cluster"], data)
@@ -351,10 +369,38 @@ def compare(
         pairs.tell_few(clusters, notes)
     about = {k: v for k, v in provenance(data, chosen).items() if k != "unoic"}
     several = len(rows) > 1
-    return CompareResult(
+    result = CompareResult(
         tuple(rows), tuple(spots), asked.names, absent, {"by": by, **about}, tuple(notes.texts),
         rows[first].name if several else None, clusters if several else None, data.class_names,
         notes.told(),
+    )  # fmt: skip
+    if page is not None:
+        told, training = result.to_dict(), training_of(data, ready[0].calibration)
+        tabs = [
+            paged.of_method(
+                told, i, _shown(result, i, first, pairs, asked, training), data.class_names, units.n_ignored
+            )
+            for i in range(len(rows))
+        ]
+        yield from write_bytes(page, paged.page(tabs, paged.command_line(NAME, inputs, CompareOptions, chosen)))
+    return result
+
+
+def _shown(
+    result: CompareResult, i: int, first: int, pairs: Pairs, asked: Asked, training: tuple[float, ...] | None
+) -> Along:  # fmt: skip
+    """A method, as a page has it: all conditions together, and each of them, beside what it is compared with."""
+    row, other, rules = result.rows[i], result.rows[first], asked.rules
+    here, there = pairs.counted(i), pairs.counted(first)
+    values, baseline = ({m.name: float(m.values(one, rules)) for m in asked.metrics} for one in (here, there))
+    gain = {} if i == first else {metric.name: pairs.gain(metric, i) for metric in asked.metrics}
+    kept = pairs.kept() if len(result.rows) > 1 else None
+    return Along.of_point(
+        math.nan if row.lam is None else row.lam, here.counts, None if i == first else there.counts, asked, values,
+        None if i == first else baseline, gain, clusters=result.clusters or "unit",
+        tables={name: (cell.counts.alone(), other.cells[name].counts) for name, cell in row.cells.items()},
+        kept=0 if kept is None else kept.n, of=0 if kept is None else kept.seen, training=training,
+        against=None if i == first else other.name,
     )  # fmt: skip
 
 

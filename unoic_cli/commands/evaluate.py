@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands import paged
+from unoic_cli.commands.along import AS_IT_IS, Along
 from unoic_cli.commands.harm import (
     flattened_of,
     margins_of,
@@ -24,19 +26,29 @@ from unoic_cli.commands.harm import (
 from unoic_cli.commands.images import Images, images_of
 from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
-from unoic_cli.data.steps import Steps, count
+from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.errors import UsageError
 from unoic_cli.frames import frame
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
 from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Asked, Beside, ask, check_countable, clusters_of, tell_infinite, with_training
+from unoic_cli.resolve.asked import (
+    Asked,
+    Beside,
+    ask,
+    check_countable,
+    clusters_of,
+    tell_infinite,
+    training_of,
+    with_training,
+)
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     files_of,
     no_labels,
     open_inputs,
+    page_path,
     provenance,
     tell_predictions,
 )
@@ -46,8 +58,10 @@ from unoic_cli.resolve.options import (
     AbsentOption,
     ClusterOption,
     DataOptions,
+    ForceOption,
     MethodOptions,
     MetricsOption,
+    PageOption,
     RequireOption,
     ShotsOption,
     StrictOption,
@@ -63,6 +77,7 @@ from unoic_cli.tallies.ways import Way, Ways, WaysTally
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+NAME = "evaluate"
 IMAGE = "image"
 OWN_MIX = "the data's own mix of classes"
 """What probabilities are scored on."""
@@ -285,6 +300,8 @@ class EvaluateOptions(MethodOptions, DataOptions, total=False):
     shots: ShotsOption
     absent: AbsentOption
     strict: StrictOption
+    page: PageOption
+    force: ForceOption
 
 
 def evaluate(
@@ -327,6 +344,7 @@ def evaluate(
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     asked_for = ask(chosen["metrics"], data, absent, chosen["shots"], require=chosen["require"])
     data.require("labels", "to evaluate")
+    page = yield from page_path(chosen, data)
     applied = bool(given_flags(MethodOptions, chosen))
     _check(chosen, applied, asked_for, data)
     alone = None if applied and data.modality is None else 0.0
@@ -366,7 +384,7 @@ def evaluate(
     tell_flattened(ready, flattened, data, notes)
     tell_margins(resolved, seen, counts.support.astype(np.float64), "the class mix of this data", notes)
     notes.settle(chosen["strict"], data.name)
-    return EvaluateResult(
+    result = EvaluateResult(
         overall=measured,
         groups=None if tables is None else counted.by_table(tables, -1),
         confusion=counted.confusion(data.n_classes),
@@ -392,6 +410,26 @@ def evaluate(
             None if difference is None else difference.gain,
         ),
     )
+    if page is not None:
+        tab = paged.of_evaluate(result.to_dict(), _shown(result, asked_for, data, used, pairs), data.class_names)
+        yield from write_bytes(page, paged.page([tab], paged.command_line(NAME, inputs, EvaluateOptions, chosen)))
+    return result
+
+
+def _shown(result: EvaluateResult, asked: Asked, data: DataSet, used: Calibration, pairs: Pairs | None) -> Along:
+    """The one lambda, as a page has it."""
+    before, groups = result.before, None
+    if result.groups is not None:
+        plain = result.before_by or result.groups
+        groups = {name: (one.counts.alone(), plain[name].counts) for name, one in result.groups.items()}
+    kept = None if pairs is None else pairs.kept()
+    return Along.of_point(
+        result.lam, result.overall.counts, None if before is None else before.counts, asked, result.overall.values,
+        None if before is None else before.values, {} if result.difference is None else result.difference.gain,
+        tables=groups, clusters=result.clusters or "unit", kept=0 if kept is None else kept.n,
+        of=0 if kept is None else kept.seen, training=training_of(data, used),
+        against=None if before is None else AS_IT_IS,
+    )  # fmt: skip
 
 
 def _check(chosen: EvaluateOptions, applied: bool, asked: Asked, data: DataSet) -> None:

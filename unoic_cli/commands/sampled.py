@@ -356,7 +356,7 @@ class Sampled:
     ) -> tuple[Callable[[Any, int], Any], Callable[[int], float]]:
         """Standard errors of chosen units for the rule: of some points against another, and what bounds all of them."""
         errors = Errors(goal, self.asked.rules, kept, counted.counts.support)
-        chosen, runs = np.flatnonzero(mask), self._runs(counted)
+        chosen, runs = np.flatnonzero(mask), self.runs(counted)
         size = max(1, _AT_ONCE // max(kept.n, 1))
 
         def along(places: NDArray[np.int64], best: int) -> NDArray[np.float64]:
@@ -379,7 +379,7 @@ class Sampled:
 
         return along, most
 
-    def _runs(self, counted: Counted) -> NDArray[np.int64]:
+    def runs(self, counted: Counted) -> NDArray[np.int64]:
         """For every lattice point, the first of those before it at which all is the same."""
         changed = np.zeros(self.lams.size, dtype=bool)
         if self.few is self:

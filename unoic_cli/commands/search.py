@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Unpack
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
+from unoic_cli.commands import paged
+from unoic_cli.commands.along import Along
 from unoic_cli.commands.class_offsets import FittedOffsets, add_offsets, asks_for_fit, check_fit
 from unoic_cli.commands.harm import tell_harm, tell_splits
 from unoic_cli.commands.paired import met_by
@@ -20,10 +22,10 @@ from unoic_cli.commands.problem import Complement, Problem
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
-from unoic_cli.data.steps import Steps, write_json, write_text
+from unoic_cli.data.steps import Steps, write_bytes, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.frames import frame
-from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric
+from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric, title
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.asked import Asked, ask, check_countable, clusters_of, tell_infinite, with_training
 from unoic_cli.resolve.common import (
@@ -47,6 +49,7 @@ from unoic_cli.resolve.options import (
     ForceOption,
     MethodOptions,
     MetricsOption,
+    PageOption,
     RequireOption,
     ScoreOptions,
     ShotsOption,
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+NAME = "search-lambda"
 MOST_FOLDS = 1000
 MOST_CELLS = 1 << 21
 """Lambdas times classes at which probabilities are counted: each takes 300 bytes of a thread."""
@@ -221,6 +225,11 @@ class SearchResult:
 
     __repr__ = brief
     _repr_html_ = in_html
+
+    @property
+    def own_lambdas(self) -> bool:
+        """Whether modalities have lambdas of their own, of which `lam` is a common factor."""
+        return any(modality.share != 1.0 for modality in self.calibration.modalities)
 
     def glance(self) -> dict[str, list[Any]]:
         """What notebooks show: metrics as it is, rebalanced, and at the chosen lambda."""
@@ -505,20 +514,24 @@ def _check_single(chosen: SearchOptions, lattice: str) -> None:
         raise UsageError(option, f"{option} beside --range {lattice}", "expected a range to choose lambda in")
 
 
-def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | None, str | None]]:
-    """Where the calibration and the curve are written, if that can be done."""
-    output, curve = output_path(chosen["output"]), output_path(chosen["curve_output"])
-    if chosen["force"] and output is None and curve is None:
-        raise UsageError("--force", "--force without --output or --curve", "expected an output that it may replace")
-    if output is not None and curve is not None and os.path.realpath(output) == os.path.realpath(curve):
-        raise UsageError("--curve", f"{curve}, which is --output too", "expected two names")
+def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | None, str | None, str | None]]:
+    """Where the calibration, the curve and the page are written, if that can be done."""
+    places = {"--output": output_path(chosen["output"]), "--curve": output_path(chosen["curve_output"])}
+    places["--page"] = output_path(chosen["page"])
+    if chosen["force"] and not any(path is not None for path in places.values()):
+        found = "--force without --output, --curve or --page"
+        raise UsageError("--force", found, "expected an output that it may replace")
     priors = (chosen["source_prior"], chosen["target_prior"])
     named = files_among(*priors, chosen["calibration"], chosen["delta"], chosen["offsets"])
-    for path in (output, curve):
+    taken: dict[str, str] = {}
+    for option, path in places.items():
         if path is not None:
+            other = taken.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise UsageError(option, f"{path}, which is {other} too", "expected two names")
             inputs = (*(source.name for source in data.all_sources), *named)
             yield from check_output(path, force=chosen["force"], inputs=inputs)
-    return output, curve
+    return places["--output"], places["--curve"], places["--page"]
 
 
 def _lattice(
@@ -574,19 +587,9 @@ SubjectToOption: TypeAlias = Annotated[
 ]
 
 
-class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
-    """Options of `search_lambda`."""
+class CurveOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
+    """Which curve is counted, and how lambda is chosen of it."""
 
-    lam: Annotated[
-        Any,
-        Option(
-            "--lambda -l",
-            "L",
-            "Search nothing: measure this lambda, and write its calibration (-o); rgb=0.3,depth=0.6 for each modality.",
-            many=True,
-            takes="number, str or mapping by modality",
-        ),
-    ]
     metric: Annotated[
         str,
         Option(
@@ -635,13 +638,8 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
     ]
     cluster: ClusterOption
     subject_to: SubjectToOption
-    require: RequireOption
     metrics: MetricsOption
     shots: ShotsOption
-    folds: Annotated[
-        int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
-    ]
-    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.", rare=True)]
     by: Annotated[
         str | None,
         Option(
@@ -652,6 +650,27 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
         bool, Option("--per-modality", None, "First find each modality's own lambda, then one factor of all of them.")
     ]
     absent: AbsentOption
+    strict: StrictOption
+
+
+class SearchOptions(CurveOptions, total=False):
+    """Options of `search_lambda`."""
+
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "Search nothing: measure this lambda, and write its calibration (-o); rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+    require: RequireOption
+    folds: Annotated[
+        int | None, Option("--folds", "K", "Cross-validate too: tune on K-1 folds, test on the one held out.")
+    ]
+    seed: Annotated[int | None, Option("--seed", "N", "Of the folds. Default: 0.")]
     output: Annotated[
         str | os.PathLike[str] | None,
         Option("--output -o", "FILE", "Write the calibration (JSON) for --calibration.", says="where"),
@@ -659,8 +678,8 @@ class SearchOptions(CalibrationOptions, ScoreOptions, DataOptions, total=False):
     curve_output: Annotated[
         str | os.PathLike[str] | None, Option("--curve", "FILE", "Write the curve as TSV.", says="where")
     ]
+    page: PageOption
     force: ForceOption
-    strict: StrictOption
 
 
 def search_lambda(
@@ -703,6 +722,14 @@ def search_lambda(
     >>> result.baseline["macc"], result.best["macc"], round(result.lam, 2)
     (0.75, 1.0, 0.65)
     """
+    result, _ = yield from searched(inputs, labels, options)
+    return result
+
+
+def searched(
+    inputs: Inputs, labels: ArrayLike | None, options: Mapping[str, Any], *, keep: bool = False
+) -> Steps[tuple[SearchResult, Along | None]]:
+    """What `search_lambda` finds and, where it is to be kept or shown on a page, what was counted at every lambda."""
     chosen = filled(SearchOptions, options)
     notes, lam, folds, subject_to = Notes(chosen["tell"]), chosen["lam"], chosen["folds"], chosen["subject_to"]
     method, explicit = chosen["method"], chosen["range"] is not None
@@ -726,7 +753,7 @@ def search_lambda(
     clusters = clusters_of(chosen["cluster"], data)
     if lattice.size == 1:
         _check_single(chosen, str(lattice))
-    output, curve_output = yield from _check_outputs(chosen, data)
+    output, curve_output, page = yield from _check_outputs(chosen, data)
     data.require_scores()
     data.require("labels", "to search lambda")
     wanted = filled(MethodOptions, chosen)
@@ -760,7 +787,7 @@ def search_lambda(
         tell_splits(data, notes)
     if fits_offsets:
         check_fit(problem)
-    result = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
+    result, curve = yield from _solve(problem, lattice, method, explicit, notes, subject_to, apart, given)
     if fits_offsets:
         result = yield from with_offsets(result, problem, resolved, notes)
     notes.settle(chosen["strict"], data.name)
@@ -768,7 +795,11 @@ def search_lambda(
         yield from write_json(output, result.calibration.to_dict())
     if curve_output is not None:
         yield from write_text(curve_output, curve_tsv(result))
-    return result
+    along = Along.of_curve(problem, curve) if keep or page is not None else None
+    if page is not None and along is not None:
+        tab = paged.of_search(result.to_dict(), along, result.lam, about_lambda(result))
+        yield from write_bytes(page, paged.page([tab], paged.command_line(NAME, inputs, SearchOptions, chosen)))
+    return result, along
 
 
 def _check_fits_offsets(chosen: SearchOptions) -> None:
@@ -801,15 +832,15 @@ def search_prepared(
     tell_splits(data, notes)
     if fits_offsets:
         check_fit(problem)
-    result = yield from _solve(problem, lattice, method, False, notes, None, None, None)
+    result, _ = yield from _solve(problem, lattice, method, False, notes, None, None, None)
     return (yield from with_offsets(result, problem, resolved, notes)) if fits_offsets else result
 
 
 def _solve(
     problem: Problem, lattice: Lattice, method: str, explicit: bool, notes: Notes, subject_to: str | None,
     apart: dict[str, dict[str, Any]] | None, given: str | None,
-) -> Steps[SearchResult]:  # fmt: skip
-    """Search, choose, and put the result together."""
+) -> Steps[tuple[SearchResult, Curve]]:  # fmt: skip
+    """Search, choose, and put the result together; beside it the curve of all tables."""
     found, plateau, reads = yield from _search(problem, lattice, method, explicit, notes)
     for text in found.notes:
         notes.add(text)
@@ -821,7 +852,8 @@ def _solve(
     lams = [*(curve.lams[i] for curve, i in tuned), *found.curve.lams[[plateau.middle, *own.values()]]]
     reads += more + (yield from problem.measure(list(map(float, lams))))
     folds = _tested(problem, tuned)
-    return _result(problem, found, plateau, notes, reads, method, subject_to, apart, given, folds, own)
+    result = _result(problem, found, plateau, notes, reads, method, subject_to, apart, given, folds, own)
+    return result, found.curve
 
 
 def _check_method(method: str | None, ready: Decider, asked: Asked, data: DataSet, lattice: Lattice) -> str:
@@ -1026,6 +1058,32 @@ def _by_condition(problem: Problem, found: Found, index: int, places: dict[int, 
         }
         for i, own in places.items()
     }
+
+
+def about_lambda(result: SearchResult) -> str:
+    """Which lambda was chosen, and why."""
+    given, own, name = result.details.get("given"), result.own_lambdas, title(result.metric)
+    lam = f"each modality's own, times {result.lam:g}" if own else f"{result.lam:g}"
+    if given is not None:
+        return f"{'for each modality' if own else lam}, as given ({given}): nothing was searched"
+    choice = result.choice
+    if choice.get("rule") == "anchored":
+        low, high = choice["interval"]
+        sure = "as good as any within one standard error" if result.metric in result.gain else "the best"
+        good = f"{lam}: {sure} ({low:g} to {high:g}) for {name}"
+        return f"{good}, nearest to what the probabilities say ({choice['anchor']:g})"
+    return f"{lam}, {_why(result, name)}"
+
+
+def _why(result: SearchResult, name: str) -> str:
+    """Why another rule than the anchored one takes its lambda."""
+    if result.choice.get("rule") == "paper":
+        return f"where Algorithm 2 ends for {name}"
+    if result.choice.get("rule") == "stays":
+        return "as the priors are nearly equal"
+    low, high = result.plateau
+    where = "none is better" if result.lam == 0 else "the middle of the best values"
+    return f"{where} for {name} (equal from {low:g} to {high:g})"
 
 
 def curve_tsv(result: SearchResult) -> str:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from unoic_cli.commands.search import about_lambda
 from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import about_calibration, facts, metric_grid, percent, signed
 from unoic_cli.report.layout import Grid, Said
-from unoic_cli.report.search import about_lambda, gain_table
+from unoic_cli.report.search import gain_table
 from unoic_cli.report.sheet import Sheet, of_metrics
 
 if TYPE_CHECKING:

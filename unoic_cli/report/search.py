@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from unoic_cli.commands.sampled import GAIN_FOLDS
+from unoic_cli.commands.search import about_lambda
 from unoic_cli.metrics import in_percent
 from unoic_cli.metrics import title as title_of
 from unoic_cli.report.common import about_calibration, add_gains, facts, metric_table, units, value_of
@@ -25,7 +26,7 @@ def render_search(result: SearchResult) -> RenderableType:
     lam = f"{result.lam:g}"
     title = title_of(result.metric)
     about = [
-        _about_lambda(result, title),
+        ("lambda", about_lambda(result)),
         ("data", f"{result.n:,} labelled, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
         *about_calibration(result.calibration),
     ]
@@ -58,7 +59,7 @@ def _curve(result: SearchResult, title: str) -> list[RenderableType]:
     finite = [value for _, value in points if value == value]
     if not finite or len(points) < 2:
         return []
-    given, own = result.details.get("given") is not None, _own(result)
+    given, own = result.details.get("given") is not None, result.own_lambdas
     if given:
         marks = result.lam, (result.lam, result.lam), ""
     elif result.choice.get("rule") == "anchored":
@@ -92,45 +93,9 @@ def gain_table(result: SearchResult) -> list[RenderableType]:
     return [Text(), Said(above), table]
 
 
-def about_lambda(result: SearchResult) -> str:
-    """Which lambda was chosen, and why."""
-    return _about_lambda(result, title_of(result.metric))[1]
-
-
-def _own(result: SearchResult) -> bool:
-    """Whether modalities have lambdas of their own, of which the result's is a common factor."""
-    return any(modality.share != 1.0 for modality in result.calibration.modalities)
-
-
-def _about_lambda(result: SearchResult, title: str) -> tuple[str, str]:
-    """Which lambda, and why."""
-    given, own = result.details.get("given"), _own(result)
-    lam = f"each modality's own, times {result.lam:g}" if own else f"{result.lam:g}"
-    if given is not None:
-        return "lambda", f"{'for each modality' if own else lam}, as given ({given}): nothing was searched"
-    choice = result.choice
-    if choice.get("rule") == "anchored":
-        low, high = choice["interval"]
-        sure = "as good as any within one standard error" if result.metric in result.gain else "the best"
-        good = f"{lam}: {sure} ({low:g} to {high:g}) for {title}"
-        return "lambda", f"{good}, nearest to what the probabilities say ({choice['anchor']:g})"
-    return "lambda", f"{lam}, {_why(result, title)}"
-
-
-def _why(result: SearchResult, title: str) -> str:
-    """Why another rule than the anchored one takes its lambda."""
-    if result.choice.get("rule") == "paper":
-        return f"where Algorithm 2 ends for {title}"
-    if result.choice.get("rule") == "stays":
-        return "as the priors are nearly equal"
-    low, high = result.plateau
-    where = "none is better" if result.lam == 0 else "the middle of the best values"
-    return f"{where} for {title} (equal from {low:g} to {high:g})"
-
-
 def _settings(result: SearchResult) -> list[tuple[str, dict[str, float]]]:
     """Rows: as it is, fully rebalanced, and the chosen or given lambda."""
-    given, own = result.details.get("given") is not None, _own(result)
+    given, own = result.details.get("given") is not None, result.own_lambdas
     word, how = "factor" if own else "lambda", "given" if given else "chosen"
     rows = [("lambda 0 (as it is)", result.baseline), *_masked("lambda 0, classes masked", result.masked)]
     if not (given and own):

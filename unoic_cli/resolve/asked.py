@@ -150,13 +150,19 @@ def with_training(asked: Asked, data: DataSet, calibration: Calibration | None) 
     names = [metric.name for metric in asked.metrics if metric.BY_TRAINING]
     if not names:
         return asked
+    known = training_of(data, calibration)
+    if known is None:
+        expected = "expected source_counts in the file, or --source-prior with counts (and a lambda)"
+        raise UsageError("--metrics", f"{names[0]} without the numbers of training samples", expected)
+    return replace(asked, rules=replace(asked.rules, training=known))
+
+
+def training_of(data: DataSet, calibration: Calibration | None) -> tuple[float, ...] | None:
+    """How many samples of each class were trained on, (K,), where that is known."""
     priors = () if calibration is None else (modality.source_prior for modality in calibration.modalities)
     known = [prior.counts for prior in priors if prior.counts is not None and not prior.estimated]
     known += [source.source_counts for source in data.all_sources if source.source_counts]
-    if not known:
-        expected = "expected source_counts in the file, or --source-prior with counts (and a lambda)"
-        raise UsageError("--metrics", f"{names[0]} without the numbers of training samples", expected)
-    return replace(asked, rules=replace(asked.rules, training=tuple(known[0])))
+    return tuple(known[0]) if known else None
 
 
 def _listed(given: str | Sequence[str], data: DataSet) -> tuple[Metric, ...]:

@@ -249,6 +249,19 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), words:
     formats.check_output(path, force=force or run.wrote(path), inputs=inputs, words=words)
 
 
+def page_path(chosen: Any, data: DataSet) -> Steps[str | None]:
+    """Where the page of a command goes that writes nothing else, if that can be done; None where none is wanted."""
+    page = output_path(chosen["page"])
+    if page is None:
+        if chosen["force"]:
+            raise UsageError("--force", "--force without --page", "expected an output that it may replace")
+        return None
+    spoken = ("calibration", "source_prior", "target_prior", "delta", "offsets", "methods", "labels_file")
+    read = files_among(*(chosen[name] for name in spoken if name in chosen))
+    yield from check_output(page, force=chosen["force"], inputs=(*(one.name for one in data.all_sources), *read))
+    return page
+
+
 def _sources(
     inputs: Any, labels: ArrayLike | None, name: str, class_axis: int | None, kind: Kind | None
 ) -> list[str | Source]:

@@ -68,6 +68,12 @@ RequireOption: TypeAlias = Annotated[
 ForceOption: TypeAlias = Annotated[
     bool, Option("--force", None, "Replace outputs that exist.", says="how", panel="Output")
 ]
+PageOption: TypeAlias = Annotated[
+    "str | os.PathLike[str] | None",
+    Option(
+        "--page", "FILE", "Write the result as one HTML file, to look at and to send.", says="where", panel="Output"
+    ),
+]
 AllowExternalOption: TypeAlias = Annotated[
     bool,
     Option(

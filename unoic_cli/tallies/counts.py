@@ -31,6 +31,10 @@ class Counts:
     __repr__ = brief
     _repr_html_ = in_html
 
+    def alone(self) -> Counts:
+        """These of one point, as a curve of it."""
+        return Counts(self.hits[None], self.predicted[None], self.support)
+
     def __getitem__(self, index: Any) -> Counts:
         """Counts at some lattice points: indexes the axes before the class."""
         return Counts(self.hits[index], self.predicted[index], self.support)

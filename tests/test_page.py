@@ -1,0 +1,645 @@
+"""Pages hold what commands count, are complete or absent, and are right in a browser: to the last digit."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import html.parser
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import time
+import zlib
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+import unoic_cli
+from unoic_cli.commands import page as steps
+from unoic_cli.errors import CannotCreateError, DataError, UsageError
+from unoic_cli.pages.document import document, packed
+
+SAMPLES = pathlib.Path(__file__).resolve().parents[1] / "sample_data"
+VAL, TEST = str(SAMPLES / "fashion_lt" / "val.h5"), str(SAMPLES / "fashion_lt" / "test.h5")
+DIGITS = str(SAMPLES / "digits_lt" / "val.h5")
+STREETS = [f"{name}={SAMPLES / 'streets' / name / 'val.h5'}" for name in ("rgb", "depth")]
+METRICS = "acc,macc,miou,f1,precision,fwiou,gmean,kappa,mcc,many,medium,few,recall[bag],iou[3],top2"
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<!--",
+    'a,"b"',
+    "=1+1",
+    "\u202e",
+    "&amp;",
+    "__proto__",
+    "",
+    "7",
+    "ok",
+]
+
+
+def unpacked(content):
+    """The data of a page, read as the script reads it, in Python."""
+    text = content.decode()
+    raw = zlib.decompress(base64.b64decode(re.search(r'id="data">([^<]*)<', text)[1]), 31)
+    size = int.from_bytes(raw[:4], "little")
+    return revived(json.loads(raw[4 : 4 + size]), raw[4 + size :])
+
+
+def revived(value, raw):
+    if isinstance(value, list):
+        return [revived(one, raw) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if {"at", "shape", "type"} != set(value):
+        return {key: revived(one, raw) for key, one in value.items()}
+    found = np.frombuffer(raw, f"<{value['type']}", int(np.prod(value["shape"])), value["at"]).reshape(value["shape"])
+    return found if value["type"] == "f8" else found.astype(np.int64).cumsum(axis=0)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The page of a search with all that there is, and of a test set."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    unoic_cli.page(
+        VAL,
+        output=path,
+        test=TEST,
+        metrics=METRICS,
+        metric="miou",
+        subject_to="acc>=base+0.02",
+        by="file",
+        range="0:3:0.05",
+    )
+    return path
+
+
+def chosen():
+    """The calibration of that page."""
+    return unoic_cli.search_lambda(VAL, metric="miou", subject_to="acc>=base+0.02", range="0:3:0.05").calibration
+
+
+def hostile(path="hostile.h5", names=HOSTILE, n=400):
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["labels"] = labels = rng.integers(0, len(names), n)
+        file["logits"] = (rng.normal(size=(n, len(names))) + 3 * np.eye(len(names))[labels]).astype("f4")
+        file["class_names"] = np.array(names, dtype=h5py.string_dtype())
+        file["group"] = np.array([names[i % 3] for i in range(n)], dtype=h5py.string_dtype())
+        file["source_counts"] = np.arange(1, len(names) + 1) * 30
+    return path
+
+
+# ------------------------------------------------------------------------------------------------
+# what it holds
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(np.uint8, 200), (np.int32, 1 << 30), (np.int64, 200), (np.int64, 1 << 40)]
+)
+@pytest.mark.parametrize("shape", [(0,), (1,), (7,), (5, 3), (4, 0)])
+def test_arrays_come_back(dtype, most, shape):
+    array = np.random.default_rng(0).integers(0, most, shape).astype(dtype)
+    content = unpacked(document("x", {"a": array, "b": [1, {"c": np.array([0.1, np.nan])}], "d": float("nan")}))
+    assert content["a"].tolist() == array.tolist() and content["d"] is None
+    assert content["b"][1]["c"].tobytes() == np.array([0.1, np.nan]).tobytes()
+
+
+@pytest.mark.parametrize(("most", "kind"), [((1 << 31) - 1, b'"i4"'), (1 << 31, b'"i8"')])
+def test_counts_are_four_bytes_as_long_as_they_fit(most, kind):
+    assert kind in zlib.decompress(packed({"a": np.array([most, 0])}), 31)
+
+
+@pytest.mark.parametrize("tab", [0, 1])
+def test_counts_and_intervals_are_those_of_evaluate(made, tab):
+    content = unpacked(made.read_bytes())["tabs"][tab]
+    known = {one["name"]: one for one in content["metrics"]}
+    calibration = chosen()
+    assert content["lambda"] == calibration.lam == content["lams"][content["chosen"]]
+    for g in (0, 7, 21, 60):
+        lam = float(content["lams"][g])
+        found = unoic_cli.evaluate((VAL, TEST)[tab], calibration=replace(calibration, lam=lam), metrics=METRICS)
+        for name in ("hits", "predicted", "support"):
+            here = content["counts"][name] if name == "support" else content["counts"][name][g]
+            assert here.tolist() == getattr(found.overall.counts, name).tolist()
+            assert content["base"][name].tolist() == getattr(found.before.counts, name).tolist()
+        for name, one in known.items():
+            assert one["base"] == found.before.values[name]
+            if "values" in one:
+                assert one["values"][g] == found.overall.values[name]
+            gain = found.difference.gain[name]
+            assert (one["low"][g], one["high"][g]) == (gain.low, gain.high) if "low" in one else name == "top2"
+    assert {name for name, one in known.items() if "values" in one} == {"fwiou", "gmean", "kappa", "mcc", "top2"}
+
+
+def test_groups_have_counts_of_their_own():
+    hostile(names=list("abcdefg"))
+    unoic_cli.page("hostile.h5", output="p.html", by="group")
+    content = unpacked(pathlib.Path("p.html").read_bytes())["tabs"][0]
+    g = 130
+    found = unoic_cli.evaluate("hostile.h5", lam=float(content["lams"][g]), by="group")
+    assert [one["name"] for one in content["groups"]] == list(found.groups) == ["a", "b", "c"]
+    for one in content["groups"]:
+        for name in ("hits", "predicted"):
+            assert one["counts"][name][g].tolist() == getattr(found.groups[one["name"]].counts, name).tolist()
+            assert one["base"][name].tolist() == getattr(found.before_by[one["name"]].counts, name).tolist()
+
+
+def test_a_lambda_between_two_points_is_a_point_of_its_own():
+    calibration = unoic_cli.search_lambda(VAL).calibration
+    made = unoic_cli.page(
+        VAL,
+        output="p.html",
+        calibration=calibration,
+        lam=1.2345,
+        by="file",
+        subject_to="acc>=base+0.03",
+        metrics="acc,gmean",
+    )
+    content = unpacked(pathlib.Path("p.html").read_bytes())["tabs"][0]
+    found = unoic_cli.evaluate(VAL, calibration=replace(calibration, lam=1.2345), metrics="acc,gmean")
+    g = content["chosen"]
+    assert content["lams"][g] == made.tabs[0]["lambda"] == 1.2345 and len(content["lams"]) == 602
+    assert content["counts"]["hits"][g].tolist() == found.overall.counts.hits.tolist()
+    assert content["groups"][0]["counts"]["hits"][g].tolist() == found.overall.counts.hits.tolist()
+    known = {one["name"]: one for one in content["metrics"]}
+    assert known["gmean"]["values"][g] == found.overall.values["gmean"]
+    assert known["acc"]["low"][g] == found.difference.gain["acc"].low
+    assert content["ruled_out"][g] == (found.overall.values["acc"] < found.before.values["acc"] + 0.03)
+    assert dict(content["facts"])["lambda"].startswith("1.2345, as given (--lambda); searched for on this data: ")
+
+
+def test_constraints_rule_out_what_the_search_does(made):
+    content = unpacked(made.read_bytes())["tabs"][0]
+    hits, n = content["counts"]["hits"].sum(axis=1), content["counts"]["support"].sum()
+    need = content["base"]["hits"].sum() + 0.02 * n
+    assert content["ruled_out"].tolist() == (hits < need - 1e-9).tolist()
+    assert 0 < content["ruled_out"].sum() < len(hits)
+
+
+def test_confusion_and_reliability_are_those_of_evaluate(made):
+    content = unpacked(made.read_bytes())["tabs"][1]["at"]
+    found = unoic_cli.evaluate(TEST, calibration=chosen(), confusion=True, metrics="ece")
+    matrix = found.confusion
+    assert content["confusion"]["matrix"].tolist() == matrix.tolist()
+    truth, who, n = content["confusion"]["pairs"][0]
+    off = matrix - np.diag(np.diag(matrix))
+    assert n == off.max() == off[truth, who] and content["confusion"]["n"] == np.count_nonzero(off)
+    assert content["reliability"] == found.reliability
+    assert content["mcnemar"] == found.difference.mcnemar.to_dict()
+
+
+def test_a_state_has_what_it_knows(run, answer):
+    answer("search-lambda", VAL, "--by", "file", "--state", "a.unoic")
+    answer("search-lambda", VAL, "--metric", "miou", "--state", "b.unoic")
+    answer("search-lambda", VAL, "--by", "file", "--page", "data.html")
+    told = answer("page", "CE=a.unoic", "b.unoic", "-o", "p.html")
+    assert [one["name"] for one in told["tabs"]] == ["CE", "b.unoic"]
+    one, two = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    assert one["at"] is None and (one["goal"], two["goal"]) == ("macc", "miou")
+    data = unpacked(pathlib.Path("data.html").read_bytes())["tabs"][0]
+    assert one["counts"]["hits"].tolist() == data["counts"]["hits"].tolist()
+    assert one["groups"][0]["counts"]["predicted"].tolist() == data["groups"][0]["counts"]["predicted"].tolist()
+    answer("report", "a.unoic", "--page", "r.html")
+    again = unpacked(pathlib.Path("r.html").read_bytes())
+    assert again["command"] == f"unoic search-lambda {VAL} --by file --page r.html"
+    assert again["tabs"][0]["counts"]["hits"].tolist() == data["counts"]["hits"].tolist()
+
+
+def test_fused_runs_and_methods_are_tabs(answer):
+    answer("page", *STREETS, "--range", "0:1:0.25", "-o", "fused.html")
+    (fused,) = unpacked(pathlib.Path("fused.html").read_bytes())["tabs"]
+    found = unoic_cli.evaluate(STREETS, lam=0.5)
+    assert fused["counts"]["hits"][2].tolist() == found.overall.counts.hits.tolist()
+    assert ["fusion", "noisy-or"] in fused["facts"]
+    told = answer("compare", *STREETS, "-m", "rgb", "-m", "average", "-m", "max@0.5", "--page", "methods.html")
+    tabs = unpacked(pathlib.Path("methods.html").read_bytes())["tabs"]
+    assert [one["name"] for one in tabs] == [one["name"] for one in told["methods"]] == ["rgb", "average", "max@0.5"]
+    for tab, one in zip(tabs, told["methods"], strict=True):
+        counts = tab["counts"]
+        assert np.mean(counts["hits"][0] / counts["support"]) == pytest.approx(one["average"]["macc"], abs=1e-12)
+    gain = told["methods"][1]["differences"]["conditions"]["all"]["gain"]["macc"]
+    shown = {one["name"]: one for one in tabs[1]["metrics"]}["macc"]
+    assert [shown["low"][0], shown["high"][0]] == gain["interval"] and tabs[1]["against"] == "rgb"
+
+
+def test_images_are_shown(answer):
+    path = STREETS[0].partition("=")[2]
+    told = answer("evaluate", path, "-l", "0.4", "--by", "image", "--page", "e.html")
+    (tab,) = unpacked(pathlib.Path("e.html").read_bytes())["tabs"]
+    assert tab["at"]["images"] == told["images"] and tab["at"]["confusion"] is None
+    answer("page", path, "--range", "0:1:0.5", "--by", "image", "-o", "p.html")
+    (tab,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    assert tab["groups"] is None and tab["at"]["images"]["n"] == told["images"]["n"]
+
+
+# ------------------------------------------------------------------------------------------------
+# the file
+
+
+def test_the_same_inputs_give_the_same_bytes_by_the_command_that_is_named(run):
+    words = [
+        "page",
+        DIGITS,
+        "-o",
+        "p.html",
+        "--metrics",
+        "recall[3],acc",
+        "--subject-to",
+        "acc>=base",
+        "--ignore-index",
+        "4",
+    ]
+    assert run(*words)[0] == 0
+    first = pathlib.Path("p.html").read_bytes()
+    command = shlex.split(unpacked(first)["command"])
+    assert command[:3] == ["unoic", "page", DIGITS]
+    assert run(*command[1:], "--force", "--threads", "1")[0] == 0
+    assert pathlib.Path("p.html").read_bytes() == first
+
+
+def test_arrays_have_no_command_line():
+    made = unoic_cli.page([[2.0, 1.5], [2.0, 0.0], [0.2, 1.0]], [1, 0, 1], source_prior=[3, 1], output="p.html")
+    assert made.command is None and unpacked(pathlib.Path("p.html").read_bytes())["command"] is None
+
+
+def test_credentials_are_not_in_the_command():
+    line = steps.paged.command_line(
+        "page", "https://me:secret@host/v.h5?sig=1", steps.PageOptions, {"output": "p.html"}
+    )
+    assert line == "unoic page https://host/v.h5 --output p.html"
+
+
+class Reader(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.inside = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.inside.append((self.lasttag, data))
+
+
+def test_nothing_but_its_own_script_and_style_may_run():
+    hostile()
+    unoic_cli.page("hostile.h5", output="p.html", by="group")
+    text = pathlib.Path("p.html").read_text()
+    reader = Reader()
+    reader.feed(text)
+    assert "onerror" not in text.replace(".onerror", "")
+    (policy,) = [one["content"] for tag, one in reader.tags if one.get("http-equiv") == "Content-Security-Policy"]
+    parts = dict(one.strip().split(" ", 1) for one in policy.split(";"))
+    assert parts["default-src"] == "'none'" and {"base-uri", "form-action"} <= set(parts)
+    script, style = (
+        re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1],
+        re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1],
+    )
+    for name, content in (("script-src", script), ("style-src", style)):
+        assert parts[name] == f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+    for _, attributes in reader.tags:
+        assert not any(name.startswith("on") or name in ("style", "src") for name in attributes)
+        assert attributes.get("href", "data:,") == "data:,"
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "said"),
+    [
+        ((DIGITS,), UsageError, "--output: no file; expected one for the page"),
+        ((DIGITS, "-o", "there.html"), CannotCreateError, "there.html: the file exists; expected a new name, or"),
+        (("-", "-o", "p.html"), UsageError, "-: a stream, which is opened once; expected files"),
+        ((DIGITS, "--test", "-", "-o", "p.html"), UsageError, "-: a stream, which is opened once; expected files"),
+        ((DIGITS, "--offsets", "fit", "-o", "p.html"), UsageError, "--offsets: fit, which moves all classes at every"),
+        ((DIGITS, "--test", VAL, "-o", "p.html"), DataError, VAL),
+        (("s.unoic", DIGITS, "-o", "p.html"), UsageError, f"{DIGITS}: no state, beside some that are; expected"),
+        (("s.unoic", "--metric", "miou", "-o", "p.html"), UsageError, "--metric: --metric beside a state, which has"),
+        (("e.unoic", "-o", "p.html"), DataError, "e.unoic: a state of unoic evaluate; expected one of unoic search"),
+        (
+            (*STREETS, "--lambda", "rgb=0.4,depth=0.2", "--range", "0:1:0.5", "-o", "p.html"),
+            UsageError,
+            "--lambda: a lambda for each modality, in other proportions than the curve's; expected one number",
+        ),
+        ((DIGITS, "-o", DIGITS, "--force"), CannotCreateError, DIGITS),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_no_file(run, args, error, said):
+    pathlib.Path("there.html").write_text("mine")
+    if "unoic" in args[0]:
+        assert (
+            run("search-lambda", DIGITS, "--state", "s.unoic")[0]
+            == run("evaluate", DIGITS, "--state", "e.unoic")[0]
+            == 0
+        )
+    code, out, err = run("page", *args)
+    assert (code, out, err.count("\n")) == (error.exit_code, "", 1), err
+    assert err.startswith(f"unoic: error: {said}")
+    assert not pathlib.Path("p.html").exists() and pathlib.Path("there.html").read_text() == "mine"
+
+
+def test_force_is_for_an_output(run):
+    for command in ("search-lambda", "evaluate", "compare"):
+        code, _, err = run(command, DIGITS, "--force", *(["-m", "rgb"] if command == "compare" else []))
+        assert code == 2 and "--force without" in err
+        pathlib.Path("p.html").write_text("mine")
+        more = ["-l", "1"] if command == "evaluate" else []
+        if command != "compare":
+            assert run(command, DIGITS, *more, "--page", "p.html")[0] == 73
+            assert run(command, DIGITS, *more, "--page", "p.html", "--force")[0] == 0
+            assert pathlib.Path("p.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_nothing_is_written_after_a_warning_with_strict(run):
+    hostile("few.h5", n=30)
+    code, _, err = run("page", "few.h5", "-o", "p.html", "--strict")
+    assert code == 65 and "W4" in err and not pathlib.Path("p.html").exists()
+
+
+# ------------------------------------------------------------------------------------------------
+# in a browser
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="pip install 'unoic[test-page]'")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with api.sync_playwright() as playwright:
+        try:
+            one = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """What opens a page, and sees to it that it says nothing and asks for nothing."""
+    with contextlib.ExitStack() as stack:
+        said, asked, addresses = [], [], set()
+
+        def show(path, after="", **options):
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+            stack.callback(context.close)
+            tab = context.new_page()
+            tab.on("console", lambda one: said.append(one.text))
+            tab.on("pageerror", lambda one: said.append(str(one)))
+            tab.on("request", lambda one: asked.append(one.url))
+            tab.on("dialog", lambda one: said.append("a dialog"))
+            address = pathlib.Path(path).resolve().as_uri()
+            addresses.add(address)
+            tab.goto(address + after)
+            tab.wait_for_selector("html[data-ready]")
+            return tab
+
+        yield show
+        assert said == [] and set(asked) == addresses
+
+
+TABLE = """name => [...document.querySelectorAll(`#${name} tbody tr:not(.gap)`)].filter(row => !row.hidden).map(row => [
+    row.children[0].textContent,
+    ...[...row.querySelectorAll("data")].map(one => one.value === "" ? null : one.value.split(" ").map(Number))])"""
+
+
+def until(tab, true):
+    """Wait until an expression is true; the page lets nobody else watch it."""
+    for _ in range(100):
+        if tab.evaluate(true):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never: {true}")
+
+
+def table(tab, name):
+    """Rows of a table: a name, and numbers as they are, not as they are shown."""
+    return {
+        row[0]: [one if one is None or len(one) > 1 else one[0] for one in row[1:]] for row in tab.evaluate(TABLE, name)
+    }
+
+
+def slide(tab, place):
+    tab.evaluate(
+        "i => { const s = document.getElementById('lam'); s.value = i; s.dispatchEvent(new Event('input')); }", place
+    )
+    return float(tab.text_content("#now"))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_twenty_places_are_the_json_to_the_last_digit(made, opened, answer, which):
+    tab = opened(made)
+    if which:
+        tab.click("#tab-1")
+    calibration = chosen()
+    for place in np.linspace(0, 60, 20).round().astype(int).tolist():
+        lam = slide(tab, place)
+        pathlib.Path("c.json").write_text(json.dumps(replace(calibration, lam=lam).to_dict()))
+        told = answer("evaluate", (VAL, TEST)[which], "-c", "c.json", "--metrics", METRICS, "--by", "file")
+        rows = table(tab, "metrics")
+        listed = {one["title"]: one["name"] for one in unpacked(made.read_bytes())["tabs"][0]["metrics"]}
+        assert set(rows) == set(listed) and set(listed.values()) == set(told["gain"])
+        for title, (base, now, change, interval) in rows.items():
+            name = listed[title]
+            gain = told["gain"][name]
+            assert (base, now, change, interval) == (told["before"][name], told[name], gain["gain"], gain["interval"])
+        for one, row in zip(told["per_class"], table(tab, "classes").items(), strict=True):
+            wanted = [one[key] for key in ("support", "predicted", "recall", "precision", "iou", "f1")]
+            assert row[0] == one["name"] and row[1][:6] == wanted
+        (group,) = told["groups"]
+        values = table(tab, "groups")[group["group"]]
+        assert values[:3] == [group["n"], group["acc"], group["gain"]["acc"]["gain"]]
+        shots = table(tab, "shots")
+        assert [row[2] for row in shots.values()] == [told[name] for name in ("many", "medium", "few")]
+
+
+def test_keys_and_the_pointer_move_lambda(made, opened):
+    tab = opened(made)
+    now = lambda: float(tab.text_content("#now"))  # noqa: E731
+    tab.focus("#lam")
+    tab.keyboard.press("Home")
+    assert now() == 0.0
+    for key, lam in (("ArrowRight", 0.05), ("ArrowUp", 0.1), ("ArrowLeft", 0.05), ("End", 3.0)):
+        tab.keyboard.press(key)
+        assert now() == lam
+    tab.keyboard.press("PageDown")
+    assert 0 < now() < 3.0
+    assert tab.get_attribute("#lam", "aria-valuetext").startswith(f"lambda {now():g}, mIoU ")
+    before = table(tab, "metrics")
+    for name, share in (("#lam", 0.2), ("#curve svg", 0.8)):
+        tab.locator(name).scroll_into_view_if_needed()
+        box = tab.locator(name).bounding_box()
+        tab.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        assert abs(now() - 3 * share) < 0.35
+        assert table(tab, "metrics") != before
+    box = tab.locator("#curve svg").bounding_box()
+    tab.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 50)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 3 * box["width"], box["y"] + 50)
+    tab.mouse.up()
+    assert now() == 3.0
+    tab.click("#jumps button:has-text('chosen')")
+    assert now() == unpacked(made.read_bytes())["tabs"][0]["lambda"]
+    dot, ring = (tab.locator(f"#plane svg circle.{name}") for name in ("dot", "chosen"))
+    assert [dot.get_attribute(one) for one in ("cx", "cy")] == [ring.get_attribute(one) for one in ("cx", "cy")]
+
+
+def test_the_address_keeps_what_is_shown(made, opened):
+    tab = opened(made)
+    tab.click("#tab-1")
+    tab.select_option("#curve select", "gmean")
+    tab.select_option("#plane select >> nth=0", "acc")
+    tab.click("#classes thead button:has-text('recall') >> nth=0")
+    tab.fill("#classes input", "s")
+    slide(tab, 11)
+    until(tab, "location.hash.includes('l=0.55')")
+    seen = table(tab, "classes")
+    other = opened(made, tab.evaluate("location.hash"))
+    assert other.text_content("#now") == "0.55" and other.get_attribute("#tab-1", "aria-selected") == "true"
+    assert other.input_value("#curve select") == "gmean" and other.input_value("#plane select >> nth=0") == "acc"
+    assert list(table(other, "classes").items()) == list(seen.items()) and 0 < len(seen) < 10
+    broken = opened(made, "#t=9&l=x&m=none&x=&s=%3Cb%3E&d=0&q=")
+    assert len(table(broken, "classes")) == 10
+
+
+def test_classes_are_sorted_and_searched(made, opened):
+    tab = opened(made)
+    heads = [one.strip() for one in tab.locator("#classes thead button").all_inner_texts()]
+    assert heads == ["class", "units", "predicted", "recall", "precision", "IoU", "F1", "recall, change", "trained on"]
+    for j, name in enumerate(heads):
+        tab.locator("#classes thead button").nth(j).click()
+        tab.wait_for_timeout(20)
+        values = [row[j - 1] for row in table(tab, "classes").values()]
+        order = tab.locator("#classes thead th").nth(j).get_attribute("aria-sort")
+        if j:
+            assert order == "descending" and values == sorted(values, reverse=True), name
+            tab.locator("#classes thead button").nth(j).click()
+            values = [row[j - 1] for row in table(tab, "classes").values()]
+            assert values == sorted(values)
+            slide(tab, 40)
+            values = [row[j - 1] for row in table(tab, "classes").values()]
+            assert values == sorted(values), "also when lambda moves"
+    tab.fill("#classes input", "BOOT")
+    assert list(table(tab, "classes")) == ["ankle boot"]
+    tab.fill("#classes input", "no such class")
+    assert not table(tab, "classes")
+
+
+def test_tables_are_copied_as_csv(made, opened):
+    tab = opened(made, permissions=["clipboard-read", "clipboard-write"])
+    slide(tab, 20)
+    for name, shown in (("metrics", 15), ("classes", 10), ("shots", 3), ("groups", 1)):
+        tab.locator(f"#{name} button:has-text('copy as CSV')").click()
+        until(tab, f"document.getElementById('status').textContent.includes('{shown} rows')")
+        lines = tab.evaluate("navigator.clipboard.readText()").split("\r\n")
+        assert len(lines) == shown + 2 and lines[-1] == ""
+        first, cells = lines[1].split(","), next(iter(table(tab, name).values()))
+        assert float(first[2]) == cells[1]
+    tab.locator("#curve button:has-text('copy as CSV')").click()
+    until(tab, "document.getElementById('status').textContent.includes('61 rows')")
+    copied = tab.evaluate("navigator.clipboard.readText()").split("\r\n")
+    assert copied[0].startswith("lambda,acc,macc,miou,f1,") and copied[21].startswith("1,")
+
+
+def test_names_are_text(opened):
+    hostile()
+    unoic_cli.page("hostile.h5", output="p.html", by="group")
+    tab = opened("p.html", permissions=["clipboard-read", "clipboard-write"])
+    assert tab.evaluate("document.images.length") == 0
+    names = [one[0] for one in tab.evaluate(TABLE, "classes")]
+    assert names == HOSTILE and HOSTILE[0] in tab.text_content("#groups") and HOSTILE[0] in tab.text_content("#chosen")
+    tab.locator("#classes button:has-text('copy as CSV')").click()
+    until(tab, "document.getElementById('status').textContent.includes('10 rows')")
+    assert '"a,""b"""' in tab.evaluate("navigator.clipboard.readText()")
+
+
+LOOKS = {
+    "light": {}, "dark": {"color_scheme": "dark"}, "phone": {"viewport": {"width": 390, "height": 844}},
+    "dark phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_everybody_can_use_it(made, opened, look):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install 'unoic[test-page]'")
+    tab = opened(made, **look)
+    for which in (0, 1):
+        tab.click(f"#tab-{which}")
+        slide(tab, 30)
+        tab.evaluate("document.querySelector('details').open = true")
+        found = axe.Axe().run(tab)
+        assert not found.violations_count, found.generate_report()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") == ("color_scheme" not in look)
+
+
+def test_tabs_are_reached_by_keys(made, opened):
+    tab = opened(made)
+    tab.focus("#tab-0")
+    tab.keyboard.press("ArrowRight")
+    assert (
+        tab.evaluate("document.activeElement.id") == "tab-1" and tab.get_attribute("#tab-1", "aria-selected") == "true"
+    )
+    assert TEST in tab.text_content("#about") and "cross-fitted" not in tab.text_content("#metrics")
+    tab.keyboard.press("Home")
+    assert "cross-fitted" in tab.text_content("#metrics")
+    assert tab.evaluate("document.activeElement.id") == "tab-0"
+
+
+def test_many_classes_are_written_as_far_as_they_are_seen(opened):
+    names = [f"class {i}" for i in range(1000)]
+    hostile("many.h5", names, 5000)
+    made = unoic_cli.page("many.h5", output="p.html", range="0:2")
+    assert made.n_bytes < 1_000_000 and made.tabs[0]["n_lambdas"] == 201
+    tab = opened("p.html")
+    count = "document.querySelectorAll('#classes tbody tr:not(.gap)').length"
+    assert tab.evaluate(count) < 40
+    tab.evaluate("document.querySelector('#classes .rows').scrollTop = 1e9")
+    until(tab, "document.querySelector('#classes tbody').textContent.includes('class 999')")
+    assert list(table(tab, "classes"))[-1] == "class 999" and tab.evaluate(count) < 40
+    assert tab.evaluate("document.querySelector('#classes .rows').scrollHeight") > 29_000
+    slide(tab, 150)
+    found = unoic_cli.evaluate("many.h5", lam=1.5).overall
+    assert table(tab, "classes")["class 999"][1] == int(found.counts.predicted[999])
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate(count) == 1000
+    tab.emulate_media(media="screen")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(table(tab, "classes")) < 40
+
+
+def test_a_page_of_a_state_says_what_it_lacks(opened, answer):
+    answer("search-lambda", DIGITS, "--state", "s.unoic")
+    answer("page", "s.unoic", "-o", "p.html")
+    tab = opened("p.html")
+    assert "unoic page FILES -o FILE has them" in tab.text_content("#chosen") and tab.is_hidden("#tabs")
+
+
+def test_what_is_measured_at_one_lambda_has_no_slider(opened, answer):
+    told = answer("evaluate", DIGITS, "--page", "p.html", "--metrics", "acc,nll", "--confusion")
+    tab = opened("p.html")
+    assert tab.is_hidden("#lam") and tab.is_hidden("#curve") and tab.is_visible("#classes")
+    assert {name: row[0] for name, row in table(tab, "metrics").items()}["NLL"] == told["nll"]
+
+
+def test_images_are_those_of_evaluate(opened, answer):
+    told = answer("evaluate", STREETS[0].partition("=")[2], "-l", "0.4", "--by", "image", "--page", "p.html")["images"]
+    tab = opened("p.html")
+    rows = {row[0]: row[1:] for row in tab.evaluate(TABLE, "chosen")}
+    for name, title in (("acc", "acc"), ("miou", "mIoU")):
+        one = told["metrics"][name]
+        wanted = [one["n"], one["mean"], *one["quartiles"], one["before"]["mean"], one["gain"]]
+        assert rows[title] == [*([value] for value in wanted), one["interval"]]
+    worst = told["worst"][0]
+    assert rows[f"{worst['file']} {worst['sample_id']}"][:2] == [[worst["n"]], [worst["acc"]]]

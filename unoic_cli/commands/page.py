@@ -1,0 +1,308 @@
+"""`page`: one HTML file in which a slider moves all that lambda changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
+
+import numpy as np
+
+from unoic_cli.brief import brief, in_html
+from unoic_cli.calibrations.calibration import Calibration
+from unoic_cli.commands import paged
+from unoic_cli.commands.along import Along
+from unoic_cli.commands.class_offsets import asks_for_fit
+from unoic_cli.commands.evaluate import IMAGE, EvaluateResult, evaluate
+from unoic_cli.commands.search import CurveOptions, SearchResult, about_lambda, searched
+from unoic_cli.data.steps import Steps, write_bytes
+from unoic_cli.errors import UsageError, Warned
+from unoic_cli.formats import STANDARD
+from unoic_cli.options import Option, filled
+from unoic_cli.resolve.common import Inputs, Notes, check_output, files_among, output_path
+from unoic_cli.resolve.modalities import at_lambda, load_calibration
+from unoic_cli.resolve.options import DataOptions, ForceOption
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+NAME = "page"
+MOST_CONFUSION = 1024
+"""Classes up to which the confusion matrix is counted."""
+RELIABILITY = "ece"
+"""What confidence is compared with accuracy for."""
+
+
+@dataclass(frozen=True)
+class PageResult:
+    """What a page shows. `to_dict` is the JSON that the command prints.
+
+    Attributes
+    ----------
+    output : str
+        The file written.
+    n_bytes : int
+        Its size.
+    tabs : tuple of dict
+        For each run: name, units, classes, lambdas of the curve, the chosen one, and metrics.
+    command : str or None
+        The line that repeats it; None where it was given what no line can say.
+    notes : tuple of str
+        What was worth saying on the way.
+    warnings : list of dict
+        What may do harm: code, text and figures.
+    """
+
+    output: str
+    n_bytes: int
+    tabs: tuple[dict[str, Any], ...]
+    command: str | None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[dict[str, Any], ...] = ()
+
+    __repr__ = brief
+    _repr_html_ = in_html
+
+    @classmethod
+    def of(
+        cls, output: str, content: bytes, tabs: list[dict[str, Any]], command: str | None, notes: Notes
+    ) -> PageResult:
+        """Of a page that is made."""
+        return cls(output, len(content), tuple(map(_told, tabs)), command, tuple(notes.texts), tuple(notes.told()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the command."""
+        return {
+            "output": self.output,
+            "n_bytes": self.n_bytes,
+            "tabs": list(self.tabs),
+            "command": self.command,
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+
+def _told(tab: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": tab["name"],
+        "n": tab["n"],
+        "n_classes": tab["n_classes"],
+        "n_lambdas": int(tab["lams"].size),
+        "lambda": tab["lambda"],
+        "metrics": [one["name"] for one in tab["metrics"]],
+    }
+
+
+class PageOptions(CurveOptions, total=False):
+    """Options of `page`."""
+
+    output: Annotated[
+        str | os.PathLike[str] | None, Option("--output -o", "FILE", "The page: one HTML file.", says="where")
+    ]
+    lam: Annotated[
+        Any,
+        Option(
+            "--lambda -l",
+            "L",
+            "The lambda that the page begins with, instead of the one that is chosen; with --calibration also "
+            "rgb=0.3,depth=0.6 for each modality.",
+            many=True,
+            takes="number, str or mapping by modality",
+        ),
+    ]
+    test: Annotated[
+        Any,
+        Option(
+            "--test",
+            "FILE",
+            "A labelled test set, which takes no part in the choice: a tab of its own (repeatable, as several are one "
+            "data set; NAME=FILE for each modality).",
+            many=True,
+            takes="path, sequence of paths, source, or mapping of these by modality",
+        ),
+    ]
+    test_split: Annotated[
+        str | None,
+        Option("--test-split", "NAME", "Only the samples of this split of the test set. Default: all of them."),
+    ]
+    force: ForceOption
+
+
+def page(
+    inputs: Inputs,
+    labels: ArrayLike | None = None,
+    **options: Unpack[PageOptions],
+) -> Steps[PageResult]:
+    """Search, measure what is chosen, and write the page: see `unoic_cli.page`."""
+    chosen = filled(PageOptions, options)
+    output = checked_output(chosen)
+    if asks_for_fit(chosen):
+        fitted, expected = "fit, which moves all classes at every lambda", "expected --calibration with these offsets"
+        raise UsageError("--offsets", fitted, expected)
+    _check_streams(inputs, chosen)
+    spoken = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"], chosen["offsets"])
+    yield from check_output(output, force=chosen["force"], inputs=files_among(inputs, chosen["test"], *spoken))
+    notes = Notes(chosen["tell"])
+    calibration = None
+    if chosen["calibration"] is not None:
+        calibration = yield from load_calibration(chosen["calibration"])
+        if chosen["lam"] is not None:
+            calibration = yield from at_lambda(calibration, chosen["lam"], "--lambda")
+    found, along = yield from _searched(inputs, labels, chosen, calibration, notes)
+    used, why = yield from _used(calibration, found, chosen)
+    here = used if calibration is not None else replace(used, provenance={})  # the page says where it was chosen
+    measured = yield from _measured(inputs, labels, chosen, here, along, notes, chosen["split"])
+    tabs = [_tab(found, measured, along, used, why)]
+    if chosen["test"] is not None:
+        tabs.append((yield from _tested(chosen, used, found, notes)))
+    command = paged.command_line(NAME, inputs, PageOptions, chosen)
+    content = paged.page(tabs, command)
+    yield from write_bytes(output, content)
+    return PageResult.of(output, content, tabs, command, notes)
+
+
+def checked_output(chosen: Mapping[str, Any]) -> str:
+    """The name of the page.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    output = output_path(chosen["output"])
+    if not output:
+        raise UsageError("--output", "no file", "expected one for the page: -o FILE.html")
+    return output
+
+
+def _check_streams(inputs: Any, chosen: PageOptions) -> None:
+    """Refuse standard input: the data is opened more than once."""
+    for given in (inputs, chosen["test"]):
+        items = given if isinstance(given, (list, tuple)) else [given]
+        if any(isinstance(one, str) and one.rpartition("=")[2] == STANDARD for one in items):
+            raise UsageError(STANDARD, "a stream, which is opened once", "expected files")
+
+
+def hear(notes: Notes) -> Any:
+    """What takes notes and warnings of other commands."""
+
+    def hear(text: str) -> None:
+        if isinstance(text, Warned):
+            notes.warn(text.code, str(text).removeprefix(f"{text.code}: "), **text.figures)
+        else:
+            notes.add(text)
+
+    return hear
+
+
+def _searched(
+    inputs: Any, labels: Any, chosen: PageOptions, calibration: Calibration | None, notes: Notes
+) -> Steps[tuple[SearchResult, Along]]:
+    """The curve of the data that lambda is chosen on."""
+    given = {**filled(CurveOptions, chosen), "calibration": calibration, "tell": hear(notes)}
+    if chosen["by"] == IMAGE:
+        given["by"] = None
+    found, along = yield from searched(inputs, labels, given, keep=True)
+    assert along is not None
+    return found, along
+
+
+def _used(calibration: Calibration | None, found: SearchResult, chosen: PageOptions) -> Steps[tuple[Calibration, str]]:
+    """What the page begins with, and why."""
+    if calibration is None and chosen["lam"] is None:
+        return found.calibration, about_lambda(found)
+    searched_for = f"; searched for on this data: {about_lambda(found)}"
+    if calibration is not None:
+        which = "as given (--lambda)" if chosen["lam"] is not None else "as the calibration has it"
+        return calibration, f"{calibration.lam:g}, {which}{searched_for}"
+    used = yield from at_lambda(found.calibration, chosen["lam"], "--lambda")
+    shares = [[one.share for one in each.modalities] for each in (used, found.calibration)]
+    if shares[0] != shares[1]:
+        expected = "expected one number, or --calibration beside it"
+        raise UsageError("--lambda", "a lambda for each modality, in other proportions than the curve's", expected)
+    return used, f"{used.lam:g}, as given (--lambda){searched_for}"
+
+
+def _measured(
+    inputs: Any, labels: Any, chosen: PageOptions, used: Calibration, along: Along, notes: Notes, split: str | None
+) -> Steps[EvaluateResult]:
+    """What is known of the chosen lambda alone."""
+    names, counted = [one.name for one in along.metrics], len(used.target_prior.values) <= MOST_CONFUSION
+    return (yield from evaluate(
+        inputs, labels, **{
+            **filled(DataOptions, chosen), "calibration": used, "by": chosen["by"], "cluster": chosen["cluster"],
+            "metrics": names if RELIABILITY in names else [*names, RELIABILITY], "shots": _shots(chosen, along),
+            "confusion": counted, "absent": chosen["absent"], "strict": chosen["strict"],
+            "split": split, "tell": hear(notes), **_factors(chosen, used),
+        },
+    ))  # fmt: skip
+
+
+def _shots(chosen: PageOptions, along: Along) -> Any:
+    return chosen["shots"] if any(one.BY_TRAINING for one in along.metrics) else None
+
+
+def _factors(chosen: PageOptions, used: Calibration) -> dict[str, Any]:
+    """The factors of samples that a calibration is told anew."""
+    if not any(one.given_factors for one in used.modalities):
+        return {}
+    return {"delta": chosen["delta"], "delta_power": chosen["delta_power"]}
+
+
+def _tab(found: SearchResult, measured: EvaluateResult, along: Along, used: Calibration, why: str) -> dict[str, Any]:
+    """The tab of the data that lambda was chosen on."""
+    along = _with(along, measured, used.lam)
+    made = paged.of_search(found.to_dict(), along, used.lam, why)
+    said = measured.to_dict()
+    more = [one for one in said["warnings"] if one not in made["warnings"]]
+    notes = list(dict.fromkeys([*made["notes"], *said["notes"]]))
+    return {**made, "at": paged.evaluated(said), "warnings": [*made["warnings"], *more], "notes": notes}
+
+
+def _with(along: Along, measured: EvaluateResult, lam: float) -> Along:
+    """The curve with the chosen lambda as one of its points."""
+    if along.has(lam) or measured.difference is None:
+        return along
+    tables = None if measured.groups is None else {name: one.counts for name, one in measured.groups.items()}
+    return along.with_point(lam, measured.overall.counts, measured.overall.values, measured.difference.gain, tables)
+
+
+def _tested(chosen: PageOptions, used: Calibration, found: SearchResult, notes: Notes) -> Steps[dict[str, Any]]:
+    """The tab of the test set: nothing is chosen on it."""
+    own = {**filled(DataOptions, chosen), "split": chosen["test_split"], "labels_file": None}
+    told: PageOptions = {**chosen, **own}  # type: ignore[typeddict-item]
+    given = {
+        **filled(CurveOptions, told), "calibration": used, "range": _range(found.lams), "step": None, "choose": None,
+        "method": None, "metric": found.metric, "subject_to": None, "strict": False, "tell": None,
+        "by": None if chosen["by"] == IMAGE else chosen["by"], "per_modality": False, **_NO_SCORES,
+        **_factors(chosen, used),
+    }  # fmt: skip
+    result, along = yield from searched(chosen["test"], None, given, keep=True)
+    assert along is not None
+    measured = yield from _measured(chosen["test"], None, told, used, along, notes, chosen["test_split"])
+    along = _with(replace(along, constraints=(), ruled_out=None), measured, used.lam)
+    said = {**result.to_dict(), "choice": {}, "gain": {}}
+    made = paged.of_search(said, along, used.lam, f"{used.lam:g}, chosen on other data")
+    told_here = measured.to_dict()
+    return {
+        **made, "at": paged.evaluated(told_here), "warnings": told_here["warnings"], "notes": told_here["notes"],
+    }  # fmt: skip
+
+
+def _range(lams: NDArray[np.float64]) -> str:
+    """The lattice of a curve, as it is typed; of one whose points are uneven, its ends.
+
+    Examples
+    --------
+    >>> _range(np.arange(0, 1.05, 0.05)), _range(np.array([0.0, 0.1, 1.0])), _range(np.array([0.5]))
+    ('0:1:0.05', '0:1', '0.5:0.5')
+    """
+    ends, gaps = f"{lams[0]:.10g}:{lams[-1]:.10g}", np.diff(lams)
+    even = gaps.size > 0 and bool(np.ptp(gaps) < 1e-9)
+    return f"{ends}:{gaps[0]:.10g}" if even else ends
+
+
+_NO_SCORES: dict[str, Any] = dict.fromkeys(
+    ("source_prior", "unseen", "temperature", "offsets", "delta", "delta_power", "order", "fusion", "weights")
+)

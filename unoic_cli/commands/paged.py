@@ -1,0 +1,333 @@
+"""What a page shows of results: the data behind `unoic_cli.pages`, one tab for each run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unoic_cli.commands.along import Along
+from unoic_cli.metrics import ABSENT_RULES, Counts, Metric, OfClass, Rules, in_percent, is_better, title
+from unoic_cli.metrics.acc import Accuracy
+from unoic_cli.metrics.metric import ClassMean
+from unoic_cli.metrics.shots import Few, Many, Medium, Shots
+from unoic_cli.options import is_given, options_of
+from unoic_cli.pages.document import document
+from unoic_cli.urls import scrub_all
+from unoic_cli.version import __version__
+
+MOST_CONFUSED = 200
+"""Pairs of classes that are listed."""
+MOST_MATRIX = 40
+"""Classes up to which the whole matrix is shown."""
+SHOTS = (Many, Medium, Few)
+"""In the order of the page."""
+
+
+def page(tabs: Sequence[dict[str, Any]], command: str | None) -> bytes:
+    """The file of some tabs; `command` is the line that repeats it."""
+    return document(
+        _name([one["name"] for one in tabs]), {"unoic": __version__, "command": command, "tabs": list(tabs)}
+    )
+
+
+def tab(
+    name: str, along: Along, lam: float, *, class_names: Sequence[str] | None, shown: Sequence[str], n_ignored: int
+) -> dict[str, Any]:
+    """A run along lambda.
+
+    Parameters
+    ----------
+    name : str
+        Of the run.
+    along : Along
+    lam : float
+        The lambda that is chosen, or the point of the curve next to it.
+    class_names : sequence of str or None
+    shown : sequence of str
+        Metrics that tables show.
+    n_ignored : int
+        Units.
+    """
+    listed = [one for one in along.metrics if one.name in shown or one.name in along.values]
+    return {
+        "name": name,
+        "n": int(along.base.support.sum()),
+        "n_ignored": n_ignored,
+        "lams": along.lams,
+        "n_classes": int(along.base.support.size),
+        "class_names": None if class_names is None else list(class_names),
+        "counts": _counts(along.counts),
+        "base": _counts(along.base),
+        "against": along.against,
+        "metrics": [_metric(one, along, one.name in shown) for one in listed],
+        "shots": None if along.training is None else _shots(along.rules, along.training),
+        "ignored": list(along.rules.ignored),
+        "absent": along.rules.absent,
+        "absent_rule": ABSENT_RULES[along.rules.absent],
+        "chosen": along.place(lam),
+        "lambda": lam,
+        "groups": None if along.tables is None else [
+            {"name": one, "counts": _counts(here), "base": _counts(plain)}
+            for one, (here, plain) in along.tables.items()
+        ],
+        "clusters": along.clusters,
+        "kept": along.kept,
+        "of": along.of,
+    }  # fmt: skip
+
+
+def _counts(counts: Counts) -> dict[str, NDArray[np.int64]]:
+    support = counts.support.reshape(-1, counts.support.shape[-1])[0]
+    return {"hits": counts.hits, "predicted": counts.predicted, "support": support}
+
+
+def _metric(metric: Metric, along: Along, shown: bool) -> dict[str, Any]:
+    """A metric: how it follows from counts, or its values; and what it is of the scores as they are."""
+    name = metric.name
+    how = _formula(metric)
+    if how is None and name in along.values:
+        how = {"values": along.values[name]}
+    ends = {"low": along.low[name], "high": along.high[name]} if name in along.low else {}
+    return {
+        "name": name,
+        "title": metric.title,
+        "help": metric.HELP,
+        "percent": metric.PERCENT,
+        "higher": metric.HIGHER,
+        "shown": shown,
+        "base": along.baseline.get(name),
+        **(how or {}),
+        **ends,
+    }
+
+
+def _formula(metric: Metric) -> dict[str, Any] | None:
+    """How a metric follows from counts, where the page can work it out to the last bit."""
+    if isinstance(metric, Accuracy):
+        return {"ratio": "acc"}
+    if isinstance(metric, OfClass):
+        return {"ratio": metric.mean.RATIO, "of": metric.k}
+    if isinstance(metric, ClassMean):
+        among = next((i for i, one in enumerate(SHOTS) if isinstance(metric, one)), None)
+        if isinstance(metric, Shots) == (among is not None):
+            return {"ratio": metric.RATIO, "among": among}
+    return None
+
+
+def _shots(rules: Rules, training: Sequence[float]) -> dict[str, Any]:
+    """Which classes have many, some and few training samples."""
+    samples, bounds = np.array(training, dtype=np.float64), rules.shots
+    of = np.zeros(samples.size, dtype=np.int64)
+    for i, one in enumerate(SHOTS):
+        of[one.within(samples, *bounds)] = i
+    few, many = bounds
+    names = [f"many: more than {many}", f"medium: {few} to {many}", f"few: fewer than {few}"]
+    return {"of": of, "names": names, "samples": samples}
+
+
+def of_search(said: Mapping[str, Any], along: Along, lam: float, chosen: str) -> dict[str, Any]:
+    """The tab of a search.
+
+    Parameters
+    ----------
+    said : mapping
+        Its JSON.
+    along : Along
+    lam : float
+        The lambda that is chosen.
+    chosen : str
+        Which that is and why, in words.
+    """
+    calibration, choice = said["calibration"], said["choice"]
+    made = tab(
+        _name(said["files"]), along, lam, class_names=calibration["class_names"],
+        shown=[one.name for one in along.metrics if one.name in along.values], n_ignored=said["n_ignored"],
+    )  # fmt: skip
+    anchored = choice.get("rule") == "anchored"
+    return {
+        **made,
+        "goal": said["metric"],
+        "tuned": bool(said["gain"]),
+        "anchor": along.place(choice["anchor"]) if anchored else None,
+        "best": along.place(choice["best"]) if anchored else None,
+        "interval": [along.place(end) for end in choice["interval"]] if anchored else None,
+        "constraints": _bounds(along),
+        "ruled_out": along.ruled_out,
+        "facts": [["lambda", chosen], *_of_search(said), *_facts(said)],
+        "at": None,
+        "warnings": said["warnings"],
+        "notes": said["notes"],
+    }
+
+
+def of_evaluate(said: Mapping[str, Any], along: Along, class_names: Sequence[str] | None) -> dict[str, Any]:
+    """The tab of a data set that was measured at one lambda; `said` is the JSON of `evaluate`."""
+    applied = said["before"] is not None
+    lam = f"{said['lambda']:g}" if applied else "none: the scores are taken as they are"
+    return {
+        **tab(
+            _name(said["files"]), along, said["lambda"], class_names=class_names,
+            shown=[one.name for one in along.metrics], n_ignored=said["n_ignored"],
+        ),
+        **_UNCHOSEN,
+        "facts": [["lambda", lam], *_facts(said)],
+        "at": evaluated(said),
+        "warnings": said["warnings"],
+        "notes": said["notes"],
+    }  # fmt: skip
+
+
+def of_method(
+    said: Mapping[str, Any], i: int, along: Along, class_names: Sequence[str] | None, n_ignored: int
+) -> dict[str, Any]:  # fmt: skip
+    """The tab of a method; `said` is the JSON of `compare`."""
+    method = said["methods"][i]
+    return {
+        **tab(
+            method["name"], along, float(along.lams[0]), class_names=class_names, shown=said["metrics"],
+            n_ignored=n_ignored,
+        ),
+        **_UNCHOSEN,
+        "facts": [["method", method["about"]], *_facts(said)],
+        "at": None,
+        "average": {"average": method["average"], "differences": method["differences"]},
+        "warnings": [one for one in said["warnings"] if one.get("method", method["name"]) == method["name"]],
+        "notes": said["notes"],
+    }  # fmt: skip
+
+
+_UNCHOSEN: dict[str, Any] = {
+    "goal": None,
+    "anchor": None,
+    "best": None,
+    "interval": None,
+    "constraints": [],
+    "ruled_out": None,
+}
+
+
+def evaluated(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of one lambda alone, from the JSON of `evaluate`."""
+    kept = ("lambda", "n", "mcnemar", "moved", "gain", "clusters", "reliability", "images")
+    matrix = said["confusion"]
+    return {
+        **{name: said[name] for name in kept},
+        "titles": {name: _titled(name) for name in said["gain"] or ()},
+        "confusion": confused(None if matrix is None else np.array(matrix, dtype=np.int64)),
+    }
+
+
+def _titled(name: str) -> dict[str, Any]:
+    """How a metric is shown."""
+    return {"title": title(name), "percent": in_percent(name), "higher": is_better(name, 1.0, 0.0)}
+
+
+def _name(files: Sequence[str]) -> str:
+    return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
+    """What there is to say of a search, and of its calibration."""
+    calibration, choice = said["calibration"], said["choice"]
+    rows = [["metric", title(said["metric"])], ["method", said["method"]]]
+    if "a" in choice:
+        rows.append(
+            ["joint fit", f"a = {choice['a']:.4g}, lambda = {choice['fit']:.4g}, lambda / a = {choice['mu']:.4g}"]
+        )
+    for name, gain in said["gain"].items():
+        if gain["gain"] is not None:
+            ends = "" if gain["interval"] is None else " [{:+.4f}, {:+.4f}]".format(*gain["interval"])
+            rows.append([f"gain in {title(name)}, cross-fitted", f"{gain['gain']:+.4f}{ends}"])
+    if said["subject_to"]:
+        rows.append(["subject to", said["subject_to"]])
+    for one in calibration["modalities"]:
+        which = "" if one["name"] is None else f" of {one['name']}"
+        rows.append([f"source prior{which}", one["source_prior"]["origin"]])
+        if one["temperature"] != 1.0:
+            rows.append([f"temperature{which}", f"{one['temperature']:g}"])
+        if one["share"] != 1.0:
+            rows.append([f"share of lambda{which}", f"{one['share']:g}"])
+    if said.get("offsets"):
+        rows.append(["offsets", "the calibration has fitted offsets, too; what is shown along lambda is without them"])
+    return [*rows, ["target prior", calibration["target_prior"]["origin"]]]
+
+
+def _facts(said: Mapping[str, Any]) -> list[list[str]]:
+    """Files and options."""
+    rows: list[list[Any]] = [
+        ["fusion", said.get("fusion")],
+        ["files", ", ".join(said["files"])],
+        ["split", said["split"]],
+    ]
+    if said["ignore_index"]:
+        rows.append(["ignored labels", ", ".join(map(str, said["ignore_index"]))])
+    return [[name, text] for name, text in rows if text] + [["absent classes", said["absent_rule"]]]
+
+
+def _bounds(along: Along) -> list[dict[str, Any]]:
+    """Constraints, with what they compare with."""
+    return [
+        {
+            "metric": one.metric.name,
+            "text": str(one),
+            "above": ">" in one.comparison,
+            "bound": one.value + (along.baseline[one.metric.name] if one.relative else 0.0),
+        }
+        for one in along.constraints
+    ]
+
+
+def confused(matrix: NDArray[np.int64] | None) -> dict[str, Any] | None:
+    """A confusion matrix: of a few classes the whole, of any the pairs that are confused most."""
+    if matrix is None:
+        return None
+    off = matrix.copy()
+    np.fill_diagonal(off, 0)
+    flat = off.reshape(-1)
+    some = np.flatnonzero(flat)
+    order = some[np.lexsort((some, -flat[some]))][:MOST_CONFUSED]
+    k = len(matrix)
+    pairs = [[int(i // k), int(i % k), int(flat[i])] for i in order]
+    support = matrix.sum(axis=1)
+    return {
+        "pairs": pairs,
+        "n": int(some.size),
+        "support": support,
+        "matrix": matrix if k <= MOST_MATRIX else None,
+    }
+
+
+def command_line(name: str, inputs: Any, kind: type, given: Mapping[str, Any]) -> str | None:
+    """The line that repeats a command; None where it was given what no line can say.
+
+    Examples
+    --------
+    >>> from unoic_cli.resolve.options import DataOptions
+    >>> command_line("page", ["val set.h5"], DataOptions, {"split": "val", "ignore_index": (3,), "threads": None})
+    "unoic page 'val set.h5' --split val --ignore-index 3"
+    """
+    items = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    if not isinstance(items, (list, tuple)) or not all(isinstance(one, (str, os.PathLike)) for one in items):
+        return None
+    words = ["unoic", name, *map(os.fspath, items)]
+    for key, one in options_of(kind).items():
+        value = given.get(key, one.default)
+        if not one.option.flags or not is_given(value) or value == one.default or key in _OF_RUNS:
+            continue
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if part is True:
+                words.append(one.option.flag)
+            elif isinstance(part, (str, int, float, os.PathLike)):
+                words += [one.option.flag, os.fspath(part) if isinstance(part, os.PathLike) else str(part)]
+            else:
+                return None
+    return shlex.join(scrub_all(words))
+
+
+_OF_RUNS = ("threads", "memory", "force")
+"""Options that change nothing of a page."""

@@ -1,0 +1,561 @@
+"use strict";
+(() => {
+const $ = (id) => document.getElementById(id), SVG = "http://www.w3.org/2000/svg", DASH = "\u2013", ROW = 30, AS_IT_IS = "the scores as they are";
+const set = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
+const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+function make(tag, attributes = {}, ...children) { // texts become text nodes, whatever they hold
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+function draw(parent, tag, attributes = {}, text = "") {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.textContent = text;
+  parent.append(node);
+  return node;
+}
+
+// ---------------------------------------------------------------- the data: JSON, and arrays as differences
+async function unpacked() {
+  const text = atob($("data").textContent.trim()), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const raw = await new Response(stream).arrayBuffer(), size = new DataView(raw).getUint32(0, true);
+  return revived(JSON.parse(new TextDecoder().decode(new Uint8Array(raw, 4, size))), raw, 4 + size);
+}
+function revived(value, raw, start) {
+  if (value === null || typeof value !== "object") return value;
+  if (typeof value.at === "number" && Array.isArray(value.shape)) return array(value, raw, start + value.at);
+  for (const key of Object.keys(value)) value[key] = revived(value[key], raw, start);
+  return value;
+}
+function array({ shape, type }, raw, at) {
+  const size = shape.reduce((a, b) => a * b, 1), step = shape[0] ? size / shape[0] : 1;
+  if (type === "f8") return new Float64Array(raw, at, size);
+  const found = type === "i4" ? new Int32Array(raw, at, size) : Float64Array.from(new BigInt64Array(raw, at, size), Number);
+  for (let i = step; i < size; i++) found[i] += found[i - step];
+  return found;
+}
+
+// ---------------------------------------------------------------- what counts are worth: the order of Python's sums
+function over(ratio, h, p, s) { return ratio === "f1" ? 2 * h : h; }
+function under(ratio, h, p, s) {
+  return ratio === "recall" ? s : ratio === "precision" ? p : ratio === "iou" ? s + p - h : s + p;
+}
+function value(t, m, counts, g) {
+  const k = t.n_classes, { hits, predicted, support } = counts, o = g * k;
+  if (m.ratio === "acc") {
+    let right = 0, n = 0;
+    for (let c = 0; c < k; c++) { right += hits[o + c]; n += support[c]; }
+    return n ? right / n : NaN;
+  }
+  if (m.of !== undefined) return t.out.has(m.of) ? NaN : ratio(m.ratio, counts, o, m.of);
+  if (!m.ratio) return counts === t.counts && m.values ? m.values[g] : NaN;
+  const among = m.among ?? -1, predictions = t.absent === "reference" && m.ratio !== "recall", all = t.absent === "zero";
+  let total = 0, n = 0;
+  for (let c = 0; c < k; c++) {
+    if ((among >= 0 && t.shots.of[c] !== among) || t.out.has(c)) continue;
+    const h = hits[o + c], p = predicted[o + c], s = support[c];
+    if (!(all || s > 0 || (predictions && p > 0))) continue;
+    const d = under(m.ratio, h, p, s);
+    n++;
+    if (d > 0) total += over(m.ratio, h, p, s) / d;
+  }
+  return n ? total / n : NaN;
+}
+function ratio(name, { hits, predicted, support }, o, c) {
+  const d = under(name, hits[o + c], predicted[o + c], support[c]);
+  return d > 0 ? over(name, hits[o + c], predicted[o + c], support[c]) / d : NaN;
+}
+function series(t, m) {
+  if (!m.series) m.series = m.values || Float64Array.from(t.lams, (_, g) => value(t, m, t.counts, g));
+  return m.series;
+}
+const known = (x) => (x === null || x === undefined ? NaN : x);
+const number = (x, m, sign = false) => {
+  if (Number.isNaN(x)) return DASH;
+  const text = m.percent ? (100 * x).toFixed(2) : x.toFixed(4);
+  return sign && x >= 0 ? `+${text}` : text;
+};
+const cell = (v, text, more = {}) => ({ v: Number.isNaN(v) ? "" : v, text, ...more });
+const of = (m, x, sign) => cell(x, number(x, m, sign), sign ? { tone: tone(m, x) } : {});
+const tone = (m, x) => (x === 0 || Number.isNaN(x) ? "" : x > 0 === (m.higher ?? true) ? "up" : "down");
+const short = () => (t.against === AS_IT_IS ? "as it is" : t.against);
+const span = (m, ends) => (ends ? cell(ends.join(" "), ends.map((x) => number(x, m, true)).join(" to ")) : cell("", DASH));
+const PERCENT = { percent: true, higher: true }, whole = (n) => cell(n, n.toLocaleString("en"));
+const lambda = (x) => (x === null || Number.isNaN(x) ? DASH : String(Number(x.toPrecision(12))));
+
+// ---------------------------------------------------------------- tables: rows are filled anew, never made anew
+function put(row, cells) {
+  while (row.children.length < cells.length)
+    row.append(row.children.length ? make("td") : make("th", { scope: "row" }));
+  cells.forEach((one, j) => {
+    const box = row.children[j], plain = typeof one === "string";
+    if (plain) { say(box, one); set(box, "title", one); if (j) set(box, "class", "text"); return; }
+    let data = box.querySelector("data");
+    if (!data) {
+      if (one.bar !== undefined) box.append(make("span", { class: "bar", "aria-hidden": "true" }, make("i")));
+      box.append((data = make("data")));
+    }
+    if (one.bar !== undefined) box.querySelector("i").style.width = `${100 * (one.bar || 0)}%`;
+    set(data, "value", one.v);
+    say(data, one.text);
+    if (one.tone !== undefined) set(data, "class", one.tone);
+  });
+}
+const raw = (one) => (typeof one === "string" ? one : one.v);
+const quoted = (x) => (/[",\r\n]/.test(String(x)) ? `"${String(x).replaceAll('"', '""')}"` : String(x));
+async function copy(name, rows) {
+  const text = rows.map((row) => row.map((x) => quoted(raw(x))).join(",")).join("\r\n") + "\r\n";
+  try { await navigator.clipboard.writeText(text); } catch {
+    const area = make("textarea", { "aria-label": "CSV" });
+    area.value = text; document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
+  }
+  say($("status"), `${name}: ${rows.length - 1} rows copied as CSV`);
+}
+const button = (text, act) => { const made = make("button", { type: "button" }, text); made.onclick = act; return made; };
+function table(parent, name, head, rows) { // rows: what the rows are now; returns what shows them again
+  const tools = make("div", { class: "tools" }), body = make("tbody"), heads = make("tr");
+  for (const text of head) heads.append(make("th", { scope: "col" }, text));
+  const made = make("table", {}, make("caption", { class: "away" }, name), make("thead", {}, heads), body);
+  const again = () => {
+    const now = rows();
+    while (body.children.length > now.length) body.lastChild.remove();
+    now.forEach((cells, i) => put(body.children[i] || body.appendChild(make("tr")), cells));
+    return made;
+  };
+  tools.append(button("copy as CSV", () => copy(name, [[...heads.children].map((one) => one.textContent), ...rows()])));
+  parent.append(make("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-label": name }, made), tools);
+  again();
+  [...heads.children].forEach((one, j) => { if (j && typeof rows()[0]?.[j] === "string") set(one, "class", "text"); });
+  return Object.assign(again, { heads });
+}
+
+// ---------------------------------------------------------------- one run
+let page, t, at = 0, tab = 0, moves = [];
+const view = { m: "", x: "", y: "", s: "class", d: 1, q: "" };
+const metric = (name) => t.metrics.find((one) => one.name === name);
+const about = (name) => metric(name) || t.at?.titles[name] || { title: name };
+const named = (c) => (t.class_names ? t.class_names[c] : String(c));
+function choice(parent, label, key, change) {
+  const box = make("select"), usable = t.metrics.filter((m) => series(t, m).some(Number.isFinite));
+  for (const m of usable) box.append(make("option", { value: m.name }, m.title));
+  if (!usable.some((m) => m.name === view[key])) view[key] = (usable[0] || t.metrics[0]).name;
+  box.value = view[key];
+  box.onchange = () => { view[key] = box.value; change(); keep(); };
+  parent.append(make("label", {}, `${label} `, box));
+}
+function metrics(parent) {
+  const shown = t.metrics.filter((m) => m.shown);
+  const rows = () => shown.map((m) => {
+    const now = value(t, m, t.counts, at), base = known(m.base), ends = [known(m.low?.[at]), known(m.high?.[at])];
+    const sure = span(m, Number.isNaN(ends[0]) ? null : ends);
+    return [m.title, ...(t.against ? [of(m, base)] : []), of(m, now), ...(t.against ? [of(m, now - base, true), sure] : [])];
+  });
+  const head = t.against ? ["metric", short(), "", "change", "95 % interval of it"] : ["metric", "value"];
+  const again = table(parent, "Metrics", head, rows);
+  const title = again.heads.children[2];
+  moves.push(() => { again(); if (t.against) say(title, `lambda ${lambda(t.lams[at])}`); });
+  const percents = shown.some((m) => m.percent) ? "In percent" + (shown.every((m) => m.percent) ? "" : ", but for " +
+    shown.filter((m) => !m.percent).map((m) => m.title).join(", ")) + ". " : "";
+  const from = !shown.some((m) => m.low) ? "" : `Intervals: units are compared in pairs, and each ${t.clusters} is independent` +
+    (t.kept && t.kept < t.of ? `; they come from ${t.kept.toLocaleString("en")} of ${t.of.toLocaleString("en")} units` : "") +
+    (t.tuned ? "; nothing is taken off for the choice of lambda on this data, as the cross-fitted gains do (Where this is from). " : ". ");
+  parent.append(make("p", { class: "key" }, percents + from + `Means over classes: ${t.absent_rule}.`));
+}
+function ticks(low, high) {
+  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].find((x) => x * power >= rough) * power;
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  return found;
+}
+function frame(box, xs, ys, labels) { // axes; returns scales
+  const w = Math.max(box.clientWidth, 260), h = 270, left = 58, right = w - 14, top = 14, bottom = h - 40;
+  box.replaceChildren();
+  set(box, "viewBox", `0 0 ${w} ${h}`); set(box, "height", h);
+  const scale = (ends, a, b) => {
+    let [low, high] = ends;
+    if (!(high > low)) { low -= 0.5; high += 0.5; }
+    return Object.assign((x) => a + ((x - low) / (high - low)) * (b - a), { low, high, back: (p) => low + ((p - a) / (b - a)) * (high - low) });
+  };
+  const x = scale(xs, left, right), y = scale(ys, bottom, top), under = draw(box, "g");
+  const digits = (values) => Math.max(0, Math.min(6, -Math.floor(Math.log10(values[1] - values[0] || 1) + 1e-9)));
+  for (const [s, across] of [[x, true], [y, false]]) {
+    const m = labels[across ? 0 : 1], factor = m.percent ? 100 : 1, values = ticks(s.low * factor, s.high * factor), n = digits(values);
+    for (const v of values) {
+      const p = s(v / factor);
+      draw(box, "line", across ? { class: "axis", x1: p, x2: p, y1: bottom, y2: bottom + 4 } : { class: "axis", x1: left, x2: right, y1: p, y2: p });
+      draw(box, "text", across ? { x: p, y: bottom + 18, "text-anchor": "middle" } : { x: left - 6, y: p + 4, "text-anchor": "end" }, v.toFixed(n));
+    }
+  }
+  const unit = (m) => m.title + (m.percent ? " (%)" : "");
+  draw(box, "text", { x: (left + right) / 2, y: h - 6, "text-anchor": "middle" }, unit(labels[0]));
+  draw(box, "text", { x: 14, y: (top + bottom) / 2, transform: `rotate(-90 14 ${(top + bottom) / 2})`, "text-anchor": "middle" }, unit(labels[1]));
+  return { x, y, left, right, top, bottom, under };
+}
+function ends(...lists) {
+  let low = Infinity, high = -Infinity;
+  for (const list of lists) for (const v of list) if (Number.isFinite(v)) { low = Math.min(low, v); high = Math.max(high, v); }
+  const room = (high - low) * 0.05 || Math.abs(high) * 0.05 || 0.05;
+  return low <= high ? [low - room, high + room] : [0, 1];
+}
+function path(xs, ys, x, y) {
+  let text = "", pen = "M";
+  for (let g = 0; g < xs.length; g++) {
+    if (Number.isFinite(xs[g]) && Number.isFinite(ys[g])) { text += `${pen}${x(xs[g]).toFixed(2)} ${y(ys[g]).toFixed(2)}`; pen = "L"; } else pen = "M";
+  }
+  return text;
+}
+function runs(mask) { // first and last index of each run of ones
+  const found = [];
+  mask.forEach((on, g) => { if (on) { if (g && mask[g - 1]) found.at(-1)[1] = g; else found.push([g, g]); } });
+  return found;
+}
+function pointed(box, found) { // the pointer moves lambda
+  box.onpointerdown = (event) => { box.setPointerCapture(event.pointerId); go(found(event)); };
+  box.onpointermove = (event) => { if (box.hasPointerCapture(event.pointerId)) go(found(event)); };
+}
+function spot(box, event) {
+  const shape = box.getBoundingClientRect(), w = box.viewBox.baseVal.width, h = box.viewBox.baseVal.height;
+  return [((event.clientX - shape.left) / shape.width) * w, ((event.clientY - shape.top) / shape.height) * h];
+}
+const nearest = (lam) => { let best = 0; t.lams.forEach((v, g) => { if (Math.abs(v - lam) < Math.abs(t.lams[best] - lam)) best = g; }); return best; };
+function place(node, xy, x, y) {
+  const there = xy.every(Number.isFinite);
+  set(node, "visibility", there ? "visible" : "hidden");
+  if (there) { set(node, "cx", x(xy[0])); set(node, "cy", y(xy[1])); }
+}
+function curve(parent) {
+  const tools = make("div", { class: "tools" }), key = make("p", { class: "key" });
+  const box = document.createElementNS(SVG, "svg"), half = (g, to) => (t.lams[g] + t.lams[Math.min(Math.max(g + to, 0), t.lams.length - 1)]) / 2;
+  let hair, dot, s, m;
+  const move = () => {
+    set(hair, "x1", s.x(t.lams[at])); set(hair, "x2", s.x(t.lams[at]));
+    place(dot, [t.lams[at], series(t, m)[at]], s.x, s.y);
+    set(box, "aria-label", `${m.title} along lambda; ${number(series(t, m)[at], m)} at lambda ${lambda(t.lams[at])}`);
+  };
+  const again = () => {
+    m = metric(view.m);
+    const values = series(t, m), base = known(m.base), lams = t.lams, bounds = t.constraints.filter((c) => c.metric === m.name);
+    s = frame(box, [lams[0], lams.at(-1)], ends(values, [base]), [{ title: "lambda" }, m]);
+    const strip = (a, b, name) => draw(s.under, "rect", { class: name, x: s.x(a), width: Math.max(s.x(b) - s.x(a), 1), y: s.top, height: s.bottom - s.top });
+    if (t.interval) strip(lams[t.interval[0]], lams[t.interval[1]], "band");
+    if (t.ruled_out) for (const [a, b] of runs(t.ruled_out)) strip(half(a, -1), half(b, 1), "out");
+    if (Number.isFinite(base) && t.against) draw(box, "line", { class: "was", x1: s.left, x2: s.right, y1: s.y(base), y2: s.y(base) });
+    for (const c of bounds) if (c.bound >= s.y.low && c.bound <= s.y.high) draw(box, "line", { class: "bound", x1: s.left, x2: s.right, y1: s.y(c.bound), y2: s.y(c.bound) });
+    if (t.anchor !== null) draw(box, "line", { class: "mark", x1: s.x(lams[t.anchor]), x2: s.x(lams[t.anchor]), y1: s.top, y2: s.bottom });
+    draw(box, "path", { class: "line", d: path(lams, values, s.x, s.y) });
+    hair = draw(box, "line", { class: "hair", y1: s.top, y2: s.bottom });
+    place(draw(box, "circle", { class: "chosen", r: 6 }), [lams[t.chosen], values[t.chosen]], s.x, s.y);
+    dot = draw(box, "circle", { class: "dot", r: 4 });
+    say(key, `Circle: the chosen lambda, ${lambda(t.lambda)}. ` + (t.against ? `Dashed across: ${t.against}. ` : "") +
+      (t.interval ? `Green: from the first to the last that is as good as the best (${lambda(lams[t.best])}) within one standard error of ${metric(t.goal).title}. ` : "") +
+      (t.anchor !== null ? `Dashed upright: what the probabilities say (${lambda(lams[t.anchor])}). ` : "") +
+      (t.ruled_out?.some(Boolean) ? `Red: where ${t.constraints.map((c) => c.text).join(" and ")} does not hold. ` : "") +
+      "Click, or drag, to move lambda.");
+    move();
+  };
+  choice(tools, "metric", "m", again);
+  const rows = () => Array.from(t.lams, (lam, g) => [cell(lam, ""), ...t.metrics.map((one) => cell(series(t, one)[g], ""))]);
+  tools.append(button("copy as CSV", () => copy("Along lambda", [["lambda", ...t.metrics.map((one) => one.name)], ...rows()])));
+  set(box, "role", "img");
+  parent.append(tools, box, key);
+  again();
+  pointed(box, (event) => nearest(s.x.back(spot(box, event)[0])));
+  moves.push(move);
+  return again;
+}
+function plane(parent) {
+  const tools = make("div", { class: "tools" }), box = document.createElementNS(SVG, "svg"), key = make("p", { class: "key" });
+  let dot, s, x, y;
+  const move = () => {
+    place(dot, [series(t, x)[at], series(t, y)[at]], s.x, s.y);
+    set(box, "aria-label", `${y.title} against ${x.title}; ${number(series(t, y)[at], y)} and ${number(series(t, x)[at], x)} at lambda ${lambda(t.lams[at])}`);
+  };
+  const again = () => {
+    x = metric(view.x); y = metric(view.y);
+    const [xs, ys] = [series(t, x), series(t, y)], bases = [known(x.base), known(y.base)];
+    s = frame(box, ends(xs, [bases[0]]), ends(ys, [bases[1]]), [x, y]);
+    for (const c of t.constraints) {
+      const inside = (to) => c.bound >= to.low && c.bound <= to.high;
+      if (c.metric === x.name && inside(s.x)) draw(box, "line", { class: "bound", x1: s.x(c.bound), x2: s.x(c.bound), y1: s.top, y2: s.bottom });
+      if (c.metric === y.name && inside(s.y)) draw(box, "line", { class: "bound", x1: s.left, x2: s.right, y1: s.y(c.bound), y2: s.y(c.bound) });
+    }
+    draw(box, "path", { class: "line", d: path(xs, ys, s.x, s.y) });
+    if (t.against && bases.every(Number.isFinite)) draw(box, "rect", { class: "chosen", x: s.x(bases[0]) - 5, y: s.y(bases[1]) - 5, width: 10, height: 10 });
+    place(draw(box, "circle", { class: "chosen", r: 6 }), [xs[t.chosen], ys[t.chosen]], s.x, s.y);
+    dot = draw(box, "circle", { class: "dot", r: 4 });
+    say(key, "Circle: the chosen lambda. " + (t.against ? `Square: ${t.against}. ` : "") +
+      (t.constraints.length ? `Orange: bound of ${t.constraints.map((c) => c.text).join(" and ")}. ` : "") + "Click, or drag, to move lambda.");
+    move();
+  };
+  choice(tools, "right", "x", again);
+  choice(tools, "up", "y", again);
+  set(box, "role", "img");
+  parent.append(tools, box, key);
+  again();
+  pointed(box, (event) => {
+    const [px, py] = spot(box, event), far = (g) => (s.x(series(t, x)[g]) - px) ** 2 + (s.y(series(t, y)[g]) - py) ** 2;
+    let best = at;
+    t.lams.forEach((_, g) => { if (far(g) < far(best)) best = g; });
+    return best;
+  });
+  moves.push(move);
+  return again;
+}
+function classes(parent) {
+  const k = t.n_classes, b = t.base, c = t.counts, change = (i) => ratio("recall", c, at * k, i) - ratio("recall", b, 0, i);
+  const own = (name) => (i) => (name !== "recall" && t.out.has(i) ? NaN : ratio(name, c, at * k, i));
+  const columns = [["class", (i) => i], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]],
+    ["recall", own("recall")], ["precision", own("precision")], ["IoU", own("iou")], ["F1", own("f1")]];
+  if (t.against) columns.push(["recall, change", change]);
+  if (t.shots) columns.push(["trained on", (i) => t.shots.samples[i]]);
+  const bars = new Set(["recall", "precision", "IoU", "F1"]);
+  const cells = (i) => columns.map(([name, get]) => {
+    if (name === "class") return named(i);
+    const v = get(i);
+    return bars.has(name) ? { ...of(PERCENT, v), bar: v } : name === "recall, change" ? of(PERCENT, v, true) : whole(v);
+  });
+  const search = make("input", { type: "search" }), found = make("span", { class: "key" }), tools = make("div", { class: "tools" });
+  const heads = make("tr"), top = make("tr", { class: "gap", "aria-hidden": "true" }, make("td", { colspan: columns.length }));
+  const last = top.cloneNode(true), body = make("tbody", {}, top, last);
+  const made = make("table", {}, make("caption", { class: "away" }, "Classes"), make("thead", {}, heads), body);
+  const box = make("div", { class: "scroll rows", tabindex: "0", role: "group", "aria-label": "Classes" }, made);
+  const index = Array.from({ length: k }, (_, i) => i), pool = [];
+  let order = index, printing = false, height = ROW;
+  const sorted = () => {
+    const get = (columns.find(([name]) => name === view.s) || columns[0])[1], text = view.q.toLowerCase();
+    const some = text ? index.filter((i) => named(i).toLowerCase().includes(text) || String(i) === text) : index;
+    const keys = new Float64Array(k);
+    for (const i of some) keys[i] = get(i);
+    const less = (i, j) => (keys[i] === keys[j] ? i - j : Number.isNaN(keys[i]) ? 1 : Number.isNaN(keys[j]) ? -1 : view.d * (keys[i] - keys[j]));
+    order = view.s === "class" && view.d > 0 ? some : [...some].sort(less);
+  };
+  const rows = () => {
+    const seen = printing ? order.length : Math.ceil((box.clientHeight || 400) / height) + 2, n = Math.min(order.length, seen);
+    const first = Math.max(0, Math.min(Math.floor(box.scrollTop / height) - 1, order.length - n));
+    while (pool.length < n) { const row = make("tr"); pool.push(row); body.insertBefore(row, last); }
+    pool.forEach((row, j) => {
+      row.hidden = j >= n;
+      if (j < n) { put(row, cells(order[first + j])); set(row, "aria-rowindex", first + j + 2); }
+    });
+    top.firstChild.style.height = `${first * height}px`;
+    last.firstChild.style.height = `${(order.length - first - n) * height}px`;
+    top.hidden = !first; last.hidden = order.length === first + n;
+  };
+  const again = () => { sorted(); rows(); };
+  const told = () => {
+    say(found, order.length === k ? `${k.toLocaleString("en")} classes` : `${order.length.toLocaleString("en")} of ${k.toLocaleString("en")} classes`);
+    set(made, "aria-rowcount", order.length + 1);
+    columns.forEach(([name], j) => set(heads.children[j], "aria-sort", name !== view.s ? "none" : view.d > 0 ? "ascending" : "descending"));
+  };
+  for (const [name] of columns) {
+    heads.append(make("th", { scope: "col" }, button(name, () => {
+      view.d = view.s === name ? -view.d : name === "class" ? 1 : -1; view.s = name;
+      box.scrollTop = 0; again(); told(); keep();
+    })));
+  }
+  search.value = view.q;
+  search.oninput = () => { view.q = search.value; box.scrollTop = 0; again(); told(); keep(); };
+  box.onscroll = rows;
+  tools.append(make("label", {}, "class ", search), found, button("copy as CSV", () => copy("Classes",
+    [columns.map(([name]) => name), ...order.map(cells)])));
+  parent.append(tools, box);
+  again(); told();
+  height = pool[0]?.getBoundingClientRect().height || ROW;
+  rows();
+  onbeforeprint = () => { printing = k <= 2000; rows(); };
+  onafterprint = () => { printing = false; rows(); };
+  moves.push(() => (["class", "units", "trained on"].includes(view.s) ? rows() : again()));
+  return rows;
+}
+function shots(parent) {
+  if (!t.shots) return;
+  const groups = t.shots.names.map((name, i) => ({ name, m: { ratio: "recall", among: i, percent: true }, n: t.shots.of.filter((x) => x === i).length }));
+  const rows = () => groups.map(({ name, m, n }) => {
+    const now = value(t, m, t.counts, at), base = value(t, m, t.base, 0);
+    return [name, whole(n), ...(t.against ? [of(m, base)] : []), of(m, now), ...(t.against ? [of(m, now - base, true)] : [])];
+  });
+  const head = ["training samples", "classes", ...(t.against ? [short(), "mean recall", "change"] : ["mean recall"])];
+  moves.push(table(parent, "Head, medium, tail", head, rows));
+}
+function groups(parent) {
+  if (!t.groups) return;
+  const shown = t.metrics.filter((m) => m.shown && m.ratio);
+  const rows = () => t.groups.map((one) => [one.name, whole(one.counts.support.reduce((a, b) => a + b, 0)), ...shown.flatMap((m) => {
+    const now = value(t, m, one.counts, at);
+    return t.against ? [of(m, now), of(m, now - value(t, m, one.base, 0), true)] : [of(m, now)];
+  })]);
+  const head = ["group", "units", ...shown.flatMap((m) => (t.against ? [m.title, "change"] : [m.title]))];
+  moves.push(table(parent, "Groups", head, rows));
+}
+function chosen(parent) {
+  const { at: one, average } = t;
+  say($("h-chosen"), average ? "Over the conditions" : t.lams.length > 1 ? "At the chosen lambda" : "Beside the metrics");
+  if (average) return averages(parent, average);
+  if (!one) {
+    parent.append(make("p", {}, "Confusion, reliability and McNemar's test are of one lambda, and need a read of the data of their own: unoic page FILES -o FILE has them."));
+    return;
+  }
+  if (t.lams.length > 1) parent.append(make("p", {}, `What follows is of lambda ${lambda(one.lambda)} alone, wherever the slider is.`));
+  if (one.mcnemar) {
+    const { lost, gained, p, test } = one.mcnemar, n = (x) => x.toLocaleString("en");
+    parent.append(make("p", {}, `${n(one.moved)} of ${n(one.n)} labelled units are decided otherwise; ${n(gained)} are right now and were not, ${n(lost)} were right and are not` +
+      (p === null ? "." : ` (McNemar's test, ${test}: p = ${Number(p.toPrecision(3))}).`)));
+    const rows = Object.entries(one.gain).map(([name, gain]) => {
+      const m = about(name);
+      return [m.title, of(m, known(gain.gain), true), span(m, gain.interval)];
+    });
+    parent.append(make("h3", {}, "Gains"));
+    table(parent, "Gains", ["metric", "gain", "95 % interval"], () => rows);
+  }
+  if (one.confusion) confusion(parent, one.confusion);
+  else parent.append(make("p", {}, "The confusion matrix was not counted."));
+  if (one.reliability) reliability(parent, one.reliability);
+  if (one.images) images(parent, one.images);
+}
+function confusion(parent, { pairs, n, support, matrix }) {
+  parent.append(make("h3", {}, "Confusion"));
+  if (pairs.length) {
+    table(parent, "Confusion", ["truth", "predicted as", "units", "of the class, %"],
+      () => pairs.map(([a, b, count]) => [named(a), named(b), whole(count), of(PERCENT, count / support[a])]));
+    parent.append(make("p", { class: "key" }, n > pairs.length ? `The ${pairs.length} pairs with most units, of ${n.toLocaleString("en")}.` : "All pairs, those with most units first."));
+  } else parent.append(make("p", {}, "No unit is confused."));
+  if (!matrix) return;
+  const k = t.n_classes, rows = () => Array.from({ length: k }, (_, a) => [named(a), ...Array.from({ length: k }, (_, b) => whole(matrix[a * k + b]))]);
+  const fold = make("details", {}, make("summary", {}, "The whole matrix: rows are the truth"));
+  parent.append(fold);
+  table(fold, "Confusion matrix", ["truth \\ predicted", ...Array.from({ length: k }, (_, b) => named(b))], rows);
+}
+function reliability(parent, { bins, before, population }) {
+  parent.append(make("h3", {}, "Reliability"));
+  const box = document.createElementNS(SVG, "svg"), unit = (title) => ({ title, percent: true });
+  parent.append(make("p", { class: "key" }, `Accuracy by confidence (the largest probability), of ${population}. Columns: at this lambda; dots: ${t.against || ""}; the line: as it should be.`), box);
+  set(box, "role", "img"); set(box, "aria-label", "Reliability: accuracy against confidence; the table below has the figures");
+  const again = () => {
+    const s = frame(box, [0, 1], [0, 1], [unit("confidence"), unit("accuracy")]);
+    for (const one of bins) if (one.count) draw(s.under, "rect", { class: "col", "fill-opacity": 0.45, x: s.x(one.from) + 1, width: s.x(one.to) - s.x(one.from) - 2, y: s.y(one.accuracy), height: s.bottom - s.y(one.accuracy) });
+    draw(box, "line", { class: "mark", x1: s.x(0), y1: s.y(0), x2: s.x(1), y2: s.y(1) });
+    for (const one of before || []) if (one.count) draw(box, "circle", { class: "dot", r: 3, cx: s.x(one.confidence), cy: s.y(one.accuracy) });
+  };
+  again();
+  moves.resized.push(again);
+  const rows = bins.map((one, i) => [`${one.from.toFixed(3)} to ${one.to.toFixed(3)}`, ...[one, ...(before ? [before[i]] : [])].flatMap((x) =>
+    [whole(x.count), of(PERCENT, known(x.confidence)), of(PERCENT, known(x.accuracy))])]);
+  table(parent, "Reliability", ["confidence", "units", "confidence, %", "accuracy, %", ...(before ? ["units before", "confidence before, %", "accuracy before, %"] : [])], () => rows);
+}
+function images(parent, found) {
+  parent.append(make("h3", {}, "Images"));
+  const names = Object.keys(found.metrics), list = (m) => about(m).title;
+  const parts = ["mean", "lowest", "25 %", "median", "75 %", "highest"], values = (one) => [one.mean, ...one.quartiles];
+  table(parent, "Images", ["metric", "images", ...parts, ...(t.against ? ["mean, as it is", "gain", "95 % interval"] : [])], () => names.map((name) => {
+    const one = found.metrics[name], m = about(name);
+    return [m.title, whole(one.n), ...values(one).map((v) => of(m, known(v))), ...(t.against ? [of(m, known(one.before?.mean)), of(m, known(one.gain), true), span(m, one.interval)] : [])];
+  }));
+  parent.append(make("p", { class: "key" }, `The worst of ${found.n.toLocaleString("en")} images with labels, by ${list(found.worst_by)}.`));
+  const shown = names.filter((m) => found.worst.every((one) => m in one));
+  table(parent, "Worst images", ["image", "units", ...shown.map(list)], () => found.worst.map((one) =>
+    [`${one.file} ${one.sample_id ?? one.index}`, whole(one.n), ...shown.map((m) => of(about(m), known(one[m])))]));
+}
+function averages(parent, { average, differences }) {
+  parent.append(make("h3", {}, "Averages, to which all conditions count equally"));
+  const rows = Object.entries(average).map(([name, v]) => {
+    const m = about(name), gain = differences?.average[name];
+    return [m.title, of(m, known(v)), ...(gain ? [of(m, known(gain.gain), true), span(m, gain.interval)] : [])];
+  });
+  table(parent, "Averages", ["metric", "average", ...(differences ? ["change", "95 % interval"] : [])], () => rows);
+}
+function said(parent) {
+  if (!t.warnings.length) parent.append(make("p", {}, "No warnings."));
+  for (const one of t.warnings) parent.append(make("p", { class: "warning" }, make("strong", {}, `${one.code}: `), one.text));
+  if (t.notes.length) parent.append(make("ul", {}, ...t.notes.map((text) => make("li", {}, text))));
+}
+function origin(parent) {
+  const list = make("dl");
+  for (const [name, text] of [...t.facts, ["made by", `unoic ${page.unoic}`]]) list.append(make("dt", {}, name), make("dd", {}, text));
+  parent.append(list, make("h3", {}, "The command that repeats it"));
+  parent.append(page.command ? make("p", {}, make("code", {}, page.command)) : make("p", {}, "It was made in Python, of data or options that no command line can name."));
+}
+
+// ---------------------------------------------------------------- the page
+const SECTIONS = { metrics, curve, plane, classes, shots, groups, chosen, said, origin };
+function go(to) {
+  at = Math.max(0, Math.min(t.lams.length - 1, Math.round(to) || 0));
+  const slider = $("lam"), m = metric(view.m), lam = lambda(t.lams[at]);
+  if (Number(slider.value) !== at) slider.value = at;
+  say($("now"), lam);
+  set(slider, "aria-valuetext", `lambda ${lam}, ${m.title} ${number(series(t, m)[at], m)}`);
+  for (const move of moves) move();
+  keep();
+}
+function open(i, lam) {
+  tab = i; t = page.tabs[i]; moves = Object.assign([], { resized: [] });
+  t.out = new Set(t.ignored);
+  const along = t.lams.length > 1, goal = metric(t.goal) || t.metrics[0], names = t.metrics.map((m) => m.name);
+  for (const [key, name] of [["m", goal.name], ["x", "miou"], ["y", "macc"]]) if (!names.includes(view[key])) view[key] = names.includes(name) ? name : names[0];
+  say($("about"), `${t.n.toLocaleString("en")} labelled units, ${t.n_ignored.toLocaleString("en")} ignored, ${t.n_classes.toLocaleString("en")} classes` +
+    (page.tabs.length > 1 ? `: ${t.name}` : ""));
+  const slider = $("lam");
+  slider.max = t.lams.length - 1; slider.disabled = !along; $("bar").hidden = !along && !t.against;
+  slider.hidden = !along;
+  at = lam === undefined ? t.chosen : nearest(lam);
+  slider.value = at;
+  const jumps = [["0", 0], ["1", 1], ["chosen", t.lams[t.chosen]]].filter(([, v]) => along && t.lams.includes(v));
+  $("jumps").replaceChildren(...jumps.flatMap(([name, v]) => [button(name, () => go(nearest(v))), " "]));
+  for (const [name, fill] of Object.entries(SECTIONS)) {
+    const section = $(name);
+    while (section.children.length > 1) section.lastChild.remove();
+    section.hidden = !along && (name === "curve" || name === "plane");
+    if (section.hidden) continue;
+    const again = fill(section);
+    if (again) moves.resized.push(again);
+    section.hidden = section.children.length < 2;
+  }
+  [...$("tabs").children].forEach((one, j) => { set(one, "aria-selected", j === i); set(one, "tabindex", j === i ? 0 : -1); });
+  if (page.tabs.length > 1) { set($("panel"), "role", "tabpanel"); set($("panel"), "aria-labelledby", `tab-${i}`); }
+  go(at);
+}
+let timer = 0, kept = "";
+function keep() { // the address says what is shown
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    kept = "#" + new URLSearchParams({ t: tab, l: lambda(t.lams[at]), ...view });
+    try { history.replaceState(null, "", kept); } catch { /* an address that cannot change */ }
+  }, 250);
+}
+function restored() {
+  const told = new URLSearchParams(location.hash.slice(1)), i = Math.min(Math.max(Number(told.get("t")) || 0, 0), page.tabs.length - 1);
+  for (const key of ["m", "x", "y", "s", "q"]) if (told.has(key)) view[key] = told.get(key);
+  view.d = told.get("d") === "-1" ? -1 : 1;
+  const lam = told.has("l") ? Number(told.get("l")) : NaN;
+  open(Math.trunc(i), Number.isFinite(lam) ? lam : undefined);
+}
+async function begin() {
+  page = await unpacked();
+  say($("title"), page.title);
+  $("main").hidden = false;
+  if (page.tabs.length > 1) {
+    $("tabs").hidden = false;
+    page.tabs.forEach((one, i) => {
+      const made = make("button", { type: "button", role: "tab", id: `tab-${i}`, "aria-controls": "panel" }, one.name);
+      made.onclick = () => open(i, t.lams[at]);
+      made.onkeydown = (event) => {
+        const n = page.tabs.length, to = { ArrowRight: (i + 1) % n, ArrowLeft: (i + n - 1) % n, Home: 0, End: n - 1 }[event.key];
+        if (to === undefined) return;
+        event.preventDefault(); open(to, t.lams[at]); $(`tab-${to}`).focus();
+      };
+      $("tabs").append(made);
+    });
+  }
+  restored();
+  $("lam").oninput = () => go(Number($("lam").value));
+  $("bar").onsubmit = (event) => event.preventDefault();
+  onhashchange = () => { if (location.hash !== kept) restored(); };
+  let width = innerWidth;
+  onresize = () => { if (innerWidth !== width) { width = innerWidth; for (const again of moves.resized) again(); } };
+  set(document.documentElement, "data-ready", "");
+}
+begin().catch((error) => { const box = $("trouble"); box.hidden = false; say(box, `This page cannot be shown: ${error.message}`); throw error; });
+})();
