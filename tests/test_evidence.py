@@ -311,9 +311,13 @@ def test_volumes_with_the_classes_first(tmp_path, refuse, answer):
     """(K, Z, Y, X), as probabilities of volumes are saved: slices never become classes."""
     scores = RNG.normal(size=(3, 6, 8, 9))
     probs = (np.exp(scores) / np.exp(scores).sum(0)).astype(np.float32)
-    path, out, turn = str(tmp_path / "x.npz"), str(tmp_path / "x.h5"), "numpy.moveaxis(scores, 0, 1)"
-    np.savez(path, probabilities=probs)
-    assert turn in refuse(65, "convert", path, out)
+    path, out = str(tmp_path / "x.npz"), str(tmp_path / "x.h5")
+    np.savez(path, logits=scores.astype(np.float32))
+    assert "numpy.moveaxis(scores, 0, 1)" in refuse(65, "convert", path, out)
+    np.savez(path, probabilities=probs)  # they sum to 1 along the first axis, and along no other
+    found = answer("convert", path, out)
+    assert (found["n_samples"], found["n_classes"], found["image_shape"]) == (1, 3, [48, 9])
+    os.remove(out)
     for options in (["--class-axis", "1"], ["--class-axis", "1", "--kind", "probs"], ["--class-axis", "-1"]):
         assert "sum to 1 along the first axis" in refuse(65, "convert", path, out, *options)
     labels = probs.argmax(0)

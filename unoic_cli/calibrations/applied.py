@@ -284,6 +284,8 @@ class Applied:
 
 def _refuse_probabilities(where: str, array: NDArray[Any]) -> None:
     """Refuse rows (N, K) or (N, K, H, W) in [0, 1] that sum to 1 where logits are meant; the first says no, mostly."""
+    if array.size and not 0 <= array.item(0) <= 1:
+        return
     for part in (array[:1].reshape(array.shape[1], -1)[:, :1].T if array.size else array[:0], array):
         if not part.size or not (part.min() >= 0 and part.max() <= 1):
             return
