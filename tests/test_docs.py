@@ -53,13 +53,14 @@ def test_cli_page_does_not_depend_on_the_terminal(make_cli, monkeypatch):
     assert max(map(len, one.splitlines())) <= 80
 
 
-def test_readme_lists_every_fusion():
+def test_the_page_of_sensors_lists_every_fusion():
     rows = {}
     for name in FUSIONS:
         module = fusion(name)
         weights, exact = ("yes" if said else "" for said in (module.default_weights(2), module.LINEAR))
         rows[name] = re.sub(" +", " ", f"  | {name} | {module.ABOUT} | {weights} | {exact} |")
-    stored = re.search(r"  \| fusion \|[^\n]*\n  \| ---[^\n]*\n((?:  \|[^\n]*\n)+)", (ROOT / "README.md").read_text())
+    page = (ROOT / "docs" / "sensors.md").read_text()
+    stored = re.search(r"  \| fusion \|[^\n]*\n  \| ---[^\n]*\n((?:  \|[^\n]*\n)+)", page)
     assert [re.sub(" +", " ", row) for row in stored[1].splitlines()] == list(rows.values())
 
 

@@ -30,8 +30,8 @@ PAGES = [path.relative_to(ROOT).as_posix() for path in PATHS]
 
 ONLY_READ = [
     ("README.md", "pip install", "installs; the continuous integration runs these two blocks as they stand"),
-    ("README.md", "s3://", "needs a bucket; tests/test_remote.py has one"),
-    ("README.md", "--engine dask", "starts a cluster; tests/test_dask.py has one"),
+    ("docs/guide.md", "s3://", "needs a bucket; tests/test_remote.py has one"),
+    ("docs/guide.md", "--engine dask", "starts a cluster; tests/test_dask.py has one"),
     ("docs/clusters.md", "", "needs SLURM, GNU parallel, Snakemake or Dask; tests/test_clusters.py runs the recipes"),
     (
         "docs/training.md",
@@ -152,7 +152,7 @@ def lay_out(folder, samples):
 def test_blocks(page, samples, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     lay_out(tmp_path, samples)
-    assert cli.run(["search-lambda", "val.h5", "-q", "-o", "c.json"]) == 0  # README: "-c c.json", of a bucket
+    assert cli.run(["search-lambda", "val.h5", "-q", "-o", "c.json"]) == 0  # guide: "-c c.json", of a bucket
     capfd.readouterr()
     shell = []
 

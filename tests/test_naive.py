@@ -365,9 +365,9 @@ def test_the_larger_sample_gives_the_figures_of_both_pages():
         logits, labels, source_counts = f["logits"][()], f["labels"][()], f["source_counts"][()]
     slopes = naive.slopes(source_counts, np.ones(10))
     for lam, row, line in (
-        (0, "as it is | 0 |", "as it is (lambda = 0) |"),
-        (1, "as the priors say | 1 |", "fully rebalanced (lambda = 1) |"),
-        (1.68, "chosen on `val` | 1.68 |", "chosen on the validation set (lambda = 1.68) |"),
+        (0, "as it is | 0 |", "lambda 0: as it is |"),
+        (1, "as the priors say | 1 |", "lambda 1: as the training counts say |"),
+        (1.68, "chosen on `val` | 1.68 |", "lambda 1.68: found on the validation set |"),
     ):
         tp, predicted, support = naive.counts(labels, naive.predict(logits, slopes, lam), 10)
         m = naive.metrics(tp, predicted, support)
