@@ -4,8 +4,8 @@ Every command is a function here: `search_lambda`, `calibrate`, `fuse`, `evaluat
 `fit_delta`, `fit_temperature`, `info`, `prior`, `convert`, `pack`, `show`, `export`; `run` cuts those that count into
 shards, keeps them in checkpoints and spreads them over a cluster, `merge_states` and `report_states` put them together.
 `plot` draws results, `page` makes an HTML file of them, `doctor` says what an installation is, `demo` makes a folder
-with a sample. `LogitWriter` writes what commands read while a network runs, `LambdaPath` counts what `search_lambda` does
-without a file, and a `Calibration` applies itself to arrays.
+with a sample. `LogitWriter` writes what commands read while a network runs, `LambdaPath` counts what `search_lambda`
+does without a file, and a `Calibration` applies itself to arrays.
 Importing the package is cheap; numba, h5py and pyarrow are loaded by the functions that need them.
 """
 
