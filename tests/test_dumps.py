@@ -8,6 +8,7 @@ import pathlib
 import dumps
 import numpy as np
 import pytest
+from tensors import Tensor
 
 from unoic_cli import cli
 
@@ -147,22 +148,6 @@ def test_a_table_whose_labels_change_is_another(run):
 
     with pytest.raises(unoic_cli.errors.DataError, match=r"y\.npy.*changed while it was in use"):
         unoic_cli.evaluate("z.npy", labels="y.npy", tell=rewrite)
-
-
-class Tensor:
-    """A tensor that requires grad: numpy takes it only when it is detached."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def detach(self):
-        return self
-
-    def cpu(self):
-        return self.array
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("Can't call numpy() on Tensor that requires grad")
 
 
 def test_arrays_as_people_have_them():

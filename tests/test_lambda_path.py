@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import Tensor
 
 import unoic_cli
 from unoic_cli import LambdaPath, from_arrays, search_lambda
@@ -486,28 +487,6 @@ def test_a_prior_of_a_file_is_read_once(answer):
 
 
 # ------------------------------------------------------------------------------------------------ habits, and errors
-
-
-class Tensor:
-    """What a framework's tensor is to numpy: it must be detached and fetched first."""
-
-    def __init__(self, array, grad=True, device="cuda", dtype="torch.float32"):
-        self.array, self.grad, self.device, self.dtype = array, grad, device, dtype
-
-    def detach(self):
-        return Tensor(self.array, False, self.device, self.dtype)
-
-    def cpu(self):
-        assert not self.grad
-        return Tensor(self.array, False, "cpu", self.dtype)
-
-    def float(self):
-        return Tensor(self.array, self.grad, self.device)
-
-    def __array__(self, dtype=None, copy=None):
-        if self.grad or self.device != "cpu" or "bfloat16" in self.dtype:
-            raise TypeError("can't convert")
-        return np.array(self.array, dtype=dtype)
 
 
 def test_tensors_of_frameworks():

@@ -13,6 +13,31 @@ LIBRARIES = ("pandas", "polars")
 """In the order in which they are looked for."""
 
 
+class Framed:
+    """A result with a table."""
+
+    def _columns(self) -> Mapping[str, Sequence[Any]]:
+        """The columns of the table."""
+        raise NotImplementedError
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """The result as a DataFrame.
+
+        `search_lambda` has a row for each lambda, `evaluate` and `prior` for each class, `compare` for each method.
+
+        Parameters
+        ----------
+        library : {"pandas", "polars"}, optional
+            By default pandas, or polars where that alone is installed.
+
+        Raises
+        ------
+        UnoicError
+            It is not installed.
+        """
+        return frame(self._columns(), library)
+
+
 def frame(columns: Mapping[str, Sequence[Any]], library: str | None = None) -> Any:
     """A DataFrame of columns of one length: of text, whole numbers or floats, which may have None in it.
 

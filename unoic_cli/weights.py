@@ -1,11 +1,27 @@
-"""Numbers of classes that people write down: in their order, by name or by index."""
+"""Numbers of classes that people write down: in their order, by name or by index; whether scores are such shares."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unoic_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def are_probabilities(scores: NDArray[Any], axis: int = 1) -> bool:
+    """Whether scores look like probabilities: all in [0, 1], and the sums along the axis of the classes 1.
+
+    A few scores say no, mostly; then a few rows.
+    """
+    if not scores.size:
+        return False
+    for part in (scores[:1][..., :1], scores[:1], scores):
+        if not (part.min() >= 0 and part.max() <= 1):
+            return False
+    return not bool((abs(scores.sum(axis=axis, dtype="f8") - 1) >= 1e-3).any())
 
 
 def weights_of(values: Sequence[Any], path: str) -> list[float]:

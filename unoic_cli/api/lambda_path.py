@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.calls import ArgumentError, check_names, described, plain_arguments, signature_of
+from unoic_cli.calls import ArgumentError, as_array, check_names, described, plain_arguments, signature_of
 from unoic_cli.commands.search import SearchResult, SubjectToOption, search_lambda
 from unoic_cli.data.batch import check_labels
 from unoic_cli.data.dataset import DataSet
@@ -24,7 +24,6 @@ from unoic_cli.data.steps import Here, Pass, Situation, Step
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.formats import arrays
 from unoic_cli.formats.block import Kind, Passing, Source
-from unoic_cli.formats.logit_writer import host_array
 from unoic_cli.machine import available_threads
 from unoic_cli.options import Option, filled, is_given, options_of
 from unoic_cli.resolve.asked import ask
@@ -343,7 +342,7 @@ class LambdaPath:
 
     def _described(self, logits: Any, labels: Any, class_axis: int) -> arrays.Arrays | None:
         """A batch as an input, None of one without samples; what does not fit is refused."""
-        scores, truth = host_array(logits, "logits"), host_array(labels, "labels")
+        scores, truth = as_array(logits, "logits"), as_array(labels, "labels")
         if scores.shape[:1] == truth.shape[:1] == (0,):
             return None
         axis = class_axis if scores.ndim == 4 else None
@@ -589,7 +588,7 @@ LambdaPath.__init__.__signature__ = signature_of(LambdaPath.__init__)  # type: i
 
 def _places(index: Any, source: Source) -> NDArray[np.int64]:
     """Of the samples of a batch in the data set, checked."""
-    found = host_array(index, "index")
+    found = as_array(index, "index")
     if found.dtype.kind not in "iu" or found.shape != (source.n_samples,):
         raise DataError("index", f"{found.dtype} {found.shape}", f"expected integers, ({source.n_samples},)")
     most = place_apart(1) // source.pixels

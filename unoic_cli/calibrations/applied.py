@@ -20,6 +20,7 @@ from unoic_cli.fusions import fusion
 from unoic_cli.kernels import plain
 from unoic_cli.kernels.constants import LANES
 from unoic_cli.kernels.operator import Group, make_scratch
+from unoic_cli.weights import are_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,7 +107,9 @@ class Applied:
             arrays = [array[None] for array in arrays]
         if kind == "logits":
             for (name, _, _), array in zip(given, arrays, strict=True):
-                _refuse_probabilities(_called(name), array)
+                if are_probabilities(array):
+                    found = "values in [0, 1] whose rows sum to 1"
+                    raise ArgumentError(_called(name), found, 'expected logits, or kind="probs"')
         planes = [_as_planes(array) for array in arrays]
         factors = [
             self._factors(expert, name, plane, values, kind, arrays[0].ndim == 2)
@@ -280,18 +283,6 @@ class Applied:
             made.reshape(-1), 0, 0, scratch,
         )  # fmt: skip
         return made.T.reshape(n_classes, n, pixels).transpose(1, 0, 2)
-
-
-def _refuse_probabilities(where: str, array: NDArray[Any]) -> None:
-    """Refuse rows (N, K) or (N, K, H, W) in [0, 1] that sum to 1 where logits are meant; the first says no, mostly."""
-    if array.size and not 0 <= array.item(0) <= 1:
-        return
-    for part in (array[:1].reshape(array.shape[1], -1)[:, :1].T if array.size else array[:0], array):
-        if not part.size or not (part.min() >= 0 and part.max() <= 1):
-            return
-        if not np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3:
-            return
-    raise ArgumentError(where, "values in [0, 1] whose rows sum to 1", 'expected logits, or kind="probs"')
 
 
 def _called(name: str | None) -> str:

@@ -25,7 +25,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.facts import Facts, exists
 from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.frames import frame
+from unoic_cli.frames import Framed
 from unoic_cli.fusions import FUSIONS, divides, listed, resolve_weights
 from unoic_cli.metrics import ABSENT_RULES, Absent
 from unoic_cli.options import Option, filled, given_flags
@@ -140,7 +140,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class CompareResult:
+class CompareResult(Framed):
     """What `compare` counted. `to_dict` is the JSON that the command prints.
 
     Attributes
@@ -186,19 +186,8 @@ class CompareResult:
         averages = {name: [row.average[name] for row in self.rows] for name in self.metrics}
         return {"": [row.name for row in self.rows], "lambda": [row.lam for row in self.rows], **averages}
 
-    def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each method, as a DataFrame: lambda, metrics averaged over the conditions, and those of each.
-
-        Parameters
-        ----------
-        library : {"pandas", "polars"}, optional
-            By default pandas, or polars where that alone is installed.
-
-        Raises
-        ------
-        UnoicError
-            It is not installed.
-        """
+    def _columns(self) -> dict[str, Any]:
+        """A row for each method: lambda, metrics averaged over the conditions, and those of each."""
         several = self.conditions if len(self.conditions) > 1 else ()
         cells = {
             f"{name} {condition}": [_known(row.cells[condition].values[name]) for row in self.rows]
@@ -207,7 +196,7 @@ class CompareResult:
         }
         averages = {name: [_known(row.average[name]) for row in self.rows] for name in self.metrics}
         lams = [None if row.lam is None else float(row.lam) for row in self.rows]
-        return frame({"method": [row.name for row in self.rows], "lambda": lams, **averages, **cells}, library)
+        return {"method": [row.name for row in self.rows], "lambda": lams, **averages, **cells}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

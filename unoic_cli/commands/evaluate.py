@@ -28,7 +28,7 @@ from unoic_cli.commands.paired import Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.errors import UsageError
-from unoic_cli.frames import frame
+from unoic_cli.frames import Framed
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counted, Counts
 from unoic_cli.metrics.probabilities import Probabilities
 from unoic_cli.options import Option, filled, given_flags
@@ -149,7 +149,7 @@ def _ratio(numerator: int, denominator: int) -> float | None:
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
+class EvaluateResult(Framed):
     """What `evaluate` counted. `to_dict` is the JSON that the command prints.
 
     Attributes
@@ -223,22 +223,11 @@ class EvaluateResult:
             **{name: [one.values.get(name) for one in rows.values()] for name in self.metrics},
         }
 
-    def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each class, as a DataFrame: counts, recall, precision, IoU and F1.
-
-        Parameters
-        ----------
-        library : {"pandas", "polars"}, optional
-            By default pandas, or polars where that alone is installed.
-
-        Raises
-        ------
-        UnoicError
-            It is not installed.
-        """
+    def _columns(self) -> dict[str, Any]:
+        """A row for each class: counts, recall, precision, IoU and F1."""
         names = self.class_names or tuple(map(str, range(self.overall.counts.hits.size)))
         rows = self.overall.per_class(names)
-        return frame({name: [row[name] for row in rows] for name in rows[0] if name != "ignored"}, library)
+        return {name: [row[name] for row in rows] for name in rows[0] if name != "ignored"}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""

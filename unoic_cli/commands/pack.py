@@ -35,7 +35,7 @@ from unoic_cli.formats.block import Encoding, Layout, LogitBlock, OutputSpec, So
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import asked_of, check_threads, described, parse_size, take_output
 from unoic_cli.resolve.inputs import expand, single
-from unoic_cli.resolve.options import ArrayOptions, ForceOption, ProgressOption, TellOption, ThreadsOption
+from unoic_cli.resolve.options import ArrayOptions, DtypeOption, ForceOption, ProgressOption, TellOption, ThreadsOption
 from unoic_cli.tallies.contents import CopyTally
 from unoic_cli.tallies.findings import findings_of, id_findings
 
@@ -144,16 +144,7 @@ class PackOptions(ArrayOptions, total=False):
     chunk: Annotated[
         str | int | None, Option("--chunk", "SIZE", "Bytes of a chunk, like 2M. Default: about 1.5M.", rare=True)
     ]
-    dtype: Annotated[
-        str,
-        Option(
-            "--dtype",
-            "TYPE",
-            "Round scores to float16, bfloat16 or float32; or keep them.",
-            default="keep",
-            values=("keep", "float16", "bfloat16", "float32"),
-        ),
-    ]
+    dtype: DtypeOption
     layout: Annotated[
         str,
         Option(

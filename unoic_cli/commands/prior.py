@@ -15,7 +15,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, write_json
 from unoic_cli.errors import UsageError
 from unoic_cli.formats.block import Source
-from unoic_cli.frames import frame
+from unoic_cli.frames import Framed
 from unoic_cli.fusions import DEFAULT, FUSIONS, listed
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.common import (
@@ -42,7 +42,7 @@ How: TypeAlias = Literal["map-em", "em", "bbse"]
 
 
 @dataclass(frozen=True)
-class PriorResult:
+class PriorResult(Framed):
     """Label counts of a data set, or an estimate.
 
     Attributes
@@ -86,21 +86,10 @@ class PriorResult:
         counts = {} if self.estimated is not None else {"count": list(self.counts)}
         return {"class": self._names(), **counts, "prior": list(self.prior)}
 
-    def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each class, as a DataFrame: its count where it was counted, and its share.
-
-        Parameters
-        ----------
-        library : {"pandas", "polars"}, optional
-            By default pandas, or polars where that alone is installed.
-
-        Raises
-        ------
-        UnoicError
-            It is not installed.
-        """
+    def _columns(self) -> dict[str, Any]:
+        """A row for each class: its count where it was counted, and its share."""
         found = self.glance()
-        return frame({"class": list(range(len(self.prior))), "name": found.pop("class"), **found}, library)
+        return {"class": list(range(len(self.prior))), "name": found.pop("class"), **found}
 
     def _names(self) -> list[str]:
         return list(self.class_names or map(str, range(len(self.prior))))

@@ -24,7 +24,7 @@ from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.folds import Folding
 from unoic_cli.data.steps import Steps, write_bytes, write_json, write_text
 from unoic_cli.errors import DataError, UsageError
-from unoic_cli.frames import frame
+from unoic_cli.frames import Framed
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric, title
 from unoic_cli.options import Option, filled, given_flags
 from unoic_cli.resolve.asked import Asked, ask, check_countable, clusters_of, tell_infinite, with_training
@@ -140,7 +140,7 @@ def _std(values: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Framed):
     """What `search_lambda` found. `to_dict` is the JSON that the command prints.
 
     Attributes
@@ -237,21 +237,10 @@ class SearchResult:
         settings[f"lambda {self.lam:g} (chosen)"] = self.best
         return {"": list(settings), **{name: [one.get(name) for one in settings.values()] for name in self.metrics}}
 
-    def to_dataframe(self, library: str | None = None) -> Any:
-        """The curve as a DataFrame: a row for each lambda, with its metrics.
-
-        Parameters
-        ----------
-        library : {"pandas", "polars"}, optional
-            By default pandas, or polars where that alone is installed.
-
-        Raises
-        ------
-        UnoicError
-            It is not installed.
-        """
+    def _columns(self) -> dict[str, Any]:
+        """The curve: a row for each lambda, with its metrics."""
         curve = {name: _numbers(values) for name, values in self.curve.items()}
-        return frame({"lambda": self.lams.tolist(), **curve}, library)
+        return {"lambda": self.lams.tolist(), **curve}
 
     def chosen(self) -> dict[str, Any]:
         """For JSON: how lambda was chosen, and what it gains."""

@@ -133,7 +133,9 @@ def find(spec: str, key: str | None, name: str) -> LabelFile:
 
 def _placed(spec: str, name: str) -> str:
     """The name of the labels' file for an input."""
-    stem = stem_of(name)
+    from unoic_cli import formats
+
+    stem, _ = formats.stem_of(name)
     if "{stem}" in spec:
         return spec.replace("{stem}", stem)
     if not os.path.isdir(spec):
@@ -145,13 +147,6 @@ def _placed(spec: str, name: str) -> str:
         raise NoInputError(spec, f"no file {stem}.* in the folder", f"expected the labels of {storage.shown(name)}")
     listed = ", ".join(sorted(map(os.path.basename, found)))
     raise UsageError(spec, f"{len(found)} files {stem}.* ({listed})", "expected one of that name, or a pattern {stem}")
-
-
-def stem_of(name: str) -> str:
-    """A file's name without folders and suffixes."""
-    path, _ = storage.split_name(name)
-    stem, suffix = os.path.splitext(storage.base_name(path))
-    return os.path.splitext(stem)[0] if suffix == ".gz" else stem
 
 
 def joined(source: Source, labels: LabelFile | None) -> Source:

@@ -18,6 +18,7 @@ from unoic_cli.errors import CannotCreateError, DataError
 from unoic_cli.formats import schema
 from unoic_cli.formats.block import IGNORED_LABELS
 from unoic_cli.formats.names import check_kind
+from unoic_cli.weights import are_probabilities
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,17 +29,6 @@ DTYPES = ("float16", "float32", "float64")
 _PIECE = 8 << 20
 _CHANGED = 1e-3
 """Of the decisions: rounding that changes more is spoken of."""
-
-
-def host_array(values: Any, where: str) -> NDArray[Any]:
-    """An array in this machine's memory of a tensor of any framework; see `unoic_cli.calls.as_array`.
-
-    Examples
-    --------
-    >>> host_array([[1, 2]], "logits").tolist()
-    [[1, 2]]
-    """
-    return as_array(values, where)
 
 
 _OTHER_SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".pq", ".pt", ".pth", ".pkl", ".safetensors", ".arrows")
@@ -108,7 +98,7 @@ class LogitWriter:
         if os.path.lexists(self.path) and not force:
             raise CannotCreateError(self.path, "exists already", "expected a new name, or force=True")
         given = {"source_counts": source_counts, "source_prior": source_prior}
-        self._priors = {name: host_array(value, name) for name, value in given.items() if value is not None}
+        self._priors = {name: as_array(value, name) for name, value in given.items() if value is not None}
         self._names = None if class_names is None else [str(name) for name in class_names]
         self.n_samples = self.n_units = self.changed = self.n_classes = 0
         self.image_shape: tuple[int, ...] = ()
@@ -160,7 +150,8 @@ class LogitWriter:
         given = {"labels": labels, "group": group, "sample_id": sample_id, "delta": delta}
         fields = frozenset(name for name, value in given.items() if value is not None)
         if self.n_classes == 0:
-            self._refuse_probabilities(scores)
+            if self.kind == "logits" and are_probabilities(scores):
+                raise DataError("logits", "values in [0, 1] whose rows sum to 1", 'expected logits, or kind="probs"')
             self._start(scores, fields)
         self._check_alike(scores, fields)
         columns = {}
@@ -237,7 +228,7 @@ class LogitWriter:
     # --------------------------------------------------------------------------------------------
 
     def _scores(self, logits: Any, class_axis: int) -> NDArray[Any]:
-        scores = host_array(logits, "logits")
+        scores = as_array(logits, "logits")
         if scores.dtype.kind != "f":
             raise DataError("logits", f"{scores.dtype} values", "expected floats")
         if scores.ndim == 4 and class_axis % 4 != 1:
@@ -251,12 +242,6 @@ class LogitWriter:
         if self.kind == "probs" and (scores < 0).any():
             raise DataError("logits", "negative probabilities", "expected probs >= 0")
         return scores
-
-    def _refuse_probabilities(self, scores: NDArray[Any]) -> None:
-        """Refuse a first batch of rows in [0, 1] that sum to 1 where logits are meant."""
-        inside = self.kind == "logits" and scores.size and scores.min() >= 0 and scores.max() <= 1
-        if inside and bool(np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3):
-            raise DataError("logits", "values in [0, 1] whose rows sum to 1", 'expected logits, or kind="probs"')
 
     def _start(self, scores: NDArray[Any], fields: frozenset[str]) -> None:
         self.n_classes, self.image_shape, self._fields = scores.shape[1], tuple(scores.shape[2:]), fields
@@ -278,7 +263,7 @@ class LogitWriter:
             raise DataError("write", found, f"expected {', '.join(sorted(self._fields)) or 'logits alone'}, as before")
 
     def _labels(self, labels: Any, units: tuple[int, ...]) -> NDArray[Any]:
-        found = host_array(labels, "labels")
+        found = as_array(labels, "labels")
         if found.dtype.kind not in "iu":
             raise DataError("labels", f"{found.dtype} values", "expected integers")
         if found.shape != units:
@@ -412,7 +397,7 @@ def _part_name(size: tuple[int, ...]) -> str:
 
 def _factors(delta: Any, units: tuple[int, ...]) -> NDArray[np.float64]:
     """Of each unit."""
-    found = host_array(delta, "delta").astype("<f8")
+    found = as_array(delta, "delta").astype("<f8")
     if found.shape == units[:1]:
         found = found.reshape(-1, *[1] * (len(units) - 1))
     if found.shape not in ((), units) and found.ndim != len(units):
@@ -428,7 +413,7 @@ def _text(values: Any, name: str, n: int) -> list[Any]:
         if name == "sample_id" and n != 1:
             raise DataError(name, "one for a batch", f"expected {n}")
         return [values] * n
-    found = values if isinstance(values, (list, tuple)) else host_array(values, name).tolist()
+    found = values if isinstance(values, (list, tuple)) else as_array(values, name).tolist()
     if len(found) != n:
         raise DataError(name, f"{len(found)} entries", f"expected {n}")
     return list(found)

@@ -135,6 +135,8 @@ class _Found(Generic[Made]):
         self.notes: list[str] = list(self.box.notes)
         self.places: dict[str, str] = {}
         """Member of each field."""
+        self.lying: dict[str, boxes.Place] = {}
+        """Where members lie: of an archive, to know it costs a read of the whole array."""
         self.facts: dict[str, boxes.Entry] = {}
         """What each of these is."""
         self.scores, self.kind = self._choose_scores()
@@ -198,7 +200,7 @@ class _Found(Generic[Made]):
             source_counts=self._vector(self._counts()),
             source_prior=self._vector("source_prior"),
             class_names=self._class_names(),
-            storage=self.box.place(self.real[self.scores]).how,
+            storage=self._place(self.scores).how,
             members=self._names(),
             notes=tuple(self.notes),
             undecided=self.kind is None,
@@ -282,11 +284,14 @@ class _Found(Generic[Made]):
                     f"{shape} is read as (N, K, H, W), {shape[0]} images; --class-axis 0 reads one volume"
                 )
             return False
-        rows = self.box.rows(self.real[self.scores], 1 << 20)
-        corner = np.concatenate([block[..., :1, :64] for block in rows]).astype(np.float64)
-        corner = np.exp(corner) if self.kind == "log_probs" else corner
-        first, second = (bool((np.abs(corner.sum(axis=axis) - 1) < 1e-2).all()) for axis in (0, 1))
-        return first and not second
+        corners = []
+        for block in self.box.rows(self.real[self.scores], 1 << 20):
+            corner = block[..., :1, :64].astype(np.float64)
+            corners.append(np.exp(corner) if self.kind == "log_probs" else corner)
+            if len(corners) == 1 and _sums_to_one(corners[0], 1):
+                return False  # of images the first one tells
+        whole = np.concatenate(corners)
+        return _sums_to_one(whole, 0) and not _sums_to_one(whole, 1)
 
     def _take(self, role: str, member: str) -> None:
         self.places[role] = member
@@ -375,12 +380,18 @@ class _Found(Generic[Made]):
 
     def _stored(self, role: str) -> Stored:
         """Where an array lies."""
-        member, (shape, dtype, _) = self.real[self.places[role]], self.facts[role]
+        called, (shape, dtype, _) = self.places[role], self.facts[role]
+        member = self.real[called]
         if role == "delta" and not shape:
             return Stored(value=float(self.box.read(member)), offset=0, member=member)
         if dtype.kind == "b" or (role == "scores" and dtype.kind == "f" and dtype.itemsize == 2):
             dtype = np.dtype(f"u{dtype.itemsize}").newbyteorder(dtype.byteorder)
-        return Stored(dtype.str, shape, self.box.place(member).offset, member, is_text=dtype.kind in "SU")
+        return Stored(dtype.str, shape, self._place(called).offset, member, is_text=dtype.kind in "SU")
+
+    def _place(self, called: str) -> boxes.Place:
+        if called not in self.lying:
+            self.lying[called] = self.box.place(self.real[called])
+        return self.lying[called]
 
     def _names(self) -> dict[str, str]:
         found = {role: self.real[self.places[role]] for role in ("scores", "labels") if role in self.places}
@@ -432,6 +443,10 @@ def _labels_beside(path: str) -> list[str]:
     names_ += [f"{bare}_{label}" for label in names.LABELS if bare and bare != stem]
     found = [os.path.join(folder, f"{label}.npy") for label in names_]
     return [one for one in found if os.path.isfile(one) and not os.path.samefile(one, path)][:1]
+
+
+def _sums_to_one(probs: NDArray[np.float64], axis: int) -> bool:
+    return bool((np.abs(probs.sum(axis=axis) - 1) < 1e-2).all())
 
 
 def _listing(there: Mapping[str, names.Facts]) -> str:

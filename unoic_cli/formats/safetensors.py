@@ -94,7 +94,18 @@ class SafetensorsBox(boxes.Box):
 
     def rows(self, member: str, target_bytes: int) -> Iterator[NDArray[Any]]:
         """See `unoic_cli.formats.boxes.Box`."""
-        yield self.read(member)
+        shape, dtype, _ = self.entries[member]
+        if not shape:
+            yield self.read(member)
+            return
+        row = math.prod(shape[1:]) * dtype.itemsize
+        step = max(1, target_bytes // max(1, row))
+        with self._open() as file:
+            for start in range(0, shape[0], step):
+                block = np.empty((min(step, shape[0] - start), *shape[1:]), dtype)
+                if block.size:
+                    schema.pread_into(f"{self.path}:{member}", file.fileno(), block, self._places[member] + start * row)
+                yield block
 
     def class_names(self, where: str, n_classes: int) -> tuple[str, ...] | None:
         """Of the entry ``class_names`` of the header's texts: JSON, a list of names."""
