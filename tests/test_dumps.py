@@ -58,6 +58,16 @@ def test_parts_are_splits(dump, run):
     assert "no sample of split 'elsewhere'; expected one of" in error and error.count("\n") == 1
 
 
+def test_one_part_is_no_mixture_of_splits(run):
+    """Neither the note that all splits are used nor the warning that lambda is tuned on them is said of one part."""
+    next(one for one in dumps.DUMPS if one.name == "i.npz").make()
+    whole, part = (run("search-lambda", name) for name in ("i.npz", "i.npz::val"))
+    assert any("has a split field" in note for note in whole["notes"])
+    assert any(one["code"] == "splits" for one in whole["warnings"])
+    assert not any("split" in note for note in part["notes"])
+    assert not any(one["code"] == "splits" for one in part["warnings"])
+
+
 def test_the_page_is_made_from_the_dumps():
     text = (pathlib.Path(__file__).parent.parent / "docs" / "dumps.md").read_text()
     assert dumps.page() in text, "python tests/dumps.py"

@@ -40,7 +40,7 @@ LEAST_KNOWN = 0.9
 
 def tell_splits(data: DataSet, notes: Notes) -> None:
     """Warn of tuning on all splits of a file."""
-    if data.split is None and any("split" in source.fields for source in data.all_sources):
+    if data.may_mix_splits:
         text = "lambda is tuned on all splits of the input, test samples among them: restrict it with --split val"
         notes.warn("splits", text)
 

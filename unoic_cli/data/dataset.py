@@ -172,6 +172,13 @@ class DataSet:
         """Whether every file has the field."""
         return all(field in source.fields for source in self.sources)
 
+    @property
+    def may_mix_splits(self) -> bool:
+        """Whether samples may be of several splits, and none is chosen: names of inputs that say one alone are none."""
+        named = {source.constants.get("split", "") for source in self.all_sources}
+        known = any("split" in source.fields for source in self.all_sources)
+        return self.split is None and known and (len(named) > 1 or named == {""})
+
     def require_scores(self) -> None:
         """Refuse predictions without scores."""
         if self.sources[0].kind == "predictions":

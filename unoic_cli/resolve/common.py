@@ -145,17 +145,11 @@ def open_inputs(
     _tell_parts(data, notes)
     _tell_reading(data, notes)
     _tell_files(data.all_sources, notes)
-    if options["split"] is None and _has_splits(data):
+    if data.may_mix_splits:
         notes.add(f"the input has a split field; all of its samples are used (restrict with {option} NAME)")
     evidence = Evidence(notes.add)
     yield from evidence.begin(data, apart=by == "file")
     return replace(data, evidence=evidence)
-
-
-def _has_splits(data: DataSet) -> bool:
-    """Whether samples may be of different splits: one that the names of all inputs say is none."""
-    named = {source.constants.get("split", "") for source in data.all_sources}
-    return any("split" in source.fields for source in data.all_sources) and (len(named) > 1 or named == {""})
 
 
 def asked_of(options: Any, *, lenient: bool = False) -> Asked:
