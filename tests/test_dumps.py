@@ -197,6 +197,7 @@ def test_masks_of_0_and_255(run):
     z, m = rng.normal(size=(4, 2, 8, 8)).astype("f4"), rng.random((4, 8, 8)) < 0.4
     np.savez("m.npz", logits=z, masks=m.astype("u1") * 255)
     assert any("if 255 is the other class" in note for note in run("evaluate", "m.npz")["notes"])
+    assert [one["code"] for one in run("info", "m.npz")["files"][0]["findings"]] == ["mask-labels"]
 
 
 def test_labels_elsewhere_of_other_samples_are_refused(run):

@@ -12,7 +12,7 @@ import numpy as np
 
 from unoic_cli.data.batch import Batch, Part
 from unoic_cli.data.sampling import ALL_ROWS, steps
-from unoic_cli.formats.block import Source
+from unoic_cli.formats.block import IGNORED_LABELS, Source
 from unoic_cli.kernels import look_at_rows
 from unoic_cli.kernels.constants import FIRST_EQUAL, N_COUNTED
 from unoic_cli.tallies.kept import places_of
@@ -200,7 +200,8 @@ class LabelsSeen:
         """Look at labels as long as there is something to find out."""
         if self.n_classes == 2:
             self.n += labels.size
-            self.ignored += int((labels < 0).sum())
+            # `info` looks at labels as they are stored
+            self.ignored += int(((labels < 0) | (labels == IGNORED_LABELS[0])).sum())
         if not self.has_first:
             self.has_first = int((labels == 0).any())
         if not self.has_last:
