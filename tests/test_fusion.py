@@ -587,7 +587,7 @@ def test_decisions_are_those_of_float64(seed, k, n_experts, how, order, layout, 
     if how in ("average", "log-linear"):
         least = 1 if masks else 0  # a mask of an expert without weight has a test of its own
         weights = resolve_weights(how, [*rng.integers(least, 4, n_experts - 1).tolist(), 2], n_experts)
-    check_decisions(experts, how, weights, order, LATTICE)
+    check_decisions(experts, how, weights, order, rng.permutation(LATTICE).tolist() if seed % 2 else LATTICE)
 
 
 @pytest.mark.kernel
@@ -608,8 +608,30 @@ def test_decisions_of_a_few(how, order):
             random_expert(rng, n, k, encoding, "logits", layout, None, delta, 1.0, masked, False)
             for masked in (None, np.arange(k) == 1)
         ]
-        checked += check_decisions(experts, how, resolve_weights(how, None, 2), order, (0.0, 0.6, 2.0))
+        checked += check_decisions(experts, how, resolve_weights(how, None, 2), order, (0.0, 2.0, 0.6))
     assert checked > n * 6
+
+
+@pytest.mark.parametrize("kernels", ["plain", "compiled"])
+@pytest.mark.parametrize("method", ["grid", "paper", "paper-printed"])
+@pytest.mark.parametrize("how", FUSIONS)
+def test_the_range_of_a_search_does_not_change_what_a_lambda_is_worth(how, method, kernels, monkeypatch):
+    """Lambda 0 and 1 are counted beside it, wherever they lie."""
+    monkeypatch.setenv("UNOIC_KERNELS", kernels)
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 5, 300)
+    given_ = named(*(rng.normal(size=(300, 5)) * 2 + 2 * np.eye(5)[labels] for _ in range(2)), labels=labels)
+    options = {"fusion": how, "source_prior": [0.5, 0.3, 0.1, 0.07, 0.03]}
+    lattices = [{"range": text} for text in ("1.2:3.2:0.4", "-0.7:0.9:0.4", "0:2:0.4", "-2:-0.8:0.4", "0.4:0.4")]
+    for one in lattices if method == "grid" else [{}]:
+        found = unoic_cli.search_lambda(given_, method=method, **options, **one)
+        told = [(0.0, found.baseline), (1.0, found.rebalanced), (found.lam, found.best)]
+        for lam, hits, predicted in zip(found.lams, found.counts.hits, found.counts.predicted, strict=True):
+            alone = unoic_cli.evaluate(given_, lam=float(lam), **options).overall.counts
+            assert alone.hits.tolist() == hits.tolist() and alone.predicted.tolist() == predicted.tolist(), lam
+        for lam, metrics in told:
+            measured = unoic_cli.evaluate(given_, lam=lam, **options).overall.values
+            assert {name: metrics[name] for name in measured} == measured, lam
 
 
 @pytest.mark.kernel

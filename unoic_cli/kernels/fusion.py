@@ -226,6 +226,7 @@ def fused_winners(
     experts : Group
         The first group of units; the others follow.
     lams : (G,) float64
+        In any order.
     tables : (M * G * K,) float32, or (0,)
         exp(lambda * s) up to a factor per expert and lambda; empty where slopes differ from unit to unit, and
         everything is settled.
@@ -244,12 +245,14 @@ def fused_winners(
     int
         -1, or the first unit without a class of positive probability.
     """
-    n_classes = experts.n_classes
+    n_classes, least, most = experts.n_classes, lams[0], lams[0]
+    for point in range(lams.size):
+        least, most = min(least, lams[point]), max(most, lams[point])
     for m in range(experts.n_experts):
         for k in range(n_classes):
             slope = experts.slopes[m * n_classes + k]
-            scratch.ends[2 * m * n_classes + k] = lams[0] * slope
-            scratch.ends[(2 * m + 1) * n_classes + k] = lams[lams.size - 1] * slope
+            scratch.ends[2 * m * n_classes + k] = least * slope
+            scratch.ends[(2 * m + 1) * n_classes + k] = most * slope
     waiting = 0
     for g in range(n_groups):
         group = group_of(experts, g)
@@ -293,8 +296,8 @@ def crowded(lanes: int) -> bool:
 def agreed(group: Group, scratch: Scratch) -> int:
     """The lanes of a group that are open; of the others the decision, at every lambda, into ``tops[:16]``.
 
-    An expert that prefers the same class at both ends of the lattice does so everywhere between, as its scores are
-    lines. And what all experts prefer, every operator does.
+    An expert that prefers the same class at the least and at the largest lambda does so everywhere between, as its
+    scores are lines. And what all experts prefer, every operator does.
     """
     open_lanes, tops = 0, scratch.tops
     for m in range(group.n_experts):

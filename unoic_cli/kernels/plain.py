@@ -702,9 +702,9 @@ def _slopes(experts: Group, lam: float) -> Floats:
 
 
 def _agreed(scores: Floats, factors: Floats, experts: Group, lams: Any) -> tuple[Whole, NDArray[np.bool_]]:
-    """The class that all experts prefer at both ends of the lattice, and where there is none by far."""
+    """The class that all experts prefer at the least and the largest lambda, and where there is none by far."""
     tops, closed = None, np.ones(scores.shape[2], dtype=bool)
-    for lam in (lams[0], lams[-1]):
+    for lam in (np.min(lams), np.max(lams)):
         for z in scores + _slopes(experts, lam) * factors[:, None]:
             winners, second = z.argmax(axis=0), np.partition(z, -2, axis=0)[-2:] if len(z) > 1 else None
             tops = winners if tops is None else tops
