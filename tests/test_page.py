@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import unoic_cli
+from unoic_cli.commands import along
 from unoic_cli.commands import page as steps
 from unoic_cli.errors import CannotCreateError, DataError, UsageError
 from unoic_cli.pages.document import document, packed
@@ -237,10 +238,66 @@ def test_images_are_shown(answer):
     path = STREETS[0].partition("=")[2]
     told = answer("evaluate", path, "-l", "0.4", "--by", "image", "--page", "e.html")
     (tab,) = unpacked(pathlib.Path("e.html").read_bytes())["tabs"]
-    assert tab["at"]["images"] == told["images"] and tab["at"]["confusion"] is None
+    for one in tab["images"]["metrics"]:
+        wanted = told["images"]["metrics"][one["name"]]
+        assert [one["mean"][0], *one["quartiles"][0]] == [wanted["mean"], *wanted["quartiles"]]
+    assert tab["images"]["points"] == 1 and tab["at"]["confusion"] is None
     answer("page", path, "--range", "0:1:0.5", "--by", "image", "-o", "p.html")
     (tab,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
-    assert tab["groups"] is None and tab["at"]["images"]["n"] == told["images"]["n"]
+    assert tab["groups"] is None and tab["images"]["n"] == told["images"]["n"]
+
+
+@pytest.mark.parametrize("inputs", [STREETS[:1], STREETS], ids=["one", "fused"])
+def test_images_are_those_of_evaluate_at_every_lambda(run, answer, inputs, monkeypatch):
+    """Of a split alone, of images without labels, of a chosen lambda beside the curve, and whatever reads the data."""
+    for text in inputs:
+        name, _, path = text.partition("=")
+        with h5py.File(path) as stored, h5py.File(f"{name}.h5", "w") as file:
+            for key in stored:
+                stored.copy(key, file)
+            file["labels"][2:4] = 255
+            file["split"] = np.array(["a", "b", "a"] * 4, dtype=h5py.string_dtype())
+    given = [f"{name}={name}.h5" for name in ("rgb", "depth")[: len(inputs)]] if len(inputs) > 1 else ["rgb.h5"]
+    common = ["--split", "a", "--by", "image", "--metrics", "miou,recall[3]"]
+    # a chosen lambda that is no point: of a fixed calibration
+    run("search-lambda", *given, "--split", "a", "--range", "0:1:0.5", "-o", "c.json")
+    calibration = unoic_cli.Calibration.load("c.json")
+    said = answer("page", *given, "-c", "c.json", "--lambda", "0.37", "--range", "0:2:0.4", *common, "-o", "p.html")
+    first = pathlib.Path("p.html").read_bytes()
+    (tab,) = unpacked(first)["tabs"]
+    shown, lams = tab["images"], tab["lams"].tolist()
+    assert shown["points"] == len(lams) == 7 and 0.37 in lams and said["tabs"][0]["lambda"] == 0.37
+    for g, lam in enumerate(lams):
+        pathlib.Path("n.json").write_text(json.dumps(replace(calibration, lam=lam).to_dict()))
+        found = answer("evaluate", *given, "-c", "n.json", *common)["images"]
+        assert shown["n"] == found["n"] == 6 and shown["n_empty"] == found["n_empty"] == 2
+        for one in shown["metrics"]:
+            wanted = found["metrics"][one["name"]]
+            assert [one["n"][g], one["mean"][g], *one["quartiles"][g]] == [
+                wanted["n"], wanted["mean"], *wanted["quartiles"],
+            ]  # fmt: skip
+            assert one["before"] == wanted["before"]["mean"] and one["gain"][g] == wanted["gain"]
+            assert [one["low"][g], one["high"][g]] == wanted["interval"]
+        for i, one in enumerate(found["worst"]):
+            assert shown["listed"][shown["worst"][g, i]] == [f"{one['file']} {one['sample_id']}", one["n"]]
+            for metric in shown["metrics"]:
+                value = metric["worst"][g, i]
+                assert value == one[metric["name"]] or (np.isnan(value) and one[metric["name"]] is None)
+    monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 40_000)
+    again = ["-c", "c.json", "--lambda", "0.37", "--range", "0:2:0.4", *common, "-o", "p.html", "--force"]
+    assert run("page", *given, *again, "--threads", "1")[0] == 0
+    assert pathlib.Path("p.html").read_bytes() == first
+
+
+def test_too_many_images_are_those_of_the_chosen_lambda(answer, monkeypatch):
+    path = STREETS[0].partition("=")[2]
+    monkeypatch.setattr(along, "MOST_CELLS", 100)
+    said = answer("page", path, "--range", "0:1:0.5", "--by", "image", "-o", "p.html")
+    assert any("each image by itself is shown at the chosen lambda alone" in text for text in said["notes"])
+    (tab,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    assert tab["images"]["points"] == 1
+    said = answer("page", path, "--range", "0:1:0.5", "--by", "image", "--metrics", "nll", "-o", "p.html", "--force")
+    assert any("(beside NLL)" in text for text in said["notes"])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -266,6 +323,17 @@ def test_the_same_inputs_give_the_same_bytes_by_the_command_that_is_named(run):
     assert command[:3] == ["unoic", "page", DIGITS]
     assert run(*command[1:], "--force", "--threads", "1")[0] == 0
     assert pathlib.Path("p.html").read_bytes() == first
+
+
+def test_the_second_file_is_the_test_set(run):
+    """Of files that were given as one set there is no line, as a line would part them."""
+    assert run("page", DIGITS, str(SAMPLES / "digits_lt" / "test.h5"), "-o", "p.html", "--range", "0:1")[0] == 0
+    page = unpacked(pathlib.Path("p.html").read_bytes())
+    assert [pathlib.Path(one["name"]).name for one in page["tabs"]] == ["val.h5", "test.h5"]
+    assert [one["tuned"] for one in page["tabs"]] == [True, False]
+    assert "--test" in page["command"]
+    together = unoic_cli.page([DIGITS, str(SAMPLES / "digits_lt" / "test.h5")], output="q.html", range="0:1")
+    assert len(together.tabs) == 1 and together.command is None
 
 
 def test_arrays_have_no_command_line():
@@ -323,6 +391,12 @@ def test_nothing_but_its_own_script_and_style_may_run():
         ((DIGITS, "--test", "-", "-o", "p.html"), UsageError, "-: a stream, which is opened once; expected files"),
         ((DIGITS, "--offsets", "fit", "-o", "p.html"), UsageError, "--offsets: fit, which moves all classes at every"),
         ((DIGITS, "--test", VAL, "-o", "p.html"), DataError, VAL),
+        (
+            (DIGITS, VAL, TEST, "-o", "p.html"),
+            UsageError,
+            f"{TEST}: a third file; expected VAL and TEST: files that are",
+        ),
+        ((DIGITS, VAL, "--test", TEST, "-o", "p.html"), UsageError, f"--test: a test set beside {VAL}; expected one"),
         (("s.unoic", DIGITS, "-o", "p.html"), UsageError, f"{DIGITS}: no state, beside some that are; expected"),
         (("s.unoic", "--metric", "miou", "-o", "p.html"), UsageError, "--metric: --metric beside a state, which has"),
         (("e.unoic", "-o", "p.html"), DataError, "e.unoic: a state of unoic evaluate; expected one of unoic search"),
@@ -636,10 +710,25 @@ def test_what_is_measured_at_one_lambda_has_no_slider(opened, answer):
 def test_images_are_those_of_evaluate(opened, answer):
     told = answer("evaluate", STREETS[0].partition("=")[2], "-l", "0.4", "--by", "image", "--page", "p.html")["images"]
     tab = opened("p.html")
-    rows = {row[0]: row[1:] for row in tab.evaluate(TABLE, "chosen")}
+    rows = {row[0]: row[1:] for row in tab.evaluate(TABLE, "images")}
     for name, title in (("acc", "acc"), ("miou", "mIoU")):
         one = told["metrics"][name]
         wanted = [one["n"], one["mean"], *one["quartiles"], one["before"]["mean"], one["gain"]]
         assert rows[title] == [*([value] for value in wanted), one["interval"]]
     worst = told["worst"][0]
     assert rows[f"{worst['file']} {worst['sample_id']}"][:2] == [[worst["n"]], [worst["acc"]]]
+
+
+def test_images_move_with_lambda(opened, answer):
+    path = STREETS[0].partition("=")[2]
+    answer("page", path, "--range", "0:1:0.1", "--by", "image", "-o", "p.html")
+    tab = opened("p.html")
+    for place in (0, 4, 10):
+        lam = slide(tab, place)
+        told = answer("evaluate", path, "-l", str(lam), "--by", "image")["images"]
+        rows = {row[0]: row[1:] for row in tab.evaluate(TABLE, "images")}
+        one = told["metrics"]["miou"]
+        assert rows["mIoU"][1:7] == [[value] for value in (one["mean"], *one["quartiles"])]
+        assert rows["mIoU"][8:] == [[one["gain"]], one["interval"]]
+        worst = told["worst"][0]
+        assert rows[f"{worst['file']} {worst['sample_id']}"][:2] == [[worst["n"]], [worst["acc"]]]

@@ -65,8 +65,8 @@ def page(
     ...     made.tabs[0]["n_lambdas"], round(made.tabs[0]["lambda"], 2), os.path.getsize(made.output) == made.n_bytes
     (601, 0.65, True)
     """
-    states = _states(inputs)
-    if states is None:
+    stored = states(inputs)
+    if stored is None:
         return command(steps.page)(inputs, labels, **options)
     chosen = filled(PageOptions, options)
     output = steps.checked_output(chosen)
@@ -74,10 +74,10 @@ def page(
     others = [key for key, one in known.items() if one.option.says == "what" and given[key] != one.default]
     for option in given_flags(PageOptions, given, others):
         raise UsageError(option, f"{option} beside a state, which has counted", "expected it where the state is made")
-    check_output(output, force=chosen["force"], inputs=tuple(path for _, path in states))
+    check_output(output, force=chosen["force"], inputs=tuple(path for _, path in stored))
     notes = Notes(chosen["tell"])
     with together(chosen["tell"]):
-        tabs = [_tab(name, path, notes) for name, path in states]
+        tabs = [_tab(name, path, notes) for name, path in stored]
         line = paged.command_line(steps.NAME, inputs, PageOptions, chosen)
         content = paged.page(tabs, line)
         write_bytes(output, content)
@@ -89,7 +89,7 @@ def _tab(name: str, path: str, notes: Notes) -> dict[str, Any]:
     return {**paged.of_search(found.to_dict(), along, found.lam, about_lambda(found)), "name": name}
 
 
-def _states(inputs: Any) -> list[tuple[str, str]] | None:
+def states(inputs: Any) -> list[tuple[str, str]] | None:
     """The names of states, and what they are called; None where inputs are something else."""
     items = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     if not isinstance(items, (list, tuple)) or not all(isinstance(one, (str, os.PathLike)) for one in items):

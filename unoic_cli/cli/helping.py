@@ -189,7 +189,8 @@ class _Helpful:
         for one in self.params:
             if one.param_type_name == "argument":
                 name = one.metavar or one.name
-                yield name + ("..." if one.nargs == -1 and not name.endswith("...") else "")
+                whole = one.nargs != -1 or name.endswith(("...", "]"))
+                yield name if whole else f"{name}..."
         yield "[OPTIONS]"
 
     def _commands(self, panel: str) -> Iterable[tuple[str, str]]:

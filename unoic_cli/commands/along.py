@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.calibrations.lattice import Lattice
 from unoic_cli.commands.problem import Problem
 from unoic_cli.commands.sampled import Gain
+from unoic_cli.data.dataset import DataSet
 from unoic_cli.metrics import Counts, Metric, Rules
 from unoic_cli.resolve.asked import Asked, training_of
+from unoic_cli.resolve.common import Notes
+from unoic_cli.resolve.tables import Tables
 from unoic_cli.searches import Curve
 from unoic_cli.searches.anchored import Errors
 from unoic_cli.searches.choice import Constraint
@@ -23,7 +27,7 @@ AS_IT_IS = "the scores as they are"
 AT_ONCE = 1 << 20
 """Predictions that intervals are computed of at once."""
 MOST_CELLS = 1 << 23
-"""Conditions times lambdas times classes that are kept for each condition."""
+"""Conditions (or images) times lambdas times classes that are kept for each condition."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Along:
         What `base` is of; None where there is nothing to compare with.
     ruled_out : (G,) int64 or None
         1 where some constraint does not hold.
+    by_image : Counts or None
+        (S, G, K) of every image, where they were counted.
     """
 
     lams: NDArray[np.float64]
@@ -79,6 +85,7 @@ class Along:
     constraints: tuple[Constraint, ...] = ()
     against: str | None = AS_IT_IS
     ruled_out: NDArray[np.int64] | None = None
+    by_image: Counts | None = None
 
     @classmethod
     def of_curve(cls, problem: Problem, curve: Curve) -> Along:
@@ -92,6 +99,7 @@ class Along:
             _tables(problem, curve), problem.clusters or "unit", 0 if sampled is None else sampled.kept.n,
             0 if sampled is None else sampled.kept.seen, training_of(problem.data, problem.decider.calibration),
             problem.asked.constraints, ruled_out=_ruled_out(problem, curve),
+            by_image=curve.counts if problem.tables is not None and problem.conditions is None else None,
         )  # fmt: skip
 
     @classmethod
@@ -156,6 +164,18 @@ class Along:
         )  # fmt: skip
 
 
+def image_tables(data: DataSet, asked: Asked, lattice: Lattice, notes: Notes) -> Tables | None:
+    """A table for each image; None, and a note, where they would be too large, or hold more than predictions."""
+    found = Tables.of_images(data)
+    cells = len(found.names) * lattice.size * data.n_classes
+    probabilities = [one.title for one in asked.metrics if one.recipe is not None]
+    if cells <= MOST_CELLS and not probabilities:
+        return found
+    why = f"beside {', '.join(probabilities)}" if probabilities else f"{cells:,} counts would be needed"
+    notes.add(f"each image by itself is shown at the chosen lambda alone ({why})")
+    return None
+
+
 def _ruled_out(problem: Problem, curve: Curve) -> NDArray[np.int64] | None:
     """Where constraints do not hold."""
     if not problem.asked.constraints:
@@ -166,11 +186,13 @@ def _ruled_out(problem: Problem, curve: Curve) -> NDArray[np.int64] | None:
 
 def _tables(problem: Problem, curve: Curve) -> dict[str, tuple[Counts, Counts]] | None:
     """Of each condition that has labelled units."""
-    if problem.tables is None or curve.counts.hits.size > MOST_CELLS:
+    if problem.conditions is None or curve.counts.hits.size > MOST_CELLS:
         return None
     assert problem.base is not None
     found = np.flatnonzero(curve.counts.support.any(axis=(1, 2))).tolist()
-    return {problem.tables.names[i]: (curve.pooled([i]).counts, problem.base.pooled([i]).at(0).counts) for i in found}
+    return {
+        problem.conditions.names[i]: (curve.pooled([i]).counts, problem.base.pooled([i]).at(0).counts) for i in found
+    }
 
 
 def _intervals(

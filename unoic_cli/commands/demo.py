@@ -19,7 +19,7 @@ COMMANDS = (
     ("search-lambda", "val.h5", "--folds", "3", "-o", "calibration.json"),
     ("calibrate", "test.h5", "-c", "calibration.json", "-o", "test.calibrated.h5"),
     ("evaluate", "test.h5", "-c", "calibration.json"),
-    ("page", "val.h5", "--test", "test.h5", "-o", "page.html"),
+    ("page", "val.h5", "test.h5", "-o", "page.html"),
 )
 """In their order; one that this version does not have is left out."""
 WHAT = {

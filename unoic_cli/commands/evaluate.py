@@ -66,7 +66,7 @@ from unoic_cli.resolve.options import (
     ShotsOption,
     StrictOption,
 )
-from unoic_cli.resolve.tables import Tables, make_tables
+from unoic_cli.resolve.tables import IMAGE, Tables, check_images, make_tables
 from unoic_cli.searches import Curve
 from unoic_cli.searches.choice import Met
 from unoic_cli.tallies.kept import DecidedKeeper, places_before
@@ -78,7 +78,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 NAME = "evaluate"
-IMAGE = "image"
 OWN_MIX = "the data's own mix of classes"
 """What probabilities are scored on."""
 
@@ -433,8 +432,8 @@ def _check(chosen: EvaluateOptions, applied: bool, asked: Asked, data: DataSet) 
     if relative and not applied:
         expected = "expected --calibration or --lambda, which may gain something"
         raise UsageError("--require", f"{relative[0]} where nothing is applied", expected)
-    if chosen["by"] == IMAGE and not data.has_images:
-        raise UsageError("--by", "image, of data without images", "expected group or file")
+    if chosen["by"] == IMAGE:
+        check_images(data)
 
 
 def _tell_tuned(used: Calibration, data: DataSet, chosen: EvaluateOptions, notes: Notes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unoic_cli.brief import brief, in_html
 from unoic_cli.commands.sampled import Gain
 from unoic_cli.data.dataset import DataSet
-from unoic_cli.metrics import Counted, Counts, Metric
+from unoic_cli.metrics import Counted, Counts, Metric, Rules
 from unoic_cli.resolve.asked import Asked
 
 WORST = 10
@@ -110,6 +110,32 @@ class Images:
         values = {name: float(one[i]) if np.isfinite(one[i]) else None for name, one in self.values.items()}
         sample = {} if self.ids is None else {"sample_id": self.ids[i]}
         return {"file": self.files[i], "index": int(self.indices[i]), **sample, "n": int(self.n[i]), **values}
+
+
+def along_lambda(here: Images, counts: Counts, metrics: Sequence[Metric], rules: Rules) -> list[Images]:
+    """The same images at every lambda of a curve.
+
+    Parameters
+    ----------
+    here : Images
+        At some lambda.
+    counts : Counts
+        (S, G, K) of all images, those without labels too; (S, 1, K) support.
+    metrics : sequence of Metric
+        Those of `here` among others.
+    rules : Rules
+    """
+    support = counts.support.reshape(len(counts.hits), -1, counts.hits.shape[-1])[:, 0]
+    labelled = support.any(axis=1)
+    hits, predicted, support = counts.hits[labelled], counts.predicted[labelled], support[labelled]
+    known = [one for one in metrics if one.name in here.values]
+
+    def at(g: int) -> Images:
+        counted = Counted(Counts(hits[:, g], predicted[:, g], support))
+        values = {one.name: np.asarray(one.values(counted, rules)) for one in known}
+        return replace(here, values=values)
+
+    return [at(g) for g in range(counts.hits.shape[1])]
 
 
 def images_of(found: Mapping[str, NDArray[np.int64]], data: DataSet, asked: Asked, way: int, paired: bool) -> Images:

@@ -14,7 +14,8 @@ from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands import paged
 from unoic_cli.commands.along import Along
 from unoic_cli.commands.class_offsets import asks_for_fit
-from unoic_cli.commands.evaluate import IMAGE, EvaluateResult, evaluate
+from unoic_cli.commands.evaluate import EvaluateResult, evaluate
+from unoic_cli.commands.images import Images, along_lambda
 from unoic_cli.commands.search import CurveOptions, SearchResult, about_lambda, searched
 from unoic_cli.data.steps import Steps, write_bytes
 from unoic_cli.errors import UsageError, Warned
@@ -156,7 +157,7 @@ def page(
     tabs = [_tab(found, measured, along, used, why)]
     if chosen["test"] is not None:
         tabs.append((yield from _tested(chosen, used, found, notes)))
-    command = paged.command_line(NAME, inputs, PageOptions, chosen)
+    command = _line(inputs, chosen)
     content = paged.page(tabs, command)
     yield from write_bytes(output, content)
     return PageResult.of(output, content, tabs, command, notes)
@@ -174,6 +175,14 @@ def checked_output(chosen: Mapping[str, Any]) -> str:
     if not output:
         raise UsageError("--output", "no file", "expected one for the page: -o FILE.html")
     return output
+
+
+def _line(inputs: Any, chosen: PageOptions) -> str | None:
+    """The line that repeats it; of files that are one set none, where they have no name in common."""
+    several = isinstance(inputs, (list, tuple)) and len(inputs) > 1
+    if several and not any(isinstance(one, str) and "=" in one for one in inputs):
+        return None
+    return paged.command_line(NAME, inputs, PageOptions, chosen)
 
 
 def _check_streams(inputs: Any, chosen: PageOptions) -> None:
@@ -201,8 +210,6 @@ def _searched(
 ) -> Steps[tuple[SearchResult, Along]]:
     """The curve of the data that lambda is chosen on."""
     given = {**filled(CurveOptions, chosen), "calibration": calibration, "tell": hear(notes)}
-    if chosen["by"] == IMAGE:
-        given["by"] = None
     found, along = yield from searched(inputs, labels, given, keep=True)
     assert along is not None
     return found, along
@@ -252,12 +259,28 @@ def _factors(chosen: PageOptions, used: Calibration) -> dict[str, Any]:
 
 def _tab(found: SearchResult, measured: EvaluateResult, along: Along, used: Calibration, why: str) -> dict[str, Any]:
     """The tab of the data that lambda was chosen on."""
+    images = _images(along, measured, used.lam)
     along = _with(along, measured, used.lam)
     made = paged.of_search(found.to_dict(), along, used.lam, why)
     said = measured.to_dict()
     more = [one for one in said["warnings"] if one not in made["warnings"]]
     notes = list(dict.fromkeys([*made["notes"], *said["notes"]]))
-    return {**made, "at": paged.evaluated(said), "warnings": [*made["warnings"], *more], "notes": notes}
+    return {
+        **made, "at": paged.evaluated(said), "warnings": [*made["warnings"], *more], "notes": notes,
+        "images": paged.images([one.to_dict() for one in images]),
+    }  # fmt: skip
+
+
+def _images(along: Along, measured: EvaluateResult, lam: float) -> list[Images]:
+    """Of each lambda of the curve, and of the chosen one; as far as it is known, of that alone."""
+    if measured.images is None:
+        return []
+    if along.by_image is None:
+        return [measured.images]
+    found = along_lambda(measured.images, along.by_image, along.metrics, along.rules)
+    if not along.has(lam):
+        found.insert(int(np.searchsorted(along.lams, lam)), measured.images)
+    return found
 
 
 def _with(along: Along, measured: EvaluateResult, lam: float) -> Along:
@@ -275,18 +298,20 @@ def _tested(chosen: PageOptions, used: Calibration, found: SearchResult, notes: 
     given = {
         **filled(CurveOptions, told), "calibration": used, "range": _range(found.lams), "step": None, "choose": None,
         "method": None, "metric": found.metric, "subject_to": None, "strict": False, "tell": None,
-        "by": None if chosen["by"] == IMAGE else chosen["by"], "per_modality": False, **_NO_SCORES,
+        "per_modality": False, **_NO_SCORES,
         **_factors(chosen, used),
     }  # fmt: skip
     result, along = yield from searched(chosen["test"], None, given, keep=True)
     assert along is not None
     measured = yield from _measured(chosen["test"], None, told, used, along, notes, chosen["test_split"])
+    images = _images(along, measured, used.lam)
     along = _with(replace(along, constraints=(), ruled_out=None), measured, used.lam)
     said = {**result.to_dict(), "choice": {}, "gain": {}}
     made = paged.of_search(said, along, used.lam, f"{used.lam:g}, chosen on other data")
     told_here = measured.to_dict()
     return {
         **made, "at": paged.evaluated(told_here), "warnings": told_here["warnings"], "notes": told_here["notes"],
+        "images": paged.images([one.to_dict() for one in images]),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -177,6 +178,7 @@ def of_evaluate(said: Mapping[str, Any], along: Along, class_names: Sequence[str
         **_UNCHOSEN,
         "facts": [["lambda", lam], *_facts(said)],
         "at": evaluated(said),
+        "images": images([] if said["images"] is None else [said["images"]]),
         "warnings": said["warnings"],
         "notes": said["notes"],
     }  # fmt: skip
@@ -213,13 +215,57 @@ _UNCHOSEN: dict[str, Any] = {
 
 def evaluated(said: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of one lambda alone, from the JSON of `evaluate`."""
-    kept = ("lambda", "n", "mcnemar", "moved", "gain", "clusters", "reliability", "images")
+    kept = ("lambda", "n", "mcnemar", "moved", "gain", "clusters", "reliability")
     matrix = said["confusion"]
     return {
         **{name: said[name] for name in kept},
         "titles": {name: _titled(name) for name in said["gain"] or ()},
         "confusion": confused(None if matrix is None else np.array(matrix, dtype=np.int64)),
     }
+
+
+def images(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Metrics of images at every lambda, or at one, each as the JSON of `evaluate` has them."""
+    if not found:
+        return None
+    listed = {(one["file"], one["index"]): one for here in found for one in here["worst"]}
+    places = {key: i for i, key in enumerate(listed)}
+    most = max(len(here["worst"]) for here in found)
+    worst = np.full((len(found), most), -1)
+    for row, here in zip(worst, found, strict=True):
+        row[: len(here["worst"])] = [places[one["file"], one["index"]] for one in here["worst"]]
+    first = found[0]
+    return {
+        "points": len(found),
+        **{name: first[name] for name in ("n", "n_empty", "worst_by")},
+        "metrics": [{**_titled(name), "name": name, **_of_images(found, name, most)} for name in first["metrics"]],
+        "listed": [[f"{file} {one.get('sample_id', i)}", one["n"]] for (file, i), one in listed.items()],
+        "worst": worst,
+    }
+
+
+def _of_images(found: Sequence[Mapping[str, Any]], name: str, most: int) -> dict[str, Any]:
+    """A metric of the images, and of the worst ones."""
+    every = [here["metrics"][name] for here in found]
+    quartiles = np.array([one["quartiles"] or [math.nan] * 5 for one in every])
+    values = np.full((len(found), most), math.nan)
+    for row, here in zip(values, found, strict=True):
+        row[: len(here["worst"])] = [_known(one[name]) for one in here["worst"]]
+    made = {
+        "n": np.array([one["n"] for one in every]),
+        "mean": np.array([_known(one["mean"]) for one in every]),
+        "quartiles": quartiles,
+        "worst": values,
+    }
+    if "before" not in every[0]:
+        return {**made, "before": None}
+    ends = np.array([one["interval"] or [math.nan] * 2 for one in every])
+    gains = np.array([_known(one["gain"]) for one in every])
+    return {**made, "before": every[0]["before"]["mean"], "gain": gains, "low": ends[:, 0], "high": ends[:, 1]}
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _titled(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from unoic_cli.metrics import Exact, Metric, Recipe, rounding
 from unoic_cli.resolve.asked import Arrays, Asked, Beside
 from unoic_cli.resolve.decider import Decider, as_stored
 from unoic_cli.resolve.options import DataOptions
-from unoic_cli.resolve.tables import Tables
+from unoic_cli.resolve.tables import IMAGE, Tables
 from unoic_cli.searches import Curve, first_of_runs
 from unoic_cli.searches.choice import settled
 from unoic_cli.tallies.kept import Kept, KeptTally, closed_up
@@ -77,6 +77,11 @@ class Problem:
         if self.folds is not None:
             return self.folds.n_folds
         return len(self.tables.names) if self.tables is not None else 1
+
+    @property
+    def conditions(self) -> Tables | None:
+        """The tables that results report by themselves: images are too many, and too small to choose from."""
+        return None if self.tables is None or self.tables.by == IMAGE else self.tables
 
     @property
     def slopes(self) -> Slopes:

@@ -14,7 +14,7 @@ from unoic_cli.brief import brief, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.commands import paged
-from unoic_cli.commands.along import Along
+from unoic_cli.commands.along import Along, image_tables
 from unoic_cli.commands.class_offsets import FittedOffsets, add_offsets, asks_for_fit, check_fit
 from unoic_cli.commands.harm import tell_harm, tell_splits
 from unoic_cli.commands.paired import met_by
@@ -55,7 +55,7 @@ from unoic_cli.resolve.options import (
     ShotsOption,
     StrictOption,
 )
-from unoic_cli.resolve.tables import make_tables
+from unoic_cli.resolve.tables import IMAGE, make_tables
 from unoic_cli.searches import METHODS, Curve, Found
 from unoic_cli.searches import method as find_method
 from unoic_cli.searches.anchored import Choice
@@ -758,7 +758,10 @@ def searched(
         resolved = replace(resolved, calibration=(yield from at_lambda(resolved.calibration, lam, "--lambda")))
         lattice = Lattice.single(resolved.calibration.lam)
     asked = with_training(asked, data, resolved.calibration)
-    tables = yield from make_tables(data, chosen["by"])
+    if keep and chosen["by"] == IMAGE:
+        tables = image_tables(data, asked, lattice, notes)
+    else:
+        tables = yield from make_tables(data, chosen["by"])
     apart = None
     if chosen["per_modality"]:
         apart_by = clusters if rule == "anchored" else None
@@ -992,7 +995,7 @@ def _result(
             "ignore_index": list(problem.options["ignore_index"]),
             **more,
         },
-        groups=None if problem.tables is None else _by_condition(problem, found, index, own),
+        groups=None if problem.conditions is None else _by_condition(problem, found, index, own),
         modalities=apart,
         masked=None if masked is None else {"lambda": 0.0, **masked},
         metrics=problem.asked.names,
@@ -1023,7 +1026,7 @@ def _about_choice(problem: Problem, found: Found, index: int, given: str | None)
 
 def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
     """Where on the curve each condition that has labels would be served best."""
-    if problem.tables is None:
+    if problem.conditions is None:
         return {}
     places = {}
     for i in np.flatnonzero(found.curve.counts.support.any(axis=(1, 2))).tolist():
@@ -1034,10 +1037,10 @@ def _own_places(problem: Problem, found: Found, index: int) -> dict[int, int]:
 
 def _by_condition(problem: Problem, found: Found, index: int, places: dict[int, int]) -> dict[str, dict[str, Any]]:
     """What each condition has of the chosen lambda, and which would serve it best."""
-    assert problem.tables is not None and problem.base is not None
+    assert problem.conditions is not None and problem.base is not None
     curve = found.curve
     return {
-        problem.tables.names[i]: {
+        problem.conditions.names[i]: {
             "n": int(curve.counts.support[i].sum()),
             "baseline": problem.metrics(problem.base, 0, [i]),
             **_apart(problem.masked([i])),

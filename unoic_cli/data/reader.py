@@ -47,6 +47,8 @@ class BatchReader:
         Tables by the file's ``group``, instead.
     files : dict of str to int or None
         Tables by the name of the source, instead.
+    images : dict of str to int or None
+        A table for each sample, instead: that of the first one of each source.
     whole_samples : bool
         Each batch is a whole span (and spans were cut between samples).
     careful : bool
@@ -66,6 +68,7 @@ class BatchReader:
         folds: FoldPlan | None = None,
         groups: dict[str, int] | None = None,
         files: dict[str, int] | None = None,
+        images: dict[str, int] | None = None,
         whole_samples: bool = False,
         careful: bool = False,
         as_stored: bool = False,
@@ -80,7 +83,7 @@ class BatchReader:
         if groups is not None:
             self.fields |= {"group"}
         self.view = view
-        self.groups, self.files = groups, files
+        self.groups, self.files, self.images = groups, files, images
         self.whole = whole_samples or bool(data.beside)
         self.assigner = FoldAssigner(folds, data) if folds is not None else None
         self._zeros = np.zeros(0, dtype=np.int32)
@@ -211,6 +214,8 @@ class BatchReader:
             tables = part.per_unit(codes)
         elif self.files is not None:
             tables = np.full(n_units, self.files[source.name], dtype=np.int32)
+        elif self.images is not None:
+            tables = (self.images[source.name] + part.sample_of_units()).astype(np.int32)
         elif self.assigner is not None:
             assert labels is not None
             tables = self.assigner.assign(labels, part)

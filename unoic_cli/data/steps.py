@@ -41,8 +41,9 @@ class Pass:
         What a worker reads at once; ``data.spans()`` by default.
     folds : Folding or None
         Tables of the units are their folds.
-    groups, files : dict of str to int or None
-        Tables by the files' ``group``, or by the name of the file, instead.
+    groups, files, images : dict of str to int or None
+        Tables by the files' ``group``, by the name of the file, or one for each image of a file, of which this is the
+        first, instead.
     as_stored : bool
         Nothing is checked, and no scores are made: see `unoic_cli.data.batch.stored_batch`.
     shared : bool
@@ -58,6 +59,7 @@ class Pass:
     folds: Folding | None = None
     groups: dict[str, int] | None = None
     files: dict[str, int] | None = None
+    images: dict[str, int] | None = None
     as_stored: bool = False
     shared: bool = False
 

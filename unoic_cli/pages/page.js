@@ -414,7 +414,6 @@ function chosen(parent) {
   if (one.confusion) confusion(parent, one.confusion);
   else parent.append(make("p", {}, "The confusion matrix was not counted."));
   if (one.reliability) reliability(parent, one.reliability);
-  if (one.images) images(parent, one.images);
 }
 function confusion(parent, { pairs, n, support, matrix }) {
   parent.append(make("h3", {}, "Confusion"));
@@ -446,18 +445,22 @@ function reliability(parent, { bins, before, population }) {
     [whole(x.count), of(PERCENT, known(x.confidence)), of(PERCENT, known(x.accuracy))])]);
   table(parent, "Reliability", ["confidence", "units", "confidence, %", "accuracy, %", ...(before ? ["units before", "confidence before, %", "accuracy before, %"] : [])], () => rows);
 }
-function images(parent, found) {
-  parent.append(make("h3", {}, "Images"));
-  const names = Object.keys(found.metrics), list = (m) => about(m).title;
-  const parts = ["mean", "lowest", "25 %", "median", "75 %", "highest"], values = (one) => [one.mean, ...one.quartiles];
-  table(parent, "Images", ["metric", "images", ...parts, ...(t.against ? ["mean, as it is", "gain", "95 % interval"] : [])], () => names.map((name) => {
-    const one = found.metrics[name], m = about(name);
-    return [m.title, whole(one.n), ...values(one).map((v) => of(m, known(v))), ...(t.against ? [of(m, known(one.before?.mean)), of(m, known(one.gain), true), span(m, one.interval)] : [])];
-  }));
-  parent.append(make("p", { class: "key" }, `The worst of ${found.n.toLocaleString("en")} images with labels, by ${list(found.worst_by)}.`));
-  const shown = names.filter((m) => found.worst.every((one) => m in one));
-  table(parent, "Worst images", ["image", "units", ...shown.map(list)], () => found.worst.map((one) =>
-    [`${one.file} ${one.sample_id ?? one.index}`, whole(one.n), ...shown.map((m) => of(about(m), known(one[m])))]));
+function images(parent) {
+  const found = t.images;
+  if (!found) return;
+  const moving = found.points > 1, g = () => (moving ? at : 0), w = found.worst.length / found.points, compared = t.against && found.metrics.some((m) => m.before !== null);
+  if (!moving && t.lams.length > 1) parent.append(make("p", {}, `What follows is of lambda ${lambda(t.lambda)} alone, wherever the slider is.`));
+  const parts = ["mean", "lowest", "25 %", "median", "75 %", "highest"];
+  moves.push(table(parent, "Images", ["metric", "images", ...parts, ...(compared ? ["mean, as it is", "gain", "95 % interval"] : [])], () => found.metrics.map((m) => {
+    const i = g(), ends = m.low && !Number.isNaN(m.low[i]) ? [m.low[i], m.high[i]] : null;
+    return [m.title, whole(m.n[i]), of(m, m.mean[i]), ...Array.from(m.quartiles.subarray(5 * i, 5 * i + 5), (v) => of(m, v)),
+      ...(compared ? [of(m, known(m.before)), of(m, m.gain ? m.gain[i] : NaN, true), span(m, ends)] : [])];
+  })));
+  const by = found.metrics.find((m) => m.name === found.worst_by), shown = found.metrics.filter((m) => m === by || metric(m.name)?.shown);
+  parent.append(make("p", { class: "key" }, `The worst of ${found.n.toLocaleString("en")} images with labels, by ${by ? by.title : found.worst_by}.`));
+  moves.push(table(parent, "Worst images", ["image", "units", ...shown.map((m) => m.title)], () =>
+    Array.from(found.worst.subarray(w * g(), w * g() + w)).flatMap((one, i) => (one < 0 ? [] :
+      [[found.listed[one][0], whole(found.listed[one][1]), ...shown.map((m) => of(m, m.worst[w * g() + i]))]]))));
 }
 function averages(parent, { average, differences }) {
   parent.append(make("h3", {}, "Averages, to which all conditions count equally"));
@@ -480,7 +483,7 @@ function origin(parent) {
 }
 
 // ---------------------------------------------------------------- the page
-const SECTIONS = { metrics, curve, plane, classes, shots, groups, chosen, said, origin };
+const SECTIONS = { metrics, curve, plane, classes, shots, groups, images, chosen, said, origin };
 function go(to) {
   at = Math.max(0, Math.min(t.lams.length - 1, Math.round(to) || 0));
   const slider = $("lam"), m = metric(view.m), lam = lambda(t.lams[at]);

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from unoic_cli.data.dataset import DataSet, text_counts
@@ -14,6 +15,8 @@ from unoic_cli.errors import UsageError
 from unoic_cli.formats import split_name, stem_of
 
 BY = ("group", "file")
+IMAGE = "image"
+"""Each by itself: of a few commands."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +26,52 @@ class Tables:
     Attributes
     ----------
     by : str
-        ``group``: the files' ``group``; ``file``: each file (of every modality) is one condition.
+        ``group``: the files' ``group``; ``file``: each file (of every modality) is one condition; ``image``: each
+        image.
     names : tuple of str
         The conditions, in order of appearance.
     keys : tuple of str
         Groups, or names of sources.
+    first : tuple of int
+        Of sources, the number of the first image.
     """
 
     by: str
     names: tuple[str, ...]
     keys: tuple[str, ...]
+    first: tuple[int, ...] = ()
+
+    @classmethod
+    def of_images(cls, data: DataSet) -> Tables:
+        """A table for each image, labelled or not, in the order of the data.
+
+        Raises
+        ------
+        UsageError
+            Units are no pixels.
+        """
+        check_images(data)
+        sizes = [source.n_samples for source in data.sources]
+        *first, n = accumulate(sizes, initial=0)
+        return cls(IMAGE, tuple(map(str, range(n))), tuple(source.name for source in data.sources), tuple(first))
 
     def arguments(self) -> dict[str, Any]:
         """What a `unoic_cli.data.steps.Pass` is told."""
+        if self.by == IMAGE:
+            return {"images": dict(zip(self.keys, self.first, strict=True))}
         return {"groups" if self.by == "group" else "files": {key: i for i, key in enumerate(self.keys)}}
+
+
+def check_images(data: DataSet) -> None:
+    """Refuse ``--by image`` of data without images.
+
+    Raises
+    ------
+    UsageError
+        Units are no pixels.
+    """
+    if not data.has_images:
+        raise UsageError("--by", f"{IMAGE}, of data without images", "expected group or file")
 
 
 def make_tables(data: DataSet, by: str | None, more: tuple[str, ...] = ()) -> Facts[Tables | None]:

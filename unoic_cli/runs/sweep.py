@@ -35,7 +35,7 @@ class Stream:
         Make empty tallies.
     fields : frozenset of str
         Block fields that are wanted.
-    view, folds, groups, files, whole_samples, careful, as_stored
+    view, folds, groups, files, images, whole_samples, careful, as_stored
         As in `BatchReader`.
     """
 
@@ -47,6 +47,7 @@ class Stream:
     folds: FoldPlan | None = None
     groups: dict[str, int] | None = None
     files: dict[str, int] | None = None
+    images: dict[str, int] | None = None
     whole_samples: bool = False
     careful: bool = False
     as_stored: bool = False
@@ -74,7 +75,7 @@ class Stream:
         """What counts some of the spans in one thread."""
         reader = BatchReader(
             self.data, self.fields, view=self.view, folds=self.folds, groups=self.groups, files=self.files,
-            whole_samples=self.whole_samples, careful=self.careful, as_stored=self.as_stored,
+            images=self.images, whole_samples=self.whole_samples, careful=self.careful, as_stored=self.as_stored,
         )  # fmt: skip
         return StreamWorker(reader, self.spans, indices, self.tallies())
 
@@ -216,6 +217,7 @@ def _stream(step: Pass, data: DataSet, tallies: Sequence[Any], fields: frozenset
         None if step.folds is None else step.folds.plan(data, spans),
         step.groups,
         step.files,
+        step.images,
         whole,
         data.care.on,
         step.as_stored,
