@@ -452,11 +452,23 @@ def test_what_makes_no_sense_is_refused(refuse, file, args, said):
     assert refuse(2, "evaluate", file, *args).startswith(said)
 
 
+def test_a_method_alone_is_compared_with_the_scores_as_they_are(answer, file, tmp_path):
+    answer("search-lambda", file, "-l", 1, "-o", tmp_path / "c.json")
+    said = answer("compare", file, "-m", tmp_path / "c.json")
+    both = answer("compare", file, "-m", "as-is", "-m", tmp_path / "c.json")
+    assert said == both and [one["name"] for one in said["methods"]] == ["as-is", "c"] and said["against"] == "as-is"
+    measured = answer("evaluate", file, "-c", tmp_path / "c.json")
+    assert said["methods"][1]["differences"]["average"]["macc"]["gain"] == measured["gain"]["macc"]["gain"]
+    assert [one["name"] for one in answer("compare", file, "-m", f"as-is={tmp_path / 'c.json'}")["methods"]] == [
+        "as-is"
+    ]
+
+
 def test_compare_refuses_what_has_no_effect(refuse, answer, file, tmp_path):
     answer("search-lambda", file, "-l", 1, "-o", tmp_path / "c.json")
-    one = ("-m", f"x={tmp_path / 'c.json'}")
-    assert refuse(2, "compare", file, *one, "--against", "x").startswith("--against: --against of a single method")
-    assert refuse(2, "compare", file, *one, "--cluster", "unit").startswith("--cluster: --cluster of a single method")
+    one, alone = ("-m", f"x={tmp_path / 'c.json'}"), ("-m", "as-is")
+    assert refuse(2, "compare", file, *alone, "--against", "x").startswith("--against: --against of a single method")
+    assert refuse(2, "compare", file, *alone, "--cluster", "unit").startswith("--cluster: --cluster of a single method")
     two = (*one, "-m", f"y={tmp_path / 'c.json'}@0")
     assert refuse(2, "compare", file, *two, "--against", "z") == "--against: 'z'; expected one of x, y"
     assert refuse(65, "compare", file, *two, "--cluster", "group").endswith("expected group to cluster by it")

@@ -234,9 +234,9 @@ class CompareOptions(DeltaOptions, DataOptions, total=False):
             "--method -m",
             "[TITLE=]METHOD",
             f"The file of a calibration; {listed(FUSIONS)} (plain fusion); uno "
-            "(noisy-or with --delta); a modality's name (that network alone), or as-is where there is one network. "
-            "METHOD@0.4: at lambda 0.4 of every modality (METHOD@rgb=0.3,depth=0.6 for each). Repeatable. "
-            "Default: each modality, average and noisy-or.",
+            "(noisy-or with --delta); a modality's name (that network alone), or as-is where there is one network, "
+            "which stands beside a method that is alone. METHOD@0.4: at lambda 0.4 of every modality "
+            "(METHOD@rgb=0.3,depth=0.6 for each). Repeatable. Default: each modality, average and noisy-or.",
             many=True,
         ),
     ]
@@ -308,7 +308,7 @@ def compare(
     data.require("labels", "to compare")
     page = yield from page_path(chosen, data)
     tables = yield from make_tables(data, by)
-    titles = yield from titles_of(chosen["methods"], data, delta is not None)
+    titles = _with_base((yield from titles_of(chosen["methods"], data, delta is not None)), data)
     first, clusters = _against(chosen, [title for title, _ in titles]), clusters_of(chosen["cluster"], data)
     ready = yield from make_deciders(titles, data, filled(DeltaOptions, chosen), chosen, notes)
     n_tables = len(tables.names) if tables else 1
@@ -413,6 +413,14 @@ def _known(value: float) -> float | None:
 def _mean(values: Sequence[float]) -> float:
     kept = [value for value in values if not math.isnan(value)]
     return sum(kept) / len(kept) if kept else math.nan
+
+
+def _with_base(titles: list[tuple[str, Any]], data: DataSet) -> list[tuple[str, Any]]:
+    """The only method of one network, behind the scores as they are: alone it is compared with nothing."""
+    (title, spec), *more = titles
+    if more or data.beside or spec == AS_IS or title == AS_IS:
+        return titles
+    return [(AS_IS, AS_IS), *titles]
 
 
 def titles_of(
