@@ -279,7 +279,7 @@ def test_images_are_those_of_evaluate_at_every_lambda(run, answer, inputs, monke
             assert one["before"] == wanted["before"]["mean"] and one["gain"][g] == wanted["gain"]
             assert [one["low"][g], one["high"][g]] == wanted["interval"]
         for i, one in enumerate(found["worst"]):
-            assert shown["listed"][shown["worst"][g, i]] == [f"{one['file']} {one['sample_id']}", one["n"]]
+            assert shown["listed"][shown["worst"][g, i]] == [one["sample_id"], one["n"]]
             for metric in shown["metrics"]:
                 value = metric["worst"][g, i]
                 assert value == one[metric["name"]] or (np.isnan(value) and one[metric["name"]] is None)
@@ -716,7 +716,7 @@ def test_images_are_those_of_evaluate(opened, answer):
         wanted = [one["n"], one["mean"], *one["quartiles"], one["before"]["mean"], one["gain"]]
         assert rows[title] == [*([value] for value in wanted), one["interval"]]
     worst = told["worst"][0]
-    assert rows[f"{worst['file']} {worst['sample_id']}"][:2] == [[worst["n"]], [worst["acc"]]]
+    assert rows[worst["sample_id"]][:2] == [[worst["n"]], [worst["acc"]]]
 
 
 def test_images_move_with_lambda(opened, answer):
@@ -731,4 +731,4 @@ def test_images_move_with_lambda(opened, answer):
         assert rows["mIoU"][1:7] == [[value] for value in (one["mean"], *one["quartiles"])]
         assert rows["mIoU"][8:] == [[one["gain"]], one["interval"]]
         worst = told["worst"][0]
-        assert rows[f"{worst['file']} {worst['sample_id']}"][:2] == [[worst["n"]], [worst["acc"]]]
+        assert rows[worst["sample_id"]][:2] == [[worst["n"]], [worst["acc"]]]

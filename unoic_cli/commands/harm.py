@@ -124,7 +124,7 @@ def _tell_price(problem: Problem, curve: Curve, index: int, gains: dict[str, Gai
     which = f"{'factor' if _shared(problem) else 'lambda'} {curve.lams[index]:g}"
     notes.warn(
         "W5",
-        f"the price of {which}: {said}{_losers(problem, curve, index)}{way_out}",
+        f"the price of {which}, cross-fitted: {said}{_losers(problem, curve, index)}{way_out}",
         **{one.name: gains[one.name].to_dict() for one in lost},
     )
 

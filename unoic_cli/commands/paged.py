@@ -234,12 +234,15 @@ def images(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     worst = np.full((len(found), most), -1)
     for row, here in zip(worst, found, strict=True):
         row[: len(here["worst"])] = [places[one["file"], one["index"]] for one in here["worst"]]
-    first = found[0]
+    first, files = found[0], {file for file, _ in listed}
     return {
         "points": len(found),
         **{name: first[name] for name in ("n", "n_empty", "worst_by")},
         "metrics": [{**_titled(name), "name": name, **_of_images(found, name, most)} for name in first["metrics"]],
-        "listed": [[f"{file} {one.get('sample_id', i)}", one["n"]] for (file, i), one in listed.items()],
+        "listed": [
+            [f"{file if len(files) > 1 else ''} {one.get('sample_id', i)}".strip(), one["n"]]
+            for (file, i), one in listed.items()
+        ],
         "worst": worst,
     }
 
@@ -287,8 +290,7 @@ def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
         )
     for name, gain in said["gain"].items():
         if gain["gain"] is not None:
-            ends = "" if gain["interval"] is None else " [{:+.4f}, {:+.4f}]".format(*gain["interval"])
-            rows.append([f"gain in {title(name)}, cross-fitted", f"{gain['gain']:+.4f}{ends}"])
+            rows.append([f"gain in {title(name)}, cross-fitted", _gain(name, gain["gain"], gain["interval"])])
     if said["subject_to"]:
         rows.append(["subject to", said["subject_to"]])
     for one in calibration["modalities"]:
@@ -301,6 +303,20 @@ def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
     if said.get("offsets"):
         rows.append(["offsets", "the calibration has fitted offsets, too; what is shown along lambda is without them"])
     return [*rows, ["target prior", calibration["target_prior"]["origin"]]]
+
+
+def _gain(name: str, gain: float, interval: Sequence[float] | None) -> str:
+    """A gain with its interval, as tables have it.
+
+    Examples
+    --------
+    >>> _gain("macc", 0.04378, (0.0349, 0.0527)), _gain("nll", -0.2, None)
+    ('+4.38 [+3.49, +5.27] points of percent', '-0.2000')
+    """
+    percent = in_percent(name)
+    texts = [f"{100 * x:+.2f}" if percent else f"{x:+.4f}" for x in (gain, *(interval or ()))]
+    ends = f" [{texts[1]}, {texts[2]}]" if interval else ""
+    return f"{texts[0]}{ends}" + (" points of percent" if percent else "")
 
 
 def _facts(said: Mapping[str, Any]) -> list[list[str]]:

@@ -500,6 +500,7 @@ function open(i, lam) {
   for (const [key, name] of [["m", goal.name], ["x", "miou"], ["y", "macc"]]) if (!names.includes(view[key])) view[key] = names.includes(name) ? name : names[0];
   say($("about"), `${t.n.toLocaleString("en")} labelled units, ${t.n_ignored.toLocaleString("en")} ignored, ${t.n_classes.toLocaleString("en")} classes` +
     (page.tabs.length > 1 ? `: ${t.name}` : ""));
+  if (t.warnings.length) $("metrics").after($("said")); else $("origin").before($("said"));
   const slider = $("lam");
   slider.max = t.lams.length - 1; slider.disabled = !along; $("bar").hidden = !along && !t.against;
   slider.hidden = !along;
