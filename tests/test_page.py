@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import hashlib
 import html.parser
 import json
@@ -526,9 +527,12 @@ def test_twenty_places_are_the_json_to_the_last_digit(made, opened, answer, whic
             name = listed[title]
             gain = told["gain"][name]
             assert (base, now, change, interval) == (told["before"][name], told[name], gain["gain"], gain["interval"])
+        changes = {one["name"]: one["gain"] for one in told["changes"]}
         for one, row in zip(told["per_class"], table(tab, "classes").items(), strict=True):
-            wanted = [one[key] for key in ("support", "predicted", "recall", "precision", "iou", "f1")]
-            assert row[0] == one["name"] and row[1][:6] == wanted
+            recall, change, *rest = row[1]
+            wanted = [one[key] for key in ("precision", "iou", "f1", "support", "predicted")]
+            assert row[0] == one["name"] and recall == one["recall"] and rest[:5] == wanted
+            assert change == pytest.approx(changes.get(one["name"], 0.0), abs=1e-12)
         (group,) = told["groups"]
         values = table(tab, "groups")[group["group"]]
         assert values[:3] == [group["n"], group["acc"], group["gain"]["acc"]["gain"]]
@@ -588,7 +592,7 @@ def test_the_address_keeps_what_is_shown(made, opened):
 def test_classes_are_sorted_and_searched(made, opened):
     tab = opened(made)
     heads = [one.strip() for one in tab.locator("#classes thead button").all_inner_texts()]
-    assert heads == ["class", "units", "predicted", "recall", "precision", "IoU", "F1", "recall, change", "trained on"]
+    assert heads == ["class", "recall", "recall, change", "precision", "IoU", "F1", "units", "predicted", "trained on"]
     for j, name in enumerate(heads):
         tab.locator("#classes thead button").nth(j).click()
         tab.wait_for_timeout(20)
@@ -618,6 +622,17 @@ def test_tables_are_copied_as_csv(made, opened):
         assert len(lines) == shown + 2 and lines[-1] == ""
         first, cells = lines[1].split(","), next(iter(table(tab, name).values()))
         assert float(first[2]) == cells[1]
+    tab.locator("#metrics button:has-text('copy as CSV')").click()
+    until(tab, "document.getElementById('status').textContent.includes('15 rows')")
+    heads, *rows = csv.reader(tab.evaluate("navigator.clipboard.readText()").splitlines())
+    assert heads[3:] == ["change", "95 % interval of it, from", "95 % interval of it, to"]
+    assert all(len(row) == len(heads) for row in rows)
+    name, _, _, change, low, high = rows[0]
+    assert name == "acc" and float(low) < float(change) < float(high)
+    tab.locator("#chosen button:has-text('copy as CSV')").nth(1).click()
+    until(tab, "document.getElementById('status').textContent.startsWith('Confusion')")
+    heads, first, *_ = csv.reader(tab.evaluate("navigator.clipboard.readText()").splitlines())
+    assert heads == ["truth", "predicted as", "units", "of the class"] and 0 < float(first[3]) < 1
     tab.locator("#curve button:has-text('copy as CSV')").click()
     until(tab, "document.getElementById('status').textContent.includes('61 rows')")
     copied = tab.evaluate("navigator.clipboard.readText()").split("\r\n")
@@ -633,7 +648,8 @@ def test_names_are_text(opened):
     assert names == HOSTILE and HOSTILE[0] in tab.text_content("#groups") and HOSTILE[0] in tab.text_content("#chosen")
     tab.locator("#classes button:has-text('copy as CSV')").click()
     until(tab, "document.getElementById('status').textContent.includes('10 rows')")
-    assert '"a,""b"""' in tab.evaluate("navigator.clipboard.readText()")
+    copied = tab.evaluate("navigator.clipboard.readText()")
+    assert '"a,""b"""' in copied and "\r\n'=1+1," in copied and "\r\n=1+1" not in copied, "no formula of a spreadsheet"
 
 
 LOOKS = {
@@ -684,7 +700,7 @@ def test_many_classes_are_written_as_far_as_they_are_seen(opened):
     assert tab.evaluate("document.querySelector('#classes .rows').scrollHeight") > 29_000
     slide(tab, 150)
     found = unoic_cli.evaluate("many.h5", lam=1.5).overall
-    assert table(tab, "classes")["class 999"][1] == int(found.counts.predicted[999])
+    assert table(tab, "classes")["class 999"][6] == int(found.counts.predicted[999])
     tab.emulate_media(media="print")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.evaluate(count) == 1000

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Unseen = Literal["mask", "floor", "smooth", "error"]
 UNSEEN: tuple[Unseen, ...] = get_args(Unseen)
 
+_TOLD = 6
+"""Values of a prior that are told in words."""
 LEVEL = 1e-12
 """Slopes that differ by less are equal, up to the rounding of their logarithms."""
 FAINT = 0.1
@@ -64,6 +66,20 @@ class Prior:
     def zeros(self) -> list[int]:
         """Classes of prior zero."""
         return [k for k, value in enumerate(self.values) if value == 0]
+
+    @property
+    def told(self) -> str:
+        """For people: where it is from, and of one that was typed what it says.
+
+        Examples
+        --------
+        >>> Prior.from_weights([1, 3], "--target-prior", counts=True).told, Prior((0.5, 0.5), "uniform").told
+        ('0.25, 0.75 (--target-prior)', 'uniform')
+        """
+        if not self.origin.startswith("--"):
+            return self.origin
+        more = ", ..." if len(self.values) > _TOLD else ""
+        return f"{', '.join(f'{value:.3g}' for value in self.values[:_TOLD])}{more} ({self.origin})"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

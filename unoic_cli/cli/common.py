@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHEETS = ("csv", "latex")
 """Forms of a table with a number in each cell."""
+_MEASURED = 0.1
+"""Seconds after which the speed of a stream is told."""
 _SILENCE = 30.0
 """Seconds between lines of progress where there is no terminal."""
 
@@ -230,7 +232,8 @@ class ProgressLine:
         seconds = max(now - self.begun, 1e-9)
         share = done / total if total else 1.0
         left = f", {_duration(seconds / share - seconds)} left" if 0 < share < 1 else ""
-        text = f"{share:4.0%}, {size(done)} of {size(total)}, {size(int(done / seconds))}/s{left}"
+        rate = f", {size(int(done / seconds))}/s" if seconds >= _MEASURED else ""
+        text = f"{share:4.0%}, {size(done)} of {size(total)}{rate}{left}"
         if compiles:
             text = f"compiling kernels, {_duration(seconds)} so far"
         if terminal:

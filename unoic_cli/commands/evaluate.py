@@ -50,6 +50,7 @@ from unoic_cli.resolve.common import (
     open_inputs,
     page_path,
     provenance,
+    tell_labels,
     tell_predictions,
 )
 from unoic_cli.resolve.decider import Decider, as_stored, make_decider
@@ -357,6 +358,7 @@ def evaluate(
         tell_before(ready, notes)
     used, counts = resolved.calibration, overall.counts
     tell_predictions(counts.predicted, counts.support, ready.slopes.masked, used.lam, data, notes)
+    tell_labels(counted.curves[0].pooled().at(0).counts, data, notes)
     measured = counted.metrics(-1)
     tell_infinite(measured.values, notes)
     if applied:

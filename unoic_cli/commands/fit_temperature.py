@@ -163,7 +163,7 @@ class FitTemperatureResult:
         return {
             "calibration": SCORES_OWN
             if own
-            else f"posterior for the target prior {self.calibration.target_prior.origin}",
+            else f"posterior for the target prior {self.calibration.target_prior.told}",
             "before": SCORES_OWN,
             **({} if self.given is None else {"given": OWN_MIX}),
             "after": SCORES_OWN if self.how == ALONE else OWN_MIX,

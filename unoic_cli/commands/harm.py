@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NAMED = 3
+MUCH = 0.1
+"""What a constraint lets a metric lose, from which on that is said: 10 points of percent may be meant as 0.1."""
 LEAST_KNOWN = 0.9
 """Of data without labels, in classes that were met when lambda was tuned, for its margins to be compared."""
 
@@ -63,6 +65,7 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
             **figures,
         )
     gains = problem.gains(curve, index)
+    _tell_bounds(problem, gains, notes)
     _tell_little(problem, curve, gains, lam, notes)
     _tell_price(problem, curve, index, gains, notes)
 
@@ -70,6 +73,27 @@ def tell_harm(problem: Problem, curve: Curve, index: int, notes: Notes) -> None:
 def _shared(problem: Problem) -> bool:
     """Whether modalities have lambdas of their own: the common one is then a factor of them."""
     return any(modality.share != 1.0 for modality in problem.decider.calibration.modalities)
+
+
+def _tell_bounds(problem: Problem, gains: dict[str, Gain], notes: Notes) -> None:
+    """Constraints that hold on this data, and not for units that lambda was not chosen on; and what they allow."""
+    assert problem.base is not None
+    before = problem.base.pooled().at(0)
+    for one in problem.asked.constraints:
+        gain, metric = gains.get(one.metric.name), one.metric
+        if metric.PERCENT and one.allows >= MUCH:
+            notes.add(
+                f"{one} lets {metric.title} be {100 * one.allows:g} points of percent worse than it is: bounds are "
+                "fractions (0.005, or 0.5%, is half a point)"
+            )
+        if gain is None or not math.isfinite(gain.se):
+            continue
+        bound = one.value if one.relative else one.value - float(metric.values(before, problem.asked.rules))
+        if gain.gain < bound if ">" in one.comparison else gain.gain > bound:
+            notes.add(
+                f"{one} holds on this data; for units that lambda is not chosen on {metric.title} changes by "
+                f"{gain.signed(metric.name)} (cross-fitted): to be sure, ask for more"
+            )
 
 
 def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: float, notes: Notes) -> None:

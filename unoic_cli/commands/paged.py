@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.calibrations.prior import Prior
 from unoic_cli.commands.along import Along
 from unoic_cli.metrics import ABSENT_RULES, Counts, Metric, OfClass, Rules, in_percent, is_better, title
 from unoic_cli.metrics.acc import Accuracy
@@ -277,7 +278,7 @@ def _titled(name: str) -> dict[str, Any]:
 
 
 def _name(files: Sequence[str]) -> str:
-    return files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    return " and ".join(files) if len(files) < 3 else f"{files[0]} and {len(files) - 1} more"
 
 
 def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
@@ -295,14 +296,18 @@ def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["subject to", said["subject_to"]])
     for one in calibration["modalities"]:
         which = "" if one["name"] is None else f" of {one['name']}"
-        rows.append([f"source prior{which}", one["source_prior"]["origin"]])
+        rows.append([f"source prior{which}", _prior(one["source_prior"])])
         if one["temperature"] != 1.0:
             rows.append([f"temperature{which}", f"{one['temperature']:g}"])
         if one["share"] != 1.0:
             rows.append([f"share of lambda{which}", f"{one['share']:g}"])
     if said.get("offsets"):
         rows.append(["offsets", "the calibration has fitted offsets, too; what is shown along lambda is without them"])
-    return [*rows, ["target prior", calibration["target_prior"]["origin"]]]
+    return [*rows, ["target prior", _prior(calibration["target_prior"])]]
+
+
+def _prior(said: Mapping[str, Any]) -> str:
+    return Prior(tuple(said["values"]), said["origin"]).told
 
 
 def _gain(name: str, gain: float, interval: Sequence[float] | None) -> str:

@@ -32,11 +32,13 @@ from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     check_output,
+    class_list,
     files_among,
     no_labels,
     open_inputs,
     output_path,
     provenance,
+    tell_labels,
     tell_predictions,
 )
 from unoic_cli.resolve.decider import Decider, make_decider
@@ -940,6 +942,19 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
         )
     counts = curve.pooled().counts
     tell_predictions(counts.predicted[index], counts.support[0], slopes.masked, lam, problem.data, notes)
+    tell_labels(problem.base.pooled().at(0).counts, problem.data, notes)
+    _tell_absent(problem, notes)
+
+
+def _tell_absent(problem: Problem, notes: Notes) -> None:
+    """Say of which classes there is no label."""
+    absent = [int(k) for k in np.flatnonzero(problem.support == 0) if int(k) not in problem.asked.rules.ignored]
+    n = problem.data.n_classes - len(absent) - len(problem.asked.rules.ignored)
+    if absent:
+        notes.add(
+            f"no labelled units of class {class_list(absent, problem.data)}: means over classes are of the other "
+            f"{n:,}, and no label tells what lambda does to {'it' if len(absent) == 1 else 'these'}"
+        )
 
 
 def _result(
@@ -1062,9 +1077,15 @@ def about_lambda(result: SearchResult) -> str:
     if choice.get("rule") == "anchored":
         low, high = choice["interval"]
         sure = "as good as any within one standard error" if result.metric in result.gain else "the best"
-        good = f"{lam}: {sure} ({low:g} to {high:g}) for {name}"
+        good = f"{lam}: {_among(result)}{sure} ({low:g} to {high:g}) for {name}"
         return f"{good}, nearest to what the probabilities say ({choice['anchor']:g})"
-    return f"{lam}, {_why(result, name)}"
+    return f"{lam}, {_among(result)}{_why(result, name)}"
+
+
+def _among(result: SearchResult) -> str:
+    """Of which lambdas it is one, where constraints leave some out."""
+    subject_to = result.details.get("subject_to")
+    return f"of those with {subject_to}, " if subject_to else ""
 
 
 def _why(result: SearchResult, name: str) -> str:

@@ -169,7 +169,7 @@ def _find_scores(name: str, table: Any, asked: names.Asked) -> _Scores:
         note = f"scores: the columns {_shortly(by_name)}, taken as classes of these names (--logits-key)"
         return _Scores(None, list(by_name), "wide", (note,), tuple(by_name), True)
     there = ", ".join(table.names[:20]) or "nothing"
-    expected = f"{_EXPECTED}, or predictions, or --logits-key NAME"
+    expected = f"{_EXPECTED}, or predictions, or --logits-key NAME (A,B,...: a column for each class)"
     raise DataError(name, f"no scores among the columns: {there}", expected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import json
 import math
 import os
 import zipfile
@@ -29,6 +30,9 @@ _LEGACY = 0x1950A86A20F9469CFC6C
 """What a file of torch before 1.6 begins with, pickled."""
 _BATCHES = object()
 """Stands for the place in a list."""
+_NAMES = "class_names"
+_LISTED = "class_names[]"
+"""Of the texts: a list of them, as JSON; no name of a text holds brackets."""
 _PAIRS = ("val", "test")
 """What two pairs of scores and labels are."""
 
@@ -108,6 +112,10 @@ class PickleBox(boxes.Box):
             size = count * np.dtype(pickles.KINDS[kind][0]).itemsize
             places[str(key)] = pickles.Blob(stream.skip(size), size)
         return _replaced(self.path, tree, stream.end, places, order)
+
+    def class_names(self, where: str, n_classes: int) -> tuple[str, ...] | None:
+        """A list of texts under ``class_names``."""
+        return boxes.listed_names(where, {_NAMES: self.texts[_LISTED]}, n_classes) if _LISTED in self.texts else None
 
     def _fill(self, path: str, tree: Any) -> None:
         found, self.texts, self.notes = _named(path, tree)
@@ -367,6 +375,9 @@ def _named(path: str, found: Mapping[tuple[Any, ...], Any]) -> tuple[dict[str, L
     """Arrays by name, texts by name, and what to say; keys in keys are joined by dots."""
     lying, said = _batches({keys: one for keys, one in found.items() if isinstance(one, Lying)})
     texts = {_joined(keys): str(one) for keys, one in found.items() if isinstance(one, str)}
+    class_names = [one for keys, one in found.items() if isinstance(one, str) and keys[-2:-1] == (_NAMES,)]
+    if class_names:
+        texts[_LISTED] = json.dumps(class_names)
     pairs = _pairs(lying)
     if pairs:
         listed = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'} of scores and labels without names"

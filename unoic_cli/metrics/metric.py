@@ -435,5 +435,5 @@ def unknown_class(option: str, text: str, n_classes: int, names: Sequence[str] |
 
     near = None if names is None else nearest(text, names)
     meant = "" if near is None else f"did you mean {near}? "
-    named = "" if names is None else ", or the name of one"
+    named = " (the data does not name its classes: class_names would)" if names is None else ", or the name of one"
     return UsageError(option, f"the unknown class {text!r}", f"{meant}expected a number below {n_classes}{named}")

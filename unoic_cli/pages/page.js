@@ -83,7 +83,7 @@ const cell = (v, text, more = {}) => ({ v: Number.isNaN(v) ? "" : v, text, ...mo
 const of = (m, x, sign) => cell(x, number(x, m, sign), sign ? { tone: tone(m, x) } : {});
 const tone = (m, x) => (x === 0 || Number.isNaN(x) ? "" : x > 0 === (m.higher ?? true) ? "up" : "down");
 const short = () => (t.against === AS_IT_IS ? "as it is" : t.against);
-const span = (m, ends) => (ends ? cell(ends.join(" "), ends.map((x) => number(x, m, true)).join(" to ")) : cell("", DASH));
+const span = (m, ends) => (ends ? cell(ends.join(" "), ends.map((x) => number(x, m, true)).join(" to "), { ends }) : cell("", DASH, { ends: ["", ""] }));
 const PERCENT = { percent: true, higher: true }, whole = (n) => cell(n, n.toLocaleString("en"));
 const lambda = (x) => (x === null || Number.isNaN(x) ? DASH : String(Number(x.toPrecision(12))));
 
@@ -105,10 +105,12 @@ function put(row, cells) {
     if (one.tone !== undefined) set(data, "class", one.tone);
   });
 }
-const raw = (one) => (typeof one === "string" ? one : one.v);
+const raw = (one) => (typeof one === "string" ? [/^[=+@\t\r-]/.test(one) ? `'${one}` : one] : one.ends || [one.v]); // no text is a formula
+const flat = (heads, cells) => heads.flatMap((text, j) => (cells[j]?.ends ? [`${text}, from`, `${text}, to`] : [text.replace(/, %$/, "")]));
 const quoted = (x) => (/[",\r\n]/.test(String(x)) ? `"${String(x).replaceAll('"', '""')}"` : String(x));
 async function copy(name, rows) {
-  const text = rows.map((row) => row.map((x) => quoted(raw(x))).join(",")).join("\r\n") + "\r\n";
+  const [heads, ...cells] = rows, lines = [flat(heads, cells[0] || []), ...cells.map((row) => row.flatMap(raw))];
+  const text = lines.map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n";
   try { await navigator.clipboard.writeText(text); } catch {
     const area = make("textarea", { "aria-label": "CSV" });
     area.value = text; document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
@@ -308,9 +310,8 @@ function plane(parent) {
 function classes(parent) {
   const k = t.n_classes, b = t.base, c = t.counts, change = (i) => ratio("recall", c, at * k, i) - ratio("recall", b, 0, i);
   const own = (name) => (i) => (name !== "recall" && t.out.has(i) ? NaN : ratio(name, c, at * k, i));
-  const columns = [["class", (i) => i], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]],
-    ["recall", own("recall")], ["precision", own("precision")], ["IoU", own("iou")], ["F1", own("f1")]];
-  if (t.against) columns.push(["recall, change", change]);
+  const columns = [["class", (i) => i], ["recall", own("recall")], ...(t.against ? [["recall, change", change]] : []), ["precision", own("precision")],
+    ["IoU", own("iou")], ["F1", own("f1")], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]]];
   if (t.shots) columns.push(["trained on", (i) => t.shots.samples[i]]);
   const bars = new Set(["recall", "precision", "IoU", "F1"]);
   const cells = (i) => columns.map(([name, get]) => {
@@ -408,8 +409,8 @@ function chosen(parent) {
       const m = about(name);
       return [m.title, of(m, known(gain.gain), true), span(m, gain.interval)];
     });
-    parent.append(make("h3", {}, "Gains"));
-    table(parent, "Gains", ["metric", "gain", "95 % interval"], () => rows);
+    parent.append(make("h3", {}, "Changes"));
+    table(parent, "Changes", ["metric", "change", "95 % interval"], () => rows);
   }
   if (one.confusion) confusion(parent, one.confusion);
   else parent.append(make("p", {}, "The confusion matrix was not counted."));
@@ -451,7 +452,7 @@ function images(parent) {
   const moving = found.points > 1, g = () => (moving ? at : 0), w = found.worst.length / found.points, compared = t.against && found.metrics.some((m) => m.before !== null);
   if (!moving && t.lams.length > 1) parent.append(make("p", {}, `What follows is of lambda ${lambda(t.lambda)} alone, wherever the slider is.`));
   const parts = ["mean", "lowest", "25 %", "median", "75 %", "highest"];
-  moves.push(table(parent, "Images", ["metric", "images", ...parts, ...(compared ? ["mean, as it is", "gain", "95 % interval"] : [])], () => found.metrics.map((m) => {
+  moves.push(table(parent, "Images", ["metric", "images", ...parts, ...(compared ? ["mean, as it is", "change", "95 % interval"] : [])], () => found.metrics.map((m) => {
     const i = g(), ends = m.low && !Number.isNaN(m.low[i]) ? [m.low[i], m.high[i]] : null;
     return [m.title, whole(m.n[i]), of(m, m.mean[i]), ...Array.from(m.quartiles.subarray(5 * i, 5 * i + 5), (v) => of(m, v)),
       ...(compared ? [of(m, known(m.before)), of(m, m.gain ? m.gain[i] : NaN, true), span(m, ends)] : [])];

@@ -49,7 +49,7 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
     """Priors, and what is special to each modality, for `facts`."""
     first, *others = calibration.modalities
     if not others and first.name is None:
-        rows = [("source prior", first.source_prior.origin)]
+        rows = [("source prior", first.source_prior.told)]
         if first.delta is not None:
             rows.append(("delta", _delta(first)))
         if first.offsets is not None:
@@ -57,7 +57,7 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
     else:
         rows = [("fusion", f"{calibration.fusion}" + _weights(calibration))] if calibration.fusion else []
         for modality in calibration.modalities:
-            parts = [f"source prior {modality.source_prior.origin}" if calibration.lam else "not rebalanced"]
+            parts = [f"source prior {modality.source_prior.told}" if calibration.lam else "not rebalanced"]
             if modality.share != 1.0:
                 parts.insert(0, f"lambda {modality.share * calibration.lam:.6g}")
             if modality.temperature != 1.0:
@@ -69,7 +69,7 @@ def about_calibration(calibration: Calibration) -> list[tuple[str, str]]:
             rows.append((str(modality.name), ", ".join(parts)))
     if calibration.order != "flatten-first":
         rows.append(("order", calibration.order))
-    return [*rows, ("target prior", calibration.target_prior.origin)] if calibration.lam or not others else rows
+    return [*rows, ("target prior", calibration.target_prior.told)] if calibration.lam or not others else rows
 
 
 def _delta(modality: Modality) -> str:

@@ -28,8 +28,8 @@ def render_fit_temperature(result: FitTemperatureResult) -> Group:
         ("lambda", _lambda(result)),
         ("lambda * T", f"{result.lam * result.temperature:.7g} (what predictions depend on)"),
         ("data", f"{result.n:,} labelled{left_out}, {result.n_ignored:,} ignored, {result.n_classes:,} classes"),
-        ("source prior", result.calibration.source_prior.origin),
-        ("target prior", result.calibration.target_prior.origin),
+        ("source prior", result.calibration.source_prior.told),
+        ("target prior", result.calibration.target_prior.told),
     ]
     table = Grid()
     table.add_column("")

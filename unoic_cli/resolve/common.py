@@ -33,6 +33,7 @@ from unoic_cli.formats.names import Asked, check_kind
 from unoic_cli.machine import available_threads
 from unoic_cli.resolve.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.resolve.options import DataOptions
+from unoic_cli.tallies.counts import Counts
 from unoic_cli.tallies.findings import Evidence
 from unoic_cli.tallies.labels import LabelTally
 from unoic_cli.tallies.posterior import PosteriorTally
@@ -45,6 +46,8 @@ Input: TypeAlias = "str | os.PathLike[str] | Source | ArrayLike"
 Inputs: TypeAlias = "Input | Sequence[str | os.PathLike[str] | Source] | Mapping[str, Any]"
 PRIOR_WORDS = ("uniform", "labels", "mean-posterior")
 """Priors that are no files."""
+UNLIKE, SURE = 0.8, 4.0
+"""Labels are met more rarely than by chance below this share of it, and by so many standard errors."""
 
 
 @dataclass
@@ -643,6 +646,22 @@ def tell_predictions(
         notes.add(
             f"at lambda {lam:g} all {int(predicted.sum()):,} units are predicted as a single class, "
             f"{class_list(met, data)}, though the labels hold {np.count_nonzero(support):,}"
+        )
+
+
+def tell_labels(counts: Counts, data: DataSet, notes: Notes) -> None:
+    """Warn (W7) of labels that the scores as they are, (K,), meet more rarely than by chance."""
+    n, right = int(counts.support.sum()), int(counts.hits.sum())
+    if not n:
+        return
+    accuracy, chance = right / n, float(counts.support @ counts.predicted) / n**2
+    if accuracy < UNLIKE * chance and chance * n - right > SURE * math.sqrt(n * chance * (1 - chance)):
+        notes.warn(
+            "W7",
+            f"the scores as they are meet {100 * accuracy:.2f} % of the labels, and by chance it would be "
+            f"{100 * chance:.2f} %: are the classes of the labels in the order of the scores?",
+            acc=accuracy,
+            chance=chance,
         )
 
 

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 CLASS = r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
 """A class in brackets, whose name may hold brackets, too."""
-_TERM = re.compile(rf"\s*(\w[\w-]*(?:\s*{CLASS})?)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+))?|[\d.eE+-]+)\s*")
+_TERM = re.compile(
+    rf"\s*(\w[\w-]*(?:\s*{CLASS})?)\s*(>=|<=|>|<)\s*(base\s*(?:([+-])\s*([\d.eE+-]+%?))?|[\d.eE+-]+%?)\s*"
+)
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -147,6 +150,11 @@ class Constraint:
             holds[i] = value is not None and compare(value, bound)
         return holds
 
+    @property
+    def allows(self) -> float:
+        """How far the metric may be worse than it is, where the comparison says that."""
+        return max(0.0, -self.value if self.metric.HIGHER else self.value) if self.relative else 0.0
+
     def __str__(self) -> str:
         bound = f"{self.value:g}" if not self.relative else f"base{self.value:+g}" if self.value else "base"
         return f"{self.metric.name}{self.comparison}{bound}"
@@ -172,6 +180,8 @@ def parse_constraints(
     --------
     >>> [str(c) for c in parse_constraints("miou>=0.8 and acc >= base - 0.005")]
     ['miou>=0.8', 'acc>=base-0.005']
+    >>> [str(c) for c in parse_constraints("acc>=base-0.5% and miou>=61.3%")]
+    ['acc>=base-0.005', 'miou>=0.613']
     >>> [str(c) for c in parse_constraints("recall[car, red]>=0.8, IoU[1]>base", 2, ("car, red", "car and bus"))]
     ['recall[car, red]>=0.8', 'iou[car and bus]>base']
     """
@@ -288,6 +298,15 @@ def _parts(text: str) -> list[str]:
     return found if found and not _JOINT.sub("", text) and not text.endswith(",") else [text]
 
 
+def _number(text: str, metric: Metric) -> float:
+    """A bound as it is typed: of metrics that tables show in percent also in percent."""
+    if not text.endswith("%"):
+        return float(text)
+    if not metric.PERCENT:
+        raise ValueError
+    return float(Decimal(text.removesuffix("%")) / 100)
+
+
 def _constraint(
     part: str, n_classes: int, class_names: Sequence[str] | None, option: str = "--subject-to",
     expected: str = _EXPECTED,
@@ -299,10 +318,10 @@ def _constraint(
     metric = find(name, option, n_classes, class_names)
     relative = bound.startswith("base")
     try:
-        value = float(f"{sign or ''}{offset or 0}") if relative else float(bound)
+        value = _number(f"{sign or ''}{offset or 0}" if relative else bound, metric)
         if not math.isfinite(value):
             raise ValueError
-    except ValueError:
+    except (ValueError, ArithmeticError):
         raise UsageError(
             option, f"the bound {bound!r}", "expected a number, base, or base plus or minus a number"
         ) from None
