@@ -25,6 +25,7 @@ expected`. Then nothing was printed on stdout, and outputs that exist are as the
 | exit code | meaning |
 | --- | --- |
 | 0 | done |
+| 1 | the result is not as `--require` asks; it is shown, and what the command writes is written |
 | 2 | options that make no sense, alone or together |
 | 65 | a file does not hold what it should |
 | 66 | an input is missing or cannot be opened |

@@ -6,6 +6,8 @@ import importlib.util
 import inspect
 import pathlib
 import re
+import subprocess
+import sys
 
 import forked
 import pytest
@@ -15,7 +17,10 @@ from unoic_cli.cli import COMMANDS
 from unoic_cli.fusions import FUSIONS, fusion
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("sample_data/*/*.md")})
+BUILT = ROOT / "docs" / "_build"
+PAGES = sorted(
+    {ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("sample_data/*/*.md")} - {*BUILT.glob("**/*.md")}
+)
 NAMES = {"merge": "merge_states", "report": "report_states"}
 """Commands whose functions are called otherwise."""
 FUNCTIONS = [NAMES.get(command, command.replace("-", "_")) for command in COMMANDS]
@@ -130,3 +135,76 @@ def test_options_are_parameters(name):
     other = {"files": "inputs", "format": None}
     taken = {other.get(key, key) for key in inspect.signature(command).parameters} - {None}
     assert taken - shared <= set(inspect.signature(function).parameters)
+
+
+# ------------------------------------------------------------------------------------------------
+# the site
+
+
+def built(folder):
+    """The pages, built with warnings as errors; by a process of its own, as what Sphinx imports warns."""
+    for needed in ("sphinx", "myst_parser", "furo", "sphinx_copybutton", "sklearn", "matplotlib"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"no {needed}: pip install 'unoic[docs]'")
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-d", str(folder / "read")]
+    made = subprocess.run([*words, "docs", str(folder / "html")], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0 and not made.stderr, made.stderr
+    return folder / "html"
+
+
+def every_page_is_there(site):
+    sources = {path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").glob("**/*.rst")}
+    sources |= {page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    pages = {path.relative_to(site).with_suffix("") for path in site.glob("**/*.html")}
+    assert pages == sources | {pathlib.Path("genindex"), pathlib.Path("search"), pathlib.Path("py-modindex")} & pages
+    navigation = (site / "index.html").read_text(encoding="utf-8").partition('class="sidebar-tree"')[2]
+    assert all(f'href="{source.as_posix()}.html"' in navigation for source in sources - {pathlib.Path("index")})
+
+
+def nobody_is_asked_for_anything(site):
+    """What a browser loads lies beside the page: a link to elsewhere is one that a reader follows."""
+    elsewhere = r"[\"']?(?:https?:)?//"
+    asks = re.compile(rf"<(?!a\b)[^>]*\b(?:src|href|srcset|data)={elsewhere}[^>]*>|@import|url\({elsewhere}")
+    for path in site.glob("**/*.html"):
+        assert asks.search(path.read_text(encoding="utf-8")) is None, path
+    for path in site.glob("**/*.css"):
+        assert asks.search(path.read_text(encoding="utf-8")) is None, path
+
+
+def links_lead_somewhere(site):
+    """Also those of files that lie outside the folder of the docs; `#` is what the theme has for the page itself."""
+    texts = {path: path.read_text(encoding="utf-8") for path in site.glob("**/*.html")}
+    names = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        for link in re.findall(r'\b(?:href|src)="([^"]+)"', text):
+            if re.match(r"[a-z]+:", link) or link == "#":
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name.partition("?")[0]).resolve() if name else path
+            assert target.is_file(), f"{path}: {link}"
+            assert not anchor or target not in names or anchor in names[target], f"{path}: {link}"
+
+
+def formulas_are_drawn(site):
+    text = (site / "method.html").read_text(encoding="utf-8")
+    assert text.count("<math ") == text.count("</math>") > 40 and "<merror" not in text and "$" not in text
+
+
+def public_names_are_in_the_reference(site):
+    """Those of the package, and the functions and classes of its rooms."""
+    from unoic_cli import plots, sklearn
+
+    rooms = {"": unoic_cli.__all__, "plots.": plots.KINDS, "sklearn.": sklearn.__all__}
+    pages = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
+    wanted = {f"unoic_cli.{room}{name}" for room, names in rooms.items() for name in names}
+    assert {name for name in wanted if f'id="{name}"' not in pages} == set()
+
+
+def test_the_site(tmp_path):
+    """One test, as one build serves all that is asked of it."""
+    site = built(tmp_path)
+    every_page_is_there(site)
+    nobody_is_asked_for_anything(site)
+    links_lead_somewhere(site)
+    formulas_are_drawn(site)
+    public_names_are_in_the_reference(site)

@@ -2,6 +2,7 @@
 
 Python blocks run as they are, on arrays as people have them. Of shell blocks bash makes the words (loops, variables and
 patterns included), with functions in place of programs; the commands then run in this process, one after the other.
+What tutorials and how-tos show of their output (``text`` after a shell block) is what comes out, but for lines of dots.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ sybil = pytest.importorskip("sybil", reason="pip install 'unoic[test]'")
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser  # noqa: E402  # after it is known to be there
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PATHS = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("sample_data/*/README.md")))
+DOCS = sorted({*ROOT.glob("docs/**/*.md")} - {*ROOT.glob("docs/_build/**/*.md")})
+PATHS = (ROOT / "README.md", *DOCS, *sorted(ROOT.glob("sample_data/*/README.md")))
 PAGES = [path.relative_to(ROOT).as_posix() for path in PATHS]
+SHOWING = ("docs/tutorials/", "docs/how-to/")
+"""Pages that show what their commands print, as tables, of the whole sample data."""
 
 ONLY_READ = [
     ("README.md", "pip install", "installs; the continuous integration runs these two blocks as they stand"),
@@ -40,6 +44,7 @@ ONLY_READ = [
     ),
     ("docs/training.md", "rank*.unoic", "needs what ranks write; tests/test_training.py runs their recipe"),
     ("docs/training.md", "predicted.npz", "needs what a framework writes; tests/test_training.py runs the recipe"),
+    ("docs/how-to/service.md", "--onnx", "needs a model; tests/test_onnx.py makes some"),
     ("docs/experiments.md", "experiments/runs", "needs logits that the experiments' scripts make"),
     ("docs/experiments.md", "moons.unoic", "needs what such a command writes"),
     ("docs/experiments.md", "blank.unoic", "needs what such a command writes"),
@@ -112,6 +117,7 @@ def arrays():
         "logits": logits,
         "labels": labels,
         "train_counts": train_counts,
+        "class_names": [f"digit {k}" for k in range(len(train_counts))],
         "softmax": exact / exact.sum(axis=1, keepdims=True),
         "rgb_logits": logits,
         "loader": [(logits[:100], labels[:100]), (logits[100:], labels[100:])],
@@ -148,16 +154,57 @@ def lay_out(folder, samples):
     (folder / "rgb.txt").write_text("# one a line\nrgb/*.h5\n")
 
 
+def as_table(words):
+    """The command, asked for a table where nothing else is asked for."""
+    known = {option for one in cli.load(words[0]).params for option in one.opts}
+    asked = {"--format", "--torch"} & {*words} or words[-2:] == ["-o", "-"]
+    return words if asked or "--format" not in known else [*words, "--format", "table"]
+
+
+def left_out(shown, printed):
+    """The first part of what is shown that was not printed, in its order; None where all was.
+
+    Parts lie between lines of three dots, which stand for any lines.
+    """
+    lines, at = [line.rstrip() for line in printed.splitlines()], 0
+    for part in re.split(r"^\.\.\.$\n?", shown, flags=re.MULTILINE):
+        wanted = [line.rstrip() for line in part.splitlines()]
+        places = (i for i in range(at, len(lines) - len(wanted) + 1) if lines[i : i + len(wanted)] == wanted)
+        at = next(places, -1) + len(wanted)
+        if at < len(wanted):
+            return part
+    return None
+
+
+@pytest.mark.parametrize(
+    "shown, found",
+    [
+        ("a\nb\n", None),
+        ("a\n...\nd\n", None),
+        ("...\nc  \n...\n", None),
+        ("a\nc\n", "a\nc\n"),
+        ("b\n...\na\n", "a\n"),
+        ("a\n...\na\n", "a\n"),
+    ],
+)
+def test_what_is_left_out(shown, found):
+    assert left_out(shown, "a\nb\nc\nd \n") == found
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks(page, samples, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path, samples)
+    showing = page.startswith(SHOWING)
+    if showing:
+        monkeypatch.delenv("COLUMNS", raising=False)  # no line is folded
+    lay_out(tmp_path, ROOT / "sample_data" if showing else samples)
     assert cli.run(["search-lambda", "val.h5", "-q", "-o", "c.json"]) == 0  # guide: "-c c.json", of a bucket
     capfd.readouterr()
-    shell = []
+    shell, printed = [], []
 
     def in_a_shell(example):
         shell.append(example.parsed)
+        printed.clear()
         found = commands(shell, tmp_path)
         assert len(found) >= len(re.findall(r"^unoic ", example.parsed, re.MULTILINE)), example
         for words in found:
@@ -166,11 +213,18 @@ def test_blocks(page, samples, tmp_path, monkeypatch, capfd):
             if why_not(page, text) is not None:
                 continue
             with streams(words, "stream.arrows", monkeypatch):
-                code = cli.run(words)
-            err = capfd.readouterr().err
+                code = cli.run(as_table(words) if showing else words)
+            out, err = capfd.readouterr()
+            printed.append(err + out)
             assert code == 0, f"{page}: {text}\n{err}"
 
+    def shown(example):
+        if showing:
+            missing, all_of_it = left_out(example.parsed, "".join(printed)), "".join(printed)
+            assert missing is None, f"{page} shows\n{missing}\nand what is printed is\n{all_of_it}"
+
     parsers = [PythonCodeBlockParser(), *(CodeBlockParser(language, in_a_shell) for language in ("sh", "bash"))]
+    parsers.append(CodeBlockParser("text", shown))
     document = sybil.Sybil(parsers).parse(ROOT / page)
     document.namespace.update(arrays())
     for example in document.examples():

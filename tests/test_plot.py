@@ -688,6 +688,13 @@ def test_the_table_of_a_terminal(run):
     assert code == 0 and "lambdas" in out
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["table", "csv", "latex"])
+def test_what_every_kind_prints(kind, form, run):
+    code, out, err = run("plot", kind, *KINDS[kind], "-o", "a.png", "--format", form)
+    assert code == 0 and kind in out, err
+
+
 # ------------------------------------------------------------------------------------------------
 # what is refused
 

@@ -203,7 +203,7 @@ class RebalancedClassifierCV(MetaEstimatorMixin, _Rebalanced):
         Of `search_`: lambdas under ``lambda``, and metrics at all of them.
     n_features_in_ : int
         Of `estimator_`, where it has it.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Of `estimator_`, where it has it.
 
     See Also
@@ -423,7 +423,7 @@ class ImbalanceCalibrator(_Rebalanced):
         Of `search_`: lambdas under ``lambda``, and metrics at all of them.
     n_features_in_ : int
         Columns of X: one for each class, or one alone that stands for two classes as (0, z).
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X has names that are all text.
 
     See Also

@@ -188,7 +188,7 @@ class Calibration:
 
     @property
     def temperature(self) -> float:
-        """Temperature of the first modality; it moves lambda: only lambda * temperature decides the prediction."""
+        """Temperature of the first modality; only lambda * temperature decides the prediction."""
         return self.modalities[0].temperature
 
     def slopes(self) -> Slopes:

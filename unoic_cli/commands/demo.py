@@ -31,7 +31,7 @@ WHAT = {
 NEXT = (
     ("unoic info FILE", "what a file of your own holds, and which commands to run on it"),
     ("unoic search-lambda --help", "metrics, constraints and priors to choose lambda by"),
-    ("README.md", "how to write logits from a network, several sensors, larger data"),
+    ("python -m pydoc unoic_cli.LogitWriter", "how a network writes its logits, batch by batch"),
 )
 
 

@@ -210,7 +210,10 @@ def about_kernels() -> Kernels:
         folder = jit.cache_folder()
     except (OSError, RuntimeError) as error:
         return replace(about, refused=f"{type(error).__name__}: {error}")
-    about = replace(about, cache=str(folder), refused=jit.refusal, mode=_mode(folder))
+    refused = jit.refusal
+    if refused is None and jit.keeper() is None:
+        refused = "nothing can be kept there, so every process compiles again (UNOIC_CACHE_DIR names another folder)"
+    about = replace(about, cache=str(folder), refused=refused, mode=_mode(folder))
     files = [] if jit.refusal is not None else sorted(folder.glob("*.bin"))
     held = Counter(path.name.rpartition("-")[0] for path in files)
     compiled = {kernel: held[kernel] for kernel in kernels.NAMES if held[kernel]}

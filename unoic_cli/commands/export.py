@@ -209,7 +209,7 @@ def _output(chosen: ExportOptions) -> str | None:
     bias, output = output_path(chosen["bias"]), output_path(chosen["output"])
     if chosen["onnx"] is None:
         if chosen["output_name"] is not None:
-            raise UsageError("--output", "--output without --onnx", "expected the model whose output it is (-o FILE)")
+            raise UsageError("--output", "--output without --onnx", "expected -o FILE, or --onnx beside it")
         if bias is not None and output is not None:
             raise UsageError("-o", "-o beside --bias", "expected one of them")
         output = output if bias is None else bias

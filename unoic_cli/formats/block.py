@@ -183,7 +183,7 @@ class Source:
 
     @property
     def pixels(self) -> int:
-        """Units per sample: H * W, or 1."""
+        """Units per sample; H * W, or 1."""
         count = 1
         for extent in self.image_shape:
             count *= extent
@@ -191,7 +191,7 @@ class Source:
 
     @property
     def n_units(self) -> int:
-        """Rows of scores in the file: N, or N * H * W."""
+        """Rows of scores in the file; N, or N * H * W."""
         return self.n_samples * self.pixels
 
     @property

@@ -87,7 +87,8 @@ def find(name: str, option: str, n_classes: int = 0, class_names: Sequence[str] 
         metric = one.called(folded)
         if metric is not None:
             return metric
-    listed = f"expected one of {', '.join(NAMES)}, topN, or another of docs/metrics.md"
+    others = sorted({one.NAME for one in known() if one.NAME and one.NAME not in (*NAMES, "topN")})
+    listed = f"expected one of {', '.join(NAMES)}, topN, {', '.join(others)}, or of a class recall[CLASS] and the like"
     raise UsageError(option, f"the unknown metric {name!r}", _meant(folded) + listed)
 
 

@@ -253,7 +253,7 @@ function curve(parent) {
     place(draw(box, "circle", { class: "chosen", r: 6 }), [lams[t.chosen], values[t.chosen]], s.x, s.y);
     dot = draw(box, "circle", { class: "dot", r: 4 });
     say(key, `Circle: the chosen lambda, ${lambda(t.lambda)}. ` + (t.against ? `Dashed across: ${t.against}. ` : "") +
-      (t.interval ? `Green: from the first to the last that is as good as the best (${lambda(lams[t.best])}) within one standard error of ${metric(t.goal).title}. ` : "") +
+      (t.interval ? `Green: from the first to the last that is as good as the best ${t.constraints.length ? "that is allowed " : ""}(${lambda(lams[t.best])}) within one standard error of ${metric(t.goal).title}. ` : "") +
       (t.anchor !== null ? `Dashed upright: what the probabilities say (${lambda(lams[t.anchor])}). ` : "") +
       (t.ruled_out?.some(Boolean) ? `Red: where ${t.constraints.map((c) => c.text).join(" and ")} does not hold. ` : "") +
       "Click, or drag, to move lambda.");

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 def render_calibrate(result: CalibrateResult) -> RenderableType:
     """Where it went, metrics before and after, and the classes that changed most."""
     temperature = 1.0 if result.calibration.fusion else result.calibration.temperature
+    written = f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")
+    lam, as_well = written, []
+    if result.fitted is not None:
+        lam = about_lambda(result.fitted)
+        if result.calibration.lam != result.fitted.lam:
+            as_well = [("written as", f"lambda {written}: it decides as lambda {result.fitted.lam:g} does by itself")]
     about = [
         ("output", f"{result.output or 'arrays'} ({result.emit}, {result.n_units:,} rows)"),
-        ("lambda", f"{result.calibration.lam:g}" + (f", temperature {temperature:g}" if temperature != 1 else "")),
+        ("lambda", lam),
+        *as_well,
         *about_calibration(result.calibration),
         *([] if result.population is None else [("probabilities", result.population)]),
-        *([] if result.fitted is None else [("chosen", about_lambda(result.fitted))]),
     ]
     if result.calibration_output is not None:
         about.insert(1, ("calibration", result.calibration_output))

@@ -27,7 +27,8 @@ def render_doctor(result: DoctorResult) -> Facts:
         As returned by `unoic_cli.doctor`.
     """
     rows = [(name, version or "missing") for name, version in result.versions.items()]
-    rows += [(f"unoic[{extra}]", "complete" if found else "not complete") for extra, found in result.extras.items()]
+    for extra, found in result.extras.items():
+        rows.append((f"unoic[{extra}]", "complete" if found else f"not complete: pip install 'unoic[{extra}]'"))
     bounds = ", ".join(f"{name} {n}" for name, n in result.threads_from.items())
     why = f"the least of {bounds}" if len(result.threads_from) > 1 else f"by the {bounds.rpartition(' ')[0]}"
     rows.append(("threads", f"{result.threads} ({why}); --threads N asks for others"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from unoic_cli.metrics import title
+from unoic_cli.plots.kinds.classes import METRICS as OF_CLASSES
 from unoic_cli.report.common import facts
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def _drawn(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         good = "" if interval is None else f", as good within one SE from {interval[0]:g} to {interval[1]:g}"
         yield run["name"] or "run", f"lambda = {run['lambda']:g}{good}"
     if content["metrics"]:
-        yield "metrics", ", ".join(map(title, content["metrics"]))
+        named = OF_CLASSES.__getitem__ if content["kind"] == "classes" else title
+        yield "metrics", ", ".join(map(named, content["metrics"]))
     if "source_prior" in content:
         yield "source prior", content["source_prior"]
     if content["lambdas"]:

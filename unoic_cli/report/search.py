@@ -64,8 +64,9 @@ def _curve(result: SearchResult, title: str) -> list[RenderableType]:
         marks = result.lam, (result.lam, result.lam), ""
     elif result.choice.get("rule") == "anchored":
         low, high = result.choice["interval"]
+        best = "the best that is allowed" if result.details.get("subject_to") else "the best"
         known = result.metric in result.gain
-        marks = result.lam, (low, high), "as good as the best within one standard error" if known else "the best"
+        marks = result.lam, (low, high), f"as good as {best} within one standard error" if known else best
     else:
         marks = result.lam, result.plateau, "equal values"
     labels = value_of(result.metric, min(finite)), value_of(result.metric, max(finite))
@@ -89,7 +90,8 @@ def gain_table(result: SearchResult) -> list[RenderableType]:
     add_gains(table, names, result.gain, "gain")
     if result.offsets is not None:
         add_gains(table, names, result.offsets.gain, "gain with offsets")
-    above = f"gain over the scores as they are, in points of {units(names)}, cross-fitted over {GAIN_FOLDS} folds"
+    how = f"cross-fitted over {GAIN_FOLDS} folds (the figures to quote)"
+    above = f"gain over the scores as they are, in points of {units(names)}, {how}"
     return [Text(), Said(above), table]
 
 

@@ -62,7 +62,8 @@ RequireOption: TypeAlias = Annotated[
         "--require",
         "TEXT",
         "What the result must show, joined by and, such as 'macc>=0.7 and gain.macc>0': metrics, their gain over the "
-        "scores as they are, and the ends of its 95 % interval (gain.macc.low). Exit code 1 where it does not hold.",
+        "scores as they are, and the ends of its 95 % interval (gain.macc.low). Exit code 1 where it does not hold; "
+        "what the command writes is written all the same.",
     ),
 ]
 ForceOption: TypeAlias = Annotated[
