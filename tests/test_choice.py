@@ -506,6 +506,12 @@ def test_a_single_predicted_class_is_said(tmp_path):
 def test_a_bound_that_is_no_number_is_refused():
     with pytest.raises(unoic_cli.UnoicError, match="the bound '1e999'"):
         parse_constraints("acc>=1e999")
+    for wrong in ("kappa>=base-0.5%", "acc>=base-%", "acc>=5e%", "nll<=base+1%"):
+        with pytest.raises(unoic_cli.UnoicError):
+            parse_constraints(wrong)
+    assert [one.value for one in parse_constraints("acc>=base-0.3% and miou>60% , recall[1]>=base-1.1%", 2)] == [
+        -0.003, 0.6, -0.011,
+    ]  # fmt: skip
 
 
 def test_no_lambda_meets_a_bound_above_the_baseline():

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import unoic_cli
 from unoic_cli import cli, formats
 from unoic_cli.errors import UnoicError
 from unoic_cli.formats import boxes, pickled, pickles
@@ -407,3 +408,15 @@ def test_a_stream_that_ends_says_so():
     assert stream.take(2) == b"ab"
     with pytest.raises(UnoicError, match="it ends too soon at byte 2"):
         stream.take(2)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_of_classes_in_a_list(nested):
+    content = {"logits": np.eye(3, dtype="f4"), "labels": np.arange(3), "class_names": ["mel", "nv", "b c"]}
+    for protocol in (0, 2, 5):
+        pathlib.Path("x.pkl").write_bytes(pickle.dumps({"val": content} if nested else content, protocol))
+        assert unoic_cli.evaluate("x.pkl").to_dict()["per_class"][2]["name"] == "b c"
+    content["class_names"] = ["mel", "nv"]
+    pathlib.Path("x.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(unoic_cli.errors.DataError, match="class_names"):
+        unoic_cli.evaluate("x.pkl")

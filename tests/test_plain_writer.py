@@ -335,3 +335,38 @@ def test_columns_of_others_are_kept(run):
     run("calibrate", "a.parquet", "c.parquet", *common, "-o", "less.parquet")
     assert "path" not in pq.read_table("less.parquet").schema.names
     assert run("evaluate", "o.parquet")[0]["n"] == n
+
+
+@pytest.mark.parametrize("into", ["csv", "tsv", "parquet"])
+def test_columns_of_lines_are_kept(run, monkeypatch, into):
+    import pandas as pd
+
+    monkeypatch.setattr("unoic_cli.formats.csv.PIECE_BYTES", 4000)
+    n = 300
+    rng = np.random.default_rng(0)
+    names = ["mel", "nv", "df"]
+    z = rng.normal(size=(n, 3))
+    texts = [["im,1", 'say "x"', "", " 0012", "two\nlines", "1e5", "-"][i % 7] for i in range(n)]
+    others = {"image": [f"im{i}" for i in range(n)], "what": texts, "age": [str(i % 90) for i in range(n)]}
+    splits = ["val" if i % 3 else "test" for i in range(n)]
+    whole = pd.DataFrame(others | {name: z[:, k] for k, name in enumerate(names)} | {"split": splits})
+    whole.iloc[:101].to_csv("a.csv", index=False)
+    whole.iloc[101:].to_csv("b.csv", index=False)
+
+    def read(path):
+        if into == "parquet":
+            return pd.read_parquet(path)[list(others)].reset_index(drop=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if into == "tsv" else ",")
+        assert list(table.columns)[:3] == list(others) and "predictions" in table.columns
+        return table[list(others)]
+
+    common = ("--lambda", "1", "--source-prior", "5,3,2", "--logits-key", ",".join(names), "--kind", "logits")
+    _, err = run("calibrate", "a.csv", "b.csv", *common, "-o", f"o.{into}", "--threads", "2")
+    assert "not carried over" not in err
+    assert read(f"o.{into}").equals(whole[list(others)])
+    run("calibrate", "a.csv", "b.csv", *common, "--split", "test", "-o", f"t.{into}")
+    assert read(f"t.{into}").equals(whole[whole["split"] == "test"][list(others)].reset_index(drop=True))
+    run("calibrate", "a.csv", "b.csv", *common, "--shard", "2/3", "-o", f"s.{into}")
+    (part,) = pathlib.Path().glob(f"s.*.{into}")
+    assert read(part).equals(whole.iloc[100:200][list(others)].reset_index(drop=True))
+    assert run("info", f"o.{into}")[0]["files"][0]["n_samples"] == n

@@ -11,6 +11,7 @@ import pytest
 
 import unoic_cli
 from unoic_cli import calibrate, evaluate, search_lambda
+from unoic_cli.commands.search import about_lambda
 from unoic_cli.data.folds import mix
 from unoic_cli.errors import DataError, UsageError
 from unoic_cli.searches.warnings import flips_differ
@@ -492,3 +493,47 @@ def test_rules_and_clusters_that_make_no_sense_are_refused():
         with pytest.raises((UsageError, DataError)):
             search_lambda(z, y, source_prior=prior, cluster=cluster)
     assert unoic_cli.search_lambda(z, y, source_prior=prior, choose="paper").choice["rule"] == "paper"
+
+
+def test_labels_in_another_order_are_told():
+    z, y, prior = made()
+    shifted = (y + 1) % K
+    found = next(one for one in search_lambda(z, shifted, source_prior=prior).warnings if one["code"] == "W7")
+    labels, predicted = np.bincount(shifted, minlength=K), np.bincount(z.argmax(1), minlength=K)
+    assert found["acc"] == (z.argmax(1) == shifted).mean()
+    assert found["chance"] == pytest.approx(labels @ predicted / len(y) ** 2) and found["acc"] < found["chance"]
+    assert "W7" in codes(evaluate(z, shifted)) and "W7" in codes(evaluate(z, shifted, lam=1.0, source_prior=prior))
+    assert "W7" not in codes(search_lambda(z, y, source_prior=prior)) + codes(evaluate(z, y))
+    chance = np.random.default_rng(1).permutation(y)
+    assert "W7" not in codes(evaluate(z, chance)), "labels that are merely unlike"
+    with pytest.raises(DataError, match="W7"):
+        evaluate(z, shifted, strict=True)
+
+
+def test_classes_without_labels_are_named():
+    z, y, prior = made()
+    some = (y != 2) & (y != 4)
+    (said,) = [text for text in search_lambda(z[some], y[some], source_prior=prior).notes if "no labelled" in text]
+    assert said.startswith("no labelled units of class 2, 4: means over classes are of the other 3,")
+    found = search_lambda(z[some], y[some], source_prior=prior, ignore_index=[2, 4])
+    assert not any("no labelled units" in text for text in found.notes)
+    assert not any("no labelled units" in text for text in search_lambda(z, y, source_prior=prior).notes)
+
+
+def test_a_bound_that_does_not_hold_for_other_units_is_told():
+    """By the cross-fitted change, whichever way a bound is said."""
+    seen = set()
+    for seed in range(4):
+        z, y, prior = made(seed=seed, n=600)
+        kept = np.random.default_rng(seed).random(600) < (prior / prior.max())[y]
+        z, y = z[kept], y[kept]
+        base = float((z.argmax(1) == y).mean())
+        for text, bound in (("acc>=base-1%", -0.01), (f"acc>={base - 0.01!r}", -0.01), ("miou>=base-20%", -0.2)):
+            found = search_lambda(z, y, source_prior=prior, subject_to=text)
+            gain = found.gain["miou" if "miou" in text else "acc"].gain
+            told = any("holds on this data; for units" in one for one in found.notes)
+            assert told == (gain < bound), (text, gain, found.notes)
+            seen.add(told)
+            assert any("20 points of percent worse" in one for one in found.notes) == ("miou" in text)
+            assert f": of those with {text}, " in about_lambda(found) or found.lam == 0
+    assert seen == {True, False}

@@ -748,20 +748,20 @@ def _written(outputs: list[tuple[str | Memory, DataSet]], made: _Posterior, note
     return total
 
 
+_KEPT = {"parquet": ("parquet",), "csv": ("csv", "parquet")}
+"""By the format of inputs, those of outputs that keep columns which mean nothing here."""
+
+
 def _carried(place: str | Memory, data: DataSet, made: _Posterior) -> Carried | None:
-    """Columns that a Parquet output keeps of Parquet inputs."""
-    if (
-        not isinstance(place, str)
-        or place == formats.STANDARD
-        or not isinstance(data.sources[0], formats.parquet.Parquet)
-    ):
+    """Columns that an output keeps of inputs: of Parquet in Parquet, of lines in lines or Parquet."""
+    if not isinstance(place, str) or place == formats.STANDARD or getattr(data.sources[0], "NAME", None) not in _KEPT:
         return None
-    if formats.writable(place) is not formats.parquet.Parquet:
+    if formats.writable(place).NAME not in _KEPT[getattr(data.sources[0], "NAME", "")]:
         return None
-    from unoic_cli.formats import carried
+    from unoic_cli.formats import carried, csv_writer
 
     spec = made.spec(1)
-    taken = [*spec.dtypes, spec.kind, "predictions", "labels"]
+    taken = [*spec.dtypes, spec.kind, "predictions", "labels", "delta", *csv_writer.score_columns(spec)]
     window = (0, data.n_units) if data.shard is None else data.shard_units(*data.shard)
     return carried.carried(data.sources, data.split, window, taken)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import stat
+import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
@@ -211,13 +212,23 @@ def about_kernels() -> Kernels:
     except (OSError, RuntimeError) as error:
         return replace(about, refused=f"{type(error).__name__}: {error}")
     refused = jit.refusal
-    if refused is None and jit.keeper() is None:
+    if refused is None and not _can_be_made(folder):
         refused = "nothing can be kept there, so every process compiles again (UNOIC_CACHE_DIR names another folder)"
     about = replace(about, cache=str(folder), refused=refused, mode=_mode(folder))
     files = [] if jit.refusal is not None else sorted(folder.glob("*.bin"))
     held = Counter(path.name.rpartition("-")[0] for path in files)
     compiled = {kernel: held[kernel] for kernel in kernels.NAMES if held[kernel]}
     return replace(about, compiled=compiled, n_bytes=sum(path.stat().st_size for path in files))
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether something can be put into a folder, or into what it would be made in; nothing is left there."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            return True
+    except OSError:
+        return False
 
 
 def _mode(folder: Path) -> str | None:

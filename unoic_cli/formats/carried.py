@@ -1,4 +1,4 @@
-"""Columns of Parquet inputs that mean nothing here, carried over to a Parquet output row by row."""
+"""Columns of Parquet and CSV inputs that mean nothing here, carried over to such an output row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from unoic_cli.errors import DataError
-from unoic_cli.formats import parquet, schema
+from unoic_cli.formats import csv, parquet, schema
 from unoic_cli.formats.block import Source
 
 _ROWS = 1 << 16
@@ -23,7 +23,7 @@ class Carried:
 
     Attributes
     ----------
-    sources : tuple of Parquet
+    sources : tuple of Parquet, or of Csv
         One behind the other.
     columns : tuple of str
     split : str or None
@@ -32,15 +32,15 @@ class Carried:
         Rows [start, stop) of all sources.
     """
 
-    sources: tuple[parquet.Parquet, ...]
+    sources: tuple[parquet.Parquet, ...] | tuple[csv.Csv, ...]
     columns: tuple[str, ...]
     split: str | None
     window: tuple[int, int]
 
     def fields(self) -> list[Any]:
         """What the output's schema has of them."""
-        with _opened(self.sources[0]) as file:
-            return [file.schema_arrow.field(name) for name in self.columns]
+        there = _types(self.sources[0])
+        return [pa.field(name, there[name]) for name in self.columns]
 
     def rows(self) -> CarriedRows:
         """A reader of them, in order."""
@@ -76,16 +76,33 @@ class CarriedRows:
         for source in self._carried.sources:
             column = source.places.get(_SPLIT) if split is not None else None
             wanted = [*names, *([column] if column is not None and column not in names else [])]
-            with _opened(source) as file, schema.damaged(source.name, "a corrupt page", "expected an intact file"):
-                for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
-                    low, high = max(0, start - begin), min(batch.num_rows, stop - begin)
-                    begin += batch.num_rows
-                    if low >= high:
-                        continue
-                    table = pa.Table.from_batches([batch.slice(low, high - low)])
-                    if column is not None:
-                        table = table.filter(pa.compute.equal(table.column(column).cast(pa.string()), split))
-                    yield table.select(names)
+            for batch in _batches(source, wanted):
+                low, high = max(0, start - begin), min(batch.num_rows, stop - begin)
+                begin += batch.num_rows
+                if low >= high:
+                    continue
+                table = pa.Table.from_batches([batch.slice(low, high - low)])
+                if column is not None:
+                    table = table.filter(pa.compute.equal(table.column(column).cast(pa.string()), split))
+                yield table.select(names)
+
+
+def _batches(source: parquet.Parquet | csv.Csv, wanted: list[str]) -> Iterator[Any]:
+    """Columns of a file, some rows at a time; those of lines are text as it stands there."""
+    if isinstance(source, csv.Csv):
+        with contextlib.closing(csv.CsvReader(source)) as reader:
+            yield from reader.texts(wanted)
+        return
+    with _opened(source) as file, schema.damaged(source.name, "a corrupt page", "expected an intact file"):
+        yield from file.iter_batches(_ROWS, columns=wanted, use_threads=False)
+
+
+def _types(source: parquet.Parquet | csv.Csv) -> dict[str, Any]:
+    """Arrow's types of the columns that mean nothing here."""
+    if isinstance(source, csv.Csv):
+        return dict.fromkeys(source.others, pa.string())
+    with _opened(source) as file:
+        return {name: file.schema_arrow.field(name).type for name in source.others}
 
 
 @contextlib.contextmanager
@@ -109,12 +126,11 @@ def carried(
     taken : sequence of str
         Names that the output has itself.
     """
-    known = [source for source in sources if isinstance(source, parquet.Parquet)]
-    if len(known) < len(sources) or not known:
+    known: Any = [source for source in sources if isinstance(source, (parquet.Parquet, csv.Csv))]
+    if len(known) < len(sources) or len({type(source) for source in known}) != 1:
         return None
     kept: dict[str, Any] = {}
     for i, source in enumerate(known):
-        with _opened(source) as file:
-            there = {name: file.schema_arrow.field(name).type for name in source.others if name not in taken}
+        there = {name: kind for name, kind in _types(source).items() if name not in taken}
         kept = there if i == 0 else {name: kind for name, kind in kept.items() if there.get(name) == kind}
     return Carried(tuple(known), tuple(kept), split, window) if kept else None

@@ -345,6 +345,14 @@ class CsvReader:
                 batch = self._batch(piece, begin, self._columns.columns(fields))
                 yield self._columns.block(batch.slice(first - begin, last - first), first, last, fields)
 
+    def texts(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Some columns as they stand there, a batch for each piece."""
+        import pyarrow as pa
+
+        kinds = dict.fromkeys(columns, pa.string())
+        for piece, row in zip(self._source.pieces, self._edges, strict=False):
+            yield self._read(piece, row, kinds)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file != -1:
@@ -354,8 +362,12 @@ class CsvReader:
     def _batch(self, piece: _Piece, row: int, columns: Sequence[str]) -> Any:
         import pyarrow as pa
 
-        kinds = {column: pa.type_for_alias(self._source.kinds[column]) for column in columns}
-        data = self._lines.part(piece.offset, piece.size)
+        return self._read(piece, row, {column: pa.type_for_alias(self._source.kinds[column]) for column in columns})
+
+    def _read(self, piece: _Piece, row: int, kinds: dict[str, Any]) -> Any:
+        import pyarrow as pa
+
+        columns, data = list(kinds), self._lines.part(piece.offset, piece.size)
         try:
             table = self._lines.table(data, kinds, columns)
         except (pa.ArrowException, ValueError) as error:

@@ -34,18 +34,20 @@ class CsvWriter:
         self._spec = spec
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
         self._names = [name for name in ("sample_id", "split", "group") if name in spec.dtypes]
-        self._scores = [] if spec.kind == "predictions" else _score_columns(spec)
+        self._scores = [] if spec.kind == "predictions" else score_columns(spec)
         self._fields = [name for name in _COLUMNS if name in spec.dtypes]
         if spec.scalar_delta is not None:
             self._fields.append("delta")
         if spec.predictions or spec.kind == "predictions":
             self._fields.append("predictions")
+        self._carried = None if spec.carried is None else spec.carried.rows()
+        others = () if spec.carried is None else spec.carried.columns
         self._next = self._at = 0
         self._output = schema.TemporaryOutput(path)
         try:
             line = io.StringIO()
             csv.writer(line, delimiter=self._delimiter, lineterminator="\n").writerow(
-                [*self._names, *self._scores, *self._fields]
+                [*others, *self._names, *self._scores, *self._fields]
             )
             self._append(line.getvalue().encode())
         except BaseException:
@@ -59,7 +61,8 @@ class CsvWriter:
         if block.start != self._next:
             raise ValueError(f"unit {block.start} where {self._next} comes next")
         self._next, rows = block.stop, block.stop - block.start
-        columns: list[Any] = [_text(getattr(block, name)) for name in self._names]
+        columns: list[Any] = [] if self._carried is None else self._carried.take(rows)
+        columns += [_text(getattr(block, name)) for name in self._names]
         if self._scores:
             assert block.scores is not None
             columns += [pa.array(column) for column in np.ascontiguousarray(self._wide(block.scores).T)]
@@ -90,7 +93,7 @@ class CsvWriter:
         self._output.abort()
 
 
-def _score_columns(spec: OutputSpec) -> list[str]:
+def score_columns(spec: OutputSpec) -> list[str]:
     """Names of the columns: of classes, where they have names that are read back as such; else numbers."""
     names = spec.class_names
     word = {"logits": "logit", "probs": "prob", "log_probs": "logprob"}[spec.kind]

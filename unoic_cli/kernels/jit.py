@@ -139,7 +139,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
             if hashlib.sha256(data).digest() == digest:
                 payload = pickle.loads(data)
                 return caching.CompileResultCacheImpl.rebuild(None, target_context, payload)
-        compiling.begin(keeper())
+        compiling.begin(_keeper())
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -161,7 +161,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]  # numba is untyped
                 raise
 
 
-def keeper() -> str | None:
+def _keeper() -> str | None:
     """The folder that will keep what is compiled, for people; None if none can."""
     if FOLDER is None:
         return None
