@@ -129,7 +129,7 @@ def show(
     format: str | None,
     table: Callable[[Any], RenderableType],
     tsv: Callable[[Any], str] | None = None,
-    sheet: Callable[[Any], Sheet | None] | None = None,
+    sheet: Callable[[Any], Sheet | Sequence[Sheet] | None] | None = None,
     **more: Callable[[Any], str],
 ) -> None:
     """Print a result on stdout.
@@ -144,7 +144,8 @@ def show(
     tsv : callable, optional
         Makes the tab-separated form; by default names and values, one a line.
     sheet : callable, optional
-        Makes the table of CSV and LaTeX; by default, and where it makes none, it is what the tab-separated form has.
+        Makes the table of CSV and LaTeX, or several, of which CSV has the first; by default, and where it makes none,
+        it is what the tab-separated form has.
     **more : callable
         Make other forms, by their names.
     """
@@ -162,7 +163,8 @@ def show(
             from unoic_cli.report import sheet as sheets
 
             made = made or sheets.of_tsv(lines, headed=tsv is not None)
-            lines = sheets.sheet_csv(made) if chosen == "csv" else sheets.sheet_latex(made)
+            every = [made] if isinstance(made, sheets.Sheet) else made
+            lines = sheets.sheet_csv(every[0]) if chosen == "csv" else "\n".join(map(sheets.sheet_latex, every))
         print(printable(lines, keep="\t\n"), end="")
 
 

@@ -23,7 +23,7 @@ from unoic_cli.report.common import (
     value_of,
 )
 from unoic_cli.report.layout import Grid, Said
-from unoic_cli.report.sheet import Sheet, of_metrics
+from unoic_cli.report.sheet import Column, Sheet, of_gains, of_metrics
 
 if TYPE_CHECKING:
     from unoic_cli.commands.evaluate import EvaluateResult
@@ -83,14 +83,29 @@ def _metrics(result: EvaluateResult) -> RenderableType:
     return Group(Said(units(result.metrics)), table)
 
 
-def evaluate_sheet(result: EvaluateResult) -> Sheet | None:
-    """A row for the scores as they are, one for what was asked for, and one for each group; nothing by images."""
+def evaluate_sheet(result: EvaluateResult) -> list[Sheet] | None:
+    """Metrics: as it is, after, the difference with its interval, each group; then the classes. Nothing by images."""
     if result.images is not None:
         return None
     rows = [("all" if result.before is None else "after", result.overall.values)]
     rows = rows if result.before is None else [("as it is", result.before.values), *rows]
+    more = [] if result.difference is None else of_gains(result.difference.gain, result.metrics, "difference")
     groups = [] if result.groups is None else [(name, group.values) for name, group in result.groups.items()]
-    return of_metrics([*rows, *groups], result.metrics, f"{result.overall.n:,} labelled", len(rows))
+    labelled = f"{result.overall.n:,} labelled"
+    return [of_metrics([*rows, *more, *groups], result.metrics, labelled, len(rows)), _of_classes(result)]
+
+
+def _of_classes(result: EvaluateResult) -> Sheet:
+    """Each class, its recall before where there is one."""
+    heads = ("recall", "precision", "iou", "f1")
+    before = None if result.before is None else result.before.per_class(result.class_names)
+    columns = [Column("class"), Column("support"), *([Column("recall as it is", percent=True)] if before else [])]
+    columns += [Column({"iou": "IoU", "f1": "F1"}.get(name, name), percent=True) for name in heads]
+    rows = []
+    for i, row in enumerate(result.overall.per_class(result.class_names)):
+        own = [before[i]["recall"]] if before else []
+        rows.append((row["name"] or str(row["class"]), row["support"], *own, *(row[name] for name in heads)))
+    return Sheet(tuple(columns), tuple(rows), about="of each class")
 
 
 def _moved(n: int, difference: Difference) -> str:

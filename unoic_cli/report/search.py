@@ -14,7 +14,7 @@ from unoic_cli.metrics import title as title_of
 from unoic_cli.report.common import about_calibration, add_gains, facts, metric_table, units, value_of
 from unoic_cli.report.curve import Drawn
 from unoic_cli.report.layout import Grid, Said
-from unoic_cli.report.sheet import Sheet, of_metrics
+from unoic_cli.report.sheet import Sheet, of_gains, of_metrics
 
 if TYPE_CHECKING:
     from unoic_cli.commands.search import Folds, SearchResult
@@ -173,4 +173,6 @@ def search_sheet(result: SearchResult) -> Sheet:
     rows += [] if result.modalities is None else _alone(result.modalities)
     rows += [] if result.groups is None else _of_groups(result.groups, not given)
     rows += [] if result.folds is None else _of_folds(result.folds, list(result.metrics))
+    if not given:
+        rows += of_gains(result.gain, result.metrics, "gain", ", cross-fitted")
     return of_metrics(rows, result.metrics, _measured(result), n)

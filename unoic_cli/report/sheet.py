@@ -6,12 +6,16 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unoic_cli.errors import printable
 from unoic_cli.metrics import in_percent, is_better, title
 from unoic_cli.report.common import value_of
+
+if TYPE_CHECKING:
+    from unoic_cli.commands.sampled import Gain
 
 Cell = str | int | float | None
 
@@ -28,11 +32,14 @@ class Column:
         Its values are of this metric, as fractions.
     above : str
         What columns beside one another share: the condition that they are of.
+    percent : bool
+        Its values are fractions, and of no metric.
     """
 
     head: str
     metric: str = ""
     above: str = ""
+    percent: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,15 @@ def of_metrics(
     return Sheet(
         columns, tuple((label, *(values.get(name) for name in names)) for label, values in rows), compared, about
     )
+
+
+def of_gains(
+    gains: Mapping[str, Gain], names: Sequence[str], label: str, more: str = ""
+) -> list[tuple[str, dict[str, float]]]:
+    """Rows of what metrics gain, and of the ends of its interval; `more` tells them from other rows."""
+    found = {name: gains[name] for name in names if name in gains}
+    ends = (f"{label}{more}", "gain"), (f"95 % from{more}", "low"), (f"95 % to{more}", "high")
+    return [(row, {name: getattr(one, end) for name, one in found.items()}) for row, end in ends] if found else []
 
 
 def of_tsv(text: str, *, headed: bool) -> Sheet:
@@ -182,7 +198,7 @@ def _above(sheet: Sheet) -> list[str]:
 
 def _head(one: Column) -> str:
     if not one.metric:
-        return "" if one.head in ("setting", "method") else escaped(one.head)
+        return "" if one.head in ("setting", "method") else escaped(one.head + (" (%)" if one.percent else ""))
     return escaped(title(one.metric) + (" (%)" if in_percent(one.metric) else ""))
 
 
@@ -193,6 +209,8 @@ def _shown(one: Column, cell: Cell) -> str:
         return "--"
     if one.metric:
         return value_of(one.metric, float(cell)).replace("-", "$-$")
+    if one.percent:
+        return f"{100 * float(cell):.2f}".replace("-", "$-$")
     return (str(cell) if isinstance(cell, int) else f"{cell:.6g}").replace("-", "$-$")
 
 
