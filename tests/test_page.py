@@ -268,6 +268,7 @@ def test_images_are_those_of_evaluate_at_every_lambda(run, answer, inputs, monke
     (tab,) = unpacked(first)["tabs"]
     shown, lams = tab["images"], tab["lams"].tolist()
     assert shown["points"] == len(lams) == 7 and 0.37 in lams and said["tabs"][0]["lambda"] == 0.37
+    fallen = 0
     for g, lam in enumerate(lams):
         pathlib.Path("n.json").write_text(json.dumps(replace(calibration, lam=lam).to_dict()))
         found = answer("evaluate", *given, "-c", "n.json", *common)["images"]
@@ -284,6 +285,18 @@ def test_images_are_those_of_evaluate_at_every_lambda(run, answer, inputs, monke
             for metric in shown["metrics"]:
                 value = metric["worst"][g, i]
                 assert value == one[metric["name"]] or (np.isnan(value) and one[metric["name"]] is None)
+        lost = shown["losers"]
+        assert (lost["images"][g] >= 0).sum() == len(found["losers"])
+        for i, one in enumerate(found["losers"]):
+            assert shown["listed"][lost["images"][g, i]] == [one["sample_id"], one["n"]]
+            assert [lost[key][g, i] for key in ("before", "now", "change")] == [
+                one["before"], one["miou"], one["change"],
+            ]  # fmt: skip
+            assert one["change"] == one["miou"] - one["before"] < 0
+        changes = [one["change"] for one in found["losers"]]
+        assert changes == sorted(changes)
+        fallen += len(changes)
+    assert fallen
     monkeypatch.setattr("unoic_cli.data.dataset.SPAN_BYTES", 40_000)
     again = ["-c", "c.json", "--lambda", "0.37", "--range", "0:2:0.4", *common, "-o", "p.html", "--force"]
     assert run("page", *given, *again, "--threads", "1")[0] == 0
@@ -516,6 +529,7 @@ def test_twenty_places_are_the_json_to_the_last_digit(made, opened, answer, whic
     if which:
         tab.click("#tab-1")
     calibration = chosen()
+    ious = [one["iou"] for one in answer("evaluate", (VAL, TEST)[which])["per_class"]]
     for place in np.linspace(0, 60, 20).round().astype(int).tolist():
         lam = slide(tab, place)
         pathlib.Path("c.json").write_text(json.dumps(replace(calibration, lam=lam).to_dict()))
@@ -529,9 +543,10 @@ def test_twenty_places_are_the_json_to_the_last_digit(made, opened, answer, whic
             assert (base, now, change, interval) == (told["before"][name], told[name], gain["gain"], gain["interval"])
         changes = {one["name"]: one["gain"] for one in told["changes"]}
         for one, row in zip(told["per_class"], table(tab, "classes").items(), strict=True):
-            recall, change, *rest = row[1]
-            wanted = [one[key] for key in ("precision", "iou", "f1", "support", "predicted")]
-            assert row[0] == one["name"] and recall == one["recall"] and rest[:5] == wanted
+            recall, change, precision, iou, iou_change, *rest = row[1]
+            wanted = [one[key] for key in ("f1", "support", "predicted")]
+            assert [row[0], recall, precision, iou] == [one[key] for key in ("name", "recall", "precision", "iou")]
+            assert rest[:3] == wanted and iou_change == pytest.approx(one["iou"] - ious[one["class"]], abs=1e-12)
             assert change == pytest.approx(changes.get(one["name"], 0.0), abs=1e-12)
         (group,) = told["groups"]
         values = table(tab, "groups")[group["group"]]
@@ -592,7 +607,18 @@ def test_the_address_keeps_what_is_shown(made, opened):
 def test_classes_are_sorted_and_searched(made, opened):
     tab = opened(made)
     heads = [one.strip() for one in tab.locator("#classes thead button").all_inner_texts()]
-    assert heads == ["class", "recall", "recall, change", "precision", "IoU", "F1", "units", "predicted", "trained on"]
+    assert heads == [
+        "class",
+        "recall",
+        "recall, change",
+        "precision",
+        "IoU",
+        "IoU, change",
+        "F1",
+        "units",
+        "predicted",
+        "trained on",
+    ]
     for j, name in enumerate(heads):
         tab.locator("#classes thead button").nth(j).click()
         tab.wait_for_timeout(20)
@@ -669,6 +695,8 @@ def test_everybody_can_use_it(made, opened, look):
         found = axe.Axe().run(tab)
         assert not found.violations_count, found.generate_report()
         assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
+        wide = "[...document.querySelectorAll('#classes tbody td')].filter((c) => c.scrollWidth > c.clientWidth + 1)"
+        assert tab.evaluate(f"{wide}.length") == 0, "no number over another"
     ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == ("color_scheme" not in look)
 
@@ -700,7 +728,7 @@ def test_many_classes_are_written_as_far_as_they_are_seen(opened):
     assert tab.evaluate("document.querySelector('#classes .rows').scrollHeight") > 29_000
     slide(tab, 150)
     found = unoic_cli.evaluate("many.h5", lam=1.5).overall
-    assert table(tab, "classes")["class 999"][6] == int(found.counts.predicted[999])
+    assert table(tab, "classes")["class 999"][7] == int(found.counts.predicted[999])
     tab.emulate_media(media="print")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.evaluate(count) == 1000
@@ -731,8 +759,8 @@ def test_images_are_those_of_evaluate(opened, answer):
         one = told["metrics"][name]
         wanted = [one["n"], one["mean"], *one["quartiles"], one["before"]["mean"], one["gain"]]
         assert rows[title] == [*([value] for value in wanted), one["interval"]]
-    worst = told["worst"][0]
-    assert rows[worst["sample_id"]][:2] == [[worst["n"]], [worst["acc"]]]
+    worst, every = told["worst"][0], tab.evaluate(TABLE, "images")
+    assert [worst["sample_id"], [worst["n"]], [worst["acc"]]] in [row[:3] for row in every]
 
 
 def test_images_move_with_lambda(opened, answer):
@@ -747,4 +775,8 @@ def test_images_move_with_lambda(opened, answer):
         assert rows["mIoU"][1:7] == [[value] for value in (one["mean"], *one["quartiles"])]
         assert rows["mIoU"][8:] == [[one["gain"]], one["interval"]]
         worst = told["worst"][0]
-        assert rows[worst["sample_id"]][:2] == [[worst["n"]], [worst["acc"]]]
+        every = tab.evaluate(TABLE, "images")
+        assert [worst["sample_id"], [worst["n"]], [worst["acc"]]] in [row[:3] for row in every]
+        for one in told["losers"]:
+            wanted = [[one["n"]], [one["before"]], [one["miou"]], [one["change"]]]
+            assert [one["sample_id"], *wanted] in every

@@ -90,6 +90,14 @@ class Images:
         order = np.argsort(np.where(np.isnan(values), np.inf, values), kind="stable")[:WORST]
         return [int(i) for i in order if not math.isnan(values[i])]
 
+    def losers(self) -> list[int]:
+        """The images whose `by` falls most, those that fall most first; of equal ones the first."""
+        if self.before is None:
+            return []
+        change = self.values[self.by] - self.before[self.by]
+        order = np.argsort(np.where(change < 0, change, np.inf), kind="stable")[:WORST]
+        return [int(i) for i in order if change[i] < 0]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -98,7 +106,14 @@ class Images:
             "metrics": {name: self._about(name) for name in self.values},
             "worst_by": self.by,
             "worst": [self._one(i) for i in self.worst()],
+            "losers": [{**self._one(i), **self._fall(i)} for i in self.losers()],
         }
+
+    def _fall(self, i: int) -> dict[str, float]:
+        """What `by` was, and how it changes."""
+        assert self.before is not None
+        before = float(self.before[self.by][i])
+        return {"before": before, "change": float(self.values[self.by][i]) - before}
 
     def _about(self, name: str) -> dict[str, Any]:
         gain = self.gain(name)

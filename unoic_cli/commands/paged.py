@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -229,37 +230,48 @@ def images(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Metrics of images at every lambda, or at one, each as the JSON of `evaluate` has them."""
     if not found:
         return None
-    listed = {(one["file"], one["index"]): one for here in found for one in here["worst"]}
+    listed = {(one["file"], one["index"]): one for here in found for one in (*here["worst"], *here["losers"])}
     places = {key: i for i, key in enumerate(listed)}
-    most = max(len(here["worst"]) for here in found)
-    worst = np.full((len(found), most), -1)
-    for row, here in zip(worst, found, strict=True):
-        row[: len(here["worst"])] = [places[one["file"], one["index"]] for one in here["worst"]]
+    worst = _table(found, "worst", lambda one: places[one["file"], one["index"]], -1)
+    losers = _table(found, "losers", lambda one: places[one["file"], one["index"]], -1)
     first, files = found[0], {file for file, _ in listed}
     return {
         "points": len(found),
         **{name: first[name] for name in ("n", "n_empty", "worst_by")},
-        "metrics": [{**_titled(name), "name": name, **_of_images(found, name, most)} for name in first["metrics"]],
+        "metrics": [{**_titled(name), "name": name, **_of_images(found, name)} for name in first["metrics"]],
         "listed": [
             [f"{file if len(files) > 1 else ''} {one.get('sample_id', i)}".strip(), one["n"]]
             for (file, i), one in listed.items()
         ],
         "worst": worst,
+        "losers": {
+            "images": losers,
+            "before": _table(found, "losers", itemgetter("before"), math.nan),
+            "now": _table(found, "losers", itemgetter(first["worst_by"]), math.nan),
+            "change": _table(found, "losers", itemgetter("change"), math.nan),
+        },
     }
 
 
-def _of_images(found: Sequence[Mapping[str, Any]], name: str, most: int) -> dict[str, Any]:
+def _table(
+    found: Sequence[Mapping[str, Any]], key: str, of: Callable[[Mapping[str, Any]], Any], nothing: Any
+) -> NDArray[Any]:  # fmt: skip
+    """Of each point what there is of the images in a list, a row as long as the longest list."""
+    made = np.full((len(found), max(len(here[key]) for here in found)), nothing)
+    for row, here in zip(made, found, strict=True):
+        row[: len(here[key])] = [of(one) for one in here[key]]
+    return made
+
+
+def _of_images(found: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """A metric of the images, and of the worst ones."""
     every = [here["metrics"][name] for here in found]
     quartiles = np.array([one["quartiles"] or [math.nan] * 5 for one in every])
-    values = np.full((len(found), most), math.nan)
-    for row, here in zip(values, found, strict=True):
-        row[: len(here["worst"])] = [_known(one[name]) for one in here["worst"]]
     made = {
         "n": np.array([one["n"] for one in every]),
         "mean": np.array([_known(one["mean"]) for one in every]),
         "quartiles": quartiles,
-        "worst": values,
+        "worst": _table(found, "worst", lambda one: _known(one[name]), math.nan),
     }
     if "before" not in every[0]:
         return {**made, "before": None}

@@ -308,16 +308,16 @@ function plane(parent) {
   return again;
 }
 function classes(parent) {
-  const k = t.n_classes, b = t.base, c = t.counts, change = (i) => ratio("recall", c, at * k, i) - ratio("recall", b, 0, i);
+  const k = t.n_classes, b = t.base, c = t.counts, shift = (name) => (i) => (name !== "recall" && t.out.has(i) ? NaN : ratio(name, c, at * k, i) - ratio(name, b, 0, i));
   const own = (name) => (i) => (name !== "recall" && t.out.has(i) ? NaN : ratio(name, c, at * k, i));
-  const columns = [["class", (i) => i], ["recall", own("recall")], ...(t.against ? [["recall, change", change]] : []), ["precision", own("precision")],
-    ["IoU", own("iou")], ["F1", own("f1")], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]]];
+  const columns = [["class", (i) => i], ["recall", own("recall")], ...(t.against ? [["recall, change", shift("recall")]] : []), ["precision", own("precision")],
+    ["IoU", own("iou")], ...(t.against ? [["IoU, change", shift("iou")]] : []), ["F1", own("f1")], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]]];
   if (t.shots) columns.push(["trained on", (i) => t.shots.samples[i]]);
   const bars = new Set(["recall", "precision", "IoU", "F1"]);
   const cells = (i) => columns.map(([name, get]) => {
     if (name === "class") return named(i);
     const v = get(i);
-    return bars.has(name) ? { ...of(PERCENT, v), bar: v } : name === "recall, change" ? of(PERCENT, v, true) : whole(v);
+    return bars.has(name) ? { ...of(PERCENT, v), bar: v } : name.endsWith(", change") ? of(PERCENT, v, true) : whole(v);
   });
   const search = make("input", { type: "search" }), found = make("span", { class: "key" }), tools = make("div", { class: "tools" });
   const heads = make("tr"), top = make("tr", { class: "gap", "aria-hidden": "true" }, make("td", { colspan: columns.length }));
@@ -379,6 +379,7 @@ function shots(parent) {
     const now = value(t, m, t.counts, at), base = value(t, m, t.base, 0);
     return [name, whole(n), ...(t.against ? [of(m, base)] : []), of(m, now), ...(t.against ? [of(m, now - base, true)] : [])];
   });
+  if (groups.filter(({ n }) => n).length < 2) return;
   const head = ["training samples", "classes", ...(t.against ? [short(), "mean recall", "change"] : ["mean recall"])];
   moves.push(table(parent, "Head, medium, tail", head, rows));
 }
@@ -462,6 +463,12 @@ function images(parent) {
   moves.push(table(parent, "Worst images", ["image", "units", ...shown.map((m) => m.title)], () =>
     Array.from(found.worst.subarray(w * g(), w * g() + w)).flatMap((one, i) => (one < 0 ? [] :
       [[found.listed[one][0], whole(found.listed[one][1]), ...shown.map((m) => of(m, m.worst[w * g() + i]))]]))));
+  const { images: fallen, before, now, change } = found.losers, l = fallen.length / found.points;
+  if (!l || !by) return;
+  parent.append(make("p", { class: "key" }, `The images whose ${by.title} falls most.`));
+  moves.push(table(parent, "Images that lose", ["image", "units", "as it is", "now", "change"], () =>
+    Array.from(fallen.subarray(l * g(), l * g() + l)).flatMap((one, i) => (one < 0 ? [] : [[found.listed[one][0], whole(found.listed[one][1]),
+      of(by, before[l * g() + i]), of(by, now[l * g() + i]), of(by, change[l * g() + i], true)]]))));
 }
 function averages(parent, { average, differences }) {
   parent.append(make("h3", {}, "Averages, to which all conditions count equally"));

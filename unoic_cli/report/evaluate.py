@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from unoic_cli.commands.images import WORST
 from unoic_cli.metrics import ABSENT_RULES
 from unoic_cli.metrics import title as title_of
 from unoic_cli.report.common import (
@@ -175,7 +176,24 @@ def _images(images: Images) -> list[RenderableType]:
     empty = f" ({images.n_empty:,} more have no label)" if images.n_empty else ""
     above = f"each of {len(images.files):,} images by itself{empty}; {units(images.metrics)}"
     below = f"the {len(worst)} images of lowest {title_of(images.by)}; {units(images.metrics)}"
-    return [Group(Said(above), table), Text(), Group(Said(below), bottom)]
+    return [Group(Said(above), table), Text(), Group(Said(below), bottom), *_losers(images)]
+
+
+def _losers(images: Images) -> list[RenderableType]:
+    """The images that are worse than they were."""
+    found, name = images.losers(), images.by
+    if not found or images.before is None:
+        return []
+    table = Grid()
+    table.add_column("image")
+    for head in ("pixels", "before", "after", "change"):
+        table.add_column(head, justify="right")
+    for i in found:
+        before, after = float(images.before[name][i]), float(images.values[name][i])
+        figures = value_of(name, before), value_of(name, after), signed(name, after - before)
+        table.add_row(images.name(i), f"{images.n[i]:,}", *figures)
+    said = f"the {len(found)} images whose {title_of(name)} falls{' most' if len(found) == WORST else ''}"
+    return [Text(), Group(Said(f"{said}; {units([name])}"), table)]
 
 
 def _names(result: EvaluateResult, classes: Sequence[int]) -> str:

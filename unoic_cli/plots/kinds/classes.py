@@ -289,7 +289,7 @@ def _draw(ax: Axes, found: Classes, asked: _Asked) -> None:
     _names(ax, found, asked, rows)
     n = len(found.names)
     if order.size < n:
-        text = f"{order.size} of {n:,} classes: those whose {called} changes most"
+        text = f"{order.size} of {n:,} classes,\nwhose {called} changes most"
         ax.set_title(text, loc="left", fontsize=SMALL, color=GREY, pad=11)
     hollow = Line2D([], [], linestyle="", marker="o", markersize=4, markerfacecolor="white", color=GREY, label="before")
     made = [
