@@ -1181,7 +1181,7 @@ def test_compiling_is_said_before_it_begins(monkeypatch, capsys):
         compiling.begin("~/.cache/unoic")
         compiling.begin("~/.cache/unoic")
         err = capsys.readouterr().err
-        assert err.startswith("unoic: note: compiling kernels for this processor, once") and err.count("\n") == 1
+        assert err.startswith("unoic: note: compiling the kernels of this command, once") and err.count("\n") == 1
         assert err.endswith("kept in ~/.cache/unoic\n")
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         told.line.started -= 5

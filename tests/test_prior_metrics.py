@@ -524,7 +524,7 @@ print(json.dumps(table.tolist()))
 """
 
 
-def run_kernel(cache, said="compiling kernels for this processor, once (10 to 20 s), kept in"):
+def run_kernel(cache, said="compiling the kernels of this command, once for this processor (10 to 20 s), kept in"):
     """Run a kernel; what is said before it is compiled must begin like this."""
     environment = {**os.environ, "UNOIC_CACHE_DIR": str(cache)}
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, env=environment, timeout=120)

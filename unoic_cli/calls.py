@@ -281,7 +281,11 @@ def as_array(values: Any, where: str) -> NDArray[Any]:
         return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     except Exception as error:  # whatever a library's own arrays raise
         found = f"a {type(values).__name__} that cannot be read as an array ({error})"
-        raise DataError(where, found, "expected an array in the memory of the processor, of one shape") from None
+        raise DataError(
+            where,
+            found,
+            "expected an array in the memory of the processor, of one shape (images of several sizes: one by one)",
+        ) from None
 
 
 def _by_index(series: Any, name: str) -> dict[Any, Any]:

@@ -40,7 +40,7 @@ def begin(kept: str | None) -> None:
     if _State.told:
         return
     _State.told = True
-    text = f"compiling kernels for this processor, once (10 to 20 s), kept in {kept}"
+    text = f"compiling the kernels of this command, once for this processor (10 to 20 s), kept in {kept}"
     if kept is None:
         text = "compiling kernels for this processor (10 to 20 s); no folder can keep them, so every process does it "
         text += "again (UNOIC_CACHE_DIR names a folder)"

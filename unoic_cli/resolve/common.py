@@ -30,6 +30,7 @@ from unoic_cli.errors import DataError, NoInputError, UnoicError, UsageError, Wa
 from unoic_cli.formats import FORMATS, STANDARD, detect, split_name, storage
 from unoic_cli.formats.block import Kind, Source
 from unoic_cli.formats.names import Asked, check_kind
+from unoic_cli.formats.source import FileSource
 from unoic_cli.machine import available_threads
 from unoic_cli.resolve.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.resolve.options import DataOptions
@@ -148,6 +149,7 @@ def open_inputs(
     _tell_parts(data, notes)
     _tell_reading(data, notes)
     _tell_files(data.all_sources, notes)
+    _tell_order(data, notes)
     if data.may_mix_splits:
         notes.add(f"the input has a split field; all of its samples are used (restrict with {option} NAME)")
     evidence = Evidence(notes.add)
@@ -195,6 +197,21 @@ def _tell_files(sources: Sequence[Source], notes: Notes) -> None:
     if named is not None and without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         tell_names(named.name, named.class_names, without[0] + more, None, notes)
+
+
+def _tell_order(data: DataSet, notes: Notes) -> None:
+    """Say that nothing but their order tells which samples of modalities in files belong together."""
+    apart = [
+        str(member.modality)
+        for member in data.beside
+        if not any(data.has(name) and member.has(name) for name in ("sample_id", "labels"))
+        and any(isinstance(source, FileSource) for source in member.sources)
+    ]
+    if apart:
+        notes.add(
+            f"samples of {data.modality} and {', '.join(apart)} are put together by their order alone: neither "
+            "sample_id nor labels are in both"
+        )
 
 
 def _tell_parts(data: DataSet, notes: Notes) -> None:

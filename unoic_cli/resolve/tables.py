@@ -102,7 +102,16 @@ def make_tables(data: DataSet, by: str | None, more: tuple[str, ...] = ()) -> Fa
     keys = tuple(source.name for source in data.sources)
     if len(set(keys)) < len(keys):
         raise UsageError("--by", f"two files of the name {keys[0]}", "expected a name for each")
-    return Tables(by, (yield from short_names(keys)), keys)
+    return Tables(by, (yield from _file_names(data)), keys)
+
+
+def _file_names(data: DataSet) -> Facts[tuple[str, ...]]:
+    """Names of the files; where modalities have others, those of all of them, in the order they were given."""
+    named = {}
+    for member in data.modalities:
+        named[member.modality] = yield from short_names([source.name for source in member.sources])
+    every = [named[name] for name in data.given or named]
+    return tuple(" + ".join(dict.fromkeys(names)) for names in zip(*every, strict=True))
 
 
 def short_names(names: Sequence[str]) -> Facts[tuple[str, ...]]:
