@@ -241,6 +241,16 @@ class Errors:
         self.first = np.cumsum(self.own) - self.own
         self.n_clusters = int(self.cluster.max()) + 1 if kept.n else 0
         self.alone = self.n_clusters == kept.n
+        self._against: tuple[Any, Any, NDArray[np.float64] | None] | None = None
+
+    def _of_theirs(self, theirs: NDArray[Any], there: Counted) -> NDArray[np.float64] | None:
+        """The influence of what others are compared with, which is the same for many; None without derivatives."""
+        known = self._against
+        if known is None or known[0] is not theirs or known[1] is not there:
+            weights = self.metric.weights(there, self.rules)
+            known = theirs, there, None if weights is None else self.influence(theirs, weights)
+            self._against = known
+        return known[2]
 
     def influence(self, predictions: NDArray[Any], weights: Weights) -> NDArray[np.float64]:
         """u_i of every kept unit, in the order of the labels, (..., n); weights are of the same points, (..., K)."""
@@ -278,10 +288,10 @@ class Errors:
         """
         import numpy as np
 
-        first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
+        first, second = self.metric.weights(here, self.rules), self._of_theirs(theirs, there)
         if first is None or second is None:
             return self.of(ours, here, theirs, there, 1)
-        d = self.influence(ours, first) - self.influence(theirs, second)
+        d = self.influence(ours, first) - second
         if not d.any():
             return 0.0
         n = self.support.astype(np.float64)
