@@ -612,8 +612,9 @@ def test_decisions_of_a_few(how, order):
     assert checked > n * 6
 
 
-@pytest.mark.parametrize("kernels", ["plain", "compiled"])
-@pytest.mark.parametrize("method", ["grid", "paper", "paper-printed"])
+@pytest.mark.parametrize(
+    ("method", "kernels"), [("grid", "plain"), ("grid", "compiled"), ("paper", "plain"), ("paper-printed", "plain")]
+)
 @pytest.mark.parametrize("how", FUSIONS)
 def test_the_range_of_a_search_does_not_change_what_a_lambda_is_worth(how, method, kernels, monkeypatch):
     """Lambda 0 and 1 are counted beside it, wherever they lie."""
