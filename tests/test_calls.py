@@ -395,7 +395,7 @@ def test_a_result_stands_for_its_calibration():
     found = unoic_cli.search_lambda(LOGITS, LABELS, source_prior=COUNTS)
     for given in (found, found.calibration, found.calibration.to_dict()):
         assert unoic_cli.evaluate(LOGITS, LABELS, calibration=given).lam == found.lam
-        assert unoic_cli.compare(LOGITS, LABELS, methods={"it": given}).rows[0].name == "it"
+        assert unoic_cli.compare(LOGITS, LABELS, methods={"it": given}).rows[-1].name == "it"
         assert unoic_cli.fit_temperature(LOGITS, LABELS, calibration=given).lam_before == found.lam
     for given in (3, [found]):
         with pytest.raises(UsageError, match="expected a calibration"):
