@@ -125,7 +125,12 @@ class PageOptions(CurveOptions, total=False):
     ]
     test_split: Annotated[
         str | None,
-        Option("--test-split", "NAME", "Only the samples of this split of the test set. Default: all of them."),
+        Option(
+            "--test-split",
+            "NAME",
+            "Only the samples of this split of the test set. Default: all of them.",
+            values=("<split>",),
+        ),
     ]
     force: ForceOption
 
