@@ -81,35 +81,36 @@ class Lattice:
             Not numbers, an empty or reversed range, a step that is not positive or leaves too many points.
         """
         range_text = _range_text(given)
-        parts = range_text.split(":")
+        parts, where = range_text.split(":"), "--step"
         if len(parts) == 3:
             if step_text is not None and _number(step_text, "--step") != _number(parts[2], "--range"):
                 raise UsageError("--step", f"{step_text}, but --range names the step {parts[2]}", "expected one step")
-            step_text = parts[2]
+            step_text, where = parts[2], "--range"
         elif len(parts) != 2:
             raise UsageError("--range", f"{range_text!r}", "expected A:B or A:B:STEP")
         start, stop = _number(parts[0], "--range"), _number(parts[1], "--range")
-        step = _number(step_text if step_text is not None else default_step, "--step")
+        step = _number(step_text if step_text is not None else default_step, where)
+        told = f"{float(step):g}" if where == "--step" else f"the step {float(step):g}"
         if stop < start:
             raise UsageError("--range", f"the reversed range {range_text}", "expected A:B with A <= B")
         if step <= 0:
-            raise UsageError("--step", f"{float(step):g}", "expected a positive step")
+            raise UsageError(where, told, "expected a positive step")
         largest = max(abs(start), abs(stop))
         if largest > LARGEST:
             raise UsageError("--range", f"{range_text}", f"expected lambdas between -{LARGEST} and {LARGEST}")
         if stop == start:
             if step_text is not None:
                 expected = f"expected {parts[0].strip()}:{parts[1].strip()} alone, or A:B with A < B"
-                raise UsageError("--step", f"a step in {range_text}, a range of one lambda", expected)
+                raise UsageError(where, f"a step in {range_text}, a range of one lambda", expected)
             return cls(start, step, 1)
         if step < largest / FINEST:
             expected = f"expected at least {float(largest / FINEST):g} in the range {range_text}"
-            raise UsageError("--step", f"{float(step):g}", expected)
+            raise UsageError(where, told, expected)
         size = (stop - start) // step + 1
         if size > MOST_POINTS:
-            raise UsageError("--step", f"{size} lattice points", f"expected at most {MOST_POINTS}")
+            raise UsageError(where, f"{size} lattice points", f"expected at most {MOST_POINTS}")
         if size < 2:
-            raise UsageError("--step", f"a step wider than the range {range_text}", "expected at least two points")
+            raise UsageError(where, f"a step wider than the range {range_text}", "expected at least two points")
         return cls(start, step, int(size))
 
     @classmethod
