@@ -751,6 +751,21 @@ def test_what_is_measured_at_one_lambda_has_no_slider(opened, answer):
     assert {name: row[0] for name, row in table(tab, "metrics").items()}["NLL"] == told["nll"]
 
 
+def test_methods_stand_beside_each_other(opened, answer):
+    told = answer("compare", *STREETS, "-m", "rgb", "-m", "average", "-m", "max@0.5", "--page", "p.html")
+    tab = opened("p.html")
+    for which in (0, 2):
+        tab.click(f"#tab-{which}")
+        rows = tab.evaluate(TABLE, "chosen")
+        for one in told["methods"]:
+            cells = next(row[1:] for row in rows if row[0] == one["name"])
+            names = list(told["methods"][0]["average"])
+            assert [cell[0] for cell in cells[::2]] == [one["average"][name] for name in names]
+            gains = one["differences"]["average"] if one["differences"] else {}
+            wanted = [[gains[name]["gain"]] if name in gains else None for name in names]
+            assert [cell if isinstance(cell, list) else None for cell in cells[1::2]] == wanted
+
+
 def test_images_are_those_of_evaluate(opened, answer):
     told = answer("evaluate", STREETS[0].partition("=")[2], "-l", "0.4", "--by", "image", "--page", "p.html")["images"]
     tab = opened("p.html")

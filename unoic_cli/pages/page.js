@@ -477,6 +477,13 @@ function averages(parent, { average, differences }) {
     return [m.title, of(m, known(v)), ...(gain ? [of(m, known(gain.gain), true), span(m, gain.interval)] : [])];
   });
   table(parent, "Averages", ["metric", "average", ...(differences ? ["change", "95 % interval"] : [])], () => rows);
+  const all = page.tabs.filter((one) => one.average), names = Object.keys(average);
+  if (all.length < 2) return;
+  parent.append(make("h3", {}, "All methods"));
+  table(parent, "All methods", ["method", ...names.flatMap((name) => [about(name).title, "change"])], () => all.map((one) => [one.name, ...names.flatMap((name) => {
+    const m = about(name), gain = one.average.differences?.average[name];
+    return [of(m, known(one.average.average[name])), of(m, gain ? known(gain.gain) : NaN, true)];
+  })]));
 }
 function said(parent) {
   if (!t.warnings.length) parent.append(make("p", {}, "No warnings."));
