@@ -370,3 +370,20 @@ def test_columns_of_lines_are_kept(run, monkeypatch, into):
     (part,) = pathlib.Path().glob(f"s.*.{into}")
     assert read(part).equals(whole.iloc[100:200][list(others)].reset_index(drop=True))
     assert run("info", f"o.{into}")[0]["files"][0]["n_samples"] == n
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_decisions_alone_keep_columns_too(run, form):
+    import pandas as pd
+
+    z = np.random.default_rng(0).normal(size=(20, 3))
+    table = pd.DataFrame({f"logits_{k}": z[:, k] for k in range(3)} | {"image": [f"im{i}" for i in range(20)]})
+    if form == "csv":
+        table.to_csv("a.csv", index=False)
+    else:
+        table.to_parquet("a.parquet", index=False)
+    run(
+        "calibrate", f"a.{form}", "--lambda", "1", "--source-prior", "5,3,2", "--emit", "predictions", "-o", f"o.{form}"
+    )
+    found = pd.read_csv("o.csv") if form == "csv" else pd.read_parquet("o.parquet")
+    assert list(found["image"]) == list(table["image"]) and "predictions" in found.columns

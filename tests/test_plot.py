@@ -416,7 +416,7 @@ def test_of_many_classes_those_that_change_most_are_shown_and_that_is_said():
     most = sorted(range(1000), key=lambda k: (-change[k], k))[:30]
     named = [int(text.get_text()) for text in ax.get_yticklabels()]
     assert named == sorted(most, key=lambda k: (-support[k], k))
-    assert ax.get_title(loc="left") == "30 of 1,000 classes: those whose recall changes most"
+    assert ax.get_title(loc="left") == "30 of 1,000 classes,\nwhose recall changes most"
     wanted = [(100 * (before[k] / support[k]), 100 * (after[k] / support[k])) for k in named]
     assert same(dumbbells(ax), wanted)
     assert (

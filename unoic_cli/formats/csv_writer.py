@@ -34,7 +34,7 @@ class CsvWriter:
         self._spec = spec
         self._delimiter = "\t" if path.lower().endswith(".tsv") else ","
         self._names = [name for name in ("sample_id", "split", "group") if name in spec.dtypes]
-        self._scores = [] if spec.kind == "predictions" else score_columns(spec)
+        self._scores = score_columns(spec)
         self._fields = [name for name in _COLUMNS if name in spec.dtypes]
         if spec.scalar_delta is not None:
             self._fields.append("delta")
@@ -94,7 +94,9 @@ class CsvWriter:
 
 
 def score_columns(spec: OutputSpec) -> list[str]:
-    """Names of the columns: of classes, where they have names that are read back as such; else numbers."""
+    """Names of the columns: of classes, where they have names that are read back as such, else numbers; or none."""
+    if spec.kind == "predictions":
+        return []
     names = spec.class_names
     word = {"logits": "logit", "probs": "prob", "log_probs": "logprob"}[spec.kind]
     if names is not None and len(set(names)) == len(names) and not any(_is_unlike(name) for name in names):
