@@ -419,7 +419,7 @@ def test_each_file_is_a_condition(answer, how):
     inputs = [f"{m}={m}.{name}.h5" for m in ("rgb", "depth") for name in names]
     more = ["--fusion", how]
     seen = answer("evaluate", *inputs, *more, "--by", "file", "--lambda", 0.8)
-    assert [group["group"] for group in seen["groups"]] == [f"rgb.{name}" for name in names]
+    assert [group["group"] for group in seen["groups"]] == [f"rgb.{name} + depth.{name}" for name in names]
     for group, name in zip(seen["groups"], names, strict=True):
         alone = answer("evaluate", f"rgb=rgb.{name}.h5", f"depth=depth.{name}.h5", *more, "--lambda", 0.8)
         assert all(group[key] == alone[key] for key in ("n", "n_ignored", "acc", "macc", "miou", "f1", "per_class"))
@@ -427,7 +427,7 @@ def test_each_file_is_a_condition(answer, how):
     plain = answer("search-lambda", *inputs, *more, "--range", "0:2:0.1")
     assert (found["lambda"], found["curve"]) == (plain["lambda"], plain["curve"])
     for name in names:
-        own = found["groups"][f"rgb.{name}"]
+        own = found["groups"][f"rgb.{name} + depth.{name}"]
         alone = answer("search-lambda", f"rgb=rgb.{name}.h5", f"depth=depth.{name}.h5", *more, "--range", "0:2:0.1")
         assert own["own_lambda"] == alone["lambda"]
         assert own["own_best"] == {key: value for key, value in alone["best"].items() if key != "lambda"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import stat
 import struct
 import sys
@@ -26,6 +25,7 @@ from unoic_cli.formats.block import LogitBlock, OutputSpec, Reader, Writer
 from unoic_cli.formats.names import Asked
 from unoic_cli.formats.source import ColumnSource
 from unoic_cli.storage import spool, witness
+from unoic_cli.storage.whole import is_ready
 
 STANDARD = "-"
 """The name of standard input, and of standard output."""
@@ -269,7 +269,7 @@ def _spool(where: str, file: int) -> spool.Held:
         try:
             count = os.readv(file, [buffer])
         except BlockingIOError:
-            select.select([file], [], [])
+            is_ready(file)
             continue
         except OSError as error:
             raise StorageError(where, f"reading failed ({error.strerror})", "expected a readable pipe") from None
@@ -413,7 +413,7 @@ class ArrowWriter:
             try:
                 view = view[os.write(self._file, view[: 1 << 30]) :]
             except BlockingIOError:
-                select.select([], [self._file], [])
+                is_ready(self._file, to_write=True)
             except BrokenPipeError:
                 raise
             except OSError as error:

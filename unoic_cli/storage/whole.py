@@ -98,9 +98,16 @@ def read_whole(path: str, expected: str, *, most: int = MOST_BYTES, watch: bool 
         witness.let_go(file)
 
 
+def is_ready(file: int, *, to_write: bool = False, seconds: float | None = None) -> bool:
+    """Wait until a descriptor, whatever its number, can be read or written; False after some seconds without."""
+    watch = select.poll()
+    watch.register(file, select.POLLOUT if to_write else select.POLLIN)
+    return bool(watch.poll(None if seconds is None else 1000 * seconds))
+
+
 def _piece(path: str, expected: str, file: int, size: int) -> bytes:
     """The next bytes; none at the end."""
-    if stat.S_ISFIFO(os.fstat(file).st_mode) and not select.select([file], [], [], PATIENCE)[0]:
+    if stat.S_ISFIFO(os.fstat(file).st_mode) and not is_ready(file, seconds=PATIENCE):
         raise NoInputError(path, f"a pipe that says nothing for {PATIENCE:.0f} s", expected)
     try:
         return os.read(file, size)
