@@ -348,6 +348,10 @@ def test_the_second_file_is_the_test_set(run):
     assert "--test" in page["command"]
     together = unoic_cli.page([DIGITS, str(SAMPLES / "digits_lt" / "test.h5")], output="q.html", range="0:1")
     assert len(together.tabs) == 1 and together.command is None
+    for name in ("a=1.h5", "b=1.h5"):  # names of their own, and of no modality
+        shutil.copy(DIGITS, name)
+    together = unoic_cli.page(["a=1.h5", "b=1.h5"], output="r.html", range="0:1")
+    assert len(together.tabs) == 1 and together.command is None
 
 
 def test_arrays_have_no_command_line():

@@ -1,13 +1,12 @@
 """``unoic page``."""
 
-import os
 from typing import Any
 
 from unoic_cli.cli.common import Told, check_format, check_quoted, show
 from unoic_cli.cli.program import Argument, QuietOptions, command
 from unoic_cli.commands.page import PageOptions
 from unoic_cli.errors import UsageError
-from unoic_cli.resolve.inputs import NAME
+from unoic_cli.resolve.inputs import is_named
 
 HELP = """A slider moves lambda, and with it, exactly, all that it changes: metrics with intervals, each class, groups
 or images, the curve, and one metric against another; at the chosen lambda also confusion and reliability. The file
@@ -34,16 +33,11 @@ def page(files: list[str], format: str | None, quiet: bool, **given: Any) -> Non
 
     check_format(format)
     check_quoted("--subject-to", given["subject_to"])
-    if len(files) > 1 and not any(map(_is_named, files)) and api.states(files) is None:
+    if len(files) > 1 and not any(map(is_named, files)) and api.states(files) is None:
         files, given["test"] = _apart(files, given["test"])
     with Told(quiet) as told:
         made = api.page(files, **given, **told.arguments())
     show(made, format, render_page)
-
-
-def _is_named(text: str) -> bool:
-    """Whether it is said of one modality."""
-    return NAME.fullmatch(text) is not None and not os.path.exists(text)
 
 
 def _apart(files: list[str], test: Any) -> tuple[list[str], list[str]]:

@@ -754,9 +754,8 @@ _KEPT = {"parquet": ("parquet",), "csv": ("csv", "parquet")}
 
 def _carried(place: str | Memory, data: DataSet, made: _Posterior) -> Carried | None:
     """Columns that an output keeps of inputs: of Parquet in Parquet, of lines in lines or Parquet."""
-    if not isinstance(place, str) or place == formats.STANDARD or getattr(data.sources[0], "NAME", None) not in _KEPT:
-        return None
-    if formats.writable(place).NAME not in _KEPT[getattr(data.sources[0], "NAME", "")]:
+    forms = _KEPT.get(getattr(data.sources[0], "NAME", ""), ())
+    if not isinstance(place, str) or place == formats.STANDARD or formats.writable(place).NAME not in forms:
         return None
     from unoic_cli.formats import carried, csv_writer
 

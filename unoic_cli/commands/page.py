@@ -22,6 +22,7 @@ from unoic_cli.errors import UsageError, Warned
 from unoic_cli.formats import STANDARD
 from unoic_cli.options import Option, filled
 from unoic_cli.resolve.common import Inputs, Notes, check_output, files_among, output_path
+from unoic_cli.resolve.inputs import is_named
 from unoic_cli.resolve.modalities import at_lambda, load_calibration
 from unoic_cli.resolve.options import DataOptions, ForceOption
 
@@ -185,7 +186,7 @@ def checked_output(chosen: Mapping[str, Any]) -> str:
 def _line(inputs: Any, chosen: PageOptions) -> str | None:
     """The line that repeats it; of files that are one set none, where they have no name in common."""
     several = isinstance(inputs, (list, tuple)) and len(inputs) > 1
-    if several and not any(isinstance(one, str) and "=" in one for one in inputs):
+    if several and not any(map(is_named, inputs)):
         return None
     return paged.command_line(NAME, inputs, PageOptions, chosen)
 

@@ -232,8 +232,9 @@ def images(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     listed = {(one["file"], one["index"]): one for here in found for one in (*here["worst"], *here["losers"])}
     places = {key: i for i, key in enumerate(listed)}
-    worst = _table(found, "worst", lambda one: places[one["file"], one["index"]], -1)
-    losers = _table(found, "losers", lambda one: places[one["file"], one["index"]], -1)
+    worst, losers = (
+        _table(found, key, lambda one: places[one["file"], one["index"]], -1) for key in ("worst", "losers")
+    )
     first, files = found[0], {file for file, _ in listed}
     return {
         "points": len(found),

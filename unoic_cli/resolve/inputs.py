@@ -25,6 +25,17 @@ INPUT_SUFFIXES = tuple(FORMATS_OF)
 """By which the logits files of a folder are known."""
 
 
+def is_named(text: Any) -> bool:
+    """Whether a text is ``NAME=FILE``, and no file's own name.
+
+    Examples
+    --------
+    >>> is_named("rgb=a.h5"), is_named("a.h5")
+    (True, False)
+    """
+    return isinstance(text, str) and NAME.fullmatch(text) is not None and not os.path.exists(text)
+
+
 def expand(inputs: Any, asked: Asked | None = None) -> Facts[Any]:
     """Inputs with patterns, lists and folders replaced by names; arrays and sources pass as they are.
 
