@@ -58,6 +58,35 @@ def pytest_sessionfinish(session):
             folder.rmdir()
 
 
+class Compilations:
+    """Locks between the workers: who needs a kernel that another one compiles waits for it, and loads it.
+
+    What a test began and did not end (it was interrupted, or its kernel cannot be compiled) holds nobody up for longer
+    than that test takes.
+    """
+
+    def __init__(self):
+        self.file = None
+        self.held = set()
+
+    def open(self, path):
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT)
+
+    def wait(self, place):
+        with contextlib.suppress(OSError):  # no locks here, or two that wait for each other
+            fcntl.lockf(self.file, fcntl.LOCK_EX, 1, place)
+            self.held.add(place)
+
+    def release(self, *places):
+        for place in places:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self.file, fcntl.LOCK_UN, 1, place)
+            self.held.discard(place)
+
+
+COMPILATIONS = Compilations()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kernels_are_compiled_once(tmp_path_factory):
     """A worker that needs a kernel which another one compiles waits for it, and loads it from the cache."""
@@ -72,25 +101,33 @@ def kernels_are_compiled_once(tmp_path_factory):
         return zlib.crc32(str(cache._path(sig, codegen)).encode())
 
     def load_overload(cache, sig, context):
-        with contextlib.suppress(OSError):
-            fcntl.lockf(locks, fcntl.LOCK_EX, 1, place(cache, sig, context.codegen()))
+        with contextlib.suppress(FileNotFoundError):
+            COMPILATIONS.wait(place(cache, sig, context.codegen()))
         found = load(cache, sig, context)
         if found is not None:
-            fcntl.lockf(locks, fcntl.LOCK_UN, 1, place(cache, sig, context.codegen()))
+            with contextlib.suppress(FileNotFoundError):
+                COMPILATIONS.release(place(cache, sig, context.codegen()))
         return found
 
     def save_overload(cache, sig, data):
         save(cache, sig, data)
-        with contextlib.suppress(OSError):
-            fcntl.lockf(locks, fcntl.LOCK_UN, 1, place(cache, sig, data.codegen))
+        with contextlib.suppress(FileNotFoundError):
+            COMPILATIONS.release(place(cache, sig, data.codegen))
 
-    with (
-        open(tmp_path_factory.getbasetemp().parent / "kernels.lock", "wb") as locks,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    COMPILATIONS.open(tmp_path_factory.getbasetemp().parent / "kernels.lock")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jit._Cache, "load_overload", load_overload)
         patch.setattr(jit._Cache, "save_overload", save_overload)
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """A kernel that is still not compiled holds up nobody else."""
+    try:
+        return (yield)
+    finally:
+        COMPILATIONS.release(*COMPILATIONS.held)
 
 
 @pytest.fixture(autouse=True)
