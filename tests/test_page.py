@@ -414,6 +414,11 @@ def test_nothing_but_its_own_script_and_style_may_run():
             UsageError,
             f"{TEST}: a third file; expected VAL and TEST: files that are",
         ),
+        (
+            (DIGITS, "--test-split", "a", "-o", "p.html"),
+            UsageError,
+            "--test-split: --test-split without a test set; expected",
+        ),
         ((DIGITS, VAL, "--test", TEST, "-o", "p.html"), UsageError, f"--test: a test set beside {VAL}; expected one"),
         (("s.unoic", DIGITS, "-o", "p.html"), UsageError, f"{DIGITS}: no state, beside some that are; expected"),
         (("s.unoic", "--metric", "miou", "-o", "p.html"), UsageError, "--metric: --metric beside a state, which has"),

@@ -336,7 +336,7 @@ def test_a_split_that_is_not_there():
         DataError, match=r"<array>:split: no sample of split 'train'; expected one of (val|test) \(\d\)"
     ):
         dataset(source, split="train")
-    with pytest.raises(DataError, match="<array>: no split; expected split text for --split val"):
+    with pytest.raises(DataError, match="<array>: no split; expected an array split, with the split of each"):
         dataset(source_of(table(0, 6), fields=("labels",)), split="val")
 
 

@@ -147,6 +147,8 @@ def page(
     if asks_for_fit(chosen):
         fitted, expected = "fit, which moves all classes at every lambda", "expected --calibration with these offsets"
         raise UsageError("--offsets", fitted, expected)
+    if chosen["test"] is None and chosen["test_split"] is not None:
+        raise UsageError("--test-split", "--test-split without a test set", "expected one, as second file or as --test")
     _check_streams(inputs, chosen)
     spoken = (chosen["calibration"], chosen["source_prior"], chosen["target_prior"], chosen["delta"], chosen["offsets"])
     yield from check_output(output, force=chosen["force"], inputs=files_among(inputs, chosen["test"], *spoken))

@@ -446,7 +446,8 @@ def _count_split(sources: Sequence[Source], split: str) -> Facts[int]:
     there: Counter[str] = Counter()
     for source in sources:
         if "split" not in source.fields:
-            raise DataError(source.name, "no split", f"expected split text for --split {split}")
+            expected = f"expected an array split, with the split of each sample, to take {split!r}"
+            raise DataError(source.name, "no split", expected)
         there += yield from text_counts(source, "split")
     if split not in there:
         listed = ", ".join(f"{name} ({count})" for name, count in list(there.items())[:8])
