@@ -143,6 +143,14 @@ def test_light_start():
         assert shown.stdout.splitlines()[-1] == "[]"
 
 
+def test_little_is_loaded_before_the_program_listens_to_signals():
+    """Ctrl-C before that is answered with a traceback of Python's."""
+    script = "import sys; import unoic_cli.signals; print([n for n in ('typing', 're', 'typer') if n in sys.modules])"
+    there = os.environ | {"PYTHONPATH": str(pathlib.Path(unoic_cli.__file__).parents[1])}
+    shown = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, env=there)
+    assert shown.stdout == "[]\n"
+
+
 def test_a_pipe_gets_json_and_no_escape_codes(rows):
     for args in (["search-lambda", rows], ["evaluate", rows], ["info", rows], ["prior", rows]):
         for env in ({}, {"NO_COLOR": "1"}, {"TERM": "xterm-256color"}):

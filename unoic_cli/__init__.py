@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
-from unoic_cli.errors import UnoicError
 from unoic_cli.version import __version__
 
+TYPE_CHECKING = False  # without `typing`: the less is loaded before the program listens to signals, the better
 if TYPE_CHECKING:
+    from typing import Any
+
     from unoic_cli import commands
     from unoic_cli.api.demo import demo
     from unoic_cli.api.doctor import doctor
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from unoic_cli.commands.prior import PriorResult
     from unoic_cli.commands.search import SearchResult
     from unoic_cli.commands.show import ShowResult
+    from unoic_cli.errors import UnoicError
     from unoic_cli.formats.arrays import from_arrays
     from unoic_cli.formats.block import Source
     from unoic_cli.formats.logit_writer import LogitWriter
@@ -104,6 +106,7 @@ _WHERE = {
     "LambdaPath": "api.lambda_path",
     "LogitWriter": "formats.logit_writer",
     "Source": "formats.block",
+    "UnoicError": "errors",
     "demo": "api.demo",
     "doctor": "api.doctor",
     "from_arrays": "formats.arrays",

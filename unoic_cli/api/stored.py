@@ -498,8 +498,11 @@ def run(command: str, inputs: Any, *, control: Control | None = None, **argument
             raise
         if not os.path.exists(checkpoint):  # interrupted before anything was known
             ledger.store()
-        expected = "the same command with --resume goes on"
-        raise InterruptedRunError(checkpoint, "interrupted, and all that was counted is saved", expected) from None
+        counted = any(one.done for one in ledger.passes)
+        found = (
+            "interrupted, and all that was counted is saved" if counted else "interrupted before anything was counted"
+        )
+        raise InterruptedRunError(checkpoint, found, "the same command with --resume goes on") from None
     if control.shard is not None and control.state is not None:
         return StateResult.of(ledger, control.state)
     return result
