@@ -107,13 +107,15 @@ def metrics(
 
 
 def ratio(table: Any, k: int, name: str) -> Any:
-    """Recall, precision, IoU or F1 of class k of a confusion matrix (rows = truth); None without a denominator."""
+    """Recall, precision, IoU, F1 or specificity of class k of a confusion matrix (rows = truth); None of nothing."""
     tp, truth, predicted = table[k][k], sum(table[k]), sum(row[k] for row in table)
+    others = [row for i, row in enumerate(table) if i != k]
     over, under = {
         "recall": (tp, truth),
         "precision": (tp, predicted),
         "iou": (tp, truth + predicted - tp),
         "f1": (2 * tp, truth + predicted),
+        "specificity": (sum(n for row in others for j, n in enumerate(row) if j != k), sum(map(sum, others))),
     }[name]
     return over / under if under else None
 
@@ -178,6 +180,7 @@ METRICS: dict[str, Callable[..., Any]] = {
     "mcc": lambda t, **_: mcc(t),
     "fwiou": lambda t, **_: fwiou(t),
     "macro-precision": lambda t, absent, ignored, **_: class_mean(t, "precision", absent, ignored),
+    "specificity": lambda t, absent, ignored, **_: class_mean(t, "specificity", absent, ignored),
     "many": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "many"),
     "medium": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "medium"),
     "few": lambda t, absent, ignored, training: shots(t, absent, ignored, training, "few"),

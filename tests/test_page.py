@@ -30,7 +30,8 @@ SAMPLES = pathlib.Path(__file__).resolve().parents[1] / "sample_data"
 VAL, TEST = str(SAMPLES / "fashion_lt" / "val.h5"), str(SAMPLES / "fashion_lt" / "test.h5")
 DIGITS = str(SAMPLES / "digits_lt" / "val.h5")
 STREETS = [f"{name}={SAMPLES / 'streets' / name / 'val.h5'}" for name in ("rgb", "depth")]
-METRICS = "acc,macc,miou,f1,precision,fwiou,gmean,kappa,mcc,many,medium,few,recall[bag],iou[3],top2"
+METRICS = "acc,macc,miou,f1,precision,fwiou,gmean,kappa,mcc,many,medium,few,specificity,"
+METRICS += "recall[bag],iou[3],specificity[bag],top2"
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
     "<!--",
@@ -650,7 +651,7 @@ def test_classes_are_sorted_and_searched(made, opened):
 def test_tables_are_copied_as_csv(made, opened):
     tab = opened(made, permissions=["clipboard-read", "clipboard-write"])
     slide(tab, 20)
-    for name, shown in (("metrics", 15), ("classes", 10), ("shots", 3), ("groups", 1)):
+    for name, shown in (("metrics", 17), ("classes", 10), ("shots", 3), ("groups", 1)):
         tab.locator(f"#{name} button:has-text('copy as CSV')").click()
         until(tab, f"document.getElementById('status').textContent.includes('{shown} rows')")
         lines = tab.evaluate("navigator.clipboard.readText()").split("\r\n")
@@ -658,7 +659,7 @@ def test_tables_are_copied_as_csv(made, opened):
         first, cells = lines[1].split(","), next(iter(table(tab, name).values()))
         assert float(first[2]) == cells[1]
     tab.locator("#metrics button:has-text('copy as CSV')").click()
-    until(tab, "document.getElementById('status').textContent.includes('15 rows')")
+    until(tab, "document.getElementById('status').textContent.includes('17 rows')")
     heads, *rows = csv.reader(tab.evaluate("navigator.clipboard.readText()").splitlines())
     assert heads[3:] == ["change", "95 % interval of it, from", "95 % interval of it, to"]
     assert all(len(row) == len(heads) for row in rows)

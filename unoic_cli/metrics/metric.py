@@ -30,7 +30,7 @@ ABSENT_RULES: dict[Absent, str] = {
     "reference": "classes absent from truth and prediction are left out; "
     "in miou and f1 a class that is only predicted counts 0",
     "truth-only": "only classes present in the truth are averaged",
-    "zero": "every class is averaged; absent ones count 0",
+    "zero": "every class is averaged; absent ones count 0 (in specificity 1)",
 }
 SHOTS = (20, 100)
 """Training samples: classes of fewer than the first are few-shot, of more than the second many-shot."""

@@ -2,7 +2,11 @@
 (() => {
 const $ = (id) => document.getElementById(id), SVG = "http://www.w3.org/2000/svg", DASH = "\u2013", ROW = 30, AS_IT_IS = "the scores as they are";
 const set = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
-const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const say = (node, text) => { // the same text node gets other characters: it need not be made anew
+  const one = node.firstChild;
+  if (one && one === node.lastChild && one.nodeType === Node.TEXT_NODE) { if (one.data !== text) one.data = text; }
+  else if (node.textContent !== text) node.textContent = text;
+};
 function make(tag, attributes = {}, ...children) { // texts become text nodes, whatever they hold
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -40,16 +44,16 @@ function array({ shape, type }, raw, at) {
 }
 
 // ---------------------------------------------------------------- what counts are worth: the order of Python's sums
-function over(ratio, h, p, s) { return ratio === "f1" ? 2 * h : h; }
-function under(ratio, h, p, s) {
-  return ratio === "recall" ? s : ratio === "precision" ? p : ratio === "iou" ? s + p - h : s + p;
-}
+const OVER = { f1: (h) => 2 * h, specificity: (h, p, s, n) => n - s - p + h };
+const UNDER = { recall: (h, p, s) => s, precision: (h, p) => p, iou: (h, p, s) => s + p - h, f1: (h, p, s) => s + p, specificity: (h, p, s, n) => n - s };
+const over = (ratio, h, p, s, n) => (OVER[ratio] ? OVER[ratio](h, p, s, n) : h), under = (ratio, h, p, s, n) => UNDER[ratio](h, p, s, n);
+const units = (counts) => (counts.n ??= counts.support.reduce((a, b) => a + b, 0));
 function value(t, m, counts, g) {
   const k = t.n_classes, { hits, predicted, support } = counts, o = g * k;
   if (m.ratio === "acc") {
-    let right = 0, n = 0;
-    for (let c = 0; c < k; c++) { right += hits[o + c]; n += support[c]; }
-    return n ? right / n : NaN;
+    let right = 0;
+    for (let c = 0; c < k; c++) right += hits[o + c];
+    return units(counts) ? right / units(counts) : NaN;
   }
   if (m.of !== undefined) return t.out.has(m.of) ? NaN : ratio(m.ratio, counts, o, m.of);
   if (!m.ratio) return counts === t.counts && m.values ? m.values[g] : NaN;
@@ -59,15 +63,15 @@ function value(t, m, counts, g) {
     if ((among >= 0 && t.shots.of[c] !== among) || t.out.has(c)) continue;
     const h = hits[o + c], p = predicted[o + c], s = support[c];
     if (!(all || s > 0 || (predictions && p > 0))) continue;
-    const d = under(m.ratio, h, p, s);
+    const d = under(m.ratio, h, p, s, units(counts));
     n++;
-    if (d > 0) total += over(m.ratio, h, p, s) / d;
+    if (d > 0) total += over(m.ratio, h, p, s, units(counts)) / d;
   }
   return n ? total / n : NaN;
 }
-function ratio(name, { hits, predicted, support }, o, c) {
-  const d = under(name, hits[o + c], predicted[o + c], support[c]);
-  return d > 0 ? over(name, hits[o + c], predicted[o + c], support[c]) / d : NaN;
+function ratio(name, counts, o, c) {
+  const { hits, predicted, support } = counts, its = [hits[o + c], predicted[o + c], support[c], units(counts)], d = under(name, ...its);
+  return d > 0 ? over(name, ...its) / d : NaN;
 }
 function series(t, m) {
   if (!m.series) m.series = m.values || Float64Array.from(t.lams, (_, g) => value(t, m, t.counts, g));
@@ -99,7 +103,7 @@ function put(row, cells) {
       if (one.bar !== undefined) box.append(make("span", { class: "bar", "aria-hidden": "true" }, make("i")));
       box.append((data = make("data")));
     }
-    if (one.bar !== undefined) box.querySelector("i").style.width = `${100 * (one.bar || 0)}%`;
+    if (one.bar !== undefined) box.querySelector("i").style.transform = `scaleX(${one.bar || 0})`; // painted anew, not laid out
     set(data, "value", one.v);
     say(data, one.text);
     if (one.tone !== undefined) set(data, "class", one.tone);
@@ -325,7 +329,8 @@ function classes(parent) {
   const made = make("table", {}, make("caption", { class: "away" }, "Classes"), make("thead", {}, heads), body);
   const box = make("div", { class: "scroll rows", tabindex: "0", role: "group", "aria-label": "Classes" }, made);
   const index = Array.from({ length: k }, (_, i) => i), pool = [];
-  let order = index, printing = false, height = ROW;
+  let order = index, printing = false, height = ROW, room = 400, above = 0; // kept: to ask for them at each step is a layout more
+  const measured = () => { room = box.clientHeight || 400; above = box.scrollTop; };
   const sorted = () => {
     const get = (columns.find(([name]) => name === view.s) || columns[0])[1], text = view.q.toLowerCase();
     const some = text ? index.filter((i) => named(i).toLowerCase().includes(text) || String(i) === text) : index;
@@ -335,8 +340,8 @@ function classes(parent) {
     order = view.s === "class" && view.d > 0 ? some : [...some].sort(less);
   };
   const rows = () => {
-    const seen = printing ? order.length : Math.ceil((box.clientHeight || 400) / height) + 2, n = Math.min(order.length, seen);
-    const first = Math.max(0, Math.min(Math.floor(box.scrollTop / height) - 1, order.length - n));
+    const seen = printing ? order.length : Math.ceil(room / height) + 2, n = Math.min(order.length, seen);
+    const first = Math.max(0, Math.min(Math.floor(above / height) - 1, order.length - n));
     while (pool.length < n) { const row = make("tr"); pool.push(row); body.insertBefore(row, last); }
     pool.forEach((row, j) => {
       row.hidden = j >= n;
@@ -355,22 +360,22 @@ function classes(parent) {
   for (const [name] of columns) {
     heads.append(make("th", { scope: "col" }, button(name, () => {
       view.d = view.s === name ? -view.d : name === "class" ? 1 : -1; view.s = name;
-      box.scrollTop = 0; again(); told(); keep();
+      box.scrollTop = above = 0; again(); told(); keep();
     })));
   }
   search.value = view.q;
-  search.oninput = () => { view.q = search.value; box.scrollTop = 0; again(); told(); keep(); };
-  box.onscroll = rows;
+  search.oninput = () => { view.q = search.value; box.scrollTop = above = 0; again(); told(); keep(); };
+  box.onscroll = () => { measured(); rows(); };
   tools.append(make("label", {}, "class ", search), found, button("copy as CSV", () => copy("Classes",
     [columns.map(([name]) => name), ...order.map(cells)])));
   parent.append(tools, box);
   again(); told();
   height = pool[0]?.getBoundingClientRect().height || ROW;
-  rows();
+  measured(); rows();
   onbeforeprint = () => { printing = k <= 2000; rows(); };
   onafterprint = () => { printing = false; rows(); };
   moves.push(() => (["class", "units", "trained on"].includes(view.s) ? rows() : again()));
-  return rows;
+  return () => { measured(); rows(); };
 }
 function shots(parent) {
   if (!t.shots) return;
@@ -386,7 +391,7 @@ function shots(parent) {
 function groups(parent) {
   if (!t.groups) return;
   const shown = t.metrics.filter((m) => m.shown && m.ratio);
-  const rows = () => t.groups.map((one) => [one.name, whole(one.counts.support.reduce((a, b) => a + b, 0)), ...shown.flatMap((m) => {
+  const rows = () => t.groups.map((one) => [one.name, whole(units(one.counts)), ...shown.flatMap((m) => {
     const now = value(t, m, one.counts, at);
     return t.against ? [of(m, now), of(m, now - value(t, m, one.base, 0), true)] : [of(m, now)];
   })]);
