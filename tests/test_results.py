@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import pathlib
@@ -102,6 +103,43 @@ def test_schema_is_of_json_alone(run, sample):
     assert "schema" not in out
     found = unoic_cli.evaluate(f"{DIGITS}/val.h5")
     assert isinstance(found, EvaluateResult) and "schema" not in found.to_dict()
+
+
+def spoil(value):
+    """Change whatever can be changed."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, item in list(items):
+        spoil(item)
+        if not isinstance(value, tuple):
+            value[key] = "spoilt"
+    assert not isinstance(value, np.ndarray)
+
+
+def test_what_a_result_hands_out_is_the_callers_own(sample):
+    val, test = f"{DIGITS}/val.h5", f"{DIGITS}/test.h5"
+    found = unoic_cli.search_lambda(val)
+    results = [
+        found, found.calibration, found.calibration.target_prior,
+        unoic_cli.search_lambda({one: f"sample_data/streets/{one}/val.h5" for one in ("rgb", "depth")}),
+        unoic_cli.search_lambda(val, offsets="fit"),
+        unoic_cli.evaluate(val, calibration=found.calibration, by="file", confusion=True, metrics=["ece"]),
+        unoic_cli.evaluate("sample_data/streets/rgb/val.h5", by="image"),
+        unoic_cli.compare(val, methods={"c": found.calibration}),
+        unoic_cli.calibrate(val, output="o.h5"),
+        unoic_cli.convert(val, "o.npz"),
+        unoic_cli.pack(val, "p.h5"),
+        unoic_cli.page(val, output="o.html"),
+        unoic_cli.export(found.calibration, bias="b.json"),
+        unoic_cli.info(val),
+        unoic_cli.prior(test, estimate=True, labelled=val),
+        unoic_cli.fit_delta(val), unoic_cli.fit_delta(val).statistics,
+        unoic_cli.fit_temperature(val),
+    ]  # fmt: skip
+    for result in results:
+        handed = result.to_dict()
+        kept = copy.deepcopy(handed)
+        spoil(handed)
+        assert result.to_dict() == kept, type(result)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from unoic_cli.errors import printable
+
+T = TypeVar("T")
 
 _WIDTH = 100
 MOST_LINES = 5
@@ -22,6 +25,37 @@ _ASIDE = ("details", "curve", "counts", "gained", "lost", "gain", "choice", "fit
 """What is there for those who look closer."""
 _LAST = ("files", "split", "notes", "warnings")
 """What there is in every result."""
+
+
+def detached(to_dict: Callable[[T], dict[str, Any]]) -> Callable[[T], dict[str, Any]]:
+    """Let the dict of a result be the caller's own: whatever is done to it, the result stays as it is.
+
+    Examples
+    --------
+    >>> class Found:
+    ...     files = ["a.h5"]
+    ...
+    ...     @detached
+    ...     def to_dict(self):
+    ...         return {"files": self.files}
+    >>> Found().to_dict()["files"].append("b.h5")
+    >>> Found().to_dict()
+    {'files': ['a.h5']}
+    """
+
+    @functools.wraps(to_dict)
+    def own(result: T) -> dict[str, Any]:
+        return {name: _own(value) for name, value in to_dict(result).items()}
+
+    return own
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _own(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_own, value)) if type(value) in (list, tuple) else value
+    return value
 
 
 def brief(thing: Any) -> str:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Annotated, Any, TypeAlias, TypedDict, Unpack
 
 from unoic_cli import formats, signals
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calls import (
     ArgumentError,
     annotations_of,
@@ -182,6 +182,7 @@ class StateResult:
         total = 0 if entry is None else entry.size
         return cls(path, ledger.command, len(ledger.passes), counted, total, ledger.shard)
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {

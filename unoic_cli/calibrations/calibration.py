@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.delta import DeltaStatistics
 from unoic_cli.calibrations.lattice import LARGEST
 from unoic_cli.calibrations.offsets import Offsets, check_offsets
@@ -275,6 +275,7 @@ class Calibration:
             found = other_names(class_names, self.class_names)
             raise DataError(f"{where}:class_names", found, "expected those of the calibration")
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
         return {

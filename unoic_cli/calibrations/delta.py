@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.data.facts import Facts, find_out, read_text
 from unoic_cli.errors import DataError
 from unoic_cli.schemas import check_schema, typed
@@ -99,6 +99,7 @@ class DeltaStatistics:
         """The same statistics with another power."""
         return replace(self, power=power)
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """As it is stored."""
         return {

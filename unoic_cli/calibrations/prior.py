@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.data.facts import Facts, read_text
 from unoic_cli.errors import DataError, NoInputError, UsageError
 from unoic_cli.schemas import check_schema
@@ -81,6 +81,7 @@ class Prior:
         more = ", ..." if len(self.values) > _TOLD else ""
         return f"{', '.join(f'{value:.3g}' for value in self.values[:_TOLD])}{more} ({self.origin})"
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         counts = None if self.counts is None else list(self.counts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.fuser import Fuser, Piece
 from unoic_cli.calibrations.view import View
@@ -151,6 +151,7 @@ class CalibrateResult:
         """The cross-fit behind `after`, if there was one."""
         return None if self.fitted is None else self.fitted.folds
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         folds = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
-from unoic_cli.brief import brief, in_html, short, table_html, wrapped
+from unoic_cli.brief import brief, detached, in_html, short, table_html, wrapped
 from unoic_cli.calibrations.calibration import ORDERS, Calibration, Modality
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.calibrations.view import FactorSource
@@ -198,6 +198,7 @@ class CompareResult(Framed):
         lams = [None if row.lam is None else float(row.lam) for row in self.rows]
         return {"method": [row.name for row in self.rows], "lambda": lams, **averages, **cells}
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {

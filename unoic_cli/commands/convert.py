@@ -11,7 +11,7 @@ from typing import Any, Unpack, cast
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief
+from unoic_cli.brief import brief, detached
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.info import BLOCK_BYTES, scalar_delta
 from unoic_cli.commands.rounding import RoundingTally, Watch, as_encoding, check_dtype, is_exact, make_watch
@@ -75,6 +75,7 @@ class ConvertResult:
 
     __repr__ = brief
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         return dataclasses.asdict(self)

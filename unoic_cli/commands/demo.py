@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.options import Option
 from unoic_cli.resolve.options import ForceOption
 
@@ -65,6 +65,7 @@ class DemoResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """Names and words."""
         return {"folder": self.folder, "files": list(self.files), "commands": [list(words) for words in self.commands]}

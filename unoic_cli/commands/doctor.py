@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from unoic_cli import kernels
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.machine import available_threads, thread_bounds
 from unoic_cli.options import Option
 from unoic_cli.resolve.options import TellOption
@@ -153,6 +153,7 @@ class DoctorResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         content = asdict(self)

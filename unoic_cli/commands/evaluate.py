@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands import paged
 from unoic_cli.commands.along import AS_IT_IS, Along
@@ -229,6 +229,7 @@ class EvaluateResult(Framed):
         rows = self.overall.per_class(names)
         return {name: [row[name] for row in rows] for name in rows[0] if name != "ignored"}
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         groups = None

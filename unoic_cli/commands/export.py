@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calls import ArgumentError
 from unoic_cli.commands import onnx_model
@@ -68,6 +68,7 @@ class ExportResult:
         """What notebooks show: the classes."""
         return {"class": list(self.class_names or map(str, range(len(self.bias)))), "bias": list(self.bias)}
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; null for -inf."""
         return {

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Unpac
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.delta import FIXED_POINT, DeltaStatistics, Measure, Per
 from unoic_cli.data.facts import Facts
 from unoic_cli.data.steps import Steps, count, write_json
@@ -95,6 +95,7 @@ class FitDeltaResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; it can be read where delta statistics are."""
         return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration, Modality
 from unoic_cli.calibrations.prior import UNSEEN, PriorLike, Unseen
 from unoic_cli.calibrations.view import Look, View
@@ -169,6 +169,7 @@ class FitTemperatureResult:
             "after": SCORES_OWN if self.how == ALONE else OWN_MIX,
         }
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; `--calibration` reads it."""
         figures = {"before": self.before, "given": self.given, "after": self.after}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calls import ArgumentError
 from unoic_cli.commands.explained import Explained, explain, explain_text
 from unoic_cli.data.batch import where_is
@@ -240,6 +240,7 @@ class InfoResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         files = [dataclasses.asdict(one) for one in self.files]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 import numpy as np
 
 from unoic_cli import formats
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.view import View
 from unoic_cli.commands.convert import (
     check_predictions,
@@ -123,6 +123,7 @@ class PackResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
         shallow = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}

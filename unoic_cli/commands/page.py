@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.commands import paged
 from unoic_cli.commands.along import Along
@@ -73,6 +73,7 @@ class PageResult:
         """Of a page that is made."""
         return cls(output, len(content), tuple(map(_told, tabs)), command, tuple(notes.texts), tuple(notes.told()))
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {

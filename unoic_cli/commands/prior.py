@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Unpack
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.prior import parse_list
 from unoic_cli.commands.target_mix import SCORES, Estimated, estimate_mix
@@ -94,6 +94,7 @@ class PriorResult(Framed):
     def _names(self) -> list[str]:
         return list(self.class_names or map(str, range(len(self.prior))))
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command; ``--source-prior`` and ``--target-prior`` read it."""
         if self.estimated is not None:

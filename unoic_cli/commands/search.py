@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.lattice import COARSE_STEP, DEFAULT_RANGE, DEFAULT_STEP, Lattice
 from unoic_cli.commands import paged
@@ -259,6 +259,7 @@ class SearchResult(Framed):
         counts = Counts(self.counts.hits[at[0]], self.counts.predicted[at[0]], self.counts.support)
         return counts.told(self.plain)
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {

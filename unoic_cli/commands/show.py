@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.commands.changed import DELIMITERS, MOST_ROWS, N_ROWS, changed_rows, for_json, table_of
 from unoic_cli.commands.compare import describe, lambdas, make_deciders, titles_of
 from unoic_cli.data.dataset import DataSet, Span, split_at
@@ -162,6 +162,7 @@ class ShowResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         return {

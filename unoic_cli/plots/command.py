@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Unpack, cast
 
 from unoic_cli import formats
-from unoic_cli.brief import brief, in_html
+from unoic_cli.brief import brief, detached, in_html
 from unoic_cli.calls import public
 from unoic_cli.drawing.page import check_size, form_of
 from unoic_cli.errors import UsageError
@@ -48,6 +48,7 @@ class PlotResult:
     __repr__ = brief
     _repr_html_ = in_html
 
+    @detached
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the command."""
         nothing: dict[str, Any] = {"runs": [], "metrics": [], "lambdas": []}
