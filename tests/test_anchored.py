@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unoic_cli import search_lambda
-from unoic_cli.searches.anchored import labels_among
+from unoic_cli.metrics import Counted, Counts, Rules, find
+from unoic_cli.searches.anchored import Errors, labels_among
 
 Z = np.array([
     [2, 0.5, -1], [1.5, 1.2, 0], [3, 0.2, 0.1], [0.9, 0.7, -0.5], [2.2, -0.3, 0.4], [1.1, 0.3, 0.9], [1.4, 1, -0.2],
@@ -82,3 +85,58 @@ def test_ranks_are_chosen_by_the_same_rule():
     assert abs(result.lam - result.choice["anchor"]) <= abs(result.lams[best] - result.choice["anchor"])
     assert curve[at[0]] > curve[at[1]] and result.gain["top2"].low > 0
     assert result.gain["top1"].to_dict() == result.gain["acc"].to_dict()
+
+
+# ---------------------------------------------------------------- a sample with a unit of a class, or none
+
+
+def sampled(labels, keep, n_classes, clusters):
+    """Kept units as `Errors` takes them."""
+    order = np.argsort(labels[keep], kind="stable")
+    names = np.unique(clusters[keep], return_inverse=True)[1]
+    return SimpleNamespace(
+        n=int(keep.sum()), n_classes=n_classes, labels=labels[keep], share=keep.mean(), by_label=(order, names[order])
+    )
+
+
+@pytest.mark.parametrize("name", ["acc", "macc", "miou", "f1", "specificity"])
+@pytest.mark.parametrize(("k", "size", "share"), [(1500, 3, 0.125), (300, 20, 0.125), (1000, 6, 0.5), (400, None, 0.1)])
+def test_a_sample_with_few_units_of_each_class_is_as_unsure_as_the_data(name, k, size, share):
+    """Classes of which one unit was kept, or none, had no variance: intervals were up to five times too narrow."""
+    rng = np.random.default_rng(k)
+    labels = np.repeat(np.arange(k), np.full(k, size) if size else rng.integers(1, 60, k))
+    n, metric, alone = labels.size, find(name, "--metric"), np.arange(labels.size)
+    before = np.where(rng.random(n) < rng.random(k)[labels] * 0.6 + 0.2, labels, rng.integers(0, k, n))
+    after = np.where(rng.random(n) < 0.15, labels, np.where(rng.random(n) < 0.05, rng.integers(0, k, n), before))
+    there, here = (
+        Counted(Counts(*(np.bincount(one, minlength=k) for one in (labels[labels == who], who, labels))))
+        for who in (before, after)
+    )
+
+    def error(keep, clusters=alone):
+        errors = Errors(metric, Rules(), sampled(labels, keep, k, clusters), here.counts.support)
+        return errors.of(after[keep], here, before[keep], there, 1)
+
+    whole, kept = np.ones(n, dtype=bool), [rng.random(n) < share for _ in range(12)]
+    found = np.sqrt(np.mean([error(keep) ** 2 for keep in kept]))
+    assert 0.85 * error(whole) < found < 1.2 * error(whole)
+    blocks = alone % 50  # in clusters, the units of a class that are alone have a mean to be compared with, too
+    found = np.sqrt(np.mean([error(keep, blocks) ** 2 for keep in kept]))
+    assert 0.75 * error(whole, blocks) < found < 1.7 * error(whole, blocks)  # the larger of two estimates
+
+
+def test_a_single_unit_of_a_class_borrows_what_others_differ_by():
+    """One such unit in all the sample: there is nobody like it to compare it with."""
+    labels = np.repeat([0, 1], [40, 10])
+    before = np.where(np.arange(50) % 3, labels, 1 - labels)
+    after = np.where(np.arange(50) % 4, labels, 1 - labels)
+    there, here = (
+        Counted(Counts(*(np.bincount(one, minlength=2) for one in (labels[labels == who], who, labels))))
+        for who in (before, after)
+    )
+    keep = np.arange(50) <= 40  # one of class 1
+    errors = Errors(find("macc", "--metric"), Rules(), sampled(labels, keep, 2, np.arange(50)), here.counts.support)
+    found = errors.of(after[keep], here, before[keep], there, 1)
+    d = ((after == labels) * 1.0 - (before == labels))[:40]
+    wanted = np.sqrt(d.var(ddof=1) / 4 / 40 + d.var(ddof=1) / 4 / 10)
+    assert found == pytest.approx(wanted, rel=0.02)

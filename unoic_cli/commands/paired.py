@@ -234,11 +234,8 @@ class Pairs:
                 return math.nan  # no formula, and tables that are not independent
             d = errors.influence(kept.decisions[:, i], here)
             d -= errors.influence(kept.decisions[:, self.first], there)
-            centred = (d - np.repeat(np.add.reduceat(d, errors.first) / errors.own, errors.own)) / len(tables)
-            squares = np.add.reduceat(centred**2, errors.first)
-            alone += float(
-                np.divide(squares * errors.size, errors.own - 1.0, where=errors.own > 1, out=squares * 0).sum()
-            )
+            centred, well, rare = errors.within(d / len(tables), 1, here.hit)
+            alone += float(well.sum() + rare)
             found.append(centred)
             names.append(kept.clusters[errors.order])
         sums = np.bincount(np.unique(np.concatenate(names), return_inverse=True)[1], weights=np.concatenate(found))

@@ -236,9 +236,12 @@ class Errors:
         self.order, self.cluster = kept.by_label
         self.labels = kept.labels[self.order].astype(np.int64)
         own = np.bincount(self.labels, minlength=self.support.size)
-        self.present = np.flatnonzero(own)
-        self.own, self.size = own[self.present], self.support[self.present]
+        present = np.flatnonzero(own)
+        self.own, self.size = own[present], self.support[present]
         self.first = np.cumsum(self.own) - self.own
+        rare = (own < 2) & (own < self.support)
+        self.rare, self.well = np.flatnonzero(rare), present[~rare[present]]
+        self._well, self._rare_units = ~rare[present], np.flatnonzero(rare[self.labels])
         self.n_clusters = int(self.cluster.max()) + 1 if kept.n else 0
         self.alone = self.n_clusters == kept.n
         self._against: tuple[Any, Any, NDArray[np.float64] | None] | None = None
@@ -278,7 +281,7 @@ class Errors:
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
-        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof)
+        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof, hit=second.hit)
 
     def surely(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> float:
         """As `of`, where some classes have few units: of each class no less is unknown than by the rule of succession.
@@ -295,29 +298,79 @@ class Errors:
         if not d.any():
             return 0.0
         n = self.support.astype(np.float64)
-        least = ((first.hit * n / (n + 2.0)) ** 2 / 2)[self.present]
-        return float(self.spread(d, 1, least))
+        least = (first.hit * n / (n + 2.0)) ** 2 / 2
+        return float(self.spread(d, 1, least, first.hit))
 
     def spread(
-        self, d: NDArray[np.float64], ddof: int = 0, least: NDArray[np.float64] | float = 0.0
+        self, d: NDArray[np.float64], ddof: int = 0, least: NDArray[np.float64] | None = None,
+        hit: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:  # fmt: skip
         """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums.
 
-        `least` is what each class that was kept (or all of them) has at least.
+        `least` is what each class, (K,), has at least; see `within` for `hit`.
         """
         import numpy as np
 
         if not self.kept.n:
             return np.zeros(d.shape[:-1])
-        means = np.add.reduceat(d, self.first, axis=-1) / self.own
-        centred = d - np.repeat(means, self.own, axis=-1)
-        squares = np.add.reduceat(centred**2, self.first, axis=-1)
-        left = self.own - ddof
-        scale = np.divide(self.size, left, out=np.zeros(left.size), where=left > 0)
-        variance = np.maximum(squares * scale, least).sum(axis=-1) if np.ndim(least) else squares @ scale
+        centred, well, rare = self.within(d, ddof, hit)
+        if least is not None:
+            well, rare = np.maximum(well, least[self.well]), np.maximum(rare, least[self.rare].sum())
+        variance = well.sum(axis=-1) + rare
         if not self.alone:
             variance = np.maximum(variance, self._of_clusters(centred))
         return np.asarray(np.sqrt(variance))
+
+    def within(
+        self, d: NDArray[np.float64], ddof: int = 0, hit: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """What units of one class differ by.
+
+        Where a sample has one unit of a class at most, and the data more, its class alone tells nothing of it. Such
+        units are compared with what the others like them add, each for its class's `hit`; and each stands for all of
+        the units, and all of the classes, that could have been kept in its place (Horvitz and Thompson).
+
+        Parameters
+        ----------
+        d : (..., n) float64
+            What each kept unit adds, in the order of the labels.
+        ddof : int
+            Of classes that are kept whole; of others it is 1.
+        hit : (K,) float64, optional
+            What a right unit of each class adds. Without it, 1 / n_y.
+
+        Returns
+        -------
+        centred : (..., n) float64
+            d less the mean of its class.
+        well : (..., P) float64
+            n_y var_y(d) of the classes `well`.
+        rare : (...) float64
+            The sum of that over the classes `rare`.
+        """
+        import numpy as np
+
+        means = np.add.reduceat(d, self.first, axis=-1) / self.own
+        centred = d - np.repeat(means, self.own, axis=-1)
+        squares = np.add.reduceat(centred**2, self.first, axis=-1)
+        left = self.own - np.where(self.own < self.size, 1, ddof)
+        own = squares * np.divide(self.size, left, out=np.zeros(left.size), where=left > 0)
+        well = own[..., self._well]
+        if not self.rare.size:
+            return centred, well, np.zeros(d.shape[:-1])
+        n = np.maximum(self.support, 1).astype(np.float64)
+        scale = 1 / n if hit is None else np.where(np.isfinite(hit) & (hit > 0), hit, 1 / n)
+        some = self._rare_units
+        if some.size < 2:  # too few: by what units of the other classes differ
+            theirs = scale[self.labels[np.repeat(self._well, self.own)]]
+            ratio = squares[..., self._well].sum(axis=-1) / max(float((theirs**2).sum()), 1e-300)
+            degrees = max(int((self.own - 1)[self._well].sum()), 1) / max(theirs.size, 1)
+            return centred, well, ratio / degrees * float((scale**2 * self.support)[self.rare].sum())
+        theirs = scale[self.labels[some]]
+        mean = (d[..., some] @ theirs) / float(theirs @ theirs)
+        centred[..., some] = d[..., some] - mean[..., None] * theirs
+        stands = (1 + self.support[self.labels[some]] * self.kept.share) / self.kept.share
+        return centred, well, (centred[..., some] ** 2) @ stands * some.size / (some.size - 1)
 
     def _of_clusters(self, centred: NDArray[np.float64]) -> NDArray[np.float64]:
         """The variance of a sum over clusters, from the units of each that were kept."""
