@@ -480,7 +480,8 @@ def test_poor_data_gives_a_finite_answer(z, y, prior, metric):
     result = search_lambda(np.asarray(z, dtype=np.float32), y, source_prior=prior, metric=metric)
     assert np.isfinite(result.lam)
     for one in result.gain.values():
-        assert np.isfinite([one.gain, one.low, one.high]).all() and one.low <= one.gain <= one.high
+        assert np.isfinite(one.gain) and np.isfinite([one.low, one.high, one.se]).all() == (len(y) > 1)
+        assert len(y) < 2 or one.low <= one.gain <= one.high
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -537,3 +538,36 @@ def test_a_bound_that_does_not_hold_for_other_units_is_told():
             assert any("20 points of percent worse" in one for one in found.notes) == ("miou" in text)
             assert f": of those with {text}, " in about_lambda(found) or found.lam == 0
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("lam", [99.0, -2.0])
+def test_harm_on_this_data_is_told(lam, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    z, y, prior = made()
+    found = evaluate(z, y, lam=lam, source_prior=prior)
+    warned = next(one for one in found.warnings if one["code"] == "W8")
+    assert warned["acc"] == {"before": found.before.values["acc"], "after": found.overall.values["acc"]}
+    assert warned["acc"]["after"] < warned["acc"]["before"]
+    assert "W8" in codes(unoic_cli.calibrate(z, y, lam=lam, source_prior=prior))
+    with pytest.raises(DataError, match="W8"):
+        evaluate(z, y, lam=lam, source_prior=prior, strict=True)
+    best = search_lambda(z, y, source_prior=prior).lam
+    for one in (0.0, best):  # what one metric pays for another with is no harm
+        assert "W8" not in codes(evaluate(z, y, lam=one, source_prior=prior))
+    few = evaluate(z[:12], y[:12], lam=lam, source_prior=prior)
+    assert "W8" not in codes(few) and "12 units: 95 % intervals from so few are too narrow, or missing" in few.notes
+
+
+def test_gains_of_means_that_count_a_class_without_labels():
+    """What tuning takes from the gain is divided by the classes that the metric is divided by."""
+    z, y, prior = made()
+    keep = y != 0
+    how = {"source_prior": prior, "range": "0:1:0.02"}
+    found = {rule: search_lambda(z[keep], y[keep], absent=rule, **how) for rule in ("reference", "zero")}
+    counts = found["reference"].counts
+    assert (counts.predicted[:, 0] > 0).all(), "the class without labels is predicted at every lambda"
+    for name in ("miou", "f1"):
+        one, other = (found[rule].gain[name] for rule in ("reference", "zero"))
+        assert (one.gain, one.low, one.high) == pytest.approx((other.gain, other.low, other.high), abs=1e-12)
+    alone = search_lambda(z[y == 1], y[y == 1], source_prior=prior, absent="zero")  # mIoU is accuracy / K then
+    assert alone.gain["miou"].gain == pytest.approx(alone.gain["acc"].gain / K, abs=1e-12)

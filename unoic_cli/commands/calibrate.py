@@ -52,6 +52,7 @@ from unoic_cli.resolve.common import (
     files_of,
     open_inputs,
     take_output,
+    tell_loss,
     tell_predictions,
 )
 from unoic_cli.resolve.decider import Decider, make_decider
@@ -654,6 +655,8 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         notes.add(f"{said}: predictions are those before it")
     before, masked, after = _metrics(written, decider, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
+    if fitted is None and before is not None and after is not None:
+        tell_loss(before.values, after.values, after.n, applied.lam, notes)
     if fitted is None and flips is not None:
         tell_flips(applied, flips.flips, flips.n, data, notes)
     flattened = next((tally for tally in written.tallies if isinstance(tally, FlattenedTally)), None)

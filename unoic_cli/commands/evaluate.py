@@ -51,6 +51,7 @@ from unoic_cli.resolve.common import (
     page_path,
     provenance,
     tell_labels,
+    tell_loss,
     tell_predictions,
 )
 from unoic_cli.resolve.decider import Decider, as_stored, make_decider
@@ -370,6 +371,8 @@ def evaluate(
         pairs.tell_few(clusters, notes)
     difference = None if pairs is None else pairs.difference(1)
     before = counted.metrics(0) if applied else None
+    if before is not None:
+        tell_loss(before.values, measured.values, measured.n, used.lam, notes)
     if difference is not None:
         tell_flips(used, difference.moved, measured.n, data, notes)
     tell_flattened(ready, flattened, data, notes)

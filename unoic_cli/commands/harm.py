@@ -118,9 +118,10 @@ def _tell_little(problem: Problem, curve: Curve, gains: dict[str, Gain], lam: fl
     rests = "It rests on what the probabilities say; m" if by_fit else "M"
     notes.warn(
         "W4",
-        f"little information about lambda: {'; '.join(why)}. {rests}ore labels help",
+        f"{'little information about lambda' if unsure else 'little is known of some classes'}: {'; '.join(why)}. "
+        f"{rests if unsure else 'M'}ore labels help",
         classes=few,
-        **({} if own is None else {"gain": own.gain, "se": own.se}),
+        **({} if own is None else {name: own.to_dict()[name] for name in ("gain", "se")}),
     )
 
 

@@ -206,9 +206,9 @@ class Pairs:
         return Gain.around(ours - theirs, se)
 
     def tell_few(self, clusters: str, notes: Notes) -> None:
-        """Say that intervals from a few clusters are too narrow."""
+        """Say that intervals from a few units, or clusters, are too narrow."""
         n = int(np.unique(self.kept().clusters).size)
-        if clusters != "unit" and n < FEW:
+        if n < FEW:
             notes.add(f"{n} {clusters}{'' if n == 1 else 's'}: 95 % intervals from so few are too narrow, or missing")
 
     def average(self, metric: Metric, i: int, tables: Sequence[int]) -> Gain:

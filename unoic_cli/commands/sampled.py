@@ -16,6 +16,7 @@ from unoic_cli.data.folds import mix
 from unoic_cli.kernels.lines import Lines, make_lines, make_point
 from unoic_cli.metrics import Counted, Counts, Exact, Metric, Rules, in_percent, rounding
 from unoic_cli.metrics.acc import Accuracy
+from unoic_cli.metrics.metric import ClassMean
 from unoic_cli.resolve.asked import Asked
 from unoic_cli.resolve.decider import Decider
 from unoic_cli.searches import Curve, first_of_runs
@@ -139,6 +140,11 @@ class Sampled:
     def n_classes(self) -> int:
         """K."""
         return self.kept.n_classes
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether two units (or clusters) were kept: of fewer, nothing is known of how they differ."""
+        return bool((self.kept.clusters != self.kept.clusters[:1]).any())
 
     @cached_property
     def trail(self) -> Trail:
@@ -513,13 +519,15 @@ class Sampled:
         rules = self.asked.rules
         apparent = float(metric.values(after, rules)) - float(metric.values(before, rules))
         metric = metric if metric.among is None else Accuracy()
+        if not self.several:
+            return Gain(apparent)
         if apparent == 0.0 and np.array_equal(own[0], own[1]):
             return Gain(0.0, 0.0, 0.0, 0.0)  # nothing is decided otherwise
         fair, chosen, plain = crossed
         # one unit predicted as a class that has none would change what is averaged
         same = replace(rules, absent="truth-only") if rules.absent == "reference" else rules
         values = [float(metric.values(few.counted(one), same)) for one in (chosen, fair)]
-        gain = apparent - (values[0] - values[1]) * few.kept.share
+        gain = apparent - (values[0] - values[1]) * few.kept.share * _labelled(metric, after, same, rules)
         errors = Errors(metric, rules, self.kept, after.counts.support)
         se = errors.of(own[0], after, own[1], before, 1)
         if few is not self:
@@ -592,6 +600,14 @@ class Ranked(Sampled):
     def anchor(self, goal: Metric, chosen: NDArray[np.bool_] | None = None) -> int:
         """What the probabilities say is of the scores, not of ranks."""
         return self.base.anchor(self.metric, chosen)
+
+
+def _labelled(metric: Metric, counted: Counted, same: Rules, rules: Rules) -> float:
+    """By what a mean over the classes with labels is divided, of what the metric itself is divided by."""
+    if not isinstance(metric, ClassMean):
+        return 1.0
+    these, all_ = (int(metric.averaged(counted.counts, one).sum()) for one in (same, rules))
+    return these / all_ if all_ else 1.0
 
 
 def _exactly(metric: Metric, counted: Counted, rules: Rules, i: int) -> Exact | None:

@@ -32,6 +32,7 @@ from unoic_cli.formats.block import Kind, Source
 from unoic_cli.formats.names import Asked, check_kind
 from unoic_cli.formats.source import FileSource
 from unoic_cli.machine import available_threads
+from unoic_cli.metrics import title
 from unoic_cli.resolve.inputs import NAME, expand, expanded, is_pattern, is_there
 from unoic_cli.resolve.options import DataOptions
 from unoic_cli.tallies.counts import Counts
@@ -680,6 +681,21 @@ def tell_labels(counts: Counts, data: DataSet, notes: Notes) -> None:
             acc=accuracy,
             chance=chance,
         )
+
+
+def tell_loss(before: Mapping[str, float], after: Mapping[str, float], n: int, lam: float, notes: Notes) -> None:
+    """Warn (W8) of a calibration with which accuracy is surely lower, and none of the usual metrics higher."""
+    usual = [name for name in ("acc", "macc", "miou", "f1") if name in before]
+    shares = [one["acc"] for one in (before, after)]
+    chance = math.sqrt(sum(share * (1 - share) for share in shares) / n) if n else math.inf
+    if not shares[0] - shares[1] > SURE * chance or any(after[name] > before[name] for name in usual):
+        return
+    said = ", ".join(f"{title(name)} {100 * before[name]:.2f} to {100 * after[name]:.2f} %" for name in usual)
+    notes.warn(
+        "W8",
+        f"lambda {lam:g} does harm on this data: {said}; the scores as they are do better",
+        **{name: {"before": before[name], "after": after[name]} for name in usual},
+    )
 
 
 def provenance(data: DataSet, options: DataOptions, **more: Any) -> dict[str, Any]:
