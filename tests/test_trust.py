@@ -515,10 +515,48 @@ def test_classes_without_labels_are_named():
     z, y, prior = made()
     some = (y != 2) & (y != 4)
     (said,) = [text for text in search_lambda(z[some], y[some], source_prior=prior).notes if "no labelled" in text]
-    assert said.startswith("no labelled units of class 2, 4: means over classes are of the other 3,")
+    assert said.startswith("no labelled units of class 2, 4: mean class accuracy is of the other 3; mIoU and F1 are, too,")
+    assert "(2, 4), which count 0 (--absent truth-only leaves them out)" in said
+    for absent, how in (
+        ("truth-only", "means over classes are of the other 3;"),
+        ("zero", "mean class accuracy, mIoU and F1 count them as 0;"),
+    ):
+        (said,) = [
+            text
+            for text in search_lambda(z[some], y[some], source_prior=prior, absent=absent).notes
+            if "no labelled" in text
+        ]
+        assert said.startswith(f"no labelled units of class 2, 4: {how}"), said
     found = search_lambda(z[some], y[some], source_prior=prior, ignore_index=[2, 4])
     assert not any("no labelled units" in text for text in found.notes)
     assert not any("no labelled units" in text for text in search_lambda(z, y, source_prior=prior).notes)
+
+
+@pytest.mark.parametrize("absent", ["reference", "truth-only", "zero"])
+def test_means_over_other_classes_after_than_before_are_told(absent, tmp_path):
+    """A class without labels counts 0 in mIoU and F1 as soon as it is predicted: the numbers are those of the means."""
+    z = np.array([[3.0, 1, 0], [3, 2.5, 0], [1, 3, 0], [2, 0, 1.9]])
+    y, prior = [0, 0, 1, 0], [8, 4, 1]
+    how = {"lam": 1.0, "source_prior": prior, "absent": absent}
+    results = [
+        evaluate(z, y, **how),
+        search_lambda(z, y, **how),
+        unoic_cli.calibrate(z, y, **how),
+    ]
+    results.append(unoic_cli.compare(z, y, methods={"as-is": "as-is", "one": results[1]}, absent=absent))
+    after = results[0].overall
+    assert np.array_equal(after.counts.predicted > 0, [True] * 3) and after.counts.support[2] == 0
+    ious = [row["iou"] for row in after.per_class(None)]
+    assert after.values["miou"] == pytest.approx(sum(ious) / (2 if absent == "truth-only" else 3))
+    words = [("before", "after")] * 3 + [("with as-is", "with one")]
+    for result, (old, new) in zip(results, words, strict=True):
+        told = [text for text in result.notes if text.startswith("mIoU and F1 average over")]
+        assert len(told) == (absent == "reference"), result.notes
+        for text in told:
+            assert text.startswith(
+                f"mIoU and F1 average over 2 classes {old} and 3 {new}: 1 more is predicted that has no labels (2)"
+            )
+    assert not any("average over" in text for text in evaluate(z, [0, 0, 1, 2], **how).notes)
 
 
 def test_a_bound_that_does_not_hold_for_other_units_is_told():

@@ -43,7 +43,7 @@ from unoic_cli.fusions import divides
 from unoic_cli.kernels.lines import make_workspace
 from unoic_cli.metrics import ABSENT, NAMES, Absent, Counted, Counts
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.asked import ask
+from unoic_cli.resolve.asked import ask, tell_averaged
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
@@ -672,6 +672,8 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))
     elif fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
+    if fitted is None and before is not None and after is not None:
+        tell_averaged(before.counts, after.counts, ask(None, data, absent), data, notes)
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,

@@ -35,6 +35,7 @@ from unoic_cli.resolve.asked import (
     ask,
     check_countable,
     clusters_of,
+    tell_averaged,
     tell_infinite,
     training_of,
     with_training,
@@ -352,6 +353,8 @@ def compare(
         tell_flattened(one, flattened[i], data, notes, title if len(ready) > 1 else "")
         differences, gains = None, {}
         if i != first:
+            words = f"with {titles[first][0]}", f"with {title}"
+            tell_averaged(pairs.counted(first).counts, counts, asked, data, notes, words)
             differences = {name: pairs.difference(i, j) for name, j in spots.items()}
             gains = {metric.name: pairs.average(metric, i, list(spots.values())) for metric in asked.metrics}
         rows.append(Row(title, describe(one), lambdas(one.calibration), cells, average, differences, gains))
@@ -482,6 +485,8 @@ def _titled(text: str, known: Container[str]) -> Facts[tuple[str, str]]:
         title = stem if lam is None else f"{stem}@{lam}"
     if not title or not spec:
         raise UsageError("--method", f"{text!r}", "expected METHOD or TITLE=METHOD")
+    for one in (spec, text) if spec not in known and not (yield from exists(spec)) else ():
+        yield from _refuse_no_lambda(one, known)
     return title, spec
 
 
@@ -491,6 +496,15 @@ def _split_lambda(spec: str) -> Facts[tuple[str, str | None]]:
     if not method or (yield from exists(spec)) or not all(_NUMBER.fullmatch(part.strip()) for part in lam.split(",")):
         return spec, None
     return method, lam
+
+
+def _refuse_no_lambda(spec: str, known: Container[str]) -> Facts[None]:
+    """Refuse ``METHOD@TEXT``, where there is the method, and the text is no lambda."""
+    method, _, text = spec.rpartition("@")
+    lam = (yield from _split_lambda(spec))[1]
+    if lam is None and not (yield from exists(spec)) and (method in known or (yield from exists(method))):
+        found = f"{spec!r}, where {text!r} is no lambda"
+        raise UsageError("--method", found, f"expected a number ({method}@0.4), or one for each modality (@rgb=0.4)")
 
 
 def _method(
@@ -522,7 +536,9 @@ def _method(
                 return (yield from _uno(data, {**wanted, "lam": lam}, options, notes)), everything
             return Resolved((yield from _plain(data, everything, spec, lam, options, notes))), everything
         if not spec.endswith(".json") and not (yield from exists(spec)):
-            known = ", ".join([*(name for name in names if name), *FUSIONS, UNO, AS_IS])
+            methods = [*(name for name in names if name), *FUSIONS, UNO, AS_IS]
+            yield from _refuse_no_lambda(spec, methods)
+            known = ", ".join(methods)
             raise UsageError(
                 "--method",
                 f"{spec!r}",

@@ -38,6 +38,7 @@ from unoic_cli.resolve.asked import (
     ask,
     check_countable,
     clusters_of,
+    tell_averaged,
     tell_infinite,
     training_of,
     with_training,
@@ -363,6 +364,7 @@ def evaluate(
     tell_labels(counted.curves[0].pooled().at(0).counts, data, notes)
     measured = counted.metrics(-1)
     tell_infinite(measured.values, notes)
+    tell_averaged(counted.curves[0].pooled().at(0).counts, counts, asked_for, data, notes)
     if applied:
         _tell_tuned(used, data, chosen, notes)
     pairs = counted.pairs if applied else None

@@ -27,12 +27,20 @@ from unoic_cli.errors import DataError, UsageError
 from unoic_cli.frames import Framed
 from unoic_cli.metrics import ABSENT_RULES, NAMES, Absent, Counts, Metric, title
 from unoic_cli.options import Option, filled, given_flags
-from unoic_cli.resolve.asked import Asked, ask, check_countable, clusters_of, tell_infinite, with_training
+from unoic_cli.resolve.asked import (
+    Asked,
+    ask,
+    check_countable,
+    clusters_of,
+    tell_absent,
+    tell_averaged,
+    tell_infinite,
+    with_training,
+)
 from unoic_cli.resolve.common import (
     Inputs,
     Notes,
     check_output,
-    class_list,
     files_among,
     no_labels,
     open_inputs,
@@ -944,18 +952,9 @@ def _tell_choice(problem: Problem, found: Found, plateau: Plateau, notes: Notes)
     counts = curve.pooled().counts
     tell_predictions(counts.predicted[index], counts.support[0], slopes.masked, lam, problem.data, notes)
     tell_labels(problem.base.pooled().at(0).counts, problem.data, notes)
-    _tell_absent(problem, notes)
-
-
-def _tell_absent(problem: Problem, notes: Notes) -> None:
-    """Say of which classes there is no label."""
-    absent = [int(k) for k in np.flatnonzero(problem.support == 0) if int(k) not in problem.asked.rules.ignored]
-    n = problem.data.n_classes - len(absent) - len(problem.asked.rules.ignored)
-    if absent:
-        notes.add(
-            f"no labelled units of class {class_list(absent, problem.data)}: means over classes are of the other "
-            f"{n:,}, and no label tells what lambda does to {'it' if len(absent) == 1 else 'these'}"
-        )
+    before, after = problem.base.pooled().at(0).counts, curve.pooled().at(index).counts
+    tell_absent(before, after, problem.asked, problem.data, notes)
+    tell_averaged(before, after, problem.asked, problem.data, notes)
 
 
 def _result(

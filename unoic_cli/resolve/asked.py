@@ -15,7 +15,7 @@ from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.errors import UsageError
 from unoic_cli.metrics import ABSENT, NAMES, SHOTS, Metric, Recipe, Rules, find
-from unoic_cli.resolve.common import Notes
+from unoic_cli.resolve.common import Notes, class_list
 from unoic_cli.resolve.decider import Decider
 from unoic_cli.searches.choice import (
     CLASS,
@@ -24,6 +24,7 @@ from unoic_cli.searches.choice import (
     parse_constraints,
     parse_requirements,
 )
+from unoic_cli.tallies.counts import Counts
 from unoic_cli.tallies.kept import BY
 
 Arrays: TypeAlias = "dict[Recipe, dict[str, NDArray[np.int64]]]"
@@ -225,3 +226,52 @@ def tell_infinite(values: Mapping[str, float], notes: Notes) -> None:
     if names:
         why = "the label of some unit has probability zero (its class is masked, or its score is -inf)"
         notes.add(f"{' and '.join(names)}: infinite, as {why}")
+
+
+def tell_absent(before: Counts, after: Counts, asked: Asked, data: DataSet, notes: Notes) -> None:
+    """Say of which classes there is no label, and what they are worth in means; counts are (K,)."""
+    absent = _absent(before, asked)
+    if not absent:
+        return
+    one, n = len(absent) == 1, data.n_classes - len(absent) - len(asked.rules.ignored)
+    if asked.rules.absent == "zero":
+        how = f"mean class accuracy, mIoU and F1 count {'it' if one else 'them'} as 0"
+    elif asked.rules.absent == "truth-only":
+        how = f"means over classes are of the other {n:,}"
+    else:
+        met = [[k for k in absent if counts.predicted[k]] for counts in (before, after)]
+        said = [f"{class_list(found, data) if found else 'none'}" for found in met]
+        which = said[0] if met[0] == met[1] else f"{said[0]} before, {said[1]} after"
+        how = (
+            f"mean class accuracy is of the other {n:,}; mIoU and F1 are, too, but for those that are predicted "
+            f"({which}), which count 0 (--absent truth-only leaves them out)"
+        )
+    notes.add(
+        f"no labelled units of class {class_list(absent, data)}: {how}; no label tells what lambda does to "
+        f"{'it' if one else 'these'}"
+    )
+
+
+def tell_averaged(
+    before: Counts, after: Counts, asked: Asked, data: DataSet, notes: Notes,
+    words: tuple[str, str] = ("before", "after"),
+) -> None:  # fmt: skip
+    """Say that mIoU and F1 are means over more classes after than before, or over fewer; counts are (K,)."""
+    absent = _absent(before, asked)
+    met = [{k for k in absent if counts.predicted[k]} for counts in (before, after)]
+    if asked.rules.absent != "reference" or len(met[0]) == len(met[1]):
+        return
+    labelled = data.n_classes - len(absent) - len(asked.rules.ignored)
+    n, m = (labelled + len(found) for found in met)
+    many, told = abs(n - m), sorted(met[1] - met[0] if m > n else met[0] - met[1])
+    which = f" ({class_list(told, data)})" if len(told) == many else ""
+    notes.add(
+        f"mIoU and F1 average over {n:,} {'class' if n == 1 else 'classes'} {words[0]} and {m:,} {words[1]}: {many:,} "
+        f"{'more' if m > n else 'fewer'} {'is' if many == 1 else 'are'} predicted that "
+        f"{'has' if many == 1 else 'have'} no labels{which}; such count 0 (--absent truth-only leaves them out)"
+    )
+
+
+def _absent(counts: Counts, asked: Asked) -> list[int]:
+    """Classes that no label names, and that are not left out on purpose."""
+    return [int(k) for k in np.flatnonzero(counts.support == 0) if int(k) not in asked.rules.ignored]
