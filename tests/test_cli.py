@@ -136,6 +136,86 @@ def test_help_of_a_command(name, run):
     assert "Example: unoic " + name in out
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_options_that_every_command_has(name, run):
+    """The demo alone has none of them: it runs commands as they are typed, and shows what they show."""
+    _, out, _ = run(name, "--help-all")
+    for option in ("--format", "-q, --quiet"):
+        assert (option in out) == (name != "demo"), option
+    assert ("--force" in out) == (name != "doctor"), "which writes nothing"
+
+
+def test_quiet_reports(rows, run):
+    """``report`` and ``merge`` repeat the notes of a run, unless these are not wanted."""
+    assert run("search-lambda", rows, "--state", "all.unoic")[0] == 0
+    for words in (
+        ("report", "all.unoic"),
+        ("merge", "all.unoic"),
+        ("merge", "all.unoic", "-o", "more.unoic", "--force"),
+    ):
+        code, out, err = run(*words)
+        code_quiet, out_quiet, err_quiet = run(*words, "-q")
+        assert code == code_quiet == 0 and out == out_quiet and err_quiet == ""
+        assert ("splits: lambda is tuned on all splits" in err) == ("-o" not in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("search-lambda", ("group", "file")),
+        ("compare", ("group", "file")),
+        ("evaluate", ("group", "file", "image")),
+        ("page", ("group", "file", "image")),
+    ],
+)
+def test_by_says_what_works(name, known, folder, run):
+    """Help, what TAB completes and the message name the same ways, and these work."""
+    z, y = sample(shape=(2, 3))
+    path = write_h5("images.h5", z, y, group=["day", "night"] * 45, source_counts=COUNTS)
+    more = {"compare": ["-m", "as-is"], "page": ["-o", "page.html", "--force"]}.get(name, [])
+    *first, last = known
+    code, _, err = run(name, path, *more, "--by", "foo")
+    assert code == 2 and f"--by: 'foo'; expected {', '.join(first)} or {last}" in err
+    told = " ".join(run(name, "--help-all")[1].split())
+    said = told.split("--by WHAT")[1].split(" --")[0]
+    for way in ("group", "file", "image"):
+        assert (way in said.replace("files'", "")) == (way in known), said
+        code, _, err = run(name, path, *more, "--by", way)
+        assert (code == 0) == (way in known), err
+    if "image" not in known:
+        assert err.endswith("expected group or file (each image: unoic evaluate and unoic page)\n"), err
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("info", []),
+        ("search-lambda", []),
+        ("evaluate", []),
+        ("compare", ["-m", "as-is"]),
+        ("calibrate", ["-l", "1", "-o", "out.h5"]),
+        ("prior", []),
+        ("fit-delta", []),
+        ("fit-temperature", []),
+        ("convert", ["out.h5"]),
+        ("pack", ["out.h5"]),
+        ("fuse", ["-o", "out.h5"]),
+        ("show", ["-l", "1", "-o", "out.csv"]),
+        ("page", ["-o", "out.html"]),
+    ],
+)
+def test_a_stream_is_read_by_all_but_the_page(name, more, rows):
+    """As docs/guide.md has it."""
+    assert command("convert", rows, "rows.arrows").returncode == 0
+    what = ["a=-", f"b={rows}"] if name == "fuse" else ["-"]
+    with open("rows.arrows", "rb") as stream:
+        made = command(name, *what, *more, stdin=stream)
+    if name == "page":
+        assert made.returncode == 2 and "-: a stream, which is opened once; expected files" in made.stderr
+    else:
+        assert made.returncode == 0, made.stderr
+
+
 def test_light_start():
     heavy = "print([name for name in ('numba', 'h5py', 'pyarrow', 'numpy') if name in sys.modules])"
     for code in ("import sys, unoic_cli", "import sys; from unoic_cli import cli; cli.run(['--help'])"):

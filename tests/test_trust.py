@@ -515,7 +515,7 @@ def test_classes_without_labels_are_named():
     z, y, prior = made()
     some = (y != 2) & (y != 4)
     (said,) = [text for text in search_lambda(z[some], y[some], source_prior=prior).notes if "no labelled" in text]
-    assert said.startswith("no labelled units of class 2, 4: mean class accuracy is of the other 3; mIoU and F1 are, too,")
+    assert said.startswith("no labelled units of class 2, 4: mean class accuracy is of the other 3; mIoU and F1 are,")
     assert "(2, 4), which count 0 (--absent truth-only leaves them out)" in said
     for absent, how in (
         ("truth-only", "means over classes are of the other 3;"),

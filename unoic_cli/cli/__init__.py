@@ -25,7 +25,7 @@ from unoic_cli.urls import scrub, secrets
 from unoic_cli.version import __version__
 
 COMMANDS = {
-    "demo": "Run a first session on a sample that is installed with the program: search, calibrate, evaluate.",
+    "demo": "Run a first session on a sample that is installed with the program: search, calibrate, evaluate, page.",
     "info": "Show what logits files hold, whether it can be used, and which commands to run next.",
     "convert": "Write a logits file in another format: HDF5, Parquet, Arrow, npz, npy, CSV or safetensors.",
     "pack": "Rewrite a logits file in the form that is read fastest: contiguous HDF5.",

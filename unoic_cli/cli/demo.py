@@ -9,7 +9,8 @@ import typer
 from unoic_cli.cli.program import command
 from unoic_cli.commands.demo import DemoOptions
 
-HELP = """Search, calibrate and evaluate, each command said and run exactly so, in a folder that is made for it.
+HELP = """Search, calibrate, evaluate and make a page, each command said and run exactly so, in a folder that is made
+for it.
 The sample is the logits of a small network trained on long-tailed Fashion-MNIST, 0.3 MB. It takes a few seconds.
 
 Example: unoic demo

@@ -4,7 +4,7 @@ from typing import Annotated, TypedDict
 
 from unoic_cli.api.stored import MergeOptions
 from unoic_cli.cli.common import Told, check_format, show
-from unoic_cli.cli.program import command
+from unoic_cli.cli.program import QuietOptions, command
 from unoic_cli.cli.report import STATES, tell_report
 from unoic_cli.errors import UsageError
 from unoic_cli.options import Option
@@ -25,8 +25,8 @@ class Options(MergedOptions, MergeOptions, total=False):
 HELP = "Example: unoic merge s*.unoic -o all.unoic"
 
 
-@command(Options, STATES, help=HELP)
-def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool) -> None:
+@command(Options, STATES, help=HELP, after=(QuietOptions,))
+def merge(files: list[str], format: str | None, output: str | None, partial: bool, force: bool, quiet: bool) -> None:
     """Merge, and show the state or the result."""
     from unoic_cli.api import stored as runs
     from unoic_cli.report.state import render_state
@@ -34,9 +34,9 @@ def merge(files: list[str], format: str | None, output: str | None, partial: boo
     if output is None:
         if force:
             raise UsageError("--force", "--force without --output", "expected an output that it may replace")
-        tell_report(files, format, partial=partial)
+        tell_report(files, format, quiet, partial=partial)
         return
     check_format(format)
-    with Told() as told:
+    with Told(quiet) as told:
         merged = runs.merge_states(files, output, partial=partial, force=force, tell=told.texts.append)
     show(merged, format, render_state)

@@ -125,6 +125,15 @@ class PageOptions(CurveOptions, total=False):
             takes="path, sequence of paths, source, or mapping of these by modality",
         ),
     ]
+    by: Annotated[
+        str | None,
+        Option(
+            "--by",
+            "WHAT",
+            "Also show each group (the files' group field), each file, or each image.",
+            values=("group", "file", "image"),
+        ),
+    ]
     test_split: Annotated[
         str | None,
         Option(

@@ -772,7 +772,7 @@ def searched(
     if keep and chosen["by"] == IMAGE:
         tables = image_tables(data, asked, lattice, notes)
     else:
-        tables = yield from make_tables(data, chosen["by"])
+        tables = yield from make_tables(data, chosen["by"], (IMAGE,) if keep else ())
     apart = None
     if chosen["per_modality"]:
         apart_by = clusters if rule == "anchored" else None

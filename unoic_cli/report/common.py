@@ -35,7 +35,10 @@ def value_of(name: str, value: float | None) -> str:
 
 def units(names: Iterable[str]) -> str:
     """What metrics are shown in."""
+    names = list(names)
     others = [title(name) for name in names if not in_percent(name)]
+    if names and len(others) == len(names):
+        return "as it is" if len(others) == 1 else "as they are"
     how = "as it is" if len(others) == 1 else "as they are"
     return f"percent ({', '.join(others)}: {how})" if others else "percent"
 

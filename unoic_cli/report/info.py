@@ -152,7 +152,7 @@ def _range(minimum: float | None, maximum: float | None) -> str:
 def _count_facts(name: str, counted: CountsInfo) -> Iterator[tuple[str, str]]:
     text = f"{counted.dtype}, {sum(counted.counts):,} in {len(counted.counts) - counted.n_empty:,} classes"
     if counted.n_empty:
-        text += f" ({counted.n_empty:,} never occur)"
+        text += f" ({counted.n_empty:,} never {'occurs' if counted.n_empty == 1 else 'occur'})"
     if counted.imbalance is not None:
         text += f", imbalance {counted.imbalance:,.4g} : 1"
     yield name, text

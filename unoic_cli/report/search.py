@@ -91,7 +91,8 @@ def gain_table(result: SearchResult) -> list[RenderableType]:
     if result.offsets is not None:
         add_gains(table, names, result.offsets.gain, "gain with offsets")
     how = f"cross-fitted over {GAIN_FOLDS} folds (the figures to quote)"
-    above = f"gain over the scores as they are, in points of {units(names)}, {how}"
+    points = f"in points of {units(names)}, " if any(map(in_percent, names)) else ""
+    above = f"gain over the scores as they are, {points}{how}"
     return [Text(), Said(above), table]
 
 

@@ -86,7 +86,8 @@ def make_tables(data: DataSet, by: str | None, more: tuple[str, ...] = ()) -> Fa
         return None
     if by not in BY:
         *first, last = (*BY, *more)
-        raise UsageError("--by", f"{by!r}", f"expected {', '.join(first)} or {last}")
+        elsewhere = " (each image: unoic evaluate and unoic page)" if by == IMAGE else ""
+        raise UsageError("--by", f"{by!r}", f"expected {', '.join(first)} or {last}{elsewhere}")
     if by == "group":
         data.require("group", "for --by group")
         seen: Counter[str] = Counter()
