@@ -106,12 +106,18 @@ def test_every_form(calibrations, capsys):
     assert r"\multicolumn{2}{c}{fog} & \multicolumn{2}{c}{rain}" in latex
     assert all("|" not in line.replace("a|b", "") for line in latex.splitlines()[1:]), "a number a cell"
     assert r"a|b\_c & " in latex
-    assert latex.count(r"\textbf{") == 2 * 3
-    assert latex.count(r" \\") == 4
+    assert latex.count(r"\textbf{") == 2 * 3, "of values; what is gained is not compared"
+    values, gains = latex.split("% difference to a|b_c")
+    assert values.count(r" \\") == 4 and gains.count(r" \\") == 2 + 3
     assert run([*line, "csv"]) == 0
     head, *rows = csv.reader(capsys.readouterr().out.splitlines())
-    assert head == ["method", *(f"{of} {name}" for of in ("fog", "rain", "average") for name in ("miou", "macc"))]
-    assert [row[0] for row in rows] == ["a|b_c", "UNO-IC"] and all(0 <= float(x) <= 1 for row in rows for x in row[1:])
+    shown = [f"{of} {name}" for of in ("fog", "rain", "average") for name in ("miou", "macc")]
+    assert head == ["method", *(f"{one}{end}" for one in shown for end in ("", " gain", " low", " high"))]
+    assert [row[0] for row in rows] == ["a|b_c", "UNO-IC"] and all(0 <= float(x) <= 1 for row in rows for x in row[1::4])
+    assert all(cell == "" for i in (2, 3, 4) for cell in rows[0][i::4])
+    assert all(
+        low < gain < high for gain, low, high in zip(*(map(float, rows[1][i::4]) for i in (2, 3, 4)), strict=True)
+    )
     assert run([*line, "tsv"]) == 0
     rows = [text.split("\t") for text in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["method", "condition", "n", "acc", "macc", "miou", "f1", "lambda"]

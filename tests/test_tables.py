@@ -114,14 +114,64 @@ def test_csv_and_latex_have_a_number_a_cell(files, name, run):
     assert len(rows) >= 1 and {len(row) for row in rows} == {len(head)}
     code, text, err = run(*words, "--format", "latex")
     assert code == 0, err
-    lines = text.splitlines()
-    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
-    assert len(body) == len(rows)
-    for line, row in zip(body, rows, strict=True):
-        cells = re.split(r"(?<!\\) & ", line.removesuffix(r" \\"))
-        assert len(cells) == len(row) or "&" in " ".join(row)
-    spec = next(line for line in lines if line.startswith(r"\begin{tabular}"))
-    assert len(re.findall("[lr]", spec.partition("tabular}")[2])) == len(head)
+    sizes = []
+    for part in text.split(r"\end{tabular}")[:-1]:
+        lines = part.splitlines()
+        body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+        spec = next(line for line in lines if line.startswith(r"\begin{tabular}"))
+        width = len(re.findall("[lr]", spec.partition("tabular}")[2]))
+        assert {len(re.split(r"(?<!\\) & ", line.removesuffix(r" \\"))) for line in body} == {width} or "&" in str(rows)
+        sizes.append((len(body), width))
+    if name.startswith("evaluate"):
+        assert len(sizes) == 2 and sum(n for n, _ in sizes) == len(rows)
+        assert sum(width for _, width in sizes) == len(head), "names are in one column, and one says what rows are of"
+    elif name.startswith("compare"):
+        values, *others = sizes
+        assert values[0] == len(rows) and others == ([(3 * (len(rows) - 1), values[1])] if len(rows) > 1 else [])
+        assert len(head) == 1 + (values[1] - 1) * (4 if others else 1)
+    else:
+        assert sizes == [(len(rows), len(head))]
+
+
+def test_csv_has_what_the_json_has(files, run, answer):
+    """All, groups and classes of evaluate; gains of compare and calibrate: every figure as it is, in its column."""
+
+    def rows_of(*words):
+        code, text, err = run(*words, "--format", "csv")
+        assert code == 0, err
+        return list(csv.DictReader(text.splitlines()))
+
+    words = ("evaluate", *PAIR, "--by", "group", "-l", "0.4")
+    found, rows = answer(*words), rows_of(*words)
+    assert [row["of"] for row in rows] == ["all"] * 5 + ["group"] * len(found["groups"]) + ["class"] * found[
+        "n_classes"
+    ]
+    named = {(row["of"], row["setting"]): row for row in rows}
+    assert float(named["all", "after"]["miou"]) == found["miou"]
+    assert float(named["all", "difference"]["miou"]) == found["gain"]["miou"]["gain"]
+    assert float(named["all", "95 % to"]["miou"]) == found["gain"]["miou"]["interval"][1]
+    for one in found["groups"]:
+        assert float(named["group", one["group"]]["f1"]) == one["f1"]
+    for one in found["per_class"]:
+        row = named["class", " ".join((one["name"] or str(one["class"])).split())]
+        assert int(row["support"]) == one["support"] and row["acc"] == ""
+        for key, head in (("recall", "recall"), ("precision", "precision"), ("iou", "iou"), ("f1", "class f1")):
+            assert row[head] == ("" if one[key] is None else repr(one[key]))
+    words = ("compare", *PAIR, "-m", "average", "-m", "max", "--by", "group", "--metrics", "macc")
+    found, rows = answer(*words), rows_of(*words)
+    first, second = rows
+    told = found["methods"][1]["differences"]
+    gains = {name: one["gain"]["macc"] for name, one in told["conditions"].items()} | {
+        "average": told["average"]["macc"]
+    }
+    for name, gain in gains.items():
+        ends = [gain["gain"], *(gain["interval"] or ("", ""))]
+        assert [second[f"{name} macc {end}"] for end in ("gain", "low", "high")] == list(map(str, ends))
+        assert {first[f"{name} macc {end}"] for end in ("gain", "low", "high")} == {""}
+    words = ("calibrate", "rgb.h5", "-o", "c.h5", "--force")
+    rows = {row["setting"]: row for row in rows_of(*words)}
+    change = float(rows["after"]["macc"]) - float(rows["before (as it is)"]["macc"])
+    assert float(rows["change"]["macc"]) == change and rows["gain, cross-fitted"]["macc"]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def show(
     table: Callable[[Any], RenderableType],
     tsv: Callable[[Any], str] | None = None,
     sheet: Callable[[Any], Sheet | Sequence[Sheet] | None] | None = None,
+    flat: Callable[[Any], Sheet | None] | None = None,
     **more: Callable[[Any], str],
 ) -> None:
     """Print a result on stdout.
@@ -144,8 +145,10 @@ def show(
     tsv : callable, optional
         Makes the tab-separated form; by default names and values, one a line.
     sheet : callable, optional
-        Makes the table of CSV and LaTeX, or several, of which CSV has the first; by default, and where it makes none,
-        it is what the tab-separated form has.
+        Makes the table of CSV and LaTeX, or several for LaTeX; by default, and where it makes none, it is what the
+        tab-separated form has.
+    flat : callable, optional
+        Makes the one table of CSV, where `sheet` makes several.
     **more : callable
         Make other forms, by their names.
     """
@@ -157,7 +160,8 @@ def show(
     elif chosen == "json":
         print(json.dumps(_plain(marked(result)), indent=1).replace("\x7f", "\\u007f"))
     else:
-        made = sheet(result) if sheet is not None and chosen in SHEETS else None
+        make = flat if chosen == "csv" and flat is not None else sheet
+        made = make(result) if make is not None and chosen in SHEETS else None
         lines = more[chosen](result) if chosen in more else "" if made else tsv(result) if tsv else _listed(result)
         if chosen in SHEETS:
             from unoic_cli.report import sheet as sheets

@@ -32,6 +32,12 @@ HELP = """Example: unoic compare rgb=rgb/fog.h5 rgb=rgb/rain.h5 depth=depth/fog.
 @counting(CompareOptions, MODALITIES, shown=ShownOptions, forms=("markdown",), help=HELP)
 def compare(result: Any, format: str | None) -> None:
     """Show the result."""
-    from unoic_cli.report.compare import compare_markdown, compare_sheet, compare_tsv, render_compare
+    from unoic_cli.report.compare import (
+        compare_flat,
+        compare_markdown,
+        compare_sheet,
+        compare_tsv,
+        render_compare,
+    )
 
-    show(result, format, render_compare, compare_tsv, compare_sheet, markdown=compare_markdown)
+    show(result, format, render_compare, compare_tsv, compare_sheet, compare_flat, markdown=compare_markdown)

@@ -23,7 +23,7 @@ HELP = "Example: unoic evaluate test.h5 --calibration calibration.json"
 @counting(EvaluateOptions, MODALITIES, check=check, help=HELP)
 def evaluate(result: Any, format: str | None) -> None:
     """Show the result."""
-    from unoic_cli.report.evaluate import evaluate_sheet, evaluate_tsv, render_evaluate
+    from unoic_cli.report.evaluate import evaluate_flat, evaluate_sheet, evaluate_tsv, render_evaluate
 
-    show(result, format, render_evaluate, evaluate_tsv, evaluate_sheet)
+    show(result, format, render_evaluate, evaluate_tsv, evaluate_sheet, evaluate_flat)
     check_met(result.met)

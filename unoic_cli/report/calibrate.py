@@ -11,7 +11,7 @@ from unoic_cli.commands.search import about_lambda
 from unoic_cli.metrics import NAMES
 from unoic_cli.report.common import about_calibration, facts, metric_grid, percent, signed
 from unoic_cli.report.layout import Grid, Said
-from unoic_cli.report.search import gain_table
+from unoic_cli.report.search import gain_rows, gain_table
 from unoic_cli.report.sheet import Sheet, of_metrics
 
 if TYPE_CHECKING:
@@ -60,9 +60,14 @@ def _settings(result: CalibrateResult) -> list[tuple[str, dict[str, float]]]:
 
 
 def calibrate_sheet(result: CalibrateResult) -> Sheet | None:
-    """A row before and one after; nothing without labels."""
-    rows = _settings(result)
-    return of_metrics(rows, NAMES, f"after: {result.after_is}") if rows else None
+    """Rows before, after, of the change, and of what a fitted lambda gains; nothing without labels."""
+    rows, n = _settings(result), len(_settings(result))
+    if result.before is None or result.after is None:
+        return None
+    rows.append(("change", {name: result.after.values[name] - result.before.values[name] for name in NAMES}))
+    if result.fitted is not None:
+        rows += gain_rows(result.fitted)
+    return of_metrics(rows, NAMES, f"after: {result.after_is}", n)
 
 
 def _changes(result: CalibrateResult) -> Grid:

@@ -172,13 +172,43 @@ def compare_markdown(result: CompareResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare_sheet(result: CompareResult) -> Sheet:
-    """A row for each method; each metric under each condition has a column."""
-    shown = [(column, name) for column in _columns(result) for name in result.metrics]
+def compare_sheet(result: CompareResult) -> list[Sheet]:
+    """A row for each method, a column for each metric under each condition; then differences, with their intervals."""
+    shown = _places(result)
     several = len(result.conditions) > 1
-    columns = [Column("method"), *(Column(name, name, column if several else "") for column, name in shown)]
+    columns = [Column(name, name, column if several else "") for column, name in shown]
     rows: list[tuple[Cell, ...]] = [
         (row.name, *(_values(row, column)[name] for column, name in shown)) for row in result.rows
     ]
     average = "; average: the plain mean over the conditions" if several else ""
-    return Sheet(tuple(columns), tuple(rows), about=f"{_title(result)}, {units(result.metrics)}{average}")
+    about = f"{_title(result)}, {units(result.metrics)}{average}"
+    made = [Sheet((Column("method"), *columns), tuple(rows), about=about)]
+    if result.against is not None:
+        found = [(row, [row.gain(column, name) for column, name in shown]) for row in result.rows]
+        ends = [
+            (f"{row.name}{label}", *(None if gain is None else getattr(gain, end) for gain in gains))
+            for row, gains in found
+            if row.differences is not None
+            for label, end in (("", "gain"), (", 95 % from", "low"), (", 95 % to", "high"))
+        ]
+        made.append(Sheet((Column("method"), *columns), tuple(ends), 0, f"difference to {result.against}{average}"))
+    return made
+
+
+def compare_flat(result: CompareResult) -> Sheet:
+    """The same as one table: beside each value what is gained, and the ends of its interval, where that is known."""
+    several, against = len(result.conditions) > 1, result.against is not None
+    columns, ends = [Column("method")], ("gain", "low", "high") if against else ()
+    rows: list[list[Cell]] = [[row.name] for row in result.rows]
+    for column, name in _places(result):
+        above = column if several else ""
+        columns += [Column(name, name, above), *(Column(f"{name} {end}", "", above) for end in ends)]
+        for row, cells in zip(result.rows, rows, strict=True):
+            gain = row.gain(column, name) if against else None
+            cells += [_values(row, column)[name], *(None if gain is None else getattr(gain, end) for end in ends)]
+    return Sheet(tuple(columns), tuple(map(tuple, rows)))
+
+
+def _places(result: CompareResult) -> list[tuple[str, str]]:
+    """Conditions and metrics, as columns have them."""
+    return [(column, name) for column in _columns(result) for name in result.metrics]

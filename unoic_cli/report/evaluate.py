@@ -96,6 +96,21 @@ def evaluate_sheet(result: EvaluateResult) -> list[Sheet] | None:
     return [of_metrics([*rows, *more, *groups], result.metrics, labelled, len(rows)), _of_classes(result)]
 
 
+def evaluate_flat(result: EvaluateResult) -> Sheet | None:
+    """The same as one table: what a row is of (all, a group, a class) has a column. Nothing by images."""
+    made = evaluate_sheet(result)
+    if made is None:
+        return None
+    total, classes = made
+    n_groups = len(result.groups or {})
+    n_metrics, n_ratios = len(total.columns) - 1, len(classes.columns) - 1
+    own = [Column("class f1" if one.head == "F1" else one.head.lower()) for one in classes.columns[1:]]
+    of = ["all"] * (len(total.rows) - n_groups) + ["group"] * n_groups
+    rows = [(row[0], what, *row[1:], *[None] * n_ratios) for what, row in zip(of, total.rows, strict=True)]
+    rows += [(row[0], "class", *[None] * n_metrics, *row[1:]) for row in classes.rows]
+    return Sheet((total.columns[0], Column("of"), *total.columns[1:], *own), tuple(rows))
+
+
 def _of_classes(result: EvaluateResult) -> Sheet:
     """Each class, its recall before where there is one."""
     heads = ("recall", "precision", "iou", "f1")

@@ -167,6 +167,14 @@ def _folds(folds: Folds, names: list[str]) -> RenderableType:
     return metric_table(rows, names, title, len(rows) - 1)
 
 
+def gain_rows(result: SearchResult) -> list[tuple[str, dict[str, float]]]:
+    """What the choice gains, and the ends of the interval; the same with offsets, where these are fitted."""
+    rows = of_gains(result.gain, result.metrics, "gain", ", cross-fitted")
+    if result.offsets is not None:
+        rows += of_gains(result.offsets.gain, result.metrics, "gain", ", cross-fitted, with offsets")
+    return rows
+
+
 def search_sheet(result: SearchResult) -> Sheet:
     """A row for each setting, then for each modality, condition and the folds, as the terminal shows them."""
     rows = _settings(result)
@@ -175,5 +183,5 @@ def search_sheet(result: SearchResult) -> Sheet:
     rows += [] if result.groups is None else _of_groups(result.groups, not given)
     rows += [] if result.folds is None else _of_folds(result.folds, list(result.metrics))
     if not given:
-        rows += of_gains(result.gain, result.metrics, "gain", ", cross-fitted")
+        rows += gain_rows(result)
     return of_metrics(rows, result.metrics, _measured(result), n)
