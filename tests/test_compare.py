@@ -113,7 +113,9 @@ def test_every_form(calibrations, capsys):
     head, *rows = csv.reader(capsys.readouterr().out.splitlines())
     shown = [f"{of} {name}" for of in ("fog", "rain", "average") for name in ("miou", "macc")]
     assert head == ["method", *(f"{one}{end}" for one in shown for end in ("", " gain", " low", " high"))]
-    assert [row[0] for row in rows] == ["a|b_c", "UNO-IC"] and all(0 <= float(x) <= 1 for row in rows for x in row[1::4])
+    assert [row[0] for row in rows] == ["a|b_c", "UNO-IC"] and all(
+        0 <= float(x) <= 1 for row in rows for x in row[1::4]
+    )
     assert all(cell == "" for i in (2, 3, 4) for cell in rows[0][i::4])
     assert all(
         low < gain < high for gain, low, high in zip(*(map(float, rows[1][i::4]) for i in (2, 3, 4)), strict=True)

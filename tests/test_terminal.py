@@ -231,13 +231,16 @@ def test_a_search_says_what_comes_next(tmp_path):
         (tmp_path / name).write_bytes((SAMPLES / "digits_lt" / name).read_bytes())
     shown = in_two_terminals("search-lambda", "val.h5", "--metric", "miou", cwd=tmp_path).splitlines()
     again = shown[-2].removeprefix("next: ")
-    assert again == "unoic search-lambda val.h5 --metric miou -o calibration.json"
+    assert again == "unoic search-lambda val.h5 --metric miou -o calibration.json --page page.html"
     shown = in_two_terminals(*shlex.split(again)[1:], cwd=tmp_path).splitlines()
     for line in (shown[-2].removeprefix("next: "), shown[-1]):
         words = shlex.split(line, comments=True)
         assert words[:5] == ["unoic", words[1], "test.h5", "-c", "calibration.json"]
         assert command(*words[1:], cwd=tmp_path).returncode == 0
-    assert (tmp_path / "calibrated.h5").exists()
+    assert all((tmp_path / name).exists() for name in ("calibrated.h5", "page.html", "evaluate.html"))
+    words = ("search-lambda", "val.h5", "--page", "own.html", "--curve", "c.tsv", "--range", "0:1")
+    again = in_two_terminals(*words, cwd=tmp_path).splitlines()[-2].removeprefix("next: ")
+    assert again == f"unoic {shlex.join(words)} -o calibration.json --force"
     quiet = in_two_terminals("search-lambda", "val.h5", "-q", cwd=tmp_path)
     assert "next: " not in quiet and "next: " not in command("search-lambda", "val.h5", cwd=tmp_path).stderr
 

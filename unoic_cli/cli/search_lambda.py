@@ -24,8 +24,11 @@ def check(given: Mapping[str, Any], form: str) -> None:
 def then(files: Sequence[str], given: Mapping[str, Any]) -> None:
     """Say the next command: with what was written, or how it is written."""
     if given["output"] is None:
-        say(f"next: {shlex.join(['unoic', *TYPED, '-o', 'calibration.json'])}")
-        say("      # the same, and writes the calibration for unoic evaluate and unoic calibrate")
+        page = ["--page", "page.html"] if given["page"] is None else []
+        force = ["--force"] if not given["force"] and (given["page"] or given["curve_output"]) else []
+        say(f"next: {shlex.join(['unoic', *TYPED, '-o', 'calibration.json', *page, *force])}")
+        more = ", and a page whose slider moves lambda" if page else ""
+        say(f"      # the same, and writes the calibration for unoic evaluate and unoic calibrate{more}")
         return
     rest = f" -c {shlex.quote(os.fspath(given['output']))}"
     if given["split"] is None:
@@ -34,7 +37,8 @@ def then(files: Sequence[str], given: Mapping[str, Any]) -> None:
         others = list(files)
         known = [name for name in splits_of(files) if name != given["split"]]
         rest = f" --split {shlex.quote(min(known, key=lambda name: 'test' not in name, default='NAME'))}{rest}"
-    say(f"next: unoic evaluate {shlex.join(others)}{rest}   # what it gains on data that lambda was not chosen on")
+    what = "what it gains on data that lambda was not chosen on, and a page of that"
+    say(f"next: unoic evaluate {shlex.join(others)}{rest} --page evaluate.html   # {what}")
     say(f"      unoic calibrate {shlex.join(others)}{rest} -o calibrated.h5   # and what it makes of them")
 
 

@@ -206,7 +206,7 @@ def _losers(images: Images) -> list[RenderableType]:
     for i in found:
         before, after = float(images.before[name][i]), float(images.values[name][i])
         figures = value_of(name, before), value_of(name, after), signed(name, after - before)
-        table.add_row(images.name(i), f"{images.n[i]:,}", *figures)
+        table.add_row(images.name(i), f"{images.n[i]:,}", *figures, styles=["", "", "", "", "red"])
     said = f"the {len(found)} images whose {title_of(name)} falls{' most' if len(found) == WORST else ''}"
     return [Text(), Group(Said(f"{said}; {units([name])}"), table)]
 

@@ -19,6 +19,8 @@ from unoic_cli.errors import printable
 GAP = "  "
 NARROWEST = 12
 """Cells that a column of words keeps."""
+SHORTEST = 40
+"""Cells that a name keeps, at least, where it would take more than two or three lines."""
 _NUMBER = re.compile(r"[^\w\s]*\d[\d.,:eE+%-]*[^\w\s]*")
 
 
@@ -46,6 +48,39 @@ def wrapped(text: str, width: int) -> list[str]:
             lines += full
         lines.append(line)
     return lines
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` cells: longer ones lose their middle, and stay different from all others.
+
+    Examples
+    --------
+    >>> shortened(["a very long name", "short", "a very long game"], 9)
+    ['a ver…ame', 'short', 'a v…ame-2']
+    """
+    made: dict[str, str] = {name: name for name in names if cell_len(name) <= most}
+    taken = set(made)
+    for name in dict.fromkeys(names):
+        number, mark = 1, ""
+        while name not in made:
+            tail = _last(name, most // 3)
+            short = f"{_first(name, most - 1 - cell_len(tail) - len(mark))}…{tail}{mark}"
+            if short not in taken:
+                made[name] = short
+                taken.add(short)
+            number += 1
+            mark = f"-{number}"
+    return [made[name] for name in names]
+
+
+def _first(text: str, width: int) -> str:
+    """As much of the beginning as has room."""
+    return chop_cells(text, width)[0] if width > 1 else text[:1]
+
+
+def _last(text: str, width: int) -> str:
+    """As much of the end as has room."""
+    return _first(text[::-1], width)[::-1]
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -129,21 +164,29 @@ class Grid:
         self.styles.append((*styles, *[""] * (len(cells) - len(styles))))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many columns as fit beside the labels, then the others below."""
+        """As many columns as fit beside the labels, then the others below; names that are long there are shortened."""
         n_labels = len(self.sides) - self.sides[::-1].index("left") if "left" in self.sides else 1
-        cells = [max((cell_len(row[i]) for row in self.rows), default=0) for i in range(len(self.heads))]
-        widths = [max(width, cell_len(head)) for width, head in zip(cells, self.heads, strict=True)]
+        heads, rows = list(self.heads), self.rows
+        cells = [max((cell_len(row[i]) for row in rows), default=0) for i in range(len(heads))]
+        widths = [max(width, cell_len(head)) for width, head in zip(cells, heads, strict=True)]
         if sum(widths) + len(GAP) * (len(widths) - 1) > options.max_width:
+            heads[n_labels:] = shortened(heads[n_labels:], SHORTEST)
+            widths = [max(width, cell_len(head)) for width, head in zip(cells, heads, strict=True)]
             narrow = max(NARROWEST, options.max_width // 3)
             for i in range(n_labels):
                 widths[i] = min(widths[i], narrow) if self.sides[i] == "left" else widths[i]
             room = options.max_width - sum(len(GAP) + width for width in widths[:n_labels])
             for i in range(n_labels, len(widths)):
                 widths[i] = min(widths[i], max(cells[i], room))
+            words = [i for i in range(n_labels) if self.sides[i] == "left"]
+            short = {i: shortened([row[i] for row in rows], max(2 * widths[i], SHORTEST)) for i in words}
+            rows = [
+                tuple(short[i][j] if i in short else cell for i, cell in enumerate(row)) for j, row in enumerate(rows)
+            ]
         for number, columns in enumerate(self._parts(widths, n_labels, options.max_width)):
             if number:
                 yield Text()
-            yield from self._drawn(columns, widths)
+            yield from self._drawn(columns, widths, [tuple(heads), *rows])
 
     def _parts(self, widths: list[int], n_labels: int, most: int) -> Iterator[list[int]]:
         """Columns that stand beside one another."""
@@ -158,9 +201,9 @@ class Grid:
             used += widths[i] + len(GAP)
         yield part
 
-    def _drawn(self, columns: list[int], widths: list[int]) -> Iterator[Text]:
-        """Heads, and a line (or, of folded labels, several) for each row."""
-        for number, row in enumerate([tuple(self.heads), *self.rows]):
+    def _drawn(self, columns: list[int], widths: list[int], rows: Sequence[tuple[str, ...]]) -> Iterator[Text]:
+        """Heads, which come first, and a line (or, of folded labels, several) for each row."""
+        for number, row in enumerate(rows):
             folded = {i: wrapped(row[i], widths[i]) for i in columns}
             styles = self.styles[number - 1] if number else ("",) * len(row)
             for j in range(max(len(lines) for lines in folded.values())):
