@@ -216,6 +216,34 @@ def test_a_stream_is_read_by_all_but_the_page(name, more, rows):
         assert made.returncode == 0, made.stderr
 
 
+def test_options_without_effect_are_told(rows, run):
+    """A loop over files gives the same options to all, so that these are notes; an axis of no images is refused."""
+    z, y = sample()
+    y = np.where(np.arange(len(y)) % 9 == 0, 255, y)
+    np.savez("rows.npz", logits=z, labels=y, source_counts=COUNTS)
+    np.savez("more.npz", logits=z, labels=np.where(y == 255, 77, y), source_counts=COUNTS)
+    search = ("search-lambda", "--threads", "2")
+    others = ("evaluate",), ("evaluate", "-l", "1"), ("calibrate", "-l", "1", "--force"), ("compare", "-m", "as-is")
+    for words in (search, *others):
+        for labels in ((77,), (78, 77), (255,), (1,)):
+            asked = [word for label in labels for word in ("--ignore-index", str(label))]
+            for name in ("rows.npz", "more.npz"):
+                code, _, err = run(words[0], name, *words[1:], *asked)
+                if name == "more.npz" and 77 not in labels:
+                    assert code == 65
+                    continue
+                assert code == 0, err
+                said = [line for line in err.splitlines() if "--ignore-index" in line]
+                wanted = sorted({78, 77} & set(labels) - ({77} if name == "more.npz" else set()))
+                assert said == [f"unoic: note: --ignore-index {one}: no label is {one}" for one in wanted], words
+    code, _, err = run("evaluate", "rows.npz", "--allow-external")
+    assert code == 0 and "note: --allow-external: rows.npz is no HDF5, which alone has external links" in err
+    assert "--allow-external" not in run("evaluate", rows, "--allow-external")[2]
+    for name in ("rows.npz", rows):
+        code, _, err = run("evaluate", name, "--class-axis", "1")
+        assert code == 2 and "--class-axis: given, but" in err and "holds no images" in err
+
+
 def test_light_start():
     heavy = "print([name for name in ('numba', 'h5py', 'pyarrow', 'numpy') if name in sys.modules])"
     for code in ("import sys, unoic_cli", "import sys; from unoic_cli import cli; cli.run(['--help'])"):

@@ -251,6 +251,8 @@ class _Found(Generic[Made]):
         if self.asked.beside is not None:
             labels = self.asked.beside.shape
         axis = self.asked.class_axis
+        if axis is not None and len(shape) not in (3, 4):
+            names.refuse(names.Asked(class_axis=axis), self.where, "holds no images")
         if axis is None and self.members.get("class_axis", boxes.Entry((1,), np.dtype("i8"))).shape == ():
             axis = int(self.box.read(self.real["class_axis"]))
         if len(shape) == 3 and (axis == 0 or (axis is None and labels == shape[1:])):

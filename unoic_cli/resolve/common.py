@@ -139,6 +139,7 @@ def open_inputs(
         data = yield from open_modalities(given, **common)
     else:
         data = yield from open_dataset(_sources(inputs, labels, "<array>", class_axis, options["kind"]), **common)
+    _tell_external(data, options, notes)
     run = yield from here()
     if options["memory"] is not None:
         data = data.bounded(*_span_bytes(options["memory"], options))
@@ -304,6 +305,16 @@ def _refuse_said(inputs: Iterable[Any], options: DataOptions) -> None:
         if options.get(name) is not None and items and all(isinstance(item, Source) for item in items):
             found = f"given, but {items[0].name} is described already"
             raise UsageError(option, found, f"expected from_arrays(scores, {name}=...)")
+
+
+def _tell_external(data: DataSet, options: Mapping[str, Any], notes: Notes) -> None:
+    """Say that ``--allow-external`` does nothing, where neither the inputs nor what else is read can have links."""
+    others = ("labels_file", "source_prior", "target_prior", "delta", "offsets")
+    sources = [source for source in data.all_sources if isinstance(source, FileSource)]
+    if not options["allow_external"] or not sources or any(options.get(name) is not None for name in others):
+        return
+    if all(source.NAME != "hdf5" for source in sources):
+        notes.add(f"--allow-external: {data.name} is no HDF5, which alone has external links")
 
 
 _COPIES = 4

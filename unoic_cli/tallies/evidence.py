@@ -188,11 +188,13 @@ def _fixed(value: float) -> int:
 class LabelsSeen:
     """Whether the first and the last class occur among the labels at all: 1 or 0, whoever adds up.
 
-    Of two classes it is also counted how many labels there are, and how many of them are ignored.
+    Of two classes it is also counted how many labels there are, and how many of them are ignored. Of `wanted` labels it
+    is told which were met.
     """
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, wanted: Sequence[int] = ()) -> None:
         self.n_classes = n_classes
+        self.wanted, self.met = tuple(wanted), set[int]()
         self.has_first = self.has_last = 0
         self.n = self.ignored = 0
 
@@ -207,12 +209,20 @@ class LabelsSeen:
         if not self.has_last:
             self.has_last = int((labels == self.n_classes - 1).any())
 
+    def search(self, stored: NDArray[Any]) -> None:
+        """Look for the wanted labels among labels as they are stored."""
+        for value in self.wanted:
+            if value not in self.met and (stored == value).any():
+                self.met.add(value)
+
     def counters(self) -> Counters:
         """What was seen so far."""
-        return {"has_first": self.has_first, "has_last": self.has_last, "n": self.n, "ignored": self.ignored}
+        seen = {"has_first": self.has_first, "has_last": self.has_last, "n": self.n, "ignored": self.ignored}
+        return seen | ({"met": sorted(self.met)} if self.wanted else {})
 
-    def absorb(self, counters: Mapping[str, int]) -> None:
+    def absorb(self, counters: Mapping[str, Any]) -> None:
         """Take over what was seen elsewhere."""
+        self.met |= set(counters.get("met", ()))
         self.has_first = min(1, self.has_first + counters["has_first"])
         self.has_last = min(1, self.has_last + counters["has_last"])
         self.n += counters["n"]
@@ -228,6 +238,8 @@ class EvidenceTally(Tally):
         K.
     names : sequence of str
         Sources whose rows are looked at.
+    wanted : sequence of int
+        Labels that are looked for.
 
     Attributes
     ----------
@@ -238,14 +250,14 @@ class EvidenceTally(Tally):
 
     needs = frozenset({"scores"})
 
-    def __init__(self, n_classes: int, names: Sequence[str] = ()) -> None:
+    def __init__(self, n_classes: int, names: Sequence[str] = (), wanted: Sequence[int] = ()) -> None:
         self.names = frozenset(names)
         self.rows: dict[str, RowsSeen] = {}
-        self.labels = LabelsSeen(n_classes)
+        self.labels = LabelsSeen(n_classes, wanted)
 
     def recipe(self) -> Callable[[], EvidenceTally]:
         """What makes an empty tally like this one."""
-        return partial(EvidenceTally, self.labels.n_classes, tuple(sorted(self.names)))
+        return partial(EvidenceTally, self.labels.n_classes, tuple(sorted(self.names)), self.labels.wanted)
 
     def update(self, batch: Batch) -> None:
         """Look at a batch; labels tell of the modality that has them."""
@@ -256,6 +268,8 @@ class EvidenceTally(Tally):
             self._seen(batch.part.source).compare(batch.predictions, batch.labels)
         if batch.labels is not None:
             self.labels.look(batch.labels)
+            if self.labels.wanted and batch.part.block.labels is not None:
+                self.labels.search(batch.part.block.labels)
 
     def _seen(self, source: Source) -> RowsSeen:
         seen = self.rows.get(source.name)

@@ -20,7 +20,7 @@ from unoic_cli import formats
 from unoic_cli.data.batch import where_is
 from unoic_cli.data.facts import Facts, know
 from unoic_cli.data.sampling import looks_at_all, steps
-from unoic_cli.formats.block import Source
+from unoic_cli.formats.block import IGNORED_LABELS, Source
 from unoic_cli.tallies.evidence import EvidenceTally, LabelsSeen, RowsSeen
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ class Evidence:
         labels = "labels" in fields and data.has("labels") and not self.knows_labels
         if "scores" not in fields or (names <= self.seen and not labels):
             return None
-        return EvidenceTally(data.n_classes, sorted(names))
+        return EvidenceTally(data.n_classes, sorted(names), _wanted(data) if labels else ())
 
     def take(self, data: DataSet, tally: EvidenceTally, fields: frozenset[str]) -> None:
         """Say what a tally has seen."""
@@ -344,9 +344,17 @@ class Evidence:
             rows = [tally.rows[source.name] for source in data.sources if source.name in tally.rows]
             for finding in label_findings(data.name, tally.labels, rows):
                 self.say(str(finding))
+            for value in _wanted(data):
+                if value not in tally.labels.met:
+                    self.say(f"--ignore-index {value}: no label is {value}")
 
     def _new(self, data: DataSet) -> list[Source]:
         return [source for source in data.all_sources if source.name not in self.seen]
+
+
+def _wanted(data: DataSet) -> tuple[int, ...]:
+    """Labels that are left out only as somebody wished it: no classes, and none that always are."""
+    return tuple(sorted(one for one in data.ignored if not 0 <= one < data.n_classes and one not in IGNORED_LABELS))
 
 
 def _rows(source: Source, tally: EvidenceTally) -> Iterator[Finding]:
