@@ -585,3 +585,15 @@ def test_shots_need_training_counts(refuse, tmp_path):
     assert said in refuse(2, "search-lambda", path, "--metric", "few", "--source-prior", "0.4,0.3,0.2,0.1")
     found = unoic_cli.search_lambda(path, metric="few", source_prior=list(SOURCE))
     assert json.loads(json.dumps(found.to_dict()))["metric"] == "few"
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("factor", [1, 1 << 33])
+def test_one_point_of_many_units_is_as_a_curve_of_them(name, factor):
+    """Sums of products of counts are integers of any size, with leading axes or without."""
+    hits, predicted, support = (factor * np.array(row) for row in ([5, 3, 1], [7, 6, 2], [6, 5, 4]))
+    metric, rules = find(name, "--metric"), Rules(training=(500.0, 50.0, 5.0))
+    one = float(metric.values(Counted(Counts(hits, predicted, support)), rules))
+    many = metric.values(Counted(Counts(hits[None], predicted[None], support)), rules)
+    assert many.shape == (1,) and one == many[0] and 0 < one < 1
+    assert metric.exact(Counted(Counts(hits, predicted, support)), rules) is not None

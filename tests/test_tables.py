@@ -13,6 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 import unoic_cli
+from unoic_cli.report.common import units
 from unoic_cli.report.layout import Facts, Grid, shortened, wrapped
 
 WIDTHS = (60, 80, 120)
@@ -300,3 +301,17 @@ def test_words_are_folded_and_numbers_are_not():
     assert wrapped("", 5) == [""]
     assert wrapped("a\nb", 5) == ["a", "b"]
     assert wrapped("日本語の名前", 6) == ["日本語", "の名前"]
+
+
+def test_units_are_of_what_is_shown(files, run, monkeypatch):
+    """A metric that is no percentage does not stand under that word; one class is one."""
+    assert units(["mcc"]) == "as it is" and units(["mcc", "nll"]) == "as they are"
+    assert units(["acc", "mcc"]) == "percent (MCC: as it is)" and units(["acc"]) == "percent"
+    shown = table(run, monkeypatch, 120, ("compare", *PAIR, "-m", "average", "-m", "max", "--metrics", "mcc"))
+    assert "percent" not in shown.replace("points of percent", "") and "MCC" in shown
+    shown = table(run, monkeypatch, 120, ("search-lambda", "rgb.h5", "--metrics", "mcc", "--metric", "mcc"))
+    assert "\nas it is, tuned and measured" in shown
+    for n, said in ((1, "1 never occurs"), (2, "2 never occur")):
+        np.savez(f"odd{n}.npz", logits=np.eye(4).repeat(3, 0), labels=np.minimum(np.arange(12) // 3, 3 - n))
+        assert f"({said})" in table(run, monkeypatch, 120, ("info", f"odd{n}.npz"))
+    assert "make a page" in run("demo", "--help")[1]

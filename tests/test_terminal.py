@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -209,12 +210,12 @@ def test_a_terminal_that_cannot_print_blocks(tmp_path):
 # what comes next, and the demo
 
 
-def in_two_terminals(*words, cwd):
+def in_two_terminals(*words, cwd, plain=True):
     """With stdout and stderr on a pseudo-terminal: what both show."""
     main, other = pty.openpty()
     process = forked.Popen(
         [sys.executable, "-m", "unoic_cli", *map(str, words)], stdout=other, stderr=other, cwd=cwd,
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "80"},
+        env=os.environ | {"COLUMNS": "80"} | ({"NO_COLOR": "1"} if plain else {"TERM": "xterm-256color"}),
     )  # fmt: skip
     os.close(other)
     shown = b""
@@ -282,3 +283,14 @@ def test_the_demo_has_the_sample():
     packaged = tomllib.loads((SAMPLES.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     kept = {path for pattern in packaged["unoic_cli"] for path in DATA.parent.glob(pattern)}
     assert kept >= {DATA / name for name in SAMPLE} | {completing.PATH}
+
+
+def test_gains_are_green_and_losses_red(tmp_path):
+    """What is surely worse has a colour of its own, in every table of changes."""
+    (tmp_path / "val.h5").write_bytes((SAMPLES / "digits_lt" / "val.h5").read_bytes())
+    for words in (("calibrate", "val.h5", "-l", "9"), ("evaluate", "val.h5", "-l", "9")):
+        shown = in_two_terminals(*words, cwd=tmp_path, plain=False)
+        label = "change" if words[0] == "calibrate" else "difference"
+        (line,) = [line for line in shown.splitlines() if line.startswith(label)]
+        assert re.search(r"\x1b\[31m-\d", line) and not re.search(r"\x1b\[32m-", shown), line
+        assert re.search(r"\x1b\[32m\+\d", shown) and not re.search(r"\x1b\[31m\+", shown.split("95 % from")[0])

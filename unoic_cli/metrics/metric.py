@@ -417,7 +417,8 @@ def sum_of_products(a: Any, b: Any) -> Any:
 
     a, b = np.broadcast_arrays(a, b)
     small = int(max(a.sum(axis=-1).max(initial=0), b.sum(axis=-1).max(initial=0))) < 1 << 31
-    return ((a if small else a.astype(object)) * b).sum(axis=-1).astype(object)
+    # of objects the sum over a single axis is an integer, and no array
+    return np.asarray(((a if small else a.astype(object)) * b).sum(axis=-1)).astype(object)
 
 
 def quotient(over: Any, under: Any) -> NDArray[np.float64]:
