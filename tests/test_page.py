@@ -308,7 +308,7 @@ def test_too_many_images_are_those_of_the_chosen_lambda(answer, monkeypatch):
     path = STREETS[0].partition("=")[2]
     monkeypatch.setattr(along, "MOST_CELLS", 100)
     said = answer("page", path, "--range", "0:1:0.5", "--by", "image", "-o", "p.html")
-    assert any("each image by itself is shown at the chosen lambda alone" in text for text in said["notes"])
+    assert any("each image by itself is shown at the lambda of the page alone" in text for text in said["notes"])
     (tab,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
     assert tab["images"]["points"] == 1
     said = answer("page", path, "--range", "0:1:0.5", "--by", "image", "--metrics", "nll", "-o", "p.html", "--force")

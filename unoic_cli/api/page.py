@@ -77,7 +77,7 @@ def page(
     check_output(output, force=chosen["force"], inputs=tuple(path for _, path in stored))
     notes = Notes(chosen["tell"])
     with together(chosen["tell"]):
-        tabs = [_tab(name, path, notes) for name, path in stored]
+        tabs = paged.told_apart([_tab(name, path, notes) for name, path in stored])
         line = paged.command_line(steps.NAME, inputs, PageOptions, chosen)
         content = paged.page(tabs, line)
         write_bytes(output, content)
@@ -86,7 +86,7 @@ def page(
 
 def _tab(name: str, path: str, notes: Notes) -> dict[str, Any]:
     found, along = _searched(path, steps.hear(notes))
-    return {**paged.of_search(found.to_dict(), along, found.lam, about_lambda(found)), "name": name}
+    return {**paged.of_search(found.to_dict(), along, found.calibration, about_lambda(found)), "name": name}
 
 
 def states(inputs: Any) -> list[tuple[str, str]] | None:

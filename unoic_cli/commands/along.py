@@ -172,7 +172,7 @@ def image_tables(data: DataSet, asked: Asked, lattice: Lattice, notes: Notes) ->
     if cells <= MOST_CELLS and not probabilities:
         return found
     why = f"beside {', '.join(probabilities)}" if probabilities else f"{cells:,} counts would be needed"
-    notes.add(f"each image by itself is shown at the chosen lambda alone ({why})")
+    notes.add(f"each image by itself is shown at the lambda of the page alone ({why})")
     return None
 
 

@@ -47,6 +47,7 @@ from unoic_cli.resolve.common import (
     check_names_agree,
     no_labels,
     open_inputs,
+    page_name,
     page_path,
     provenance,
     refuse_calibrated,
@@ -304,6 +305,7 @@ def compare(
     """
     chosen = filled(CompareOptions, options)
     notes, by, absent, delta = Notes(chosen["tell"]), chosen["by"], chosen["absent"], chosen["delta"]
+    page_name(chosen["page"], "--page")
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     asked = ask(chosen["metrics"], data, absent, chosen["shots"])
     data.require_scores()

@@ -49,6 +49,7 @@ from unoic_cli.resolve.common import (
     files_of,
     no_labels,
     open_inputs,
+    page_name,
     page_path,
     provenance,
     tell_labels,
@@ -333,6 +334,7 @@ def evaluate(
     """
     chosen = filled(EvaluateOptions, options)
     notes, by, absent = Notes(chosen["tell"]), chosen["by"], chosen["absent"]
+    page_name(chosen["page"], "--page")
     data = yield from open_inputs(inputs, labels, chosen, notes, by=by)
     asked_for = ask(chosen["metrics"], data, absent, chosen["shots"], require=chosen["require"])
     data.require("labels", "to evaluate")
@@ -407,7 +409,8 @@ def evaluate(
         ),
     )
     if page is not None:
-        tab = paged.of_evaluate(result.to_dict(), _shown(result, asked_for, data, used, pairs), data.class_names)
+        along = _shown(result, asked_for, data, used, pairs)
+        tab = paged.of_evaluate(result.to_dict(), along, data.class_names, paged.shares_of(used))
         yield from write_bytes(page, paged.page([tab], paged.command_line(NAME, inputs, EvaluateOptions, chosen)))
     return result
 

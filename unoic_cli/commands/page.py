@@ -18,10 +18,10 @@ from unoic_cli.commands.evaluate import EvaluateResult, evaluate
 from unoic_cli.commands.images import Images, along_lambda
 from unoic_cli.commands.search import CurveOptions, SearchResult, about_lambda, searched
 from unoic_cli.data.steps import Steps, write_bytes
-from unoic_cli.errors import UsageError, Warned
+from unoic_cli.errors import DataError, UsageError, Warned
 from unoic_cli.formats import STANDARD
 from unoic_cli.options import Option, filled
-from unoic_cli.resolve.common import Inputs, Notes, check_output, files_among, output_path
+from unoic_cli.resolve.common import Inputs, Notes, check_output, files_among, page_name
 from unoic_cli.resolve.inputs import is_named
 from unoic_cli.resolve.modalities import at_lambda, load_calibration
 from unoic_cli.resolve.options import DataOptions, ForceOption
@@ -93,6 +93,7 @@ def _told(tab: Mapping[str, Any]) -> dict[str, Any]:
         "n_classes": tab["n_classes"],
         "n_lambdas": int(tab["lams"].size),
         "lambda": tab["lambda"],
+        "shares": None if tab["shares"] is None else dict(tab["shares"]),
         "metrics": [one["name"] for one in tab["metrics"]],
     }
 
@@ -169,12 +170,13 @@ def page(
         if chosen["lam"] is not None:
             calibration = yield from at_lambda(calibration, chosen["lam"], "--lambda")
     found, along = yield from _searched(inputs, labels, chosen, calibration, notes)
-    used, why = yield from _used(calibration, found, chosen)
+    used, why, given = yield from _used(calibration, found, chosen)
     here = used if calibration is not None else replace(used, provenance={})  # the page says where it was chosen
     measured = yield from _measured(inputs, labels, chosen, here, along, notes, chosen["split"])
-    tabs = [_tab(found, measured, along, used, why)]
+    tabs = [_tab(found, measured, along, used, why, given)]
     if chosen["test"] is not None:
-        tabs.append((yield from _tested(chosen, used, found, notes)))
+        tabs.append((yield from _of_test_set(_tested(chosen, used, found, notes, given), chosen)))
+    tabs = paged.told_apart(tabs)
     command = _line(inputs, chosen)
     content = paged.page(tabs, command)
     yield from write_bytes(output, content)
@@ -187,9 +189,9 @@ def checked_output(chosen: Mapping[str, Any]) -> str:
     Raises
     ------
     UsageError
-        There is none.
+        There is none, or it is not that of an HTML file.
     """
-    output = output_path(chosen["output"])
+    output = page_name(chosen["output"], "--output")
     if not output:
         raise UsageError("--output", "no file", "expected one for the page: -o FILE.html")
     return output
@@ -233,20 +235,22 @@ def _searched(
     return found, along
 
 
-def _used(calibration: Calibration | None, found: SearchResult, chosen: PageOptions) -> Steps[tuple[Calibration, str]]:
-    """What the page begins with, and why."""
+def _used(
+    calibration: Calibration | None, found: SearchResult, chosen: PageOptions
+) -> Steps[tuple[Calibration, str, str | None]]:
+    """What the page begins with, and why; and where that lambda is from, if it is not of the search on this data."""
     if calibration is None and chosen["lam"] is None:
-        return found.calibration, about_lambda(found)
+        return found.calibration, about_lambda(found), None
     searched_for = f"; searched for on this data: {about_lambda(found)}"
+    given = "as given (--lambda)" if chosen["lam"] is not None else "as the calibration has it"
     if calibration is not None:
-        which = "as given (--lambda)" if chosen["lam"] is not None else "as the calibration has it"
-        return calibration, f"{calibration.lam:g}, {which}{searched_for}"
+        return calibration, f"{paged.lambda_of(calibration)}, {given}{searched_for}", given
     used = yield from at_lambda(found.calibration, chosen["lam"], "--lambda")
     shares = [[one.share for one in each.modalities] for each in (used, found.calibration)]
     if shares[0] != shares[1]:
         expected = "expected one number, or --calibration beside it"
         raise UsageError("--lambda", "a lambda for each modality, in other proportions than the curve's", expected)
-    return used, f"{used.lam:g}, as given (--lambda){searched_for}"
+    return used, f"{paged.lambda_of(used)}, {given}{searched_for}", given
 
 
 def _measured(
@@ -275,14 +279,23 @@ def _factors(chosen: PageOptions, used: Calibration) -> dict[str, Any]:
     return {"delta": chosen["delta"], "delta_power": chosen["delta_power"]}
 
 
-def _tab(found: SearchResult, measured: EvaluateResult, along: Along, used: Calibration, why: str) -> dict[str, Any]:
+def _tab(
+    found: SearchResult, measured: EvaluateResult, along: Along, used: Calibration, why: str, given: str | None
+) -> dict[str, Any]:
     """The tab of the data that lambda was chosen on."""
     images = _images(along, measured, used.lam)
     along = _with(along, measured, used.lam)
-    made = paged.of_search(found.to_dict(), along, used.lam, why)
-    said = measured.to_dict()
+    said, result = measured.to_dict(), found.to_dict()
+    told = said if given is not None else result
+    made = paged.of_search({**result, "warnings": told["warnings"], "notes": told["notes"]}, along, used, why, given)
     more = [one for one in said["warnings"] if one not in made["warnings"]]
     notes = list(dict.fromkeys([*made["notes"], *said["notes"]]))
+    if given is not None:
+        made["searched"] = {
+            "lambda": found.lam,
+            "warnings": [one for one in result["warnings"] if one not in said["warnings"]],
+            "notes": [one for one in result["notes"] if one not in said["notes"]],
+        }
     return {
         **made, "at": paged.evaluated(said), "warnings": [*made["warnings"], *more], "notes": notes,
         "images": paged.images([one.to_dict() for one in images]),
@@ -309,23 +322,39 @@ def _with(along: Along, measured: EvaluateResult, lam: float) -> Along:
     return along.with_point(lam, measured.overall.counts, measured.overall.values, measured.difference.gain, tables)
 
 
-def _tested(chosen: PageOptions, used: Calibration, found: SearchResult, notes: Notes) -> Steps[dict[str, Any]]:
+def _of_test_set(steps: Steps[dict[str, Any]], chosen: PageOptions) -> Steps[dict[str, Any]]:
+    """Errors of a test set name the data that it is compared with, where no calibration was given."""
+    try:
+        return (yield from steps)
+    except (DataError, UsageError) as error:
+        if chosen["calibration"] is not None:
+            raise
+        expected = error.expected
+        for words in ("the calibration has", "of the calibration"):
+            expected = expected.replace(words, words.replace("calibration", "data that lambda is searched on"))
+        raise type(error)(error.where, error.found, expected) from None
+
+
+def _tested(
+    chosen: PageOptions, used: Calibration, found: SearchResult, notes: Notes, given: str | None
+) -> Steps[dict[str, Any]]:
     """The tab of the test set: nothing is chosen on it."""
     own = {**filled(DataOptions, chosen), "split": chosen["test_split"], "labels_file": None}
-    told: PageOptions = {**chosen, **own}  # type: ignore[typeddict-item]
-    given = {
-        **filled(CurveOptions, told), "calibration": used, "range": _range(found.lams), "step": None, "choose": None,
+    here: PageOptions = {**chosen, **own}  # type: ignore[typeddict-item]
+    told = {
+        **filled(CurveOptions, here), "calibration": used, "range": _range(found.lams), "step": None, "choose": None,
         "method": None, "metric": found.metric, "subject_to": None, "strict": False, "tell": None,
         "per_modality": False, **_NO_SCORES,
         **_factors(chosen, used),
     }  # fmt: skip
-    result, along = yield from searched(chosen["test"], None, given, keep=True)
+    result, along = yield from searched(chosen["test"], None, told, keep=True, why="to evaluate the test set")
     assert along is not None
-    measured = yield from _measured(chosen["test"], None, told, used, along, notes, chosen["test_split"])
+    measured = yield from _measured(chosen["test"], None, here, used, along, notes, chosen["test_split"])
     images = _images(along, measured, used.lam)
     along = _with(replace(along, constraints=(), ruled_out=None), measured, used.lam)
     said = {**result.to_dict(), "choice": {}, "gain": {}}
-    made = paged.of_search(said, along, used.lam, f"{used.lam:g}, chosen on other data")
+    given = given or "chosen on other data"
+    made = paged.of_search(said, along, used, f"{paged.lambda_of(used)}, {given}", given)
     told_here = measured.to_dict()
     return {
         **made, "at": paged.evaluated(told_here), "warnings": told_here["warnings"], "notes": told_here["notes"],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unoic_cli.calibrations.calibration import Calibration
 from unoic_cli.calibrations.prior import Prior
 from unoic_cli.commands.along import Along
 from unoic_cli.metrics import ABSENT_RULES, Counts, Metric, OfClass, Rules, in_percent, is_better, title
@@ -38,9 +39,41 @@ def page(tabs: Sequence[dict[str, Any]], command: str | None) -> bytes:
     )
 
 
+def told_apart(tabs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tabs, with a number where an earlier one has the same name.
+
+    Examples
+    --------
+    >>> [one["name"] for one in told_apart([{"name": "a.h5"}, {"name": "b.h5"}, {"name": "a.h5"}])]
+    ['a.h5', 'b.h5', 'a.h5 (2)']
+    """
+    made: list[dict[str, Any]] = []
+    for one in tabs:
+        taken, name, i = {other["name"] for other in made}, one["name"], 2
+        while name in taken:
+            name, i = f"{one['name']} ({i})", i + 1
+        made.append({**one, "name": name})
+    return made
+
+
+def shares_of(calibration: Calibration) -> list[list[Any]] | None:
+    """Each modality's name and its share, where lambda is a factor of these; else None."""
+    shares = [[one.name, one.share] for one in calibration.modalities]
+    return shares if any(share != 1.0 for _, share in shares) else None
+
+
+def lambda_of(calibration: Calibration) -> str:
+    """The lambda of a calibration, in words: where modalities have their own, each of them."""
+    shares = shares_of(calibration)
+    if shares is None:
+        return f"{calibration.lam:g}"
+    return f"{', '.join(f'{name} {calibration.lam * share:g}' for name, share in shares)} (factor {calibration.lam:g})"
+
+
 def tab(
-    name: str, along: Along, lam: float, *, class_names: Sequence[str] | None, shown: Sequence[str], n_ignored: int
-) -> dict[str, Any]:
+    name: str, along: Along, lam: float, *, class_names: Sequence[str] | None, shown: Sequence[str], n_ignored: int,
+    shares: list[list[Any]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """A run along lambda.
 
     Parameters
@@ -55,8 +88,11 @@ def tab(
         Metrics that tables show.
     n_ignored : int
         Units.
+    shares : list of (str, float), optional
+        What lambda is a factor of, for each modality.
     """
     listed = [one for one in along.metrics if one.name in shown or one.name in along.values]
+    alone = [one.title for one in along.metrics if one not in listed]
     return {
         "name": name,
         "n": int(along.base.support.sum()),
@@ -68,6 +104,11 @@ def tab(
         "base": _counts(along.base),
         "against": along.against,
         "metrics": [_metric(one, along, one.name in shown) for one in listed],
+        "alone": alone,
+        "shares": shares,
+        "given": None,
+        "tuned": False,
+        "searched": None,
         "shots": None if along.training is None else _shots(along.rules, along.training),
         "ignored": list(along.rules.ignored),
         "absent": along.rules.absent,
@@ -133,7 +174,9 @@ def _shots(rules: Rules, training: Sequence[float]) -> dict[str, Any]:
     return {"of": of, "names": names, "samples": samples}
 
 
-def of_search(said: Mapping[str, Any], along: Along, lam: float, chosen: str) -> dict[str, Any]:
+def of_search(
+    said: Mapping[str, Any], along: Along, used: Calibration, chosen: str, given: str | None = None
+) -> dict[str, Any]:
     """The tab of a search.
 
     Parameters
@@ -141,40 +184,45 @@ def of_search(said: Mapping[str, Any], along: Along, lam: float, chosen: str) ->
     said : mapping
         Its JSON.
     along : Along
-    lam : float
-        The lambda that is chosen.
+    used : Calibration
+        What the page begins with.
     chosen : str
-        Which that is and why, in words.
+        Which lambda that is and why, in words.
+    given : str, optional
+        Where this lambda is from, in words, if the search has not chosen it.
     """
     calibration, choice = said["calibration"], said["choice"]
     made = tab(
-        _name(said["files"]), along, lam, class_names=calibration["class_names"],
+        _called(said), along, used.lam, class_names=calibration["class_names"], shares=shares_of(used),
         shown=[one.name for one in along.metrics if one.name in along.values], n_ignored=said["n_ignored"],
     )  # fmt: skip
     anchored = choice.get("rule") == "anchored"
     return {
         **made,
         "goal": said["metric"],
-        "tuned": bool(said["gain"]),
+        "given": given,
+        "tuned": given is None and said["given"] is None and bool(said["gain"]),
         "anchor": along.place(choice["anchor"]) if anchored else None,
         "best": along.place(choice["best"]) if anchored else None,
         "interval": [along.place(end) for end in choice["interval"]] if anchored else None,
         "constraints": _bounds(along),
         "ruled_out": along.ruled_out,
-        "facts": [["lambda", chosen], *_of_search(said), *_facts(said)],
+        "facts": [["lambda", chosen], *_of_search(said, given), *_facts(said)],
         "at": None,
         "warnings": said["warnings"],
         "notes": said["notes"],
     }
 
 
-def of_evaluate(said: Mapping[str, Any], along: Along, class_names: Sequence[str] | None) -> dict[str, Any]:
+def of_evaluate(
+    said: Mapping[str, Any], along: Along, class_names: Sequence[str] | None, shares: list[list[Any]] | None
+) -> dict[str, Any]:
     """The tab of a data set that was measured at one lambda; `said` is the JSON of `evaluate`."""
     applied = said["before"] is not None
     lam = f"{said['lambda']:g}" if applied else "none: the scores are taken as they are"
     return {
         **tab(
-            _name(said["files"]), along, said["lambda"], class_names=class_names,
+            _called(said), along, said["lambda"], class_names=class_names, shares=shares,
             shown=[one.name for one in along.metrics], n_ignored=said["n_ignored"],
         ),
         **_UNCHOSEN,
@@ -222,6 +270,7 @@ def evaluated(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: said[name] for name in kept},
         "titles": {name: _titled(name) for name in said["gain"] or ()},
+        "values": {name: [said["before"][name], said[name]] for name in said["gain"] or ()},
         "confusion": confused(None if matrix is None else np.array(matrix, dtype=np.int64)),
     }
 
@@ -290,23 +339,30 @@ def _titled(name: str) -> dict[str, Any]:
     return {"title": title(name), "percent": in_percent(name), "higher": is_better(name, 1.0, 0.0)}
 
 
+def _called(said: Mapping[str, Any]) -> str:
+    """The name of a tab: the files, and the split of them."""
+    name, split = _name(said["files"]), said["split"]
+    return name if split is None else f"{name} ({split})"
+
+
 def _name(files: Sequence[str]) -> str:
     return " and ".join(files) if len(files) < 3 else f"{files[0]} and {len(files) - 1} more"
 
 
-def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
-    """What there is to say of a search, and of its calibration."""
+def _of_search(said: Mapping[str, Any], given: str | None) -> list[list[str]]:
+    """What there is to say of a search, and of its calibration; of a lambda that it has not chosen, only what holds."""
     calibration, choice = said["calibration"], said["choice"]
-    rows = [["metric", title(said["metric"])], ["method", said["method"]]]
+    other = "" if given is None else " of the search"
+    rows = [] if not choice else [[f"metric{other}", title(said["metric"])], [f"method{other}", said["method"]]]
     if "a" in choice:
         rows.append(
             ["joint fit", f"a = {choice['a']:.4g}, lambda = {choice['fit']:.4g}, lambda / a = {choice['mu']:.4g}"]
         )
     for name, gain in said["gain"].items():
         if gain["gain"] is not None:
-            rows.append([f"gain in {title(name)}, cross-fitted", _gain(name, gain["gain"], gain["interval"])])
+            rows.append([_gained(title(name), said, given), _gain(name, gain["gain"], gain["interval"])])
     if said["subject_to"]:
-        rows.append(["subject to", said["subject_to"]])
+        rows.append(["subject to" if given is None else "the search is subject to", said["subject_to"]])
     for one in calibration["modalities"]:
         which = "" if one["name"] is None else f" of {one['name']}"
         rows.append([f"source prior{which}", _prior(one["source_prior"])])
@@ -317,6 +373,16 @@ def _of_search(said: Mapping[str, Any]) -> list[list[str]]:
     if said.get("offsets"):
         rows.append(["offsets", "the calibration has fitted offsets, too; what is shown along lambda is without them"])
     return [*rows, ["target prior", _prior(calibration["target_prior"])]]
+
+
+def _gained(called: str, said: Mapping[str, Any], given: str | None) -> str:
+    """Of which lambda a gain is, and how it is known."""
+    if said["given"] is not None:
+        return f"gain in {called}"
+    if given is None:
+        return f"gain in {called}, cross-fitted"
+    word = "factor" if any(one["share"] != 1.0 for one in said["calibration"]["modalities"]) else "lambda"
+    return f"gain in {called} of {word} {said['lambda']:g}, searched for here, cross-fitted"
 
 
 def _prior(said: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ from unoic_cli.resolve.common import (
     no_labels,
     open_inputs,
     output_path,
+    page_name,
     provenance,
     tell_labels,
     tell_predictions,
@@ -517,7 +518,7 @@ def _check_single(chosen: SearchOptions, lattice: str) -> None:
 def _check_outputs(chosen: SearchOptions, data: DataSet) -> Steps[tuple[str | None, str | None, str | None]]:
     """Where the calibration, the curve and the page are written, if that can be done."""
     places = {"--output": output_path(chosen["output"]), "--curve": output_path(chosen["curve_output"])}
-    places["--page"] = output_path(chosen["page"])
+    places["--page"] = page_name(chosen["page"], "--page")
     if chosen["force"] and not any(path is not None for path in places.values()):
         found = "--force without --output, --curve or --page"
         raise UsageError("--force", found, "expected an output that it may replace")
@@ -727,12 +728,17 @@ def search_lambda(
 
 
 def searched(
-    inputs: Inputs, labels: ArrayLike | None, options: Mapping[str, Any], *, keep: bool = False
-) -> Steps[tuple[SearchResult, Along | None]]:
-    """What `search_lambda` finds and, where it is to be kept or shown on a page, what was counted at every lambda."""
+    inputs: Inputs, labels: ArrayLike | None, options: Mapping[str, Any], *, keep: bool = False,
+    why: str = "to search lambda",
+) -> Steps[tuple[SearchResult, Along | None]]:  # fmt: skip
+    """What `search_lambda` finds and, where it is to be kept or shown on a page, what was counted at every lambda.
+
+    `why` is what labels are needed for.
+    """
     chosen = filled(SearchOptions, options)
     notes, lam, folds, subject_to = Notes(chosen["tell"]), chosen["lam"], chosen["folds"], chosen["subject_to"]
     method, explicit = chosen["method"], chosen["range"] is not None
+    page_name(chosen["page"], "--page")
     data = yield from open_inputs(inputs, labels, chosen, notes)
     _check_options(method, folds)
     asked = ask(
@@ -755,7 +761,7 @@ def searched(
         _check_single(chosen, str(lattice))
     output, curve_output, page = yield from _check_outputs(chosen, data)
     data.require_scores()
-    data.require("labels", "to search lambda")
+    data.require("labels", why)
     wanted = filled(MethodOptions, chosen)
     if wanted["calibration"] is not None:
         wanted["lam"] = None
@@ -800,7 +806,7 @@ def searched(
         yield from write_text(curve_output, curve_tsv(result))
     along = Along.of_curve(problem, curve) if keep or page is not None else None
     if page is not None and along is not None:
-        tab = paged.of_search(result.to_dict(), along, result.lam, about_lambda(result))
+        tab = paged.of_search(result.to_dict(), along, result.calibration, about_lambda(result))
         yield from write_bytes(page, paged.page([tab], paged.command_line(NAME, inputs, SearchOptions, chosen)))
     return result, along
 

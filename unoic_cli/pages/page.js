@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-const $ = (id) => document.getElementById(id), SVG = "http://www.w3.org/2000/svg", DASH = "\u2013", ROW = 30, AS_IT_IS = "the scores as they are";
+const $ = (id) => document.getElementById(id), SVG = "http://www.w3.org/2000/svg", DASH = "\u2013", ROW = 30, WHOLE = 20, AS_IT_IS = "the scores as they are";
 const set = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
 const say = (node, text) => { // the same text node gets other characters: it need not be made anew
   const one = node.firstChild;
@@ -90,6 +90,11 @@ const short = () => (t.against === AS_IT_IS ? "as it is" : t.against);
 const span = (m, ends) => (ends ? cell(ends.join(" "), ends.map((x) => number(x, m, true)).join(" to "), { ends }) : cell("", DASH, { ends: ["", ""] }));
 const PERCENT = { percent: true, higher: true }, whole = (n) => cell(n, n.toLocaleString("en"));
 const lambda = (x) => (x === null || Number.isNaN(x) ? DASH : String(Number(x.toPrecision(12))));
+const word = () => (t.shares ? "factor" : "lambda"); // with shares of modalities, the slider is a factor of these
+const each = (x, between = ", ") => t.shares.map(([name, share]) => `${name} ${lambda(Number((x * share).toPrecision(6)))}`).join(between);
+const spoken = (x) => (t.shares ? `factor ${lambda(x)} (lambda ${each(x)})` : `lambda ${lambda(x)}`);
+const ring = () => (t.given ? `the ${word()} of this page, ${lambda(t.lambda)} (${t.given})` : `the chosen ${word()}, ${lambda(t.lambda)}`);
+const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0]);
 
 // ---------------------------------------------------------------- tables: rows are filled anew, never made anew
 function put(row, cells) {
@@ -124,16 +129,18 @@ async function copy(name, rows) {
 const button = (text, act) => { const made = make("button", { type: "button" }, text); made.onclick = act; return made; };
 function table(parent, name, head, rows) { // rows: what the rows are now; returns what shows them again
   const tools = make("div", { class: "tools" }), body = make("tbody"), heads = make("tr");
-  for (const text of head) heads.append(make("th", { scope: "col" }, text));
+  for (const text of head) heads.append(text.length > 40 ? make("th", { scope: "col", title: text }, make("span", { class: "long" }, text)) : make("th", { scope: "col" }, text));
   const made = make("table", {}, make("caption", { class: "away" }, name), make("thead", {}, heads), body);
+  const box = make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": name }, made);
   const again = () => {
     const now = rows();
     while (body.children.length > now.length) body.lastChild.remove();
     now.forEach((cells, i) => put(body.children[i] || body.appendChild(make("tr")), cells));
+    set(box, "class", now.length > WHOLE ? "scroll tall" : "scroll");
     return made;
   };
   tools.append(button("copy as CSV", () => copy(name, [[...heads.children].map((one) => one.textContent), ...rows()])));
-  parent.append(make("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-label": name }, made), tools);
+  parent.append(box, tools);
   again();
   [...heads.children].forEach((one, j) => { if (j && typeof rows()[0]?.[j] === "string") set(one, "class", "text"); });
   return Object.assign(again, { heads });
@@ -163,18 +170,26 @@ function metrics(parent) {
   const head = t.against ? ["metric", short(), "", "change", "95 % interval of it"] : ["metric", "value"];
   const again = table(parent, "Metrics", head, rows);
   const title = again.heads.children[2];
-  moves.push(() => { again(); if (t.against) say(title, `lambda ${lambda(t.lams[at])}`); });
+  moves.push(() => { again(); if (t.against) say(title, t.average ? t.name : spoken(t.lams[at])); });
   const percents = shown.some((m) => m.percent) ? "In percent" + (shown.every((m) => m.percent) ? "" : ", but for " +
     shown.filter((m) => !m.percent).map((m) => m.title).join(", ")) + ". " : "";
   const from = !shown.some((m) => m.low) ? "" : `Intervals: units are compared in pairs, and each ${t.clusters} is independent` +
     (t.kept && t.kept < t.of ? `; they come from ${t.kept.toLocaleString("en")} of ${t.of.toLocaleString("en")} units` : "") +
-    (t.tuned ? "; nothing is taken off for the choice of lambda on this data, as the cross-fitted gains do (Where this is from). " : ". ");
-  parent.append(make("p", { class: "key" }, percents + from + `Means over classes: ${t.absent_rule}.`));
+    (t.tuned ? "; nothing is taken off for the choice of lambda on this data, as the cross-fitted gains do (Where this is from). " :
+      t.searched ? `; at ${spoken(t.searched.lambda)}, which the search on this data takes, nothing is taken off for that choice, as its cross-fitted gains do (Where this is from). ` : ". ");
+  const where = t.at?.mcnemar ? `at ${spoken(t.at.lambda)} alone, below` : "of a single lambda, which needs a read of the data of its own: unoic page FILES -o FILE has it";
+  const alone = t.alone.length ? `${listed(t.alone)}: ${where}. ` : "";
+  parent.append(make("p", { class: "key" }, alone + percents + from + `Means over classes: ${t.absent_rule}.`));
 }
 function ticks(low, high) {
-  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].find((x) => x * power >= rough) * power;
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  let found = [];
+  for (const size of [10, 5, 2, 1, 0.5, 0.2]) { // the largest round step that is not too small, and gives three
+    const step = size * power;
+    if (found.length > 2 && step < rough) break;
+    found = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  }
   return found;
 }
 function frame(box, xs, ys, labels) { // axes; returns scales
@@ -240,12 +255,12 @@ function curve(parent) {
   const move = () => {
     set(hair, "x1", s.x(t.lams[at])); set(hair, "x2", s.x(t.lams[at]));
     place(dot, [t.lams[at], series(t, m)[at]], s.x, s.y);
-    set(box, "aria-label", `${m.title} along lambda; ${number(series(t, m)[at], m)} at lambda ${lambda(t.lams[at])}`);
+    set(box, "aria-label", `${m.title} along ${t.shares ? "the factor of lambda" : "lambda"}; ${number(series(t, m)[at], m)} at ${word()} ${lambda(t.lams[at])}`);
   };
   const again = () => {
     m = metric(view.m);
     const values = series(t, m), base = known(m.base), lams = t.lams, bounds = t.constraints.filter((c) => c.metric === m.name);
-    s = frame(box, [lams[0], lams.at(-1)], ends(values, [base]), [{ title: "lambda" }, m]);
+    s = frame(box, [lams[0], lams.at(-1)], ends(values, [base]), [{ title: t.shares ? `factor of lambda ${each(1)}` : "lambda" }, m]);
     const strip = (a, b, name) => draw(s.under, "rect", { class: name, x: s.x(a), width: Math.max(s.x(b) - s.x(a), 1), y: s.top, height: s.bottom - s.top });
     if (t.interval) strip(lams[t.interval[0]], lams[t.interval[1]], "band");
     if (t.ruled_out) for (const [a, b] of runs(t.ruled_out)) strip(half(a, -1), half(b, 1), "out");
@@ -256,16 +271,16 @@ function curve(parent) {
     hair = draw(box, "line", { class: "hair", y1: s.top, y2: s.bottom });
     place(draw(box, "circle", { class: "chosen", r: 6 }), [lams[t.chosen], values[t.chosen]], s.x, s.y);
     dot = draw(box, "circle", { class: "dot", r: 4 });
-    say(key, `Circle: the chosen lambda, ${lambda(t.lambda)}. ` + (t.against ? `Dashed across: ${t.against}. ` : "") +
+    say(key, `Circle: ${ring()}. ` + (t.against ? `Dashed across: ${t.against}. ` : "") +
       (t.interval ? `Green: from the first to the last that is as good as the best ${t.constraints.length ? "that is allowed " : ""}(${lambda(lams[t.best])}) within one standard error of ${metric(t.goal).title}. ` : "") +
       (t.anchor !== null ? `Dashed upright: what the probabilities say (${lambda(lams[t.anchor])}). ` : "") +
       (t.ruled_out?.some(Boolean) ? `Red: where ${t.constraints.map((c) => c.text).join(" and ")} does not hold. ` : "") +
-      "Click, or drag, to move lambda.");
+      `Click, or drag, to move ${t.shares ? "it" : "lambda"}.`);
     move();
   };
   choice(tools, "metric", "m", again);
   const rows = () => Array.from(t.lams, (lam, g) => [cell(lam, ""), ...t.metrics.map((one) => cell(series(t, one)[g], ""))]);
-  tools.append(button("copy as CSV", () => copy("Along lambda", [["lambda", ...t.metrics.map((one) => one.name)], ...rows()])));
+  tools.append(button("copy as CSV", () => copy("Along lambda", [[word(), ...t.metrics.map((one) => one.name)], ...rows()])));
   set(box, "role", "img");
   parent.append(tools, box, key);
   again();
@@ -278,7 +293,7 @@ function plane(parent) {
   let dot, s, x, y;
   const move = () => {
     place(dot, [series(t, x)[at], series(t, y)[at]], s.x, s.y);
-    set(box, "aria-label", `${y.title} against ${x.title}; ${number(series(t, y)[at], y)} and ${number(series(t, x)[at], x)} at lambda ${lambda(t.lams[at])}`);
+    set(box, "aria-label", `${y.title} against ${x.title}; ${number(series(t, y)[at], y)} and ${number(series(t, x)[at], x)} at ${word()} ${lambda(t.lams[at])}`);
   };
   const again = () => {
     x = metric(view.x); y = metric(view.y);
@@ -293,8 +308,8 @@ function plane(parent) {
     if (t.against && bases.every(Number.isFinite)) draw(box, "rect", { class: "chosen", x: s.x(bases[0]) - 5, y: s.y(bases[1]) - 5, width: 10, height: 10 });
     place(draw(box, "circle", { class: "chosen", r: 6 }), [xs[t.chosen], ys[t.chosen]], s.x, s.y);
     dot = draw(box, "circle", { class: "dot", r: 4 });
-    say(key, "Circle: the chosen lambda. " + (t.against ? `Square: ${t.against}. ` : "") +
-      (t.constraints.length ? `Orange: bound of ${t.constraints.map((c) => c.text).join(" and ")}. ` : "") + "Click, or drag, to move lambda.");
+    say(key, `Circle: ${ring()}. ` + (t.against ? `Square: ${t.against}. ` : "") +
+      (t.constraints.length ? `Orange: bound of ${t.constraints.map((c) => c.text).join(" and ")}. ` : "") + `Click, or drag, to move ${t.shares ? "it" : "lambda"}.`);
     move();
   };
   choice(tools, "right", "x", again);
@@ -318,7 +333,8 @@ function classes(parent) {
     ["IoU", own("iou")], ...(t.against ? [["IoU, change", shift("iou")]] : []), ["F1", own("f1")], ["units", (i) => c.support[i]], ["predicted", (i) => c.predicted[at * k + i]]];
   if (t.shots) columns.push(["trained on", (i) => t.shots.samples[i]]);
   const bars = new Set(["recall", "precision", "IoU", "F1"]);
-  const cells = (i) => columns.map(([name, get]) => {
+  const more = t.against ? [["precision, change", shift("precision")], ["F1, change", shift("f1")]] : []; // no room for them but in the copy
+  const cells = (i, which = columns) => which.map(([name, get]) => {
     if (name === "class") return named(i);
     const v = get(i);
     return bars.has(name) ? { ...of(PERCENT, v), bar: v } : name.endsWith(", change") ? of(PERCENT, v, true) : whole(v);
@@ -327,7 +343,7 @@ function classes(parent) {
   const heads = make("tr"), top = make("tr", { class: "gap", "aria-hidden": "true" }, make("td", { colspan: columns.length }));
   const last = top.cloneNode(true), body = make("tbody", {}, top, last);
   const made = make("table", {}, make("caption", { class: "away" }, "Classes"), make("thead", {}, heads), body);
-  const box = make("div", { class: "scroll rows", tabindex: "0", role: "group", "aria-label": "Classes" }, made);
+  const box = make("div", { class: `scroll rows${k > WHOLE ? " tall" : ""}`, tabindex: "0", role: "group", "aria-label": "Classes" }, made);
   const index = Array.from({ length: k }, (_, i) => i), pool = [];
   let order = index, printing = false, height = ROW, room = 400, above = 0; // kept: to ask for them at each step is a layout more
   const measured = () => { room = box.clientHeight || 400; above = box.scrollTop; };
@@ -358,7 +374,7 @@ function classes(parent) {
     columns.forEach(([name], j) => set(heads.children[j], "aria-sort", name !== view.s ? "none" : view.d > 0 ? "ascending" : "descending"));
   };
   for (const [name] of columns) {
-    heads.append(make("th", { scope: "col" }, button(name, () => {
+    heads.append(make("th", { scope: "col", ...(name.endsWith(", change") ? { class: "narrow" } : {}) }, button(name, () => {
       view.d = view.s === name ? -view.d : name === "class" ? 1 : -1; view.s = name;
       box.scrollTop = above = 0; again(); told(); keep();
     })));
@@ -367,7 +383,7 @@ function classes(parent) {
   search.oninput = () => { view.q = search.value; box.scrollTop = above = 0; again(); told(); keep(); };
   box.onscroll = () => { measured(); rows(); };
   tools.append(make("label", {}, "class ", search), found, button("copy as CSV", () => copy("Classes",
-    [columns.map(([name]) => name), ...order.map(cells)])));
+    [[...columns, ...more].map(([name]) => name), ...order.map((i) => cells(i, [...columns, ...more]))])));
   parent.append(tools, box);
   again(); told();
   height = pool[0]?.getBoundingClientRect().height || ROW;
@@ -400,23 +416,23 @@ function groups(parent) {
 }
 function chosen(parent) {
   const { at: one, average } = t;
-  say($("h-chosen"), average ? "Over the conditions" : t.lams.length > 1 ? "At the chosen lambda" : "Beside the metrics");
+  say($("h-chosen"), average ? "Over the conditions" : t.lams.length < 2 ? "Beside the metrics" : t.given ? `At the ${word()} of this page` : `At the chosen ${word()}`);
   if (average) return averages(parent, average);
   if (!one) {
     parent.append(make("p", {}, "Confusion, reliability and McNemar's test are of one lambda, and need a read of the data of their own: unoic page FILES -o FILE has them."));
     return;
   }
-  if (t.lams.length > 1) parent.append(make("p", {}, `What follows is of lambda ${lambda(one.lambda)} alone, wherever the slider is.`));
+  if (t.lams.length > 1) parent.append(make("p", {}, `What follows is of ${spoken(one.lambda)} alone, wherever the slider is.`));
   if (one.mcnemar) {
     const { lost, gained, p, test } = one.mcnemar, n = (x) => x.toLocaleString("en");
     parent.append(make("p", {}, `${n(one.moved)} of ${n(one.n)} labelled units are decided otherwise; ${n(gained)} are right now and were not, ${n(lost)} were right and are not` +
       (p === null ? "." : ` (McNemar's test, ${test}: p = ${Number(p.toPrecision(3))}).`)));
     const rows = Object.entries(one.gain).map(([name, gain]) => {
-      const m = about(name);
-      return [m.title, of(m, known(gain.gain), true), span(m, gain.interval)];
+      const m = about(name), both = one.values[name];
+      return [m.title, of(m, known(both[0])), of(m, known(both[1])), of(m, known(gain.gain), true), span(m, gain.interval)];
     });
     parent.append(make("h3", {}, "Changes"));
-    table(parent, "Changes", ["metric", "change", "95 % interval"], () => rows);
+    table(parent, "Changes", ["metric", short(), spoken(one.lambda), "change", "95 % interval of it"], () => rows);
   }
   if (one.confusion) confusion(parent, one.confusion);
   else parent.append(make("p", {}, "The confusion matrix was not counted."));
@@ -438,7 +454,7 @@ function confusion(parent, { pairs, n, support, matrix }) {
 function reliability(parent, { bins, before, population }) {
   parent.append(make("h3", {}, "Reliability"));
   const box = document.createElementNS(SVG, "svg"), unit = (title) => ({ title, percent: true });
-  parent.append(make("p", { class: "key" }, `Accuracy by confidence (the largest probability), of ${population}. Columns: at this lambda; dots: ${t.against || ""}; the line: as it should be.`), box);
+  parent.append(make("p", { class: "key" }, `Accuracy by confidence (the largest probability), of ${population}. Columns: at this ${word()}; dots: ${t.against || ""}; the line: as it should be.`), box);
   set(box, "role", "img"); set(box, "aria-label", "Reliability: accuracy against confidence; the table below has the figures");
   const again = () => {
     const s = frame(box, [0, 1], [0, 1], [unit("confidence"), unit("accuracy")]);
@@ -456,7 +472,7 @@ function images(parent) {
   const found = t.images;
   if (!found) return;
   const moving = found.points > 1, g = () => (moving ? at : 0), w = found.worst.length / found.points, compared = t.against && found.metrics.some((m) => m.before !== null);
-  if (!moving && t.lams.length > 1) parent.append(make("p", {}, `What follows is of lambda ${lambda(t.lambda)} alone, wherever the slider is.`));
+  if (!moving && t.lams.length > 1) parent.append(make("p", {}, `What follows is of ${spoken(t.lambda)} alone, wherever the slider is.`));
   const parts = ["mean", "lowest", "25 %", "median", "75 %", "highest"];
   moves.push(table(parent, "Images", ["metric", "images", ...parts, ...(compared ? ["mean, as it is", "change", "95 % interval"] : [])], () => found.metrics.map((m) => {
     const i = g(), ends = m.low && !Number.isNaN(m.low[i]) ? [m.low[i], m.high[i]] : null;
@@ -491,9 +507,15 @@ function averages(parent, { average, differences }) {
   })]));
 }
 function said(parent) {
-  if (!t.warnings.length) parent.append(make("p", {}, "No warnings."));
-  for (const one of t.warnings) parent.append(make("p", { class: "warning" }, make("strong", {}, `${one.code}: `), one.text));
-  if (t.notes.length) parent.append(make("ul", {}, ...t.notes.map((text) => make("li", {}, text))));
+  const all = (warnings, notes) => {
+    for (const one of warnings) parent.append(make("p", { class: "warning" }, make("strong", {}, `${one.code}: `), one.text));
+    if (notes.length) parent.append(make("ul", {}, ...notes.map((text) => make("li", {}, text))));
+  };
+  if (!t.warnings.length) parent.append(make("p", {}, t.searched ? `No warnings of ${spoken(t.lambda)}.` : "No warnings."));
+  all(t.warnings, t.notes);
+  if (!t.searched?.warnings.length && !t.searched?.notes.length) return;
+  parent.append(make("h3", {}, `Of the search on this data, which takes ${spoken(t.searched.lambda)}`));
+  all(t.searched.warnings, t.searched.notes);
 }
 function origin(parent) {
   const list = make("dl");
@@ -509,7 +531,8 @@ function go(to) {
   const slider = $("lam"), m = metric(view.m), lam = lambda(t.lams[at]);
   if (Number(slider.value) !== at) slider.value = at;
   say($("now"), lam);
-  set(slider, "aria-valuetext", `lambda ${lam}, ${m.title} ${number(series(t, m)[at], m)}`);
+  if (t.shares) say($("each"), each(t.lams[at]));
+  set(slider, "aria-valuetext", `${spoken(t.lams[at])}, ${m.title} ${number(series(t, m)[at], m)}`);
   for (const move of moves) move();
   keep();
 }
@@ -524,9 +547,11 @@ function open(i, lam) {
   const slider = $("lam");
   slider.max = t.lams.length - 1; slider.disabled = !along; $("bar").hidden = !along && !t.against;
   slider.hidden = !along;
+  say($("word"), word()); say($("h-curve"), t.shares ? "Along the factor" : "Along lambda"); $("each").hidden = !t.shares;
+  say($("hint"), t.shares ? `factor of lambda ${each(1)}: 0 as it is` : "strength of rebalancing: 0 as it is, 1 as the counts say");
   at = lam === undefined ? t.chosen : nearest(lam);
   slider.value = at;
-  const jumps = [["0", 0], ["1", 1], ["chosen", t.lams[t.chosen]]].filter(([, v]) => along && t.lams.includes(v));
+  const jumps = [["0", 0], [t.shares ? "factor 1" : "1", 1], [t.given ? "given" : "chosen", t.lams[t.chosen]]].filter(([, v]) => along && t.lams.includes(v));
   $("jumps").replaceChildren(...jumps.flatMap(([name, v]) => [button(name, () => go(nearest(v))), " "]));
   for (const [name, fill] of Object.entries(SECTIONS)) {
     const section = $(name);

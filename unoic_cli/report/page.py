@@ -23,5 +23,8 @@ def render_page(result: PageResult) -> Facts:
     rows = [("written", f"{result.output} ({result.n_bytes:,} bytes)")]
     for tab in result.tabs:
         size = f"{tab['n']:,} labelled, {tab['n_classes']:,} classes, {tab['n_lambdas']:,} lambdas"
-        rows.append((tab["name"], f"{size}; lambda {tab['lambda']:g}; {', '.join(map(title, tab['metrics']))}"))
+        shares, lam = tab["shares"], tab["lambda"]
+        each = "" if shares is None else f" ({', '.join(f'{name} {lam * share:g}' for name, share in shares.items())})"
+        which = f"{'lambda' if shares is None else 'factor'} {lam:g}{each}"
+        rows.append((tab["name"], f"{size}; {which}; {', '.join(map(title, tab['metrics']))}"))
     return facts(rows)

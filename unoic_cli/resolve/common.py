@@ -267,7 +267,7 @@ def check_output(path: str, *, force: bool, inputs: tuple[str, ...] = (), words:
 
 def page_path(chosen: Any, data: DataSet) -> Steps[str | None]:
     """Where the page of a command goes that writes nothing else, if that can be done; None where none is wanted."""
-    page = output_path(chosen["page"])
+    page = page_name(chosen["page"], "--page")
     if page is None:
         if chosen["force"]:
             raise UsageError("--force", "--force without --page", "expected an output that it may replace")
@@ -317,6 +317,8 @@ def _tell_external(data: DataSet, options: Mapping[str, Any], notes: Notes) -> N
         notes.add(f"--allow-external: {data.name} is no HDF5, which alone has external links")
 
 
+PAGE_SUFFIXES = (".html", ".htm")
+"""What the name of a page ends with."""
 _COPIES = 4
 """A span's scores, and what is made of them while they are counted."""
 _LEAST = 1 << 18
@@ -345,6 +347,25 @@ def _named_inputs(inputs: Any) -> Steps[dict[str, list[str]] | None]:
 def output_path(path: str | os.PathLike[str] | None) -> str | None:
     """An output's name as text."""
     return None if path is None else os.fspath(path)
+
+
+def page_name(path: str | os.PathLike[str] | None, option: str) -> str | None:
+    """The name of a page as text; None where none is wanted.
+
+    Raises
+    ------
+    UsageError
+        It is not that of an HTML file.
+
+    Examples
+    --------
+    >>> page_name("out/page.HTM", "--page")
+    'out/page.HTM'
+    """
+    page = output_path(path)
+    if page and not page.lower().endswith(PAGE_SUFFIXES):
+        raise UsageError(option, f"{page!r}", f"expected a name that ends with {' or '.join(PAGE_SUFFIXES)}")
+    return page
 
 
 def described(name: str, *, allow_external: bool, asked: Asked | None = None) -> Steps[Source]:
