@@ -429,7 +429,8 @@ def test_nothing_but_its_own_script_and_style_may_run():
             UsageError,
             "--lambda: a lambda for each modality, in other proportions than the curve's; expected one number",
         ),
-        ((DIGITS, "-o", DIGITS, "--force"), CannotCreateError, DIGITS),
+        ((DIGITS, "-o", DIGITS, "--force"), UsageError, f"--output: '{DIGITS}'; expected a name that ends with .html"),
+        ((DIGITS, "-c", "c.html", "-o", "c.html", "--force"), CannotCreateError, "c.html: the output is also an input"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_no_file(run, args, error, said):
@@ -440,6 +441,8 @@ def test_what_cannot_be_is_one_line_and_no_file(run, args, error, said):
             == run("evaluate", DIGITS, "--state", "e.unoic")[0]
             == 0
         )
+    if "c.html" in args:
+        assert run("search-lambda", DIGITS, "-o", "c.html")[0] == 0
     code, out, err = run("page", *args)
     assert (code, out, err.count("\n")) == (error.exit_code, "", 1), err
     assert err.startswith(f"unoic: error: {said}")
@@ -805,3 +808,239 @@ def test_images_move_with_lambda(opened, answer):
         for one in told["losers"]:
             wanted = [[one["n"]], [one["before"]], [one["miou"]], [one["change"]]]
             assert [one["sample_id"], *wanted] in every
+
+
+# ------------------------------------------------------------------------------------------------
+# words
+
+
+def longtailed(path, n=1500, seed=1, k=8, split=False):
+    """Scores that carry their prior, of balanced labels."""
+    counts = np.round(2000 * 0.5 ** np.arange(k)) + 3
+    centers = np.random.default_rng(99).normal(size=(k, 6))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    x = centers[labels] + rng.normal(size=(n, 6)) * 0.8
+    logits = -((x[:, None] - centers) ** 2).sum(-1) / 1.28 + np.log(counts)
+    with h5py.File(path, "w") as file:
+        file["logits"], file["labels"], file["source_counts"] = logits.astype("f4"), labels, counts
+        if split:
+            names = ["val"] * (n // 2) + ["test"] * (n - n // 2)
+            file["split"] = np.array(names, dtype=h5py.string_dtype())
+    return path
+
+
+@pytest.mark.parametrize("how", ["--lambda", "-c", "-c --lambda", "neither"])
+def test_every_sentence_says_of_which_lambda_it_is(how, opened, answer):
+    longtailed("val.h5")
+    longtailed("test.h5", seed=2)
+    found = answer("search-lambda", "val.h5", "--range", "-2:3:0.1", "-o", "c.json")["lambda"]
+    stored = json.loads(pathlib.Path("c.json").read_text())
+    stored["lambda"], stored["tuning"] = -2.0, None
+    stored["modalities"][0]["lambda"] = -2.0
+    pathlib.Path("c.json").write_text(json.dumps(stored))
+    given = {"--lambda": ["--lambda", "-2"], "-c": ["-c", "c.json"], "neither": []}
+    more = given.get(how, ["-c", "c.json", "--lambda", "-1.95"])
+    answer("page", "val.h5", "test.h5", "--range", "-2:3:0.1", *more, "-o", "p.html")
+    lam = {"neither": found, "-c --lambda": -1.95}.get(how, -2.0)
+    tabs = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    facts = dict(tabs[0]["facts"])
+    given = how != "neither"
+    words = "as the calibration has it" if how == "-c" else "as given (--lambda)" if given else "chosen on other data"
+    assert [one["given"] for one in tabs] == [words if given else None, words]
+    assert dict(tabs[1]["facts"])["lambda"] == f"{lam:g}, {words}"
+    assert not {"metric", "method", "metric of the search"} & set(dict(tabs[1]["facts"])), "nothing is searched there"
+    for name in facts:
+        if name.startswith("gain"):
+            assert (f"of lambda {found:g}, searched for here, cross-fitted" in name) == given
+    told = answer("evaluate", "val.h5", "-c", "c.json") if how == "-c" else None
+    if told is not None:
+        assert tabs[0]["warnings"] == told["warnings"]
+    tab = opened("p.html")
+    curve, text = tab.text_content("#curve"), tab.text_content("#metrics")
+    assert (f"Circle: the lambda of this page, {lam:g}, {words}." in curve) == given
+    assert (f"Circle: the chosen lambda, {lam:g}." in curve) == (not given)
+    assert ("for the choice of lambda on this data" in text) == (not given)
+    assert (f"at lambda {found:g}, which the search on this data takes, nothing is taken off" in text) == given
+    assert tab.text_content("#h-chosen") == ("At the lambda of this page" if given else "At the chosen lambda")
+    assert tab.locator("#jumps button").all_inner_texts()[-1] == ("given" if given else "chosen")
+    tab.click("#tab-1")
+    assert f"Circle: the lambda of this page, {lam:g}, {words}." in tab.text_content("#plane")
+    assert "is taken off" not in tab.text_content("#metrics")
+
+
+def test_warnings_of_the_search_are_not_those_of_the_page(opened, answer):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [400, 60, 8])
+    logits = rng.normal(size=(468, 3)) + 2 * np.eye(3)[labels] + np.log([0.8, 0.15, 0.05])
+    np.savez("val.npz", logits=logits.astype("f4"), labels=labels, source_counts=[800, 150, 50])
+    own = {one["code"] for one in answer("search-lambda", "val.npz", "--range", "-2:3:0.1")["warnings"]}
+    assert {"W4", "W5"} <= own
+    answer("page", "val.npz", "--range", "-2:3:0.1", "--lambda", "0.1", "-o", "p.html")
+    (one,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    assert not own & {each["code"] for each in one["warnings"]}
+    assert own == {each["code"] for each in one["searched"]["warnings"]}
+    text = opened("p.html").text_content("#said")
+    lam = one["searched"]["lambda"]
+    head = f"Of the search on this data, which takes lambda {lam:g}"
+    assert text.index("No warnings of lambda 0.1.") < text.index(head) < text.index("W4")
+    answer("page", "val.npz", "--range", "-2:3:0.1", "-o", "q.html")
+    (one,) = unpacked(pathlib.Path("q.html").read_bytes())["tabs"]
+    assert one["searched"] is None and own <= {each["code"] for each in one["warnings"]}
+
+
+def test_tabs_are_told_apart(opened, answer):
+    longtailed("a.h5", split=True)
+    told = answer("page", "a.h5", "a.h5", "--split", "val", "--test-split", "test", "--range", "0:1", "-o", "p.html")
+    names = ["a.h5 (val)", "a.h5 (test)"]
+    assert [one["name"] for one in told["tabs"]] == names
+    assert [one["name"] for one in unpacked(pathlib.Path("p.html").read_bytes())["tabs"]] == names
+    tab = opened("p.html")
+    assert tab.locator("#tabs button").all_inner_texts() == names
+    assert tab.text_content("h1") == tab.title() == "a.h5 (val) and a.h5 (test)"
+    for command in (["search-lambda", "--range", "0:1"], ["evaluate", "-l", "1"]):
+        answer(command[0], "a.h5", *command[1:], "--split", "val", "--page", "q.html", "--force")
+        assert unpacked(pathlib.Path("q.html").read_bytes())["title"] == "a.h5 (val)"
+    longtailed("b.h5")
+    told = answer("page", "b.h5", "b.h5", "--range", "0:1", "-o", "r.html")
+    assert [one["name"] for one in told["tabs"]] == ["b.h5", "b.h5 (2)"]
+
+
+@pytest.fixture
+def sensors(answer):
+    rng = np.random.default_rng(3)
+    for i, name in enumerate(("depth", "rgb")):
+        labels = np.random.default_rng(0).integers(0, 4, 600)
+        logits = rng.normal(size=(600, 4)) + (1.5 + i) * np.eye(4)[labels] + (1 + i) * np.log([0.6, 0.2, 0.15, 0.05])
+        np.savez(f"{name}.npz", logits=logits.astype("f4"), labels=labels, source_counts=[600, 200, 150, 50])
+    return ["rgb=rgb.npz", "depth=depth.npz"]
+
+
+@pytest.mark.parametrize("how", ["--lambda", "--per-modality"])
+def test_the_slider_is_a_factor_where_modalities_have_lambdas_of_their_own(sensors, how, opened, run, answer):
+    answer("search-lambda", *sensors, "-o", "c.json")
+    more = ["-c", "c.json", "--lambda", "rgb=0.3,depth=0.6"] if how == "--lambda" else ["--per-modality"]
+    told = answer("page", *sensors, *more, "--range", "0:2:0.1", "-o", "p.html")
+    (one,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    shares = told["tabs"][0]["shares"]
+    assert [[name, share] for name, share in shares.items()] == one["shares"]
+    if how == "--lambda":
+        assert shares == {"depth": 0.6, "rgb": 0.3}
+        assert dict(one["facts"])["lambda"].startswith("depth 0.6, rgb 0.3 (factor 1), as given (--lambda)")
+        shown = run("page", *sensors, *more, "-o", "t.html", "--format", "table")[1]
+        assert re.search(r"factor 1\s+(rgb=\S+\s+)?\(depth 0.6, rgb 0.3\);", shown)
+    tab = opened("p.html")
+    for place in (0, 10, 15):
+        factor = slide(tab, place)
+        each = ", ".join(f"{name} {factor * share:g}" for name, share in shares.items())
+        assert tab.text_content("#each") == each
+        head = f"factor {factor:g} (lambda {each})"
+        assert head in tab.text_content("#metrics thead") and head in tab.get_attribute("#lam", "aria-valuetext")
+    texts = tab.locator("#bar").inner_text()
+    assert "as the counts say" not in texts and "factor of lambda depth" in texts
+    assert tab.text_content("#word") == "factor"
+    assert tab.locator("#jumps button").all_inner_texts()[:2] == ["0", "factor 1"]
+    assert "factor of lambda depth" in tab.text_content("#curve svg")
+    assert re.search(r"Circle: the (chosen factor|factor of this page)", tab.text_content("#curve"))
+    answer("evaluate", *sensors, "-l", "rgb=0.3,depth=0.6", "--page", "e.html")
+    assert "factor 1 (lambda depth 0.6, rgb 0.3)" in opened("e.html").text_content("#metrics thead")
+
+
+@pytest.mark.parametrize("name", ["p.pdf", "p.txt", "p", "p.html.gz", "html", "p.xhtml"])
+@pytest.mark.parametrize("command", ["page", "search-lambda", "evaluate", "compare", "report"])
+def test_a_page_has_the_name_of_one(run, command, name):
+    """Before anything is read: the file need not be there."""
+    option = "--output" if command == "page" else "--page"
+    given = "none.h5"
+    if command == "report":
+        assert run("evaluate", DIGITS, "--state", "s.unoic")[0] == 0
+        given = "s.unoic"
+    code, out, err = run(command, given, *(["-m", "rgb"] if command == "compare" else []), option, name)
+    assert (code, out) == (2, "")
+    assert err == f"unoic: error: {option}: '{name}'; expected a name that ends with .html or .htm\n"
+    assert not pathlib.Path(name).exists()
+
+
+def test_metrics_of_a_single_lambda_have_their_values(opened, answer):
+    given = ["--metrics", "acc,nll,ece,few", "--range", "0:2:0.1"]
+    answer("page", DIGITS, *given, "-o", "p.html")
+    (one,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
+    told = answer("evaluate", DIGITS, "-l", str(one["lambda"]), "--metrics", "acc,nll,ece,few")
+    tab = opened("p.html")
+    assert tab.text_content("#metrics p").startswith(f"NLL and ECE: at lambda {one['lambda']:g} alone, below.")
+    rows = {row[0]: row[1:3] for row in tab.evaluate(TABLE, "chosen") if len(row) == 5}
+    for title, name in (("NLL", "nll"), ("ECE", "ece"), ("acc", "acc")):
+        assert rows[title] == [[told["before"][name]], [told[name]]], title
+    assert {"acc", "few"} <= set(table(tab, "metrics")) and "NLL" not in table(tab, "metrics")
+    answer("search-lambda", DIGITS, *given, "--page", "q.html")
+    assert "NLL and ECE: of a single lambda, which needs a read" in opened("q.html").text_content("#metrics p")
+
+
+def test_errors_of_the_test_set_are_of_the_test_set(run, sensors):
+    longtailed("val.h5")
+    longtailed("other.h5", k=5)
+    with h5py.File("val.h5") as file:
+        np.savez("plain.npz", logits=file["logits"][()], source_counts=file["source_counts"][()])
+    for given, wanted in [
+        (["val.h5", "plain.npz"], "plain.npz: no labels; expected labels to evaluate the test set"),
+        (["val.h5", "other.h5"], "other.h5: 5 classes; expected 8, as the data that lambda is searched on has"),
+        ([*sensors, "--test", "rgb.npz"], "--test: inputs without names; expected depth=FILE rgb=FILE, as the data"),
+    ]:
+        code, _, err = run("page", *given, "--range", "0:1", "-o", "p.html")
+        assert code in (2, 65) and err.splitlines()[-1].startswith(f"unoic: error: {wanted}"), err
+    run("search-lambda", "val.h5", "-o", "c.json")
+    assert "expected 8, as the calibration has" in run("page", "val.h5", "other.h5", "-c", "c.json", "-o", "p.html")[2]
+
+
+# ------------------------------------------------------------------------------------------------
+# layout
+
+
+@pytest.mark.parametrize("width", [1280, 1215, 1200, 1100, 1024, 961, 640, 390])
+def test_tables_fit_or_show_that_there_is_more(made, opened, width):
+    tab = opened(made, viewport={"width": width, "height": 900})
+    boxes = tab.evaluate(
+        """[...document.querySelectorAll('.scroll')].map(box => [box.getAttribute('aria-label'),
+            box.scrollWidth - box.clientWidth, box.scrollHeight - box.clientHeight,
+            box.querySelectorAll('tbody tr:not(.gap)').length,
+            getComputedStyle(box).backgroundImage.split('linear-gradient').length - 1])"""
+    )
+    for name, right, down, rows, cues in boxes:
+        assert cues == 8, name
+        assert down <= 1 or rows > 20, f"{name}: {rows} rows are seen in part"
+        assert right <= 1 or width < 1024 or name == "Groups", f"{name} is {right} pixels too wide"
+    assert {"Classes", "Reliability", "Confusion"} <= {one[0] for one in boxes}
+    wide = "[...document.querySelectorAll('#classes tbody td')].filter((c) => c.scrollWidth > c.clientWidth + 1)"
+    assert tab.evaluate(f"{wide}.length") == 0 and tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_long_names_are_shortened_alike(opened):
+    names = ["very " + "long " * 60 + f"name {i}" for i in range(3)] + ["x" * 300, "short"]
+    hostile("long.h5", names)
+    unoic_cli.page("long.h5", output="p.html", range="0:1:0.5")
+    for width in (1280, 390):
+        tab = opened("p.html", viewport={"width": width, "height": 900})
+        tab.evaluate("document.querySelector('details').open = true")
+        rows = tab.evaluate(
+            """[...document.querySelectorAll('[aria-label=Confusion] tbody tr')].map(row => [row.offsetHeight,
+                ...[...row.children].slice(0, 2).map(cell => [cell.title, cell.textContent, cell.offsetWidth])])"""
+        )
+        for height, truth, predicted in rows:
+            assert height < 40 and truth[0] == truth[1] and predicted[0] == predicted[1]
+            assert truth[2] + predicted[2] < width
+        head = tab.evaluate("document.querySelector('[aria-label$=matrix] thead').offsetHeight")
+        assert head < 150
+
+
+def test_axes_have_two_ticks_at_least(opened):
+    hostile()
+    unoic_cli.page("hostile.h5", output="p.html", range="0:1:0.5")
+    source = (pathlib.Path(unoic_cli.__file__).parent / "pages" / "page.js").read_text()
+    function = re.search(r"^function ticks\(.*?^}", source, re.DOTALL | re.MULTILINE)[0]
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=2000) * 10.0 ** rng.integers(-3, 4, 2000)
+    ranges = [*np.stack([low, low + 10.0 ** rng.uniform(-5, 4, 2000)], axis=1).tolist(), [0, 1], [49, 51], [0, 100]]
+    made = opened("p.html").evaluate(f"(ranges) => {{ {function}; return ranges.map((x) => ticks(...x)); }}", ranges)
+    for (a, b), found in zip(ranges, made, strict=True):
+        room = (b - a) * 1e-6
+        assert 3 <= len(found) <= 8 and min(found) >= a - room and max(found) <= b + room, (a, b, found)

@@ -233,6 +233,7 @@ def test_tradeoff_draws_the_numbers_of_the_result(found):
     assert ax.lines[0].get_xdata().tolist() == (100 * found.curve["acc"][shown]).tolist()
     assert ax.lines[0].get_ydata().tolist() == (100 * found.curve["miou"][shown]).tolist()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("acc (%)", "mIoU (%)")
+    assert "λ from 0 to 2" in [text.get_text() for text in ax.get_legend().get_texts()]
     assert any(text.get_text() == f"λ = {found.lam:.4g}" for text in ax.texts)
     bound = 100 * (found.baseline["acc"] + 0.1)
     assert any(patch.get_hatch() and patch.get_x() + patch.get_width() == pytest.approx(bound) for patch in ax.patches)
@@ -477,7 +478,7 @@ def test_confusion_draws_the_shares_of_the_truth(measured):
     for (j, i), text in texts.items():
         share = 100 * counts[i, j] / counts[i].sum()
         assert text == ("<1" if share < 0.5 else ">99" if 99.5 <= share < 100 else f"{share:.0f}")
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("prediction", "truth")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("prediction (cells: % of the truth)", "truth")
     names = list(measured.class_names)
     assert [one.get_text() for one in ax.get_xticklabels()] == [one.get_text() for one in ax.get_yticklabels()] == names
 
@@ -502,6 +503,8 @@ def test_confusion_of_any_number_of_classes(n, answer):
     assert ax.images[0].get_extent() == [-0.5, side * len(wanted) - 0.5, side * len(wanted) - 0.5, -0.5]
     assert len(ax.texts) == (np.count_nonzero(counts) if n <= 20 else 0)
     assert bool(ax.get_title(loc="left")) == (side > 1)
+    said = [one.get_ylabel() for one in ax.get_figure().axes] + [ax.get_xlabel()]
+    assert any("of the truth" in text and "%" in text for text in said), "the unit, in the bar or below"
 
 
 def wrong_results(content, measured):
@@ -661,6 +664,33 @@ def test_a_legend_makes_room_for_itself(found, answer):
     one = unoic_cli.plot("curve", "run.json", output="a.png")
     many = unoic_cli.plot("curve", {f"a long name of run {i}": found for i in range(12)}, output="b.png")
     assert many.height > one.height + 1
+
+
+@pytest.mark.parametrize("size", ["column", "page"])
+@pytest.mark.parametrize("letters", [1, 12, 300])
+def test_a_legend_is_whole_beside_long_names(size, letters, answer):
+    from unoic_cli.plots.kinds import classes
+    from unoic_cli.plots.look import look, new_figure
+
+    counts = {"support": [9] * 4, "before": {"predicted": [4] * 4, "hits": [4] * 4}}
+    counts["after"] = {"predicted": [5, 6, 3, 2], "hits": [5, 6, 3, 2]}
+    names = [{"name": str(i) + "w" * letters} for i in range(4)]
+    found = classes.load({"lambda": 1, "counts": counts, "per_class": names}, {"lam": None})
+    with look():
+        figure, ax = new_figure(size, classes.RATIO)
+        classes.draw(found, ax, {"metric": [], "sort": None, "most": None})
+        figure.draw_without_rendering()
+        box = ax.get_legend().get_window_extent()
+    assert len(ax.get_legend().get_texts()) == 3
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+
+
+@pytest.mark.parametrize("given", [(0, 2), (-0.5, 1), (-99, 99)])
+def test_tradeoff_says_which_lambdas_it_shows(given, found):
+    shown = found.lams[(found.lams >= given[0]) & (found.lams <= given[1])]
+    for runs in (found, {"a": found, "b": found}):
+        legend = plots.tradeoff(runs, range=given).get_legend()
+        assert f"λ from {shown[0]:.4g} to {shown[-1]:.4g}" in [one.get_text() for one in legend.get_texts()]
 
 
 def test_an_output_that_exists(refuse, answer):

@@ -332,7 +332,8 @@ def _of_test_set(steps: Steps[dict[str, Any]], chosen: PageOptions) -> Steps[dic
         expected = error.expected
         for words in ("the calibration has", "of the calibration"):
             expected = expected.replace(words, words.replace("calibration", "data that lambda is searched on"))
-        raise type(error)(error.where, error.found, expected) from None
+        where = "--test" if error.where == "--calibration" else error.where
+        raise type(error)(where, error.found, expected) from None
 
 
 def _tested(

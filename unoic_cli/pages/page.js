@@ -93,7 +93,7 @@ const lambda = (x) => (x === null || Number.isNaN(x) ? DASH : String(Number(x.to
 const word = () => (t.shares ? "factor" : "lambda"); // with shares of modalities, the slider is a factor of these
 const each = (x, between = ", ") => t.shares.map(([name, share]) => `${name} ${lambda(Number((x * share).toPrecision(6)))}`).join(between);
 const spoken = (x) => (t.shares ? `factor ${lambda(x)} (lambda ${each(x)})` : `lambda ${lambda(x)}`);
-const ring = () => (t.given ? `the ${word()} of this page, ${lambda(t.lambda)} (${t.given})` : `the chosen ${word()}, ${lambda(t.lambda)}`);
+const ring = () => (t.given ? `the ${word()} of this page, ${lambda(t.lambda)}, ${t.given}` : `the chosen ${word()}, ${lambda(t.lambda)}`);
 const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0]);
 
 // ---------------------------------------------------------------- tables: rows are filled anew, never made anew

@@ -208,7 +208,9 @@ def distinct(names: Sequence[str], most: int) -> list[str]:
     ]
 
 
-def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38, foot: float = 0.0) -> None:
+def add_legend(
+    ax: Axes, handles: Sequence[Any], below: float = 0.38, foot: float = 0.0, *, across: bool = False
+) -> None:
     """A legend below the axes, where it hides nothing; a figure of ours grows with it.
 
     Parameters
@@ -220,20 +222,24 @@ def add_legend(ax: Axes, handles: Sequence[Any], below: float = 0.38, foot: floa
         Inches from the axes, where their own labels are.
     foot : float
         Where that begins, in heights of the axes: what belongs to them may lie below.
+    across : bool, optional
+        In the middle of a figure of ours, not of the axes, which long names at their side may leave narrow.
     """
-    from matplotlib.transforms import ScaledTranslation
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     figure: Any = ax.get_figure(root=True)
     inches = figure.dpi_scale_trans
+    ours = hasattr(figure, "unoic_height")
+    middle = blended_transform_factory(figure.transFigure, ax.transAxes) if across and ours else ax.transAxes
     columns = columns_of([str(one.get_label()) for one in handles], ax.bbox.transformed(inches.inverted()).width)
     found = ax.legend(
         handles=list(handles), ncols=columns, loc="upper center", bbox_to_anchor=(0.5, foot), borderaxespad=0,
-        bbox_transform=ax.transAxes + ScaledTranslation(0, -below, inches), columnspacing=1.2, handletextpad=0.6,
+        bbox_transform=middle + ScaledTranslation(0, -below, inches), columnspacing=1.2, handletextpad=0.6,
         labelspacing=0.35,
     )  # fmt: skip
     for text in found.get_texts():
         text.set_parse_math(False)
-    if hasattr(figure, "unoic_height"):
+    if ours:
         rows = -(-len(handles) // columns)
         figure.set_figheight(max(figure.get_figheight(), round(figure.unoic_height + _ROW * rows, 2)))
 

@@ -296,7 +296,7 @@ def _draw(ax: Axes, found: Classes, asked: _Asked) -> None:
         Line2D([], [], color=colour, marker=marker, markersize=4.5, mew=0, label=f"after, {word}")
         for (word, colour, marker), where in zip(_KINDS[:2], become, strict=False) if where.any()
     ]  # fmt: skip
-    add_legend(ax, [hollow, *made])
+    add_legend(ax, [hollow, *made], across=True)
 
 
 def _become(before: NDArray[np.float64], after: NDArray[np.float64]) -> Sequence[NDArray[np.bool_]]:

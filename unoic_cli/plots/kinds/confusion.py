@@ -157,7 +157,8 @@ def _draw(ax: Axes, found: Matrix) -> None:
         ax.set_title(text, loc="left", fontsize=SMALL, color=GREY)
     for side in ("top", "right"):
         ax.spines[side].set_visible(True)
-    ax.set(xlabel="prediction", ylabel="truth")
+    unit = " (cells: % of the truth)" if n <= NUMBERED else ""  # the bar beside larger ones has it
+    ax.set(xlabel=f"prediction{unit}", ylabel="truth")
     figure: Any = ax.get_figure(root=True)
     cell = 72 * _ROOM * figure.get_figwidth() / n
     _ticks(ax, found.names, cell, int(min(30.0, max(8.0, _LETTERS * figure.get_figwidth()))))

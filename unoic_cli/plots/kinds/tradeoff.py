@@ -119,7 +119,7 @@ def _draw(ax: Axes, runs: Sequence[SearchRun], pair: tuple[str, str], ends: tupl
     hatches = dict(zip(named, itertools.cycle(HATCHES), strict=False))
     ruled = [_ruled_out(ax, run, one, pair, ends, hatches[violated(one)]) for run in runs for one in run.constraints]
     by_label = {one.get_label(): one for one in ruled if one is not None}
-    add_legend(ax, [*_handles(runs, looks), *by_label.values()])
+    add_legend(ax, [*_handles(runs, looks, ends), *by_label.values()])
     places = [np.stack([line.get_xdata(), line.get_ydata()], axis=1) for line in lines]
     for place, one in zip(places, looks, strict=True):
         _arrow(ax, place, one)
@@ -134,14 +134,22 @@ def _line(ax: Axes, run: SearchRun, pair: tuple[str, str], ends: tuple[float, fl
     return ax.plot(x, y, color=one.colour, linestyle=one.line, label=run.name, zorder=3)[0]
 
 
-def _handles(runs: Sequence[SearchRun], looks: Sequence[Style]) -> list[Any]:
-    """What the legend has: runs where there are several, and the marks."""
+def _handles(runs: Sequence[SearchRun], looks: Sequence[Style], ends: tuple[float, float]) -> list[Any]:
+    """What the legend has: runs where there are several, the lambdas of the lines, and the marks."""
+    shown = [run.lams[inside(run, ends)] for run in runs]
+    span = f"λ from {min(one[0] for one in shown):.4g} to {max(one[-1] for one in shown):.4g}"
+    line = {"color": looks[0].colour, "linestyle": looks[0].line} if len(runs) == 1 else {"linestyle": ""}
     known = zip(runs, looks, strict=True)
     several = [_handle(run.name, one.marker, color=one.colour, linestyle=one.line) for run, one in known]
     chosen = looks[0].marker if len(runs) == 1 else "D"
     hollow = {"markerfacecolor": "white", "linestyle": "", "color": GREY}
     marks = [_handle("λ = 0", "o", **hollow), _handle("λ = 1", "s", **hollow)]
-    return [*several[len(runs) == 1 :], *marks, _handle("chosen λ", chosen, linestyle="", color=GREY)]
+    return [
+        *several[len(runs) == 1 :],
+        _handle(span, "", **line),
+        *marks,
+        _handle("chosen λ", chosen, linestyle="", color=GREY),
+    ]
 
 
 def _handle(label: str, marker: str, **more: Any) -> Any:
