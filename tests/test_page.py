@@ -876,7 +876,10 @@ def test_warnings_of_the_search_are_not_those_of_the_page(opened, answer):
     np.savez("val.npz", logits=logits.astype("f4"), labels=labels, source_counts=[800, 150, 50])
     own = {one["code"] for one in answer("search-lambda", "val.npz", "--range", "-2:3:0.1")["warnings"]}
     assert {"W4", "W5"} <= own
-    answer("page", "val.npz", "--range", "-2:3:0.1", "--lambda", "0.1", "-o", "p.html")
+    said = answer("page", "val.npz", "--range", "-2:3:0.1", "--lambda", "0.1", "-o", "p.html")["warnings"]
+    assert {each["text"].partition(": ")[0] for each in said if each["code"] in ("W4", "W5")} == {
+        "of the lambda that the search on this data takes"
+    }
     (one,) = unpacked(pathlib.Path("p.html").read_bytes())["tabs"]
     assert not own & {each["code"] for each in one["warnings"]}
     assert own == {each["code"] for each in one["searched"]["warnings"]}
@@ -1010,7 +1013,8 @@ def test_tables_fit_or_show_that_there_is_more(made, opened, width):
         assert down <= 1 or rows > 20, f"{name}: {rows} rows are seen in part"
         assert right <= 1 or width < 1024 or name == "Groups", f"{name} is {right} pixels too wide"
     assert {"Classes", "Reliability", "Confusion"} <= {one[0] for one in boxes}
-    wide = "[...document.querySelectorAll('#classes tbody td')].filter((c) => c.scrollWidth > c.clientWidth + 1)"
+    cells = "[...document.querySelectorAll('#classes tbody td, #classes thead th')]"
+    wide = f"{cells}.filter((c) => c.scrollWidth > c.clientWidth + 1)"
     assert tab.evaluate(f"{wide}.length") == 0 and tab.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NAME = "page"
 MOST_CONFUSION = 1024
 """Classes up to which the confusion matrix is counted."""
+_OF_CHOICE = ("W4", "W5")
+"""Warnings of a search that are about the lambda that it takes."""
 RELIABILITY = "ece"
 """What confidence is compared with accuracy for."""
 
@@ -213,12 +215,13 @@ def _check_streams(inputs: Any, chosen: PageOptions) -> None:
             raise UsageError(STANDARD, "a stream, which is opened once", "expected files")
 
 
-def hear(notes: Notes) -> Any:
-    """What takes notes and warnings of other commands."""
+def hear(notes: Notes, of_choice: str = "") -> Any:
+    """What takes notes and warnings of other commands; `of_choice` begins what is said of the lambda that one takes."""
 
     def hear(text: str) -> None:
         if isinstance(text, Warned):
-            notes.warn(text.code, str(text).removeprefix(f"{text.code}: "), **text.figures)
+            before = of_choice if text.code in _OF_CHOICE else ""
+            notes.warn(text.code, before + str(text).removeprefix(f"{text.code}: "), **text.figures)
         else:
             notes.add(text)
 
@@ -229,7 +232,9 @@ def _searched(
     inputs: Any, labels: Any, chosen: PageOptions, calibration: Calibration | None, notes: Notes
 ) -> Steps[tuple[SearchResult, Along]]:
     """The curve of the data that lambda is chosen on."""
-    given = {**filled(CurveOptions, chosen), "calibration": calibration, "tell": hear(notes)}
+    own = calibration is None and chosen["lam"] is None
+    tell = hear(notes, "" if own else "of the lambda that the search on this data takes: ")
+    given = {**filled(CurveOptions, chosen), "calibration": calibration, "tell": tell}
     found, along = yield from searched(inputs, labels, given, keep=True)
     assert along is not None
     return found, along
