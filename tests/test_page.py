@@ -668,6 +668,14 @@ def test_tables_are_copied_as_csv(made, opened):
     assert all(len(row) == len(heads) for row in rows)
     name, _, _, change, low, high = rows[0]
     assert name == "acc" and float(low) < float(change) < float(high)
+    tab.locator("#classes button:has-text('copy as CSV')").click()
+    until(tab, "document.getElementById('status').textContent.startsWith('Classes: 10 rows')")
+    heads, *rows = csv.reader(tab.evaluate("navigator.clipboard.readText()").splitlines())
+    assert heads[-2:] == ["precision, change", "F1, change"], "no columns on the page, for want of room"
+    found = [unoic_cli.evaluate(VAL, calibration=replace(chosen(), lam=lam)).to_dict()["per_class"] for lam in (0, 1)]
+    for row, before, after in zip(rows, *found, strict=True):
+        for text, key in zip(row[-2:], ("precision", "f1"), strict=True):
+            assert float(text) == pytest.approx(after[key] - before[key], abs=1e-12)
     tab.locator("#chosen button:has-text('copy as CSV')").nth(1).click()
     until(tab, "document.getElementById('status').textContent.startsWith('Confusion')")
     heads, first, *_ = csv.reader(tab.evaluate("navigator.clipboard.readText()").splitlines())
