@@ -236,6 +236,15 @@ def test_options_without_effect_are_told(rows, run):
                 said = [line for line in err.splitlines() if "--ignore-index" in line]
                 wanted = sorted({78, 77} & set(labels) - ({77} if name == "more.npz" else set()))
                 assert said == [f"unoic: note: --ignore-index {one}: no label is {one}" for one in wanted], words
+    z, y = np.concatenate([z, z]), np.concatenate([np.where(y == 255, 0, y), np.where(y == 255, 77, y)])
+    np.savez("late.npz", logits=z, labels=y, source_counts=COUNTS)
+    for i in (1, 2):  # what a shard lacks, another may have
+        shard = ("--shard", f"{i}/2", "--state", f"{i}.unoic")
+        assert run("evaluate", "late.npz", "--ignore-index", "77", "--ignore-index", "-5", *shard)[0] == 0
+    code, out, err = run("merge", "2.unoic", "1.unoic")
+    assert code == 0 and "--ignore-index -5: no label is -5" in err and "--ignore-index 77" not in err
+    whole = json.loads(run("evaluate", "late.npz", "--ignore-index", "77")[1])
+    assert json.loads(out)["macc"] == whole["macc"] and json.loads(out)["n_ignored"] == whole["n_ignored"] == 10
     code, _, err = run("evaluate", "rows.npz", "--allow-external")
     assert code == 0 and "note: --allow-external: rows.npz is no HDF5, which alone has external links" in err
     assert "--allow-external" not in run("evaluate", rows, "--allow-external")[2]

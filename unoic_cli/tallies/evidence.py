@@ -217,12 +217,12 @@ class LabelsSeen:
 
     def counters(self) -> Counters:
         """What was seen so far."""
-        seen = {"has_first": self.has_first, "has_last": self.has_last, "n": self.n, "ignored": self.ignored}
-        return seen | ({"met": sorted(self.met)} if self.wanted else {})
+        seen: Counters = {"has_first": self.has_first, "has_last": self.has_last, "n": self.n, "ignored": self.ignored}
+        return seen | ({"met": {str(value): 1 for value in sorted(self.met)}} if self.wanted else {})
 
     def absorb(self, counters: Mapping[str, Any]) -> None:
         """Take over what was seen elsewhere."""
-        self.met |= set(counters.get("met", ()))
+        self.met |= set(map(int, counters.get("met", ())))
         self.has_first = min(1, self.has_first + counters["has_first"])
         self.has_last = min(1, self.has_last + counters["has_last"])
         self.n += counters["n"]
