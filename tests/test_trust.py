@@ -592,6 +592,13 @@ def test_harm_on_this_data_is_told(lam, tmp_path, monkeypatch):
     best = search_lambda(z, y, source_prior=prior).lam
     for one in (0.0, best):  # what one metric pays for another with is no harm
         assert "W8" not in codes(evaluate(z, y, lam=one, source_prior=prior))
+    lams = np.arange(best, 8, 0.25).tolist()
+    told = ["W8" in codes(evaluate(z, y, lam=one, source_prior=prior)) for one in lams]
+    for one, said in zip(lams, told, strict=True):
+        found = evaluate(z, y, lam=one, source_prior=prior)
+        falls = all(found.overall.values[name] <= found.before.values[name] for name in ("acc", "macc", "miou", "f1"))
+        assert said == (falls and found.difference.gain["acc"].high < 0)
+    assert not all(told) and any(told)
     few = evaluate(z[:12], y[:12], lam=lam, source_prior=prior)
     assert "W8" not in codes(few) and "12 units: 95 % intervals from so few are too narrow, or missing" in few.notes
 

@@ -24,7 +24,7 @@ from unoic_cli.commands.harm import (
     tell_margins,
 )
 from unoic_cli.commands.images import Images, images_of
-from unoic_cli.commands.paired import Difference, Pairs, met_by
+from unoic_cli.commands.paired import FEW, Difference, Pairs, met_by
 from unoic_cli.data.dataset import DataSet
 from unoic_cli.data.steps import Steps, count, write_bytes
 from unoic_cli.errors import UsageError
@@ -375,8 +375,9 @@ def evaluate(
         pairs.tell_few(clusters, notes)
     difference = None if pairs is None else pairs.difference(1)
     before = counted.metrics(0) if applied else None
-    if before is not None:
-        tell_loss(before.values, measured.values, measured.n, used.lam, notes)
+    if before is not None and difference is not None and pairs is not None:
+        high = difference.gain["acc"].high if pairs.n_clusters >= FEW else math.nan
+        tell_loss(before.values, measured.values, measured.n, used.lam, notes, high)
     if difference is not None:
         tell_flips(used, difference.moved, measured.n, data, notes)
     tell_flattened(ready, flattened, data, notes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -205,9 +206,14 @@ class Pairs:
         se = errors.surely(kept.decisions[:, i], after, kept.decisions[:, self.first], before)
         return Gain.around(ours - theirs, se)
 
+    @cached_property
+    def n_clusters(self) -> int:
+        """Units, or clusters of them, that were kept."""
+        return int(np.unique(self.kept().clusters).size)
+
     def tell_few(self, clusters: str, notes: Notes) -> None:
         """Say that intervals from a few units, or clusters, are too narrow."""
-        n = int(np.unique(self.kept().clusters).size)
+        n = self.n_clusters
         if n < FEW:
             notes.add(f"{n} {clusters}{'' if n == 1 else 's'}: 95 % intervals from so few are too narrow, or missing")
 

@@ -715,12 +715,19 @@ def tell_labels(counts: Counts, data: DataSet, notes: Notes) -> None:
         )
 
 
-def tell_loss(before: Mapping[str, float], after: Mapping[str, float], n: int, lam: float, notes: Notes) -> None:
-    """Warn (W8) of a calibration with which accuracy is surely lower, and none of the usual metrics higher."""
+def tell_loss(
+    before: Mapping[str, float], after: Mapping[str, float], n: int, lam: float, notes: Notes,
+    high: float = math.nan,
+) -> None:  # fmt: skip
+    """Warn (W8) of a calibration with which accuracy is surely lower, and none of the usual metrics higher.
+
+    `high` is the upper end of the interval of its change; without one, n units that are not paired tell what is sure.
+    """
     usual = [name for name in ("acc", "macc", "miou", "f1") if name in before]
     shares = [one["acc"] for one in (before, after)]
     chance = math.sqrt(sum(share * (1 - share) for share in shares) / n) if n else math.inf
-    if not shares[0] - shares[1] > SURE * chance or any(after[name] > before[name] for name in usual):
+    surely = shares[0] - shares[1] > SURE * chance if math.isnan(high) else high < 0
+    if not surely or any(after[name] > before[name] for name in usual):
         return
     said = ", ".join(f"{title(name)} {100 * before[name]:.2f} to {100 * after[name]:.2f} %" for name in usual)
     notes.warn(
