@@ -548,7 +548,7 @@ function open(i, lam) {
   slider.max = t.lams.length - 1; slider.disabled = !along; $("bar").hidden = !along && !t.against;
   slider.hidden = !along;
   say($("word"), word()); say($("h-curve"), t.shares ? "Along the factor" : "Along lambda"); $("each").hidden = !t.shares;
-  say($("hint"), t.shares ? `factor of lambda ${each(1)}: 0 as it is` : "strength of rebalancing: 0 as it is, 1 as the counts say");
+  say($("hint"), !along ? "" : t.shares ? `factor of lambda ${each(1)}: 0 as it is` : "strength of rebalancing: 0 as it is, 1 as the counts say");
   at = lam === undefined ? t.chosen : nearest(lam);
   slider.value = at;
   const jumps = [["0", 0], [t.shares ? "factor 1" : "1", 1], [t.given ? "given" : "chosen", t.lams[t.chosen]]].filter(([, v]) => along && t.lams.includes(v));
