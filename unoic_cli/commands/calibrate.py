@@ -655,8 +655,6 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         notes.add(f"{said}: predictions are those before it")
     before, masked, after = _metrics(written, decider, absent, data, notes)
     flips = next((tally for tally in written.tallies if isinstance(tally, FlipTally)), None)
-    if fitted is None and before is not None and after is not None:
-        tell_loss(before.values, after.values, after.n, applied.lam, notes)
     if fitted is None and flips is not None:
         tell_flips(applied, flips.flips, flips.n, data, notes)
     flattened = next((tally for tally in written.tallies if isinstance(tally, FlattenedTally)), None)
@@ -667,6 +665,8 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         tell_margins(resolved, seen, after.counts.support.astype(float), "the class mix of this data", notes)
     elif chosen["calibration"] is not None and chosen["target_prior"] is not None:
         tell_margins(resolved, seen, np.array(applied.target_prior.values), "--target-prior", notes)
+    if fitted is None and before is not None and after is not None:
+        tell_loss(before.values, after.values, after.n, applied.lam, notes)
     notes.settle(chosen["strict"], data.name)
     if fitted is not None and fitted.offsets is not None and before is not None:
         after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))

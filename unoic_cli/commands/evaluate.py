@@ -375,13 +375,13 @@ def evaluate(
         pairs.tell_few(clusters, notes)
     difference = None if pairs is None else pairs.difference(1)
     before = counted.metrics(0) if applied else None
-    if before is not None and difference is not None and pairs is not None:
-        high = difference.gain["acc"].high if pairs.n_clusters >= FEW else math.nan
-        tell_loss(before.values, measured.values, measured.n, used.lam, notes, high)
     if difference is not None:
         tell_flips(used, difference.moved, measured.n, data, notes)
     tell_flattened(ready, flattened, data, notes)
     tell_margins(resolved, seen, counts.support.astype(np.float64), "the class mix of this data", notes)
+    if before is not None and difference is not None and pairs is not None:
+        high = difference.gain["acc"].high if pairs.n_clusters >= FEW else math.nan
+        tell_loss(before.values, measured.values, measured.n, used.lam, notes, high)
     notes.settle(chosen["strict"], data.name)
     result = EvaluateResult(
         overall=measured,
