@@ -11,6 +11,7 @@ import pathlib
 import resource
 import signal
 import sys
+import time
 import zlib
 
 import pytest
@@ -73,9 +74,18 @@ class Compilations:
         self.file = os.open(path, os.O_RDWR | os.O_CREAT)
 
     def wait(self, place):
-        with contextlib.suppress(OSError):  # no locks here, or two that wait for each other
-            fcntl.lockf(self.file, fcntl.LOCK_EX, 1, place)
-            self.held.add(place)
+        """Until nobody else compiles it; not for ever, as whoever does may have been stopped in the middle of it."""
+        end = time.monotonic() + MOST_SECONDS
+        while time.monotonic() < end:
+            try:
+                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            except (BlockingIOError, PermissionError):
+                time.sleep(0.02)
+            except OSError:  # no locks here
+                return
+            else:
+                self.held.add(place)
+                return
 
     def release(self, *places):
         for place in places:
@@ -84,6 +94,8 @@ class Compilations:
             self.held.discard(place)
 
 
+MOST_SECONDS = 60.0
+"""That a worker waits for a kernel of another one, before it compiles it itself."""
 COMPILATIONS = Compilations()
 
 
