@@ -94,6 +94,8 @@ class Compilations:
             self.held.discard(place)
 
 
+FORM = os.environ.get("UNOIC_KERNELS")
+"""Of the kernels, in this whole run."""
 MOST_SECONDS = 60.0
 """That a worker waits for a kernel of another one, before it compiles it itself."""
 COMPILATIONS = Compilations()
@@ -141,7 +143,11 @@ def pytest_runtest_teardown(item):
     finally:
         COMPILATIONS.release(*COMPILATIONS.held)
         if "unoic_cli.kernels" in sys.modules:
-            sys.modules["unoic_cli.kernels"].Kernel.fails = False
+            kernel = sys.modules["unoic_cli.kernels"].Kernel
+            kernel.fails, kernel.listener = False, None
+        if os.environ.get("UNOIC_KERNELS") != FORM:
+            os.environ.pop("UNOIC_KERNELS", None)
+            os.environ.update({} if FORM is None else {"UNOIC_KERNELS": FORM})
 
 
 @pytest.fixture(autouse=True)
