@@ -201,7 +201,7 @@ def _intervals(
     """Ends of the intervals that `evaluate` gives at each lambda, from the kept units."""
     assert problem.base is not None
     sampled, rules = problem.along(curve.lams), problem.asked.rules
-    if sampled is None or not sampled.knows_plain or np.unique(sampled.kept.clusters).size < 2:
+    if sampled is None or not sampled.knows_plain or not sampled.several:
         return {}, {}
     before, after, kept = problem.base.pooled().at(0), curve.pooled(), sampled.kept
     known = [one for one in problem.asked.metrics if one.recipe is None and one.weights(before, rules) is not None]

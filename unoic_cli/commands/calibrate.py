@@ -667,13 +667,12 @@ def _calibrate(data: DataSet, chosen: CalibrateOptions, notes: Notes, *, fit: bo
         tell_margins(resolved, seen, np.array(applied.target_prior.values), "--target-prior", notes)
     if fitted is None and before is not None and after is not None:
         tell_loss(before.values, after.values, after.n, applied.lam, notes)
+        tell_averaged(before.counts, after.counts, ask(None, data, absent), data, notes)
     notes.settle(chosen["strict"], data.name)
     if fitted is not None and fitted.offsets is not None and before is not None:
         after = Metrics.of(fitted.offsets.crossed, before.n_ignored, ask(None, data, absent))
     elif fitted is not None and fitted.folds is not None and before is not None:
         after = Metrics.of(Counted(fitted.folds.pooled_after), before.n_ignored, ask(None, data, absent))
-    if fitted is None and before is not None and after is not None:
-        tell_averaged(before.counts, after.counts, ask(None, data, absent), data, notes)
     gained, lost = ((), ()) if before is None or after is None else _changes(before, after, data.class_names)
     return CalibrateResult(
         calibration=applied,

@@ -240,7 +240,7 @@ class Pairs:
                 return math.nan  # no formula, and tables that are not independent
             d = errors.influence(kept.decisions[:, i], here)
             d -= errors.influence(kept.decisions[:, self.first], there)
-            centred, well, rare = errors.within(d / len(tables), 1, here.hit)
+            centred, well, rare = errors.within(d / len(tables), here.hit, 1)
             alone += float(well.sum() + rare)
             found.append(centred)
             names.append(kept.clusters[errors.order])

@@ -380,7 +380,7 @@ class Sampled:
             if kept.n < MANY or weights is None:
                 return float("inf")
             theirs = self.predictions(np.array([best]), chosen)[0]
-            reach = 4 * float(errors.spread(errors.influence(theirs, weights), hit=weights.hit)) + 0.01
+            reach = 4 * float(errors.spread(errors.influence(theirs, weights), weights.hit)) + 0.01
             return reach if math.isfinite(reach) else math.inf
 
         return along, most

@@ -281,7 +281,7 @@ class Errors:
         first, second = self.metric.weights(here, self.rules), self.metric.weights(there, self.rules)
         if first is None or second is None:
             return np.array([self._bootstrap(one, theirs) for one in ours])
-        return self.spread(self.influence(ours, first) - self.influence(theirs, second), ddof, hit=second.hit)
+        return self.spread(self.influence(ours, first) - self.influence(theirs, second), second.hit, ddof)
 
     def surely(self, ours: NDArray[Any], here: Counted, theirs: NDArray[Any], there: Counted) -> float:
         """As `of`, where some classes have few units: of each class no less is unknown than by the rule of succession.
@@ -299,11 +299,11 @@ class Errors:
             return 0.0
         n = self.support.astype(np.float64)
         least = (first.hit * n / (n + 2.0)) ** 2 / 2
-        return float(self.spread(d, 1, least, first.hit))
+        return float(self.spread(d, first.hit, 1, least))
 
     def spread(
-        self, d: NDArray[np.float64], ddof: int = 0, least: NDArray[np.float64] | None = None,
-        hit: NDArray[np.float64] | None = None,
+        self, d: NDArray[np.float64], hit: NDArray[np.float64], ddof: int = 0,
+        least: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:  # fmt: skip
         """Square root of sum_y n_y var_y(d), d of (..., n); of clusters, of the variance of their sums.
 
@@ -313,7 +313,7 @@ class Errors:
 
         if not self.kept.n:
             return np.zeros(d.shape[:-1])
-        centred, well, rare = self.within(d, ddof, hit)
+        centred, well, rare = self.within(d, hit, ddof)
         if least is not None:
             well, rare = np.maximum(well, least[self.well]), np.maximum(rare, least[self.rare].sum())
         variance = well.sum(axis=-1) + rare
@@ -322,7 +322,7 @@ class Errors:
         return np.asarray(np.sqrt(variance))
 
     def within(
-        self, d: NDArray[np.float64], ddof: int = 0, hit: NDArray[np.float64] | None = None
+        self, d: NDArray[np.float64], hit: NDArray[np.float64], ddof: int = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """What units of one class differ by.
 
@@ -334,10 +334,10 @@ class Errors:
         ----------
         d : (..., n) float64
             What each kept unit adds, in the order of the labels.
+        hit : (K,) float64
+            What a right unit of each class adds; where that is not known, 1 / n_y is taken.
         ddof : int
             Of classes that are kept whole; of others it is 1.
-        hit : (K,) float64, optional
-            What a right unit of each class adds. Without it, 1 / n_y.
 
         Returns
         -------
@@ -359,7 +359,7 @@ class Errors:
         if not self.rare.size:
             return centred, well, np.zeros(d.shape[:-1])
         n = np.maximum(self.support, 1).astype(np.float64)
-        scale = 1 / n if hit is None else np.where(np.isfinite(hit) & (hit > 0), hit, 1 / n)
+        scale = np.where(np.isfinite(hit) & (hit > 0), hit, 1 / n)
         some = self._rare_units
         if some.size < 2:  # too few: by what units of the other classes differ
             theirs = scale[self.labels[np.repeat(self._well, self.own)]]
